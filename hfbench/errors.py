@@ -1,0 +1,21 @@
+"""Errors that a user can cause, and how a command ends on them."""
+
+import sys
+from collections.abc import Callable
+
+
+class UserError(Exception):
+    """What was given, what was expected and what to do, in one or two sentences; shown without a traceback."""
+
+
+def run(command: Callable[[], None]) -> None:
+    """Run a command's main function; a `UserError` ends it with its sentences and exit status 1.
+
+    Any other exception is hfbench's own bug and keeps its traceback.
+    """
+    try:
+        command()
+    except UserError as error:
+        sys.exit(f"hfbench: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
