@@ -1,7 +1,7 @@
 """The frozen dataclasses that cross stages, and their JSON form.
 
-All times are float64 seconds. Times called `at` or `start_seconds` count from the start of the measure stage, on the one
-monotonic clock that its processes share; durations are named for what they last.
+All times are float64 seconds. Times called `at` or `start_seconds` count from the start of the measure stage, on the
+one monotonic clock that its processes share; durations are named for what they last.
 """
 
 import dataclasses
@@ -100,8 +100,8 @@ class Iteration:
 
     `phase` is `first` (it holds compilation), `warmup` or `sample`. `end_to_end_seconds` ends with the call for
     `generate` and with the last token for `generate_batch`, whose call then also waits for its thread to stop.
-    `token_seconds` counts from the iteration's start: one list for the whole batch with `generate`, whose rows advance in
-    step, and one list a request with `generate_batch`; it is empty where the iteration ran without the token observer.
+    `token_seconds` counts from the iteration's start: one list for the whole batch with `generate`, whose rows advance
+    in step, and one list a request with `generate_batch`; it is empty where the iteration ran without the observer.
     `new_tokens` counts the tokens that each row or request got.
     """
 
