@@ -166,7 +166,7 @@ def iteration_from_json(content: dict[str, Any]) -> Iteration:
 
 
 def _read_versioned(path: Path) -> dict[str, Any]:
-    content = read_json(path)
+    content: dict[str, Any] = read_json(path)
     version = content.get("schema_version") if isinstance(content, dict) else None
     if version != SCHEMA_VERSION:
         raise UserError(

@@ -1,0 +1,35 @@
+# make bench   measure what params.yaml asks for, then show the results
+# make test    lint, types, unit tests, and the real pipeline on a small sweep
+# The first of either sets up .venv; PYTHON names another interpreter for it.
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: bench test setup clean
+.DEFAULT_GOAL := bench
+
+bench: $(READY)
+	@HFBENCH_TABLE=off dvc repro --quiet
+	@hfbench show
+
+test: $(READY)
+	ruff check .
+	ruff format --check .
+	mypy
+	pytest
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "hfbench needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V). Name another: make PYTHON=python3.12" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || \
+		{ rm -rf .venv; echo "$(PYTHON) cannot make virtual environments; on Debian or Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@echo "Installing hfbench and what it needs into .venv (once; some minutes, and more for the CUDA build of torch) …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache *.egg-info

@@ -1,0 +1,78 @@
+"""Proof of what runs: which attention functions, which SDPA operators and which compiled code a call went through."""
+
+import os
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+_ATTENTION_FUNCTIONS = "attention_forward"  # how transformers ends the names of its attention functions
+_SDPA = "scaled_dot_product_attention"
+# Operator in torch's dispatcher → SDPA backend. The math backend dissolves into matrix products and has none.
+_OPERATORS = {
+    "_scaled_dot_product_flash_attention": "flash_attention",
+    "_scaled_dot_product_flash_attention_for_cpu": "flash_attention",
+    "_scaled_dot_product_efficient_attention": "efficient_attention",
+    "_scaled_dot_product_cudnn_attention": "cudnn_attention",
+    "_scaled_dot_product_fused_attention_overrideable": "fused_attention_overrideable",
+}
+
+
+@dataclass
+class Evidence:
+    """Counts of what was seen: attention functions by full name, calls of SDPA, its backends, compiled graphs."""
+
+    functions: Counter[str] = field(default_factory=Counter)
+    sdpa_calls: int = 0
+    sdpa_backends: Counter[str] = field(default_factory=Counter)
+    compiled_calls: int = 0
+
+
+@contextmanager
+def watch_functions(compile_folder: str | None = None) -> Iterator[Evidence]:
+    """Count, through Python's profiling hook, the attention functions and compiled graphs that run inside, threads too.
+
+    Nothing is patched. Compiled graphs are the functions `call` in files that inductor wrote below `compile_folder`.
+    Slow: never around a timed call.
+    """
+    evidence = Evidence()
+
+    def profile(frame: FrameType, event: str, argument: Any) -> None:
+        if event == "call":
+            name, file = frame.f_code.co_name, frame.f_code.co_filename
+            if name.endswith(_ATTENTION_FUNCTIONS):
+                evidence.functions[f"{frame.f_globals.get('__name__', '?')}.{name}"] += 1
+            elif name == "call" and compile_folder and file.startswith(compile_folder + os.sep):
+                evidence.compiled_calls += 1
+        elif event == "c_call" and argument.__name__ == _SDPA:
+            evidence.sdpa_calls += 1
+
+    threading.setprofile(profile)
+    sys.setprofile(profile)
+    try:
+        yield evidence
+    finally:
+        sys.setprofile(None)
+        threading.setprofile(None)
+
+
+class SdpaOperators(TorchDispatchMode):
+    """Notes in an `Evidence` which SDPA backends torch's dispatcher chose; of this thread only."""
+
+    def __init__(self, evidence: Evidence) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._evidence = evidence
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run the operator, and count it where it is a fused attention."""
+        backend = _OPERATORS.get(func.overloadpacket.__name__) if isinstance(func, torch._ops.OpOverload) else None
+        if backend:
+            self._evidence.sdpa_backends[backend] += 1
+        return func(*args, **(kwargs or {}))

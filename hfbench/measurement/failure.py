@@ -1,0 +1,45 @@
+"""What an exception in the worker means: not possible here, out of memory, not what was asked, or failed."""
+
+import torch
+
+from hfbench.measurement.device import DeviceMissingError
+from hfbench.measurement.sampling import WrongTokenCountError
+from hfbench.records import FAILED, OUT_OF_MEMORY, REJECTED, UNSUPPORTED
+
+_LONGEST_REASON = 400
+# How torch and transformers say that a combination is not to be had, in exceptions of general types.
+_REFUSALS = (
+    "no viable backend for scaled_dot_product_attention",
+    "no available kernel",
+    "is not supported for continuous batching",
+    "does not support",
+    "not supported",
+    "invalidcxxcompiler",
+    "no working c++ compiler",
+)
+_FETCHING = ("an error occurred while trying to load from", "could not verify publisher", "offline mode")
+
+
+def status_of(error: BaseException, phase: str) -> str:
+    """Return the record's status for an exception in `phase`."""
+    text = str(error).lower()
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in text:
+        return OUT_OF_MEMORY
+    if isinstance(error, WrongTokenCountError):
+        return REJECTED
+    if isinstance(error, DeviceMissingError | ImportError | NotImplementedError):
+        return UNSUPPORTED
+    if any(words in text for words in _REFUSALS) or (phase == "load" and any(words in text for words in _FETCHING)):
+        return UNSUPPORTED
+    return FAILED
+
+
+def reason_of(error: BaseException) -> str:
+    """Return the exception in one line."""
+    text = " ".join(str(error).split())
+    if len(text) > _LONGEST_REASON:
+        text = text[: _LONGEST_REASON - 1] + "…"
+    if any(words in text.lower() for words in _FETCHING):
+        text = f"a kernel could not be fetched; is the hub reachable? {text}"
+    name = type(error).__name__
+    return f"{name}: {text}" if text else name

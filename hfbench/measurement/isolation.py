@@ -1,0 +1,84 @@
+"""What keeps one measurement from reaching the next: a process, an environment and compile caches of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+from hfbench.measurement.arguments import Task
+from hfbench.records import Configuration
+
+_WORKER = "hfbench.measurement.worker"
+
+
+def start_worker(task: Task, scratch: Path, clock_zero: float) -> tuple["subprocess.Popen[bytes]", int]:
+    """Start the worker in a session of its own; return it and the end of the pipe that its reports arrive on.
+
+    Its standard output and error go to `task.log`. `scratch` is an empty folder that the caller removes afterwards.
+    """
+    read_end, write_end = os.pipe()
+    with task.log.open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", _WORKER, str(write_end), repr(clock_zero)],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            pass_fds=[write_end],
+            start_new_session=True,
+            env=worker_environment(task.configuration, scratch),
+        )
+    os.close(write_end)
+    assert process.stdin is not None
+    with suppress(BrokenPipeError), process.stdin as stdin:
+        stdin.write(json.dumps(task.to_json()).encode())
+    return process, read_end
+
+
+def worker_environment(configuration: Configuration, scratch: Path) -> dict[str, str]:
+    """Return the worker's environment variables: the ambient ones, and what a measurement must not leave to chance."""
+    return {
+        **os.environ,
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(usable_cores())),
+        "PYTHONHASHSEED": "0",
+        "PYTHONUNBUFFERED": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        # Weights come from a folder; only hub kernels may be fetched, and only where the configuration names them.
+        "HF_HUB_OFFLINE": "0" if _needs_hub(configuration) else "1",
+        # Empty compile caches: nothing of an earlier configuration is reused.
+        "TORCHINDUCTOR_CACHE_DIR": str(scratch / "inductor"),
+        "TRITON_CACHE_DIR": str(scratch / "triton"),
+    }
+
+
+def usable_cores() -> int:
+    """Return the physical cores that this process may use; threads beyond them slow matrix products down."""
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    return min(affinity, psutil.cpu_count(logical=False) or affinity)
+
+
+def end_process_group(process: "subprocess.Popen[bytes]", grace_seconds: float) -> None:
+    """Wait up to `grace_seconds` for the worker to end, then kill it and whatever it started."""
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(grace_seconds)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    deadline = time.monotonic() + 2
+    while time.monotonic() < deadline:
+        try:
+            os.killpg(process.pid, 0)
+        except (ProcessLookupError, PermissionError):
+            return
+        time.sleep(0.01)
+
+
+def _needs_hub(configuration: Configuration) -> bool:
+    return configuration.use_kernels or "/" in configuration.attn_implementation

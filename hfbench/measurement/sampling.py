@@ -1,0 +1,93 @@
+"""Warming up and sampling: which iterations run, and when it is enough."""
+
+import dataclasses
+import gc
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from hfbench.measurement.channel import Reporter
+from hfbench.measurement.generation import Call
+from hfbench.measurement.stopping import reason_to_stop
+from hfbench.records import Iteration, Sampling
+
+
+class WrongTokenCountError(Exception):
+    """An iteration gave another number of tokens than was asked for."""
+
+
+class Sampler:
+    """Runs iterations of one prepared call and reports each."""
+
+    def __init__(self, call: Callable[[bool], Call], max_new_tokens: int, reporter: Reporter) -> None:
+        self._call = call
+        self._max_new_tokens = max_new_tokens
+        self._reporter = reporter
+
+    def first_call(self) -> Call:
+        """Run the first iteration, which holds compilation."""
+        return self._run("first", observed=True)[1]
+
+    def warm_up(self, iterations: int) -> None:
+        """Run full-length iterations that are recorded and count for nothing."""
+        for _ in range(iterations):
+            self._run("warmup", observed=True)
+
+    def sample(self, sampling: Sampling) -> str:
+        """Run iterations until the stopping rule says enough, and return its reason.
+
+        Every `unobserved_every`-th one runs without the token observer, so that the observer's cost is known; those do
+        not count for the rule.
+        """
+        latencies: list[float] = []
+        began = time.perf_counter()
+        for index in range(1, 10**9):
+            observed = sampling.unobserved_every == 0 or index % sampling.unobserved_every != 0
+            iteration = self._run("sample", observed)[0]
+            if observed:
+                latencies.append(iteration.end_to_end_seconds)
+            reason = reason_to_stop(latencies, time.perf_counter() - began, sampling)
+            if reason is not None:
+                return reason
+        raise AssertionError("the stopping rule never stopped")
+
+    def _run(self, phase: str, observed: bool) -> tuple[Iteration, Call]:
+        with _garbage_collected_before():
+            call = self._call(observed)
+        iteration = Iteration(
+            phase=phase,
+            observed=observed,
+            start_seconds=self._reporter.since_start(call.start),
+            end_to_end_seconds=_nanoseconds(call.last_token - call.start),
+            call_seconds=_nanoseconds(call.end - call.start),
+            new_tokens=tuple(len(tokens) for tokens in call.tokens),
+            token_seconds=tuple(tuple(_nanoseconds(at - call.start) for at in times) for times in call.token_times),
+        )
+        self._reporter.iteration(dataclasses.asdict(iteration))
+        self._check(iteration)
+        return iteration, call
+
+    def _check(self, iteration: Iteration) -> None:
+        counts = [*iteration.new_tokens, *(len(times) for times in iteration.token_seconds)]
+        wrong = sorted({count for count in counts if count != self._max_new_tokens})
+        if wrong:
+            raise WrongTokenCountError(f"an iteration gave {wrong[0]} new tokens instead of {self._max_new_tokens}")
+
+
+@contextmanager
+def _garbage_collected_before() -> Iterator[None]:
+    """Collect garbage before the iteration and not during it, so that no pause of Python's lands in a sample.
+
+    The model's own objects were frozen after loading and cost nothing here.
+    """
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def _nanoseconds(seconds: float) -> float:
+    """Drop digits below a nanosecond, which the clock does not have."""
+    return round(seconds, 9)

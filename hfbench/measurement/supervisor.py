@@ -1,0 +1,127 @@
+"""The stage process of a measurement: it starts the worker, watches it, and turns whatever happens into a record.
+
+It imports no torch, and while the worker runs it sleeps until the worker reports.
+"""
+
+import datetime
+import hashlib
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from hfbench.errors import UserError
+from hfbench.files import read_json
+from hfbench.measurement.arguments import Task
+from hfbench.measurement.isolation import end_process_group, start_worker
+from hfbench.measurement.progress import Progress
+from hfbench.measurement.support import unsupported_reason
+from hfbench.records import CRASHED, FAILED, OK, TIMED_OUT, UNSUPPORTED, Record, iteration_from_json
+
+_READ_BYTES = 1 << 16
+_LOG_LINES = 20  # of the worker's log, kept in the record of a point that is not ok
+
+
+def measure(task: Task, clock_zero: float) -> None:
+    """Measure the task's configuration and write its record, whatever the outcome.
+
+    `clock_zero` is the reading of `time.perf_counter` at the start of the stage. Raises `UserError` where the user must
+    act before anything can be measured; then no record is written.
+    """
+    started_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    record = Record(task.configuration, task.device, task.sampling, started_at=started_at)
+    record.provenance = {
+        name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for name, path in (("environment", task.environment), ("manifest", task.manifest), ("inputs", task.inputs))
+    }
+    progress = Progress(task.configuration)
+    reason = unsupported_reason(task.configuration, task.device, read_json(task.environment))
+    if reason is not None:
+        record.status, record.reason, record.phase = UNSUPPORTED, reason, "before the start"
+    else:
+        task.log.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="hfbench-") as scratch:
+            _Supervision(task, record, progress, clock_zero).run(Path(scratch))
+        if record.status != OK:
+            record.log_tail = task.log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
+    record.timeline["end"] = round(time.perf_counter() - clock_zero, 9)
+    record.save(task.output)
+    progress.finish(record, str(task.log))
+
+
+class _Supervision:
+    """One worker from start to end."""
+
+    def __init__(self, task: Task, record: Record, progress: Progress, clock_zero: float) -> None:
+        self._task = task
+        self._record = record
+        self._progress = progress
+        self._clock_zero = clock_zero
+        self._ended = False
+
+    def run(self, scratch: Path) -> None:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+        process, pipe = start_worker(self._task, scratch, self._clock_zero)
+        try:
+            in_time = self._listen(pipe)
+        finally:
+            os.close(pipe)
+            end_process_group(process, grace_seconds=0 if sys.exc_info()[0] else 2)
+        if not in_time:
+            limit = self._task.sampling.timeout_seconds
+            self._end(TIMED_OUT, f"exceeded sampling.timeout_seconds, {limit:g} s")
+        elif not self._ended:
+            self._end(*_death(process))
+
+    def _listen(self, pipe: int) -> bool:
+        """Take in the worker's reports until it closes the pipe; return False where the time ran out first."""
+        deadline = self._clock_zero + self._task.sampling.timeout_seconds
+        pending = b""
+        with selectors.DefaultSelector() as selector:
+            selector.register(pipe, selectors.EVENT_READ)
+            while selector.select(max(0.0, deadline - time.perf_counter())):
+                received = os.read(pipe, _READ_BYTES)
+                if not received:
+                    return True
+                *lines, pending = (pending + received).split(b"\n")
+                for line in lines:
+                    self._take(json.loads(line))
+        return False
+
+    def _take(self, message: dict[str, Any]) -> None:
+        match message["event"]:
+            case "phase":
+                self._record.phase = message["name"]
+                self._record.timeline[message["name"]] = message["at"]
+                self._progress.phase(message["name"])
+            case "update":
+                for name, value in message["fields"].items():
+                    setattr(self._record, name, value)
+            case "iteration":
+                iteration = iteration_from_json(message["iteration"])
+                self._record.iterations.append(iteration)
+                self._progress.iteration(iteration)
+            case "user_error":
+                raise UserError(message["message"])
+            case "end":
+                self._ended = True
+                self._end(message["status"], message["reason"])
+
+    def _end(self, status: str, reason: str | None) -> None:
+        self._record.status, self._record.reason = status, reason
+        if status == OK:
+            self._record.phase = None
+
+
+def _death(process: "subprocess.Popen[bytes]") -> tuple[str, str]:
+    """Return status and reason for a worker that ended without saying how."""
+    code = process.returncode
+    if code is not None and code < 0:
+        return CRASHED, f"the worker was killed by {signal.Signals(-code).name}"
+    return FAILED, f"the worker exited with status {code} without a result"

@@ -1,0 +1,88 @@
+"""What can be known to be impossible before a model is loaded, from the environment's description alone."""
+
+from typing import Any
+
+from hfbench.records import Configuration
+
+_FLASH_PACKAGES = {
+    "flash_attention_2": "flash-attn",
+    "flash_attention_3": "flash-attn-3",
+    "flash_attention_4": "flash-attn-4",
+}
+# Devices for which the repositories hold builds; source: FLASH_ATTN_KERNEL_DEVICES in transformers 5.22.
+_KERNEL_DEVICES = {
+    "kernels-community/flash-attn2": ("cuda", "xpu"),
+    "kernels-community/flash-attn3": ("cuda",),
+    "kernels-community/vllm-flash-attn3": ("cuda",),
+    "kernels-community/aiter-flash-attn": ("cuda",),
+    "kernels-community/flash-attn4": ("cuda",),
+    "kernels-community/metal-flash-sdpa": ("mps",),
+}
+# SDPA backends that each device has (torch 2.13, torch.nn.attention.SDPBackend).
+_SDPA_BACKENDS = {
+    "cpu": ("math", "flash_attention"),
+    "cuda": ("math", "flash_attention", "efficient_attention", "cudnn_attention"),
+    "mps": ("math",),
+    "xpu": ("math", "flash_attention", "efficient_attention"),
+}
+_HALF_PRECISION = ("bfloat16", "float16")
+
+
+def unsupported_reason(configuration: Configuration, device: str, environment: dict[str, Any]) -> str | None:
+    """Return why this machine cannot run the configuration, or None where that can only be known by trying.
+
+    `device` is as in params.yaml; `environment` is the content of results/environment.json.
+    """
+    kind, missing = _device_kind(device, environment)
+    return (
+        missing
+        or _attention_reason(configuration, kind, environment)
+        or _compile_reason(configuration, kind, environment)
+    )
+
+
+def _device_kind(device: str, environment: dict[str, Any]) -> tuple[str, str | None]:
+    present = [accelerator["torch_device"] for accelerator in environment.get("accelerators", [])]
+    if device == "auto":
+        return (present[0] if present else "cpu"), None
+    kind, _, index = device.partition(":")
+    count = present.count(kind)
+    if kind != "cpu" and int(index or 0) >= count:
+        return (
+            kind,
+            f"device {device} was asked for, and this machine has {count or 'no'} {kind} device",
+        )
+    return kind, None
+
+
+def _attention_reason(configuration: Configuration, kind: str, environment: dict[str, Any]) -> str | None:
+    name = configuration.attn_implementation
+    implementation, _, backend = name.partition(":")
+    if implementation == "sdpa" and backend and backend not in _SDPA_BACKENDS.get(kind, (backend,)):
+        return f"{kind} has no SDPA backend {backend}; it has {', '.join(_SDPA_BACKENDS[kind])}"
+    if implementation in _FLASH_PACKAGES:
+        if kind == "cpu":
+            return f"{implementation} does not run on the CPU"
+        if _FLASH_PACKAGES[implementation] not in environment.get("packages", {}):
+            return (
+                f"{implementation} needs the package {_FLASH_PACKAGES[implementation]}, which is not installed; "
+                "install it, or name a hub kernel such as kernels-community/flash-attn2"
+            )
+    repository = implementation.partition("@")[0]
+    if kind not in _KERNEL_DEVICES.get(repository, (kind,)):
+        return f"{repository} has builds for {', '.join(_KERNEL_DEVICES[repository])} only; this point runs on {kind}"
+    is_flash = implementation in _FLASH_PACKAGES or ("flash" in repository and "/" in repository)
+    if is_flash and configuration.dtype not in _HALF_PRECISION:
+        return f"{name} runs in {' or '.join(_HALF_PRECISION)} only, not in {configuration.dtype}"
+    if implementation == "flex_attention" and configuration.continuous_batching:
+        return "continuous batching in transformers takes eager, sdpa and flash attention, not flex_attention"
+    if implementation == "flex_attention" and configuration.compile_mode != "off":
+        return "compiling in generate needs a static cache, with which flex_attention fails in transformers"
+    return None
+
+
+def _compile_reason(configuration: Configuration, kind: str, environment: dict[str, Any]) -> str | None:
+    needs_compiler = configuration.compile_mode != "off" or configuration.attn_implementation == "flex_attention"
+    if kind == "cpu" and needs_compiler and environment.get("compiler", "") is None:
+        return "compiling for the CPU needs a C++ compiler, and none was found; install g++ or set CXX"
+    return None

@@ -1,0 +1,89 @@
+"""The process that measures: started afresh for each configuration, it reports on a pipe and ends.
+
+`python -m hfbench.measurement.worker DESCRIPTOR CLOCK_ZERO` reads its task as JSON from standard input.
+"""
+
+import ctypes
+import gc
+import json
+import os
+import signal
+import sys
+import traceback
+from typing import TYPE_CHECKING
+
+from hfbench.errors import UserError
+from hfbench.measurement.arguments import Task
+from hfbench.measurement.channel import Reporter
+from hfbench.records import OK, REJECTED
+
+if TYPE_CHECKING:
+    from hfbench.measurement.point import Point
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def main() -> None:
+    """Measure the task and report how it ended; exits 0 unless the worker itself is broken."""
+    _die_with_parent()
+    reporter = Reporter(int(sys.argv[1]), float(sys.argv[2]))
+    task = Task.from_json(json.load(sys.stdin))
+    phase = "import"
+    try:
+        reporter.phase(phase)
+        from hfbench.measurement.point import Point
+
+        point = Point(task, reporter)
+        for phase in ("prepare", "load", "verify", "first call", "warm-up", "sample", "conclude"):
+            reporter.phase(phase)
+            found = _run_phase(point, phase)
+            if found:
+                reporter.update(differences=found)
+                reporter.end(REJECTED, "; ".join(found))
+                return
+        reporter.end(OK)
+    except UserError as error:
+        reporter.user_error(str(error))
+    except Exception as error:
+        from hfbench.measurement.failure import reason_of, status_of
+
+        traceback.print_exc()
+        reporter.end(status_of(error, phase), reason_of(error))
+
+
+def _run_phase(point: "Point", phase: str) -> list[str]:
+    """Run one phase and return where the configuration is not what was asked for."""
+    match phase:
+        case "prepare":
+            point.prepare()
+        case "load":
+            point.load()
+            gc.collect()
+            gc.freeze()  # the model's objects are not looked at again between iterations
+        case "verify":
+            return point.verify()
+        case "first call":
+            point.first_call()
+        case "warm-up":
+            point.warm_up()
+        case "sample":
+            point.sample()
+        case "conclude":
+            return point.conclude()
+    return []
+
+
+def _die_with_parent() -> None:
+    """Have Linux kill this process when its supervisor is gone, however that ended."""
+    if sys.platform == "linux":
+        parent = os.getppid()
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+
+
+if __name__ == "__main__":
+    main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # the record is complete: interpreter and device need no orderly shutdown

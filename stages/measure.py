@@ -1,0 +1,17 @@
+"""Stage `measure`: one configuration, in a process of its own, into one record."""
+
+import time
+
+CLOCK_ZERO = time.perf_counter()  # before anything else is imported: the timeline of the record counts from here
+
+from hfbench.errors import run  # noqa: E402
+from hfbench.measurement.arguments import parse_task  # noqa: E402
+from hfbench.measurement.supervisor import measure  # noqa: E402
+
+
+def main() -> None:
+    measure(parse_task(), CLOCK_ZERO)
+
+
+if __name__ == "__main__":
+    run(main)

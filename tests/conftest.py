@@ -1,0 +1,48 @@
+"""What the tests of several rooms share: a tiny model with a real tokenizer, and an environment description."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+TINY: dict[str, Any] = {
+    "model_type": "llama",
+    "vocab_size": 600,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "tie_word_embeddings": True,
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as save_pretrained writes it: a random llama of 0.1M parameters and a byte-level BPE tokenizer."""
+    import torch
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("tiny") / "tiny-llama"
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(**TINY)
+    AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(folder)
+    bpe = ByteLevelBPETokenizer()
+    prompt = ROOT / "hfbench/inputs/standard_prompt.txt"
+    bpe.train([str(prompt)], vocab_size=TINY["vocab_size"], special_tokens=["<|end|>"], show_progress=False)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer, eos_token="<|end|>")
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cpu_environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the measurement reads of results/environment.json, for a machine without accelerator."""
+    path = tmp_path_factory.mktemp("environment") / "environment.json"
+    content: dict[str, Any] = {"cpu": {"brand": "test"}, "accelerators": [], "packages": {}, "compiler": "c++"}
+    path.write_text(json.dumps(content))
+    return path

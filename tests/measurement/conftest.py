@@ -1,0 +1,29 @@
+"""The inputs of a measurement of the tiny model."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from hfbench.records import Manifest, ModelFile
+from tests.measurement.stage_process import Bench
+
+
+@pytest.fixture
+def bench(tmp_path: Path, tiny_model: Path, cpu_environment: Path) -> Bench:
+    """The tiny model's manifest and one prompt batch of 2 rows of 16 tokens."""
+    files = tuple(
+        ModelFile(path.name, path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest())
+        for path in sorted(tiny_model.iterdir())
+    )
+    source = {"source": "local", "path": str(tiny_model), "trust_remote_code": False}
+    Manifest(1, "tiny", source, {}, "LlamaForCausalLM", "llama", 600, 128, files).save(tmp_path / "manifest.json")
+    rows = torch.arange(1, 33).reshape(2, 16)
+    save_file(
+        {"input_ids": rows, "attention_mask": torch.ones_like(rows)},
+        tmp_path / "b2-s16.safetensors",
+        metadata={"pad_token_id": "0"},
+    )
+    return Bench(tmp_path, cpu_environment)

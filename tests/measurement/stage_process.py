@@ -1,0 +1,73 @@
+"""Real measurements of the tiny model: the stage's own command in a process, as DVC runs it."""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from hfbench.records import Record
+
+AXES = {
+    "round": 1,
+    "model": "tiny",
+    "attn_implementation": "sdpa",
+    "compile_mode": "off",
+    "dtype": "bfloat16",
+    "batch_size": 2,
+    "sequence_length": 16,
+    "max_new_tokens": 6,
+}
+SAMPLING = {
+    "stopping_rule": "fixed",
+    "warmup_iterations": 1,
+    "min_iterations": 4,
+    "max_iterations": 4,
+    "target_precision": 0.05,
+    "max_seconds": 5,
+    "unobserved_every": 3,
+    "timeout_seconds": 120,
+}
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A folder with the inputs of a measurement, and how to run one in it."""
+
+    folder: Path
+    environment: Path
+
+    @property
+    def output(self) -> Path:
+        return self.folder / "record.json"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "worker.log"
+
+    def command(self, *flags: str, **values: object) -> list[str]:
+        options = {**AXES, **SAMPLING, "device": "cpu", **values}
+        shape = f"b{options['batch_size']}-s{options['sequence_length']}"
+        paths = {
+            "environment": self.environment,
+            "manifest": self.folder / "manifest.json",
+            "inputs": self.folder / f"{shape}.safetensors",
+            "output": self.output,
+            "log": self.log,
+        }
+        pairs = [text for name, value in {**options, **paths}.items() for text in (f"--{name}", str(value))]
+        return [sys.executable, "-m", "stages.measure", *pairs, *flags]
+
+    def start(self, *flags: str, **values: object) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            self.command(*flags, **values),
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "TMPDIR": str(self.folder)},
+        )
+
+    def measure(self, *flags: str, **values: object) -> Record:
+        process = self.start(*flags, **values)
+        stderr = process.communicate(timeout=120)[1]
+        assert process.returncode == 0, stderr
+        return Record.load(self.output)

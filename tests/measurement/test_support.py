@@ -1,0 +1,77 @@
+from typing import Any
+
+import pytest
+
+from hfbench.measurement.support import unsupported_reason
+from hfbench.records import Configuration
+
+CPU: dict[str, Any] = {"accelerators": [], "packages": {}, "compiler": "g++ 12"}
+# No GPU is here: this is what results/environment.json holds of one.
+CUDA: dict[str, Any] = {**CPU, "accelerators": [{"vendor": "nvidia", "torch_device": "cuda", "name": "H200"}]}
+
+
+def point(**values: object) -> Configuration:
+    defaults = {
+        "round": 1,
+        "model": "m",
+        "attn_implementation": "sdpa",
+        "compile_mode": "off",
+        "use_kernels": False,
+        "continuous_batching": False,
+        "dtype": "bfloat16",
+        "batch_size": 1,
+        "sequence_length": 8,
+        "max_new_tokens": 8,
+    }
+    return Configuration(**{**defaults, **values})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "attention", ["eager", "sdpa", "sdpa:math", "sdpa:flash_attention", "flex_attention", "someone/cpu-attention"]
+)
+def test_cpu_may_try(attention: str) -> None:
+    assert unsupported_reason(point(attn_implementation=attention), "cpu", CPU) is None
+
+
+@pytest.mark.parametrize(
+    ("attention", "words"),
+    [
+        ("sdpa:efficient_attention", "no SDPA backend efficient_attention"),
+        ("sdpa:cudnn_attention", "no SDPA backend cudnn_attention"),
+        ("flash_attention_2", "does not run on the CPU"),
+        ("kernels-community/flash-attn3", "builds for cuda only"),
+        ("kernels-community/flash-attn2@abc", "builds for cuda, xpu only"),
+    ],
+)
+def test_cpu_cannot(attention: str, words: str) -> None:
+    for device in ("cpu", "auto"):
+        assert words in str(unsupported_reason(point(attn_implementation=attention), device, CPU))
+
+
+def test_missing_device() -> None:
+    assert "no cuda device" in str(unsupported_reason(point(), "cuda", CPU))
+    assert "has 1 cuda device" in str(unsupported_reason(point(), "cuda:1", CUDA))
+    assert unsupported_reason(point(), "cuda:0", CUDA) is None
+    assert unsupported_reason(point(), "auto", CUDA) is None
+
+
+def test_flash_attention_needs_its_package_and_half_precision() -> None:
+    flash = point(attn_implementation="flash_attention_2")
+    assert "needs the package flash-attn" in str(unsupported_reason(flash, "cuda", CUDA))
+    installed = {**CUDA, "packages": {"flash-attn": {"version": "2.8"}}}
+    assert unsupported_reason(flash, "cuda", installed) is None
+    single = point(attn_implementation="flash_attention_2", dtype="float32")
+    assert "not in float32" in str(unsupported_reason(single, "cuda", installed))
+
+
+def test_flex_attention_with_static_or_paged_cache() -> None:
+    compiled = point(attn_implementation="flex_attention", compile_mode="default")
+    batched = point(attn_implementation="flex_attention", continuous_batching=True)
+    assert "static cache" in str(unsupported_reason(compiled, "cpu", CPU))
+    assert "continuous batching" in str(unsupported_reason(batched, "cpu", CPU))
+
+
+def test_compiling_for_the_cpu_needs_a_compiler() -> None:
+    bare = {**CPU, "compiler": None}
+    assert "C++ compiler" in str(unsupported_reason(point(compile_mode="default"), "cpu", bare))
+    assert unsupported_reason(point(), "cpu", bare) is None
