@@ -1,0 +1,97 @@
+"""Trees of files as Linux shows them in /proc and /sys, and packages as pip installs them, in temporary folders."""
+
+import json
+import os
+import subprocess
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hfbench.environment.packages import describe_packages
+
+NAME, MODULE = "hfb-sample", "hfb_sample"  # a package that is installed nowhere else
+WriteTree = Callable[[Mapping[str, str | int]], Path]
+
+
+@pytest.fixture
+def write_tree(tmp_path: Path) -> WriteTree:
+    """Write files below one root, which stands for `/`, and return it."""
+
+    def write(files: Mapping[str, str | int]) -> Path:
+        for name, content in files.items():
+            path = tmp_path / "root" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"{content}\n")
+        return tmp_path / "root"
+
+    return write
+
+
+def git(folder: Path, *arguments: str) -> str:
+    """Run git in a folder, as a user without any configuration."""
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    identity = ["-c", "user.name=Tester", "-c", "user.email=tester@example.org", "-c", "commit.gpgsign=false"]
+    command = ["git", *identity, "-C", str(folder), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True, env=variables).stdout.strip()
+
+
+def commit_all(repository: Path) -> str:
+    """Commit everything in a repository, which is made where there is none, and return the commit."""
+    if not (repository / ".git").exists():
+        git(repository, "init", "--quiet")
+    git(repository, "add", "--all")
+    git(repository, "commit", "--quiet", "--message", "Change")
+    return git(repository, "rev-parse", "HEAD")
+
+
+def write_metadata(
+    site: Path,
+    name: str,
+    *,
+    requires: tuple[str, ...] = (),
+    direct_url: dict[str, Any] | None = None,
+    record: str | None = None,
+) -> None:
+    """Write the `.dist-info` folder that an installer leaves for version 1.0 of a package."""
+    folder = site / f"{name.replace('-', '_')}-1.0.dist-info"
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = ["Metadata-Version: 2.4", f"Name: {name}", "Version: 1.0", *(f"Requires-Dist: {line}" for line in requires)]
+    (folder / "METADATA").write_text("\n".join(lines) + "\n")
+    if direct_url is not None:
+        (folder / "direct_url.json").write_text(json.dumps(direct_url))
+    if record is not None:
+        (folder / "RECORD").write_text(record)
+
+
+def describe_sample() -> dict[str, Any]:
+    return describe_packages([NAME])[NAME]
+
+
+def write_project(folder: Path) -> Path:
+    """A checkout of the sample package, not yet in git; returns the package's folder."""
+    package = folder / "src" / MODULE
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("scale = 1\n")
+    (folder / ".gitignore").write_text("*.log\n")
+    return package
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that stands for site-packages."""
+    folder = tmp_path / "venv" / "site-packages"
+    folder.mkdir(parents=True)
+    monkeypatch.syspath_prepend(str(folder))
+    return folder
+
+
+@pytest.fixture
+def project(tmp_path: Path, site: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An editable install of a checkout, as `pip install -e` makes it; its .pth file is stood in for by sys.path."""
+    folder = tmp_path / "project"
+    write_project(folder)
+    write_metadata(site, NAME, direct_url={"url": folder.as_uri(), "dir_info": {"editable": True}})
+    monkeypatch.syspath_prepend(str(folder / "src"))
+    return folder
