@@ -1,0 +1,99 @@
+"""The stage as DVC runs it: a process, from a manifest and params.yaml to a folder of files."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hfbench.params import Sweep
+from hfbench.records import Manifest
+
+MakeManifest = Callable[..., Manifest]
+MakeSweep = Callable[[list[int], list[int], list[int]], Sweep]
+REPOSITORY = Path(__file__).parents[2]
+STANDARD = REPOSITORY / "hfbench" / "inputs" / "standard_prompt.txt"
+
+
+def run_stage(
+    folder: Path, manifest: Manifest, sweep: Sweep, prompt: Path = STANDARD
+) -> subprocess.CompletedProcess[str]:
+    """Run `stages.inputs`; its files lie in `folder / "inputs"`."""
+    manifest.save(folder / "manifest.json")
+    params: dict[str, Any] = {
+        "models": {"tiny": {"source": "local", "path": "tiny"}},
+        "sweep": sweep.model_dump(),
+        "device": "cpu",
+        "prompt": "prompt.txt",
+        "sampling": {
+            "stopping_rule": "fixed",
+            "warmup_iterations": 0,
+            "min_iterations": 1,
+            "max_iterations": 1,
+            "target_precision": 0.1,
+            "max_seconds": 1.0,
+            "unobserved_every": 0,
+            "timeout_seconds": 60.0,
+        },
+    }
+    (folder / "params.yaml").write_text(json.dumps(params))  # JSON is YAML
+    arguments = {"manifest": "manifest.json", "params": "params.yaml", "output": "inputs"}
+    paths = [text for key, name in arguments.items() for text in (f"--{key}", str(folder / name))]
+    command = [sys.executable, "-m", "stages.inputs", *paths, "--prompt", str(prompt)]
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+
+
+def test_adding_a_shape_changes_no_other_file(
+    tmp_path: Path, make_manifest: MakeManifest, make_sweep: MakeSweep
+) -> None:
+    manifest = make_manifest("gpt2")
+    run = run_stage(tmp_path, manifest, make_sweep([1], [16], [4, 8]))
+    assert run.returncode == 0
+    assert "longer than" not in run.stderr  # its model_max_length is less than the prompt, and no row is that long
+    before = (tmp_path / "inputs" / "b1-s16.safetensors").read_bytes()
+    assert run_stage(tmp_path, manifest, make_sweep([1, 2], [16, 300], [4, 8])).returncode == 0
+    files = {path.name: path.read_bytes() for path in (tmp_path / "inputs").iterdir()}
+    assert set(files) == {f"b{batch}-s{length}.safetensors" for batch in (1, 2) for length in (16, 300)}
+    assert files["b1-s16.safetensors"] == before
+
+
+@pytest.mark.parametrize(
+    ("sequence_length", "changes", "expected"),
+    [
+        ([16, 65], {"max_position_embeddings": 64}, "sweep.sequence_length is 65, and the model 'tiny' has 64"),
+        ([16, 60], {"max_position_embeddings": 64}, "sweep.sequence_length is 60 and sweep.max_new_tokens is 8"),
+        ([16], {"vocab_size": 500}, "vocab_size is 500"),
+        ([16, 1], {}, "sweep.sequence_length is 1, and the tokenizer of 'tiny' begins each row with 1"),
+    ],
+)
+def test_what_cannot_be_made_is_a_sentence_and_no_file(
+    tmp_path: Path,
+    make_manifest: MakeManifest,
+    make_sweep: MakeSweep,
+    sequence_length: list[int],
+    changes: dict[str, int],
+    expected: str,
+) -> None:
+    run = run_stage(tmp_path, make_manifest("llama", **changes), make_sweep([1], sequence_length, [4, 8]))
+    assert run.returncode == 1
+    assert run.stderr.startswith("hfbench: ")
+    assert expected in run.stderr
+    assert "Traceback" not in run.stderr
+    assert not (tmp_path / "inputs").exists()
+
+
+def test_positions_and_prompt_are_checked_before_the_model_is_touched(
+    tmp_path: Path, make_manifest: MakeManifest, make_sweep: MakeSweep
+) -> None:
+    # A folder that does not exist would be the complaint of whatever looks at the model.
+    manifest = make_manifest(
+        "gpt2", max_position_embeddings=64, source={"source": "local", "path": str(tmp_path / "nowhere")}
+    )
+    assert "sweep.sequence_length is 65" in run_stage(tmp_path, manifest, make_sweep([1], [65], [4, 8])).stderr
+    missing = run_stage(tmp_path, manifest, make_sweep([1], [16], [4, 8]), prompt=tmp_path / "no-prompt.txt")
+    assert missing.returncode == 1
+    assert missing.stderr.startswith("hfbench: the prompt ")
+    assert "no-prompt.txt does not exist" in missing.stderr

@@ -1,0 +1,114 @@
+"""The files that a manifest, a sweep and a prompt become."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors import safe_open
+from transformers import AutoTokenizer, LlamaConfig
+
+from hfbench.inputs.artifact import read_metadata
+from hfbench.inputs.prepare import prepare_inputs
+from hfbench.models.resolve import resolve
+from hfbench.params import RandomSource, Sweep
+from hfbench.records import Manifest
+
+MakeManifest = Callable[..., Manifest]
+MakeSweep = Callable[[list[int], list[int], list[int]], Sweep]
+STANDARD = Path(__file__).parents[2] / "hfbench" / "inputs" / "standard_prompt.txt"
+
+
+def read_rows(path: Path) -> list[list[int]]:
+    with safe_open(path, framework="numpy") as file:
+        mask = file.get_tensor("attention_mask")
+        rows = file.get_tensor("input_ids")
+    assert mask.shape == rows.shape
+    assert mask.dtype == rows.dtype == "int64"
+    assert mask.min() == 1
+    assert mask.max() == 1
+    result: list[list[int]] = rows.tolist()
+    return result
+
+
+def test_rows_are_the_prompt_read_on_from_row_to_row(
+    tmp_path: Path, make_manifest: MakeManifest, make_sweep: MakeSweep
+) -> None:
+    manifest = make_manifest("appends-eos")
+    prepare_inputs(manifest, make_sweep([3], [40], [8]), STANDARD, tmp_path)
+    rows = read_rows(tmp_path / "b3-s40.safetensors")
+    assert [len(row) for row in rows] == [40, 40, 40]
+    assert [row[0] for row in rows] == [0, 0, 0]  # BOS
+    tokenizer = AutoTokenizer.from_pretrained(manifest.source["path"])
+    text_ids = [token_id for row in rows for token_id in row[1:]]
+    assert STANDARD.read_text().startswith(str(tokenizer.decode(text_ids, clean_up_tokenization_spaces=False)))
+    assert tokenizer.eos_token_id not in text_ids
+
+
+def test_a_long_row_repeats_a_short_prompt(tmp_path: Path, make_manifest: MakeManifest, make_sweep: MakeSweep) -> None:
+    prompt = tmp_path / "short.txt"
+    prompt.write_text("The river runs to the sea.\n")
+    prepare_inputs(make_manifest("gpt2"), make_sweep([2], [100], [8]), prompt, tmp_path)
+    path = tmp_path / "b2-s100.safetensors"
+    period = int(read_metadata(path)["prompt_tokens"])
+    assert period < 50
+    first, second = read_rows(path)
+    stream = first + second
+    assert all(stream[index] == stream[index % period] for index in range(200))
+
+
+def test_the_tokenizer_is_loaded_once_for_all_shapes(
+    tmp_path: Path, make_manifest: MakeManifest, make_sweep: MakeSweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load, loaded = AutoTokenizer.from_pretrained, []
+
+    def count(folder: Path, **options: Any) -> Any:
+        loaded.append(folder)
+        return load(folder, **options)
+
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", count)
+    prepare_inputs(make_manifest("gpt2"), make_sweep([1, 2], [8, 16], [8]), STANDARD, tmp_path)
+    assert len(list(tmp_path.iterdir())) == 4
+    assert len(loaded) == 1
+
+
+def test_a_random_model_with_a_smaller_vocabulary_than_its_tokenizer(
+    tmp_path: Path, model_folders: dict[str, Path], make_sweep: MakeSweep
+) -> None:
+    config = tmp_path / "tiny.json"
+    LlamaConfig(
+        vocab_size=100, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2
+    ).to_json_file(config)
+    params = tmp_path / "params.yaml"
+    params.write_text("models: {}\n")
+    source = RandomSource(source="random", config=str(config), tokenizer=str(model_folders["appends-eos"]))
+    manifest = resolve("random", source, None, params)
+    prepare_inputs(manifest, make_sweep([2], [32], [8]), STANDARD, tmp_path / "inputs")
+    path = tmp_path / "inputs" / "b2-s32.safetensors"
+    assert max(token_id for row in read_rows(path) for token_id in row) < 100
+    assert read_metadata(path)["folded"] == "true"
+
+
+def test_the_metadata_says_what_the_rows_were_made_from(
+    tmp_path: Path, make_manifest: MakeManifest, make_sweep: MakeSweep
+) -> None:
+    prepare_inputs(make_manifest("llama"), make_sweep([2], [16], [8]), STANDARD, tmp_path)
+    metadata = read_metadata(tmp_path / "b2-s16.safetensors")
+    assert int(metadata.pop("prompt_tokens")) > 2048
+    assert len(metadata.pop("tokenizer_sha256")) == 64
+    assert metadata.pop("prompt_sha256") == hashlib.sha256(STANDARD.read_bytes()).hexdigest()
+    assert metadata == {
+        "prompt_file": "standard_prompt.txt",
+        "prefix_tokens": "1",
+        "tokenizer_class": "TokenizersBackend",
+        "tokenizer_vocab_size": "600",
+        "eos_token_id": "2",
+        "pad_token_id": "2",
+        "pad_token": "</s>",
+        "pad_token_source": "eos",
+        "folded": "false",
+        "batch_size": "2",
+        "sequence_length": "16",
+        "distinct_rows": "2",
+    }
