@@ -60,9 +60,9 @@ def read_json(path: Path) -> Any:
 def readable_json(value: Any, indent: int = 0) -> str:
     """Return JSON with one key a line, where lists of numbers (samples, token times) stay on one line."""
     inline = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    if not isinstance(value, dict | list) or not value or len(inline) + indent <= _INLINE_CHARACTERS:
+    if not isinstance(value, dict | list | tuple) or not value or len(inline) + indent <= _INLINE_CHARACTERS:
         return inline
-    if isinstance(value, list) and not any(isinstance(item, dict | list | str) for item in value):
+    if not isinstance(value, dict) and not any(isinstance(item, dict | list | tuple | str) for item in value):
         return inline
     pad = " " * (indent + 1)
     if isinstance(value, dict):

@@ -25,7 +25,7 @@ from hfbench.measurement.support import unsupported_reason
 from hfbench.records import CRASHED, FAILED, OK, TIMED_OUT, UNSUPPORTED, Record, iteration_from_json
 
 _READ_BYTES = 1 << 16
-_LOG_LINES = 20  # of the worker's log, kept in the record of a point that is not ok
+_LOG_LINES = 40  # of the worker's log, kept in the record of a point that is not ok
 
 
 def measure(task: Task, clock_zero: float) -> None:

@@ -1,0 +1,115 @@
+"""How long the pipeline itself takes, against the figures that it is meant to keep.
+
+`python -m benchmarks.pipeline [NAME …]` runs each figure (or those named) in a clone of this working tree in a
+temporary folder, and prints a table. Times of a shared machine are noisy: read them against each other, in one run.
+"""
+
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from tests.pipeline.checkout import Checkout, clone, ran
+
+_REPEATS = 5
+
+
+def default_sweep(checkout: Checkout) -> tuple[str, float, float]:
+    """The sweep that params.yaml ships with, everything but the model's preparation included."""
+    _prepare_models(checkout)
+    return "default sweep, 12 points", _seconds(checkout.repro), 300.0
+
+
+def nothing_to_do(checkout: Checkout) -> tuple[str, float, float]:
+    """`dvc repro` after the default sweep, with points that take no time to measure."""
+    checkout.change_params(_impossible)
+    checkout.repro()
+    return "repro, nothing to do, 12 points", _median_repro(checkout), 2.5
+
+
+def nothing_to_do_400(checkout: Checkout) -> tuple[str, float, float]:
+    """`dvc repro` with nothing to do in a sweep of 400 points."""
+
+    def many(content: Any) -> None:
+        _impossible(content)
+        content["sweep"].update(round=list(range(1, 11)), batch_size=list(range(1, 21)))
+
+    checkout.change_params(many)
+    assert len(checkout.repro()) > 400
+    return "repro, nothing to do, 400 points", _median_repro(checkout), 6.0
+
+
+def four_points(checkout: Checkout) -> tuple[str, float, float]:
+    """The four points that take transformers' own benchmark 33 s in one process, a fresh process each."""
+
+    def four(content: Any) -> None:
+        content["sweep"].update(round=[1], attn_implementation=["eager", "sdpa:math"], batch_size=[1])
+        content["sweep"].update(sequence_length=[64, 128])
+        content["sampling"].update(stopping_rule="fixed", warmup_iterations=0, min_iterations=3, unobserved_every=0)
+
+    checkout.change_params(four)
+    _prepare_models(checkout)
+    return "four points, eager and sdpa:math, 64 and 128 tokens", _seconds(checkout.repro), 30.0
+
+
+def start_to_generate(checkout: Checkout) -> tuple[str, float, float]:
+    """From the start of a measure stage to its worker's first call of `generate`."""
+
+    def rounds(content: Any) -> None:
+        content["sweep"].update(round=[1, 2, 3], attn_implementation=["sdpa"], batch_size=[1])
+        content["sampling"].update(stopping_rule="fixed", warmup_iterations=0, min_iterations=1)
+
+    checkout.change_params(rounds)
+    checkout.repro()
+    records = [json.loads(path.read_text()) for path in (checkout.folder / "results/measurements").rglob("*.json")]
+    return "stage start to first generate", statistics.median(item["timeline"]["verify"] for item in records), 4.0
+
+
+FIGURES: dict[str, Callable[[Checkout], tuple[str, float, float]]] = {
+    function.__name__: function
+    for function in (default_sweep, nothing_to_do, nothing_to_do_400, four_points, start_to_generate)
+}
+
+
+def _impossible(content: Any) -> None:
+    """Points that no CPU can run, which costs no time to find out: this is about DVC and the stages around."""
+    content["device"] = "cpu"
+    content["sweep"]["attn_implementation"] = ["flash_attention_2", "sdpa:cudnn_attention"]
+
+
+def _prepare_models(checkout: Checkout) -> None:
+    checkout.run("dvc", "repro", "model")
+
+
+def _median_repro(checkout: Checkout) -> float:
+    def repro() -> None:
+        assert ran(checkout.run("dvc", "repro").stdout) == []
+
+    return statistics.median(_seconds(repro) for _ in range(_REPEATS))
+
+
+def _seconds(work: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    """Run the figures named on the command line, or all, and print them."""
+    table = Table("figure", "seconds", "at most", "")
+    for name in sys.argv[1:] or FIGURES:
+        with tempfile.TemporaryDirectory(prefix="hfbench-figures-") as folder:
+            label, seconds, limit = FIGURES[name](clone(Path(folder) / "checkout"))
+        table.add_row(label, f"{seconds:.2f}", f"{limit:g}", "✓" if seconds <= limit else "✗")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""A real clone of this repository in a temporary folder, with DVC run in it as a user runs it."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from tests.conftest import ROOT
+
+BIN = Path(sys.executable).parent
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """A Git and DVC repository."""
+
+    folder: Path
+
+    def run(self, *command: str, check: bool = True, **environment: str) -> "subprocess.CompletedProcess[str]":
+        variables = {
+            **os.environ,
+            "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": str(self.folder),  # this clone's hfbench, not the installed one
+            "PYTHONDONTWRITEBYTECODE": "1",
+            **environment,
+        }
+        result = subprocess.run(command, cwd=self.folder, env=variables, capture_output=True, text=True, check=False)
+        if check:
+            assert result.returncode == 0, result.stdout + result.stderr
+        return result
+
+    def repro(self, **environment: str) -> list[str]:
+        """Run `dvc repro` and return the stages that ran a command, but for those that run every time."""
+        return ran(self.run("dvc", "repro", **environment).stdout)
+
+    def change_params(self, change: Callable[[Any], None]) -> None:
+        yaml = YAML()
+        path = self.folder / "params.yaml"
+        content = yaml.load(path)
+        change(content)
+        yaml.dump(content, path)
+
+    def append(self, file: str, text: str) -> None:
+        with (self.folder / file).open("a") as stream:
+            stream.write(text)
+
+    def commit(self, message: str) -> None:
+        self.run("git", "add", "--all")
+        self.run("git", "commit", "--quiet", "--message", message)
+
+
+def ran(stdout: str) -> list[str]:
+    """Return the stages in DVC's output that ran, but for those that run every time."""
+    stages = re.findall(r"^Running stage '(.+)':$", stdout, re.MULTILINE)
+    return [stage for stage in stages if stage.partition("@")[0] not in {"environment", "model"}]
+
+
+def clone(folder: Path) -> Checkout:
+    """Copy what git knows of this working tree (new files too) to `folder` and commit it there."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for name in filter(None, listed.stdout.split("\0")):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    checkout = Checkout(folder)
+    checkout.run("git", "init", "--quiet")
+    checkout.run("git", "config", "user.email", "tests@example.org")
+    checkout.run("git", "config", "user.name", "tests")
+    checkout.commit("as it is")
+    return checkout

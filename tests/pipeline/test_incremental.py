@@ -1,0 +1,129 @@
+"""What `dvc repro` measures again, and what it does not."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.pipeline.checkout import Checkout, ran
+
+
+def measurements(stages: list[str]) -> list[str]:
+    return [stage for stage in stages if stage.startswith("measure@")]
+
+
+def test_a_sweep_with_an_impossible_point_is_complete(measured: Checkout) -> None:
+    records = sorted((measured.folder / "results/measurements").rglob("*.json"))
+    statuses = {json.loads(path.read_text())["status"] for path in records}
+    assert statuses == {"ok", "unsupported"}
+    metrics = json.loads((measured.folder / "results/metrics.json").read_text())
+    assert (metrics["points_ok"], metrics["points_not_ok"]) == (1, 1)
+    assert metrics["best_decode_tokens_per_second"] > 0
+    assert (measured.folder / "results/report.html").is_file()
+
+
+def test_nothing_to_do(measured: Checkout) -> None:
+    assert measured.repro() == []
+
+
+def test_results_leave_git_clean(measured: Checkout) -> None:
+    assert measured.run("git", "status", "--porcelain").stdout == ""
+
+
+def test_a_new_axis_value_measures_only_the_new_points(fresh: Checkout) -> None:
+    fresh.change_params(lambda content: content["sweep"].update(batch_size=[1, 2]))
+    new = measurements(fresh.repro())
+    assert len(new) == 2
+    assert all("-2-16-4" in stage for stage in new)
+    summary = json.loads((fresh.folder / "results/metrics.json").read_text())
+    assert summary["points_ok"] == 2
+
+
+def test_sampling_measures_all_and_going_back_measures_nothing(fresh: Checkout) -> None:
+    fresh.change_params(lambda content: content["sampling"].update(min_iterations=3))
+    assert len(measurements(fresh.repro())) == 2
+    fresh.change_params(lambda content: content["sampling"].update(min_iterations=2))
+    assert measurements(fresh.repro()) == []
+    record = next((fresh.folder / "results/measurements").rglob("*sdpa*.json"))
+    assert json.loads(record.read_text())["sampling"]["min_iterations"] == 2
+
+
+def test_dropping_an_axis_value_drops_its_points_from_the_tables(fresh: Checkout) -> None:
+    fresh.change_params(lambda content: content["sweep"].update(attn_implementation=["sdpa"]))
+    assert measurements(fresh.repro()) == []
+    assert json.loads((fresh.folder / "results/metrics.json").read_text())["points_not_ok"] == 0
+
+
+@pytest.mark.parametrize("file", ["hfbench/reporting/terminal.py", "hfbench/tables/summary.py"])
+def test_editing_what_is_shown_measures_nothing(fresh: Checkout, file: str) -> None:
+    fresh.append(file, "\n# edited\n")
+    again = fresh.repro()
+    assert "aggregate" in again
+    assert measurements(again) == []
+
+
+@pytest.mark.parametrize("file", ["hfbench/measurement/sampling.py", "hfbench/measurement/generation.py"])
+def test_editing_the_timing_loop_measures_all(fresh: Checkout, file: str) -> None:
+    fresh.append(file, "\n# edited\n")
+    assert len(measurements(fresh.repro())) == 2
+
+
+def test_another_environment_measures_all(fresh: Checkout) -> None:
+    assert len(measurements(fresh.repro(OMP_NUM_THREADS="1"))) == 2
+
+
+def test_byte_code_measures_nothing(fresh: Checkout) -> None:
+    assert fresh.repro(PYTHONDONTWRITEBYTECODE="") == []
+    assert fresh.repro() == []
+
+
+def test_edited_model_folder_measures_all(fresh: Checkout) -> None:
+    path = Path(_params(fresh)["models"]["tiny"]["path"])
+    config = path / "generation_config.json"
+    before = config.read_text()
+    try:
+        config.write_text(before.replace("{", '{"edited": 1,', 1))
+        assert len(measurements(fresh.repro())) == 2
+    finally:
+        config.write_text(before)
+
+
+def _params(checkout: Checkout) -> dict[str, Any]:
+    from hfbench.params import read_yaml
+
+    content: dict[str, Any] = read_yaml(checkout.folder / "params.yaml")
+    return content
+
+
+@pytest.mark.parametrize(
+    ("axis", "value", "words"),
+    [
+        ("batch_size", [0], ["sweep.batch_size.0", "greater than or equal to 1"]),
+        ("compile_mode", ["defualt"], ["sweep.compile_mode.0", "'defualt'", "'default'"]),
+        ("atention", ["eager"], ["sweep.atention"]),
+        ("attn_implementation", ["sdpa", "sdpa|touch broken"], ["sdpa|touch broken"]),
+        ("sequence_length", [16, 4096], ["sequence_length", "4096", "128", "tiny"]),
+    ],
+)
+def test_wrong_values_end_before_anything_is_measured(
+    fresh: Checkout, axis: str, value: list[object], words: list[str]
+) -> None:
+    fresh.change_params(lambda content: content["sweep"].update({axis: value}))
+    result = fresh.run("dvc", "repro", check=False)
+    assert result.returncode != 0
+    assert ran(result.stdout) in ([], ["inputs@tiny"])
+    for word in words:
+        assert word in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (fresh.folder / "broken").exists()
+
+
+def test_experiments_and_metrics(fresh: Checkout) -> None:
+    assert "measure@" in fresh.run("dvc", "dag").stdout
+    fresh.run("dvc", "exp", "run", "--set-param", "sweep.batch_size=[2]")
+    table = fresh.run("dvc", "exp", "show", "--csv").stdout
+    assert "best_decode_tokens_per_second" in table
+    fresh.commit("batch of two")
+    diff = json.loads(fresh.run("dvc", "metrics", "diff", "--json", "HEAD~1", "HEAD").stdout)
+    assert "best_end_to_end_seconds" in diff["diff"]["results/metrics.json"] if "diff" in diff else diff

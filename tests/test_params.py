@@ -1,0 +1,118 @@
+"""params.yaml: what is wrong is said before anything runs, with the key, the value and what is allowed."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from hfbench.errors import UserError
+from hfbench.params import load_params, load_source, read_yaml
+from hfbench.records import AXES
+from tests.conftest import ROOT
+
+PARAMS = ROOT / "params.yaml"
+
+
+def write(path: Path, change: Callable[[Any], None]) -> Path:
+    content = read_yaml(PARAMS)
+    change(content)
+    with path.open("w") as stream:
+        YAML(typ="safe").dump(content, stream)
+    return path
+
+
+def setting(dotted: str, value: object) -> Callable[[Any], None]:
+    def change(content: Any) -> None:
+        *parents, last = dotted.split(".")
+        for parent in parents:
+            content = content[parent]
+        content[last] = value
+
+    return change
+
+
+def test_the_shipped_file_is_right_and_rounds_come_first() -> None:
+    points = load_params(PARAMS).sweep.points()
+    assert len(points) == 12
+    assert [point.round for point in points] == [1] * 4 + [2] * 4 + [3] * 4
+    assert AXES[0] == "round"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("sweep.atention", ["eager"], ["sweep.atention", "attn_implementation"]),
+        ("sweep.attn_implementation", ["egaer"], ["sweep.attn_implementation.0", "'egaer'", "eager"]),
+        ("sweep.attn_implementation", ["sdpa|x"], ["'sdpa|x'"]),
+        ("sweep.attn_implementation", ["a/b;c"], ["'a/b;c'"]),
+        ("sweep.compile_mode", ["defualt"], ["'defualt'", "'default'"]),
+        ("sweep.compile_mode", [False], ["sweep.compile_mode.0", "False", "'off'"]),
+        ("sweep.batch_size", [0], ["sweep.batch_size.0", "0", "greater than or equal to 1"]),
+        ("sweep.batch_size", ["4"], ["'4'", "integer"]),
+        ("sweep.batch_size", [True], ["True", "integer"]),
+        ("sweep.batch_size", 4, ["sweep.batch_size", "list"]),
+        ("sweep.sequence_length", [], ["sweep.sequence_length", "at least 1"]),
+        ("sweep.dtype", ["bf16"], ["'bf16'", "'bfloat16'"]),
+        ("sweep.use_kernels", ["yes"], ["'yes'", "boolean"]),
+        ("sweep.round", [1, 1], ["sweep.round", "differ"]),
+        ("sweep.model", ["nobody"], ["'nobody'", "smollm2-135m-instruct"]),
+        ("device", "gpu", ["device", "'gpu'", "cuda:1"]),
+        ("prompt", "a $(b)", ["prompt", "path"]),
+        ("sampling.stopping_rule", "exact", ["'exact'", "'precision'"]),
+        ("sampling.max_iterations", 2, ["max_iterations", "2", "min_iterations"]),
+        ("sampling.timeout_seconds", 0, ["sampling.timeout_seconds", "greater than 0"]),
+        ("sampling.max_second", 5, ["sampling.max_second", "max_seconds"]),
+        ("models.mine", {"source": "disk"}, ["models.mine.source", "'disk'", "local"]),
+        ("models.mine", {"source": "hub", "repository": "x"}, ["models.mine.repository", "OWNER/NAME"]),
+        ("models.mine", {"source": "pypi", "wheel": "x", "file": "a.gguf"}, ["models.mine.wheel", "NAME==VERSION"]),
+        ("models.mine", {"source": "local"}, ["models.mine.path", "missing"]),
+        ("models.a b", {"source": "local", "path": "x"}, ["a b", "name"]),
+    ],
+)
+def test_wrong_values_are_named(tmp_path: Path, key: str, value: object, words: list[str]) -> None:
+    path = write(tmp_path / "params.yaml", setting(key, value))
+    with pytest.raises(UserError) as error:
+        load_params(path)
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
+    def change(content: Any) -> None:
+        content["sweep"]["dtype"] = ["half"]
+        content["device"] = "tpu9"
+
+    with pytest.raises(UserError) as error:
+        load_params(write(tmp_path / "params.yaml", change))
+    assert "'half'" in str(error.value)
+    assert "'tpu9'" in str(error.value)
+
+
+def test_missing_axis(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"sweep\.dtype is missing"):
+        load_params(write(tmp_path / "params.yaml", lambda content: content["sweep"].pop("dtype")))
+
+
+def test_yaml_is_read_as_dvc_reads_it(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(PARAMS.read_text().replace('["off"]', "[off]"))
+    assert load_params(path).sweep.compile_mode == ["off"]
+
+
+def test_file_that_is_missing_or_no_yaml(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="does not exist"):
+        load_params(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_text("sweep: [1")
+    with pytest.raises(UserError, match="not valid YAML"):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_one_source_is_read_by_itself(tmp_path: Path) -> None:
+    assert load_source(PARAMS, "smollm2-135m-instruct").source == "pypi"
+    with pytest.raises(UserError, match="no entry 'nobody'"):
+        load_source(PARAMS, "nobody")
+    path = write(tmp_path / "params.yaml", setting("models.mine", {"source": "local", "pat": "x"}))
+    with pytest.raises(UserError, match=r"models\.mine\.pat"):
+        load_source(path, "mine")
