@@ -11,7 +11,8 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := bench
 
 bench: $(READY)
-	@HFBENCH_TABLE=off dvc repro --quiet
+	@hfbench check
+	@HFBENCH_TABLE=off dvc repro --quiet || { echo "The pipeline stopped; \`dvc repro\` says more." >&2; exit 1; }
 	@hfbench show
 
 test: $(READY)

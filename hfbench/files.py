@@ -53,7 +53,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_bytes())
     except FileNotFoundError:
         raise UserError(f"{path} does not exist. Run `dvc repro` to make it.") from None
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # JSONDecodeError, or UnicodeDecodeError
         raise UserError(f"{path} is not valid JSON ({error}). Delete it and run `dvc repro`.") from None
 
 

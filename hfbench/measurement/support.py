@@ -42,7 +42,7 @@ def unsupported_reason(configuration: Configuration, device: str, environment: d
 
 
 def _device_kind(device: str, environment: dict[str, Any]) -> tuple[str, str | None]:
-    present = [accelerator["torch_device"] for accelerator in environment.get("accelerators", [])]
+    present = _usable_devices(environment)
     if device == "auto":
         return (present[0] if present else "cpu"), None
     kind, _, index = device.partition(":")
@@ -53,6 +53,15 @@ def _device_kind(device: str, environment: dict[str, Any]) -> tuple[str, str | N
             f"device {device} was asked for, and this machine has {count or 'no'} {kind} device",
         )
     return kind, None
+
+
+def _usable_devices(environment: dict[str, Any]) -> list[str]:
+    """Return the kinds of the accelerators that torch can see, one entry a device."""
+    if environment.get("packages", {}).get("torch", {}).get("version", "").endswith("+cpu"):
+        return []
+    devices = [accelerator["torch_device"] for accelerator in environment.get("accelerators", [])]
+    hidden = environment.get("variables", {}).get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    return [device for device in devices if not (hidden and device == "cuda")]
 
 
 def _attention_reason(configuration: Configuration, kind: str, environment: dict[str, Any]) -> str | None:

@@ -55,6 +55,15 @@ def test_missing_device() -> None:
     assert unsupported_reason(point(), "auto", CUDA) is None
 
 
+def test_a_gpu_that_torch_cannot_see_does_not_count() -> None:
+    without_cuda = {**CUDA, "packages": {"torch": {"version": "2.13.0+cpu"}}}
+    hidden = {**CUDA, "variables": {"CUDA_VISIBLE_DEVICES": ""}}
+    for environment in (without_cuda, hidden):
+        assert "no cuda device" in str(unsupported_reason(point(), "cuda", environment))
+        flash = point(attn_implementation="flash_attention_2")
+        assert "CPU" in str(unsupported_reason(flash, "auto", environment))
+
+
 def test_flash_attention_needs_its_package_and_half_precision() -> None:
     flash = point(attn_implementation="flash_attention_2")
     assert "needs the package flash-attn" in str(unsupported_reason(flash, "cuda", CUDA))

@@ -38,7 +38,7 @@ class Checkout:
 
     def repro(self, **environment: str) -> list[str]:
         """Run `dvc repro` and return the stages that ran a command, but for those that run every time."""
-        return ran(self.run("dvc", "repro", **environment).stdout)
+        return ran(self.run("dvc", "repro", check=True, **environment).stdout)
 
     def change_params(self, change: Callable[[Any], None]) -> None:
         yaml = YAML()

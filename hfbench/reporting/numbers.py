@@ -1,0 +1,31 @@
+"""Numbers as a person reads them: three significant digits, and units that keep them short."""
+
+import math
+
+MISSING = "–"
+_DIGITS = 3
+_MIB, _GIB = 2**20, 2**30
+
+
+def significant(value: float | None) -> str:
+    """Return the value with three significant digits and no exponent: 0.0123, 1.49, 40.0, 1230; a dash for None."""
+    if value is None:
+        return MISSING
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    rounded = float(f"{value:.{_DIGITS}g}")  # first, since it may carry to one more digit: 9.996 is 10.0
+    decimals = _DIGITS - 1 - math.floor(math.log10(abs(rounded)))
+    return f"{rounded:.{max(0, decimals)}f}"
+
+
+def memory_unit(largest_bytes: float) -> tuple[str, float]:
+    """Return the name and size in bytes of the unit in which a table of memory sizes is shown."""
+    return ("GiB", _GIB) if largest_bytes >= _GIB else ("MiB", _MIB)
+
+
+def rate(per_second: float, unit: str) -> str:
+    """Return a rate with the decimal prefix that keeps it short: `rate(2.1e10, "B")` is 21.0 GB/s."""
+    for prefix, size in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if per_second >= size:
+            return f"{significant(per_second / size)} {prefix}{unit}/s"
+    return f"{significant(per_second)} {unit}/s"

@@ -1,0 +1,135 @@
+"""The results on a terminal."""
+
+import io
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+from rich import box
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from hfbench.reporting.captions import captions
+from hfbench.reporting.cells import BEST_MARK, TextColumn, failure_columns, point_column, printable, result_columns
+from hfbench.reporting.results import failure_rows, result_rows
+from hfbench.tables.storage import read_table
+
+_WIDTH_WITHOUT_TERMINAL = 120
+_WIDEST_TEXT = 26  # characters of an axis value on one line; a longer one folds
+_NARROWEST_POINT = 26
+_GAP = 2  # blanks between two columns
+_KEPT_RANK = 2  # columns up to this rank are never dropped
+
+
+def print_results(tables: Path, console: Console | None = None) -> None:
+    """Print the results and the points that are not ok, from the tables in this folder, to standard output.
+
+    Raises `UserError` where the tables are missing.
+    """
+    summary, points = read_table(tables, "summary"), read_table(tables, "points")
+    console = console or _standard_output()
+    rows, failures = result_rows(summary, points), failure_rows(points)
+    text = captions(points, rows)
+    console.print(Text(printable(text.title), style="bold"))
+    for line in (text.counts, text.constants):
+        if line:
+            console.print(Text(printable(line), style="dim"))
+    notes = list(text.notes)
+    if rows.height:
+        columns, dropped = fitting_columns(result_columns(rows, points), point_column(rows, points), console.width)
+        console.print()
+        console.print(_results(columns, rows["workload"].to_list()))
+        if dropped:
+            notes.append(f"Not shown at this width: {', '.join(dropped)}. They are in the report and the tables.")
+    for note in notes:
+        console.print(Text(note, style="dim"))
+    if failures.height:
+        console.print()
+        console.print(Text("Not ok", style="bold"))
+        console.print(_failures(failure_columns(failures, points)))
+
+
+def fitting_columns(columns: list[TextColumn], point: TextColumn, width: int) -> tuple[list[TextColumn], list[str]]:
+    """Return the columns that fit into `width` characters without cutting a number, and the labels of those dropped.
+
+    The lesser columns go first; where that is not enough, `point` stands for all axes and folds.
+    """
+    axes = [column for column in columns if column.rank == 0]
+    numbers = [column for column in columns if column.rank > 0]
+    kept = _fitting(numbers, width - _GAP - _total(axes))
+    if axes and _total([*axes, *kept]) > width:
+        axes, kept = [point], _fitting(numbers, width - _GAP - _NARROWEST_POINT)
+    return [*axes, *kept], [column.label for column in numbers if column not in kept]
+
+
+def _fitting(columns: list[TextColumn], width: int) -> list[TextColumn]:
+    while _total(columns) > width and (least := max((column.rank for column in columns), default=0)) > _KEPT_RANK:
+        columns = [column for column in columns if column.rank != least]
+    return columns
+
+
+def _total(columns: list[TextColumn]) -> int:
+    return sum(_width(column) for column in columns) + _GAP * max(0, len(columns) - 1)
+
+
+def _width(column: TextColumn) -> int:
+    return max(_body_width(column), *(cell_len(line) for line in _header(column).split("\n")))
+
+
+def _body_width(column: TextColumn) -> int:
+    widest = max(map(cell_len, column.texts), default=0) + any(column.best)
+    return widest if column.is_number else min(widest, _WIDEST_TEXT)
+
+
+def _header(column: TextColumn) -> str:
+    """Return label and unit in lines no wider than the column's cells, as far as their words allow."""
+    words = [*column.label.split(" "), *([f"({column.unit})"] if column.unit else [])]
+    lines = words[:1]
+    for word in words[1:]:
+        if cell_len(f"{lines[-1]} {word}") <= _body_width(column):
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return "\n".join(lines)
+
+
+def _results(columns: list[TextColumn], workloads: list[int]) -> Table:
+    table = _table()
+    for column in columns:
+        if column.is_number:
+            table.add_column(Text(_header(column)), justify="right", no_wrap=True)
+        else:
+            table.add_column(Text(_header(column)), overflow="fold", max_width=_WIDEST_TEXT)
+    ends = [one != other for one, other in pairwise(workloads)] + [False]
+    for index, is_end in enumerate(ends):
+        table.add_row(*(_cell(column, index) for column in columns), end_section=is_end)
+    return table
+
+
+def _cell(column: TextColumn, index: int) -> Text:
+    if column.best[index]:
+        return Text(column.texts[index] + BEST_MARK, style="bold green")
+    # A blank where other cells have the mark keeps the digits in line.
+    return Text(column.texts[index] + " " * any(column.best))
+
+
+def _failures(columns: list[TextColumn]) -> Table:
+    table = _table()
+    for column in columns:
+        widest = None if column.label == "reason" else _WIDEST_TEXT
+        table.add_column(Text(column.label), overflow="fold", max_width=widest)
+    for index in range(len(columns[0].texts)):
+        table.add_row(*(_cell(column, index) for column in columns))
+    return table
+
+
+def _table() -> Table:
+    return Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+
+
+def _standard_output() -> Console:
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a character that the locale lacks is no reason to fail
+    return Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL)

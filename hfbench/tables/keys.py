@@ -1,0 +1,55 @@
+"""Short names of configurations, for metrics.json and for lists of points."""
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+# Left out of a key where they have these values, so that adding a value to an axis renames no point.
+_DEFAULTS = {"compile_mode": "off", "use_kernels": False, "continuous_batching": False, "dtype": "bfloat16"}
+
+
+def key_tokens(configuration: Mapping[str, Any]) -> dict[str, str]:
+    """Return a short token for each axis: `b4` for batch size 4, `s128` and `n32` for prompt and new tokens."""
+    return {
+        "model": str(configuration["model"]),
+        "attn_implementation": str(configuration["attn_implementation"]),
+        "compile_mode": f"compile-{configuration['compile_mode']}",
+        "use_kernels": "kernels" if configuration["use_kernels"] else "no-kernels",
+        "continuous_batching": "continuous" if configuration["continuous_batching"] else "static",
+        "dtype": str(configuration["dtype"]),
+        "batch_size": f"b{configuration['batch_size']}",
+        "sequence_length": f"s{configuration['sequence_length']}",
+        "max_new_tokens": f"n{configuration['max_new_tokens']}",
+    }
+
+
+def configuration_keys(configurations: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a readable key for each, such as `smollm2-135m-instruct eager b1 s128 n32`.
+
+    A key depends on its configuration alone. Dots and slashes, which mean levels in DVC's paths, become hyphens; where
+    that makes two keys equal, a digest tells them apart.
+    """
+    keys = [_key(configuration) for configuration in configurations]
+    shared = {key for key, count in Counter(keys).items() if count > 1}
+    return [
+        f"{key} {_digest(configuration['attn_implementation'])}" if key in shared else key
+        for key, configuration in zip(keys, configurations, strict=True)
+    ]
+
+
+def point_label(configuration: Mapping[str, Any], axes: Iterable[str]) -> str:
+    """Return the tokens of these axes only, or of the model where there are none."""
+    tokens = key_tokens(configuration)
+    return " ".join(tokens[axis] for axis in tokens if axis in set(axes)) or tokens["model"]
+
+
+def _key(configuration: Mapping[str, Any]) -> str:
+    tokens = key_tokens(configuration)
+    kept = (tokens[axis] for axis in tokens if axis not in _DEFAULTS or configuration[axis] != _DEFAULTS[axis])
+    return " ".join(re.sub(r"[^A-Za-z0-9_-]+", "-", token) for token in kept)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:6]

@@ -1,0 +1,76 @@
+"""The metrics: name, unit, which direction is better, and how each is defined."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One quantity that the summary has a row for; `definition` is the sentence that the report shows."""
+
+    name: str
+    unit: str
+    higher_is_better: bool
+    definition: str
+
+
+METRICS = (
+    Metric(
+        "end_to_end_seconds",
+        "s",
+        False,
+        "From the start of the call to its return (generate) or to its last token (continuous batching), "
+        "in the iterations with the token observer.",
+    ),
+    Metric(
+        "end_to_end_unobserved_seconds",
+        "s",
+        False,
+        "The same in the iterations without the token observer; the difference is what observing costs.",
+    ),
+    Metric(
+        "time_to_first_token_seconds",
+        "s",
+        False,
+        "From the start of the call to the first new token; with continuous batching the median over the requests.",
+    ),
+    Metric(
+        "inter_token_seconds",
+        "s",
+        False,
+        "Mean gap between an iteration's consecutive tokens, (last − first) / (n − 1) for n new tokens; "
+        "with continuous batching the median over the requests.",
+    ),
+    Metric(
+        "inter_token_gap_seconds",
+        "s",
+        False,
+        "Every single gap between two consecutive tokens, of all iterations (and requests) together.",
+    ),
+    Metric(
+        "decode_tokens_per_second",
+        "tokens/s",
+        True,
+        "New tokens after the first one, of all rows of the batch, per second between the first token and the last.",
+    ),
+    Metric(
+        "prefill_tokens_per_second",
+        "tokens/s",
+        True,
+        "Prompt tokens of all rows of the batch per second from the start of the call until every row or request "
+        "has its first new token.",
+    ),
+    Metric("load_seconds", "s", False, "Loading the model, once in each round's fresh process."),
+    Metric(
+        "first_call_seconds",
+        "s",
+        False,
+        "The first call of a fresh process, which holds compilation; once in each round, and no part of the samples.",
+    ),
+    Metric(
+        "peak_memory_bytes",
+        "bytes",
+        False,
+        "The most memory used in a round: resident set of the process on the CPU, torch's share on an accelerator.",
+    ),
+)
+METRIC_NAMES = tuple(metric.name for metric in METRICS)

@@ -1,0 +1,139 @@
+"""Reads the measurement records of the current sweep, each reduced to its facts and a frame of its iterations."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from hfbench.errors import UserError
+from hfbench.files import read_json
+from hfbench.records import AXES, SCHEMA_VERSION, Configuration, Record
+from hfbench.tables.columns import PHASE, STATUS
+
+ITERATION_TYPES: dict[str, pl.DataType | type[pl.DataType]] = {
+    "phase": PHASE,
+    "observed": pl.Boolean,
+    "start_seconds": pl.Float64,
+    "end_to_end_seconds": pl.Float64,
+    "call_seconds": pl.Float64,
+    "token_seconds": pl.List(pl.List(pl.Float64)),
+}
+_RECORD_KEYS = {field.name for field in dataclasses.fields(Record)}
+
+
+@dataclass(frozen=True)
+class ReadRecord:
+    """A record as the tables need it: `facts` are plain values, `iterations` a row each with `ITERATION_TYPES`.
+
+    A `hfbench.records.Record` would make a Python object of each token's time, of which there are millions.
+    """
+
+    configuration: Configuration
+    facts: dict[str, Any]
+    timeline: dict[str, float]
+    iterations: pl.DataFrame
+
+
+def read_records(folder: Path, points: Sequence[Configuration]) -> list[ReadRecord]:
+    """Return the record of each point, in the order of the points, from the JSON files under `folder`.
+
+    Records of other configurations, which an earlier sweep left behind, are skipped. Raises `UserError` for a point
+    without a record or with two, and for a file that is no record.
+    """
+    wanted = frozenset(points)
+    found: dict[Configuration, ReadRecord] = {}
+    paths: dict[Configuration, Path] = {}
+    for path in sorted(folder.rglob("*.json")):
+        content = _read_object(path)
+        configuration = _configuration(path, content)
+        if configuration is None or configuration not in wanted:
+            continue
+        if configuration in found:
+            raise UserError(
+                f"{paths[configuration]} and {path} are records of the same point. Delete both and run `dvc repro`."
+            )
+        found[configuration], paths[configuration] = _read_record(path, configuration, content), path
+    _check_complete(folder, points, found.keys())
+    return [found[point] for point in points]
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise _broken(path, "it holds no JSON object")
+    return content
+
+
+def _configuration(path: Path, content: dict[str, Any]) -> Configuration | None:
+    """Return the record's configuration, or None for one of another version of hfbench, with other axes."""
+    axes = content.get("configuration")
+    if not isinstance(axes, dict):
+        raise _broken(path, "it has no configuration")
+    if axes.keys() != set(AXES):
+        if content.get("schema_version") != SCHEMA_VERSION:
+            return None
+        raise _broken(path, "its configuration has other axes")
+    if not all(isinstance(value, str | int) for value in axes.values()):
+        raise _broken(path, "its configuration has a value that is neither text nor a whole number")
+    return Configuration(**axes)
+
+
+def _read_record(path: Path, configuration: Configuration, content: dict[str, Any]) -> ReadRecord:
+    version = content.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise UserError(
+            f"{path} has schema version {version}, and this hfbench reads version {SCHEMA_VERSION}. "
+            "Delete it and run `dvc repro`."
+        )
+    if missing := sorted(_RECORD_KEYS - content.keys()):
+        raise _broken(path, f"it lacks {', '.join(missing)}")
+    try:
+        timeline = {str(key): float(value) for key, value in content["timeline"].items()}
+        return ReadRecord(configuration, _facts(content), timeline, _iterations(content["iterations"]))
+    except (AttributeError, KeyError, TypeError, ValueError, pl.exceptions.PolarsError) as error:
+        raise _broken(path, f"{type(error).__name__}: {error}") from error
+
+
+def _facts(content: dict[str, Any]) -> dict[str, Any]:
+    if content["status"] not in STATUS.categories:
+        raise ValueError(f"{content['status']!r} is no status")
+    return {
+        "status": content["status"],
+        "reason": _optional(str, content["reason"]),
+        "phase": _optional(str, content["phase"]),
+        "device": str(content["device"]),
+        "device_name": _optional(str, content["effective"].get("device_name")),
+        "started_at": str(content["started_at"]),
+        "stopped_because": _optional(str, content["stopped_because"]),
+        "prompt_nll": _optional(float, content["output"].get("prompt_nll")),
+        "load_seconds": _optional(float, content["load_seconds"]),
+        "first_call_seconds": _optional(float, content["first_call_seconds"]),
+        "peak_memory_bytes": _optional(int, content["memory"].get("peak_bytes")),
+    }
+
+
+def _iterations(iterations: list[dict[str, Any]]) -> pl.DataFrame:
+    columns = {name: [iteration[name] for iteration in iterations] for name in ITERATION_TYPES}
+    return pl.DataFrame(columns, schema=ITERATION_TYPES)
+
+
+def _optional(convert: type[Any], value: Any) -> Any:
+    return None if value is None else convert(value)
+
+
+def _check_complete(folder: Path, points: Sequence[Configuration], found: Any) -> None:
+    missing = [point for point in points if point not in found]
+    if not missing:
+        return
+    others = f" and {len(missing) - 1} other{'s' * (len(missing) > 2)}" if len(missing) > 1 else ""
+    raise UserError(
+        f"{folder} has no record of the point {json.dumps(vars(missing[0]))}{others}. Run `dvc repro` to measure it."
+    )
+
+
+def _broken(path: Path, what: str) -> UserError:
+    return UserError(f"{path} is no measurement record: {what}. Delete it and run `dvc repro`.")

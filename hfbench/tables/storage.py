@@ -1,0 +1,25 @@
+"""Tables as parquet files."""
+
+from pathlib import Path
+
+import polars as pl
+
+from hfbench.errors import UserError
+from hfbench.files import atomic_path
+
+
+def write_table(table: pl.DataFrame, folder: Path, name: str) -> None:
+    """Write the table to `folder` as NAME.parquet."""
+    with atomic_path(folder / f"{name}.parquet") as temporary:
+        table.write_parquet(temporary)
+
+
+def read_table(folder: Path, name: str) -> pl.DataFrame:
+    """Read one table (`samples`, `summary` or `points`). Raises `UserError` where it is missing or broken."""
+    path = folder / f"{name}.parquet"
+    try:
+        return pl.read_parquet(path)
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist. Run `dvc repro` to make it.") from None
+    except pl.exceptions.PolarsError as error:
+        raise UserError(f"{path} is no readable table ({error}). Delete it and run `dvc repro`.") from None

@@ -1,0 +1,81 @@
+"""The table of summaries: for each configuration and metric, statistics over the samples of its rounds."""
+
+import polars as pl
+
+from hfbench.records import OK
+from hfbench.tables import latency
+from hfbench.tables.columns import CONFIGURATION_AXES, METRIC
+from hfbench.tables.metrics import METRICS, Metric
+
+_ONE_VALUE_A_ROUND = ("load_seconds", "first_call_seconds", "peak_memory_bytes")
+
+
+def summary_table(samples: pl.DataFrame, points: pl.DataFrame) -> pl.DataFrame:
+    """Return a row for each (configuration without round, metric) with a value in a round whose status is ok.
+
+    Columns: the axes without `round`, `metric`, `unit`, `higher_is_better`, `rounds` and `samples` (how many of each
+    have a value), statistics over all samples together (`std` with n - 1; percentiles interpolate linearly), and
+    `round_medians`, the median of each round. Samples are the iterations after first call and warm-up, those with the
+    token observer except for `end_to_end_unobserved_seconds`.
+    """
+    configurations = points.select(CONFIGURATION_AXES).unique(maintain_order=True).with_row_index("configuration")
+    ok_points = _of_configuration(points.filter(pl.col("status") == OK), configurations)
+    ok_samples = _of_configuration(
+        samples.filter(pl.col("status") == OK, pl.col("phase") == "sample"),
+        configurations,
+    )
+    summaries = pl.concat([_summary(metric, _values(metric.name, ok_samples, ok_points)) for metric in METRICS])
+    return (
+        summaries.join(configurations, on="configuration")
+        .sort("configuration", "metric")
+        .select(*CONFIGURATION_AXES, *(name for name in summaries.columns if name != "configuration"))
+    )
+
+
+def _of_configuration(frame: pl.DataFrame, configurations: pl.DataFrame) -> pl.DataFrame:
+    """Number the configurations: grouping by one integer is many times faster than by nine axes."""
+    return frame.join(configurations, on=CONFIGURATION_AXES, how="left", maintain_order="left")
+
+
+def _values(metric: str, samples: pl.DataFrame, points: pl.DataFrame) -> pl.DataFrame:
+    """Return the columns `configuration`, `round` and `value`: a row for each value that the metric has."""
+    if metric in _ONE_VALUE_A_ROUND:
+        frame, value = points, pl.col(metric)
+    elif metric == "end_to_end_unobserved_seconds":
+        frame, value = samples.filter(~pl.col("observed")), pl.col("end_to_end_seconds")
+    elif metric == "inter_token_gap_seconds":
+        frame, value = samples.filter("observed"), latency.inter_token_gaps()
+    else:
+        frame, value = samples.filter("observed"), pl.col(metric)
+    values = frame.select("configuration", "round", value=value)
+    while isinstance(values.schema["value"], pl.List):
+        values = values.explode("value")
+    return values.drop_nulls("value").with_columns(pl.col("value").cast(pl.Float64))
+
+
+def _summary(metric: Metric, values: pl.DataFrame) -> pl.DataFrame:
+    value = pl.col("value")
+    rounds = (
+        values.group_by("configuration", "round", maintain_order=True)
+        .agg(value.median())
+        .sort("configuration", "round")
+        .group_by("configuration", maintain_order=True)
+        .agg(round_medians=value)
+    )
+    statistics = values.group_by("configuration").agg(
+        rounds=pl.col("round").n_unique().cast(pl.Int64),
+        samples=pl.len().cast(pl.Int64),
+        median=value.median(),
+        mean=value.mean(),
+        std=value.std(ddof=1),
+        min=value.min(),
+        max=value.max(),
+        **{f"p{percent}": value.quantile(percent / 100, interpolation="linear") for percent in (5, 95, 99)},
+    )
+    return statistics.join(rounds, on="configuration").select(
+        "configuration",
+        pl.lit(metric.name, dtype=METRIC).alias("metric"),
+        pl.lit(metric.unit).alias("unit"),
+        pl.lit(metric.higher_is_better).alias("higher_is_better"),
+        pl.exclude("configuration"),
+    )

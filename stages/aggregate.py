@@ -1,0 +1,32 @@
+"""Makes the tables and the headline numbers of the current sweep from its measurement records, and prints them."""
+
+import argparse
+import os
+from pathlib import Path
+
+from hfbench.errors import run
+from hfbench.files import write_json
+from hfbench.params import load_params
+from hfbench.reporting.terminal import print_results
+from hfbench.tables.build import build_tables
+from hfbench.tables.headline import headline
+from hfbench.tables.reading import read_records
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--params", type=Path, required=True)
+    parser.add_argument("--measurements", type=Path, required=True, help="folder of records, searched with sub-folders")
+    parser.add_argument("--tables", type=Path, required=True, help="folder for the parquet files")
+    parser.add_argument("--metrics", type=Path, required=True, help="JSON file for `dvc metrics`")
+    arguments = parser.parse_args()
+    points = load_params(arguments.params).sweep.points()
+    tables = build_tables(read_records(arguments.measurements, points))
+    tables.write(arguments.tables)
+    write_json(arguments.metrics, headline(tables.summary, tables.points))
+    if os.environ.get("HFBENCH_TABLE") != "off":
+        print_results(arguments.tables)
+
+
+if __name__ == "__main__":
+    run(main)

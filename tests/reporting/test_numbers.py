@@ -1,0 +1,36 @@
+"""Numbers as shown."""
+
+import pytest
+
+from hfbench.reporting.numbers import memory_unit, rate, significant
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (1.4949, "1.49"),
+        (9.996, "10.0"),
+        (0.012345, "0.0123"),
+        (0.00001234, "0.0000123"),
+        (40, "40.0"),
+        (123.6, "124"),
+        (1234.5, "1230"),
+        (98765, "98800"),
+        (-0.5, "-0.500"),
+        (0, "0"),
+        (None, "–"),
+    ],
+)
+def test_three_significant_digits(value: float | None, text: str) -> None:
+    assert significant(value) == text
+
+
+def test_memory_is_shown_in_one_unit() -> None:
+    assert memory_unit(600 * 2**20) == ("MiB", 2**20)
+    assert memory_unit(2**30) == ("GiB", 2**30)
+
+
+def test_rates_get_a_prefix() -> None:
+    assert rate(2.13e10, "B") == "21.3 GB/s"
+    assert rate(9.89e14, "FLOP") == "989 TFLOP/s"
+    assert rate(12, "B") == "12.0 B/s"

@@ -1,0 +1,63 @@
+"""Records written by hand for the tests of tables and reporting."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.synthetic_records import SAMPLING, record_path
+from hfbench.records import FAILED, OK, Configuration, Iteration, Record
+from hfbench.tables.build import Tables, build_tables
+from hfbench.tables.reading import read_records
+
+POINT = Configuration(
+    round=1,
+    model="tiny",
+    attn_implementation="sdpa",
+    compile_mode="off",
+    use_kernels=False,
+    continuous_batching=False,
+    dtype="bfloat16",
+    batch_size=2,
+    sequence_length=10,
+    max_new_tokens=4,
+)
+
+
+def point(**changes: Any) -> Configuration:
+    """A configuration that differs from POINT in these axes."""
+    return replace(POINT, **changes)
+
+
+def observed(*token_seconds: Sequence[float], end_to_end: float | None = None, phase: str = "sample") -> Iteration:
+    """An iteration with these token times, which ends with its last token unless said otherwise."""
+    end = max(times[-1] for times in token_seconds) if end_to_end is None else end_to_end
+    return Iteration(phase, True, 1.0, end, end, (len(token_seconds[0]),), tuple(map(tuple, token_seconds)))
+
+
+def unobserved(end_to_end: float) -> Iteration:
+    """A sample iteration without the token observer."""
+    return Iteration("sample", False, 1.0, end_to_end, end_to_end, (4, 4), ())
+
+
+def ok_record(configuration: Configuration, *iterations: Iteration, **fields: Any) -> Record:
+    """A record of a point that was measured."""
+    values: dict[str, Any] = {"status": OK, "iterations": list(iterations), "load_seconds": 0.5} | fields
+    return Record(configuration, "auto", SAMPLING, **values)
+
+
+def failed_record(configuration: Configuration, reason: str | None, status: str = FAILED, **fields: Any) -> Record:
+    """A record of a point that could not be measured."""
+    return Record(configuration, "auto", SAMPLING, status=status, reason=reason, **fields)
+
+
+def save(folder: Path, *records: Record) -> None:
+    """Write the records below the folder, in a sub-folder for each round."""
+    for record in records:
+        record.save(record_path(folder, record.configuration))
+
+
+def tables_of(folder: Path, *records: Record) -> Tables:
+    """The tables of these records, written to the folder and read again as the stage does."""
+    save(folder, *records)
+    return build_tables(read_records(folder, [record.configuration for record in records]))

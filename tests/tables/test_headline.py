@@ -1,0 +1,86 @@
+"""metrics.json and its keys, also as DVC itself reads them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hfbench.files import write_json
+from hfbench.tables.headline import headline
+from hfbench.tables.keys import configuration_keys, point_label
+from tests.tables.hand_records import POINT, failed_record, observed, ok_record, point, tables_of
+
+EAGER = point(attn_implementation="eager")
+
+
+def test_counts_best_and_points(tmp_path: Path) -> None:
+    fast = ok_record(POINT, observed([0.5, 0.6, 0.8, 1.1]), memory={"peak_bytes": 123456789})
+    slow = ok_record(EAGER, observed([0.25, 1.0, 2.0, 3.25]))
+    tables = tables_of(tmp_path, fast, slow, failed_record(point(compile_mode="default"), "no"))
+    assert headline(tables.summary, tables.points) == {
+        "points_ok": 2,
+        "points_not_ok": 1,
+        "best_decode_tokens_per_second": 10.0,
+        "best_end_to_end_seconds": 1.1,
+        "best_time_to_first_token_seconds": 0.25,
+        "points": {
+            "tiny sdpa b2 s10 n4": {
+                "decode_tokens_per_second": 10.0,
+                "end_to_end_seconds": 1.1,
+                "time_to_first_token_seconds": 0.5,
+                "peak_memory_bytes": 123500000,
+            },
+            "tiny eager b2 s10 n4": {
+                "decode_tokens_per_second": 2.0,
+                "end_to_end_seconds": 3.25,
+                "time_to_first_token_seconds": 0.25,
+            },
+        },
+    }
+
+
+def test_nothing_measured_has_no_numbers(tmp_path: Path) -> None:
+    tables = tables_of(tmp_path, failed_record(POINT, "no"))
+    assert headline(tables.summary, tables.points) == {"points_ok": 0, "points_not_ok": 1, "points": {}}
+
+
+def test_dvc_reads_the_file(tmp_path: Path) -> None:
+    hub_kernel = point(attn_implementation="kernels-community/flash-attn3@v1.0")
+    tables = tables_of(tmp_path / "m", ok_record(hub_kernel, observed([0.5, 0.6, 0.8, 1.1])))
+    content = headline(tables.summary, tables.points)
+    write_json(tmp_path / "metrics.json", content)
+    dvc = [sys.executable, "-m", "dvc"]
+    subprocess.run([*dvc, "init", "--quiet", "--no-scm"], cwd=tmp_path, check=True)
+    shown = subprocess.run(
+        [*dvc, "metrics", "show", "--json", "metrics.json"], cwd=tmp_path, check=True, capture_output=True, text=True
+    )
+    assert json.loads(shown.stdout)[""]["data"]["metrics.json"]["data"] == content
+    assert not any(set("./:@") & set(key) for key in content["points"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({}, "tiny sdpa b2 s10 n4"),
+        ({"compile_mode": "reduce-overhead"}, "tiny sdpa compile-reduce-overhead b2 s10 n4"),
+        ({"use_kernels": True, "continuous_batching": True}, "tiny sdpa kernels continuous b2 s10 n4"),
+        ({"dtype": "float32"}, "tiny sdpa float32 b2 s10 n4"),
+        ({"attn_implementation": "sdpa:math"}, "tiny sdpa-math b2 s10 n4"),
+    ],
+)
+def test_keys_are_short_and_say_what_is_not_default(changes: dict[str, object], key: str) -> None:
+    assert configuration_keys([vars(point(**changes))]) == [key]
+
+
+def test_keys_of_different_configurations_differ() -> None:
+    names = ["org/kernel.a", "org/kernel-a", "sdpa"]
+    keys = configuration_keys([vars(point(attn_implementation=name)) for name in names])
+    assert len(set(keys)) == 3
+    assert keys[2] == "tiny sdpa b2 s10 n4"
+
+
+def test_labels_hold_the_axes_asked_for() -> None:
+    assert point_label(vars(POINT), ["batch_size", "attn_implementation", "use_kernels"]) == "sdpa no-kernels b2"
+    assert point_label(vars(POINT), []) == "tiny"

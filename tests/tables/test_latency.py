@@ -1,0 +1,57 @@
+"""Each formula on token times whose result is worked out by hand."""
+
+import polars as pl
+import pytest
+
+from hfbench.tables import latency
+
+PROMPT = {"batch_size": 2, "sequence_length": 10}
+# One list for a batch of 2 rows: gaps 0.1, 0.2, 0.3.
+IN_STEP = {**PROMPT, "continuous_batching": False, "token_seconds": [[0.5, 0.6, 0.8, 1.1]]}
+# Two requests: first tokens at 0.2 and 0.6; mean gaps (0.8 - 0.2) / 2 = 0.3 and (1.0 - 0.6) / 2 = 0.2.
+REQUESTS = {**PROMPT, "continuous_batching": True, "token_seconds": [[0.2, 0.4, 0.8], [0.6, 0.7, 1.0]]}
+ONE_TOKEN = {**PROMPT, "continuous_batching": False, "token_seconds": [[0.5]]}
+ONE_TOKEN_EACH = {**PROMPT, "continuous_batching": True, "token_seconds": [[0.5], [0.9]]}
+UNOBSERVED = {**PROMPT, "continuous_batching": False, "token_seconds": []}
+TYPES: dict[str, pl.DataType | type[pl.DataType]] = {
+    "batch_size": pl.Int64,
+    "sequence_length": pl.Int64,
+    "continuous_batching": pl.Boolean,
+    "token_seconds": pl.List(pl.List(pl.Float64)),
+}
+
+
+def _evaluate(formula: pl.Expr, *iterations: dict[str, object]) -> list[float | None]:
+    return pl.DataFrame(list(iterations), schema=TYPES).select(result=formula)["result"].to_list()
+
+
+@pytest.mark.parametrize(
+    ("formula", "in_step", "requests"),
+    [
+        (latency.time_to_first_token(), 0.5, 0.4),
+        (latency.inter_token_latency(), 0.2, 0.25),  # 0.6 / 3; dividing by n = 4 would give 0.15
+        (latency.prefill_throughput(), 40.0, 20 / 0.6),  # 2 rows of 10 tokens in 0.5 s, and until the last one's 0.6 s
+        (latency.decode_throughput(), 10.0, 5.0),  # 2 rows of 3 in 0.6 s; 2 + 2 tokens from 0.2 s to 1.0 s
+    ],
+    ids=["time to first token", "inter-token latency", "prefill throughput", "decode throughput"],
+)
+def test_formula(formula: pl.Expr, in_step: float, requests: float) -> None:
+    assert _evaluate(formula, IN_STEP, REQUESTS, UNOBSERVED) == [pytest.approx(in_step), pytest.approx(requests), None]
+
+
+def test_one_new_token_has_a_prefill_and_no_decode() -> None:
+    assert _evaluate(latency.time_to_first_token(), ONE_TOKEN, ONE_TOKEN_EACH) == [0.5, 0.7]
+    assert _evaluate(latency.prefill_throughput(), ONE_TOKEN, ONE_TOKEN_EACH) == [40.0, pytest.approx(20 / 0.9)]
+    assert _evaluate(latency.inter_token_latency(), ONE_TOKEN, ONE_TOKEN_EACH) == [None, None]
+    assert _evaluate(latency.decode_throughput(), ONE_TOKEN, ONE_TOKEN_EACH) == [None, None]
+
+
+def test_tokens_at_one_instant_have_no_rate() -> None:
+    same = {**IN_STEP, "token_seconds": [[0.5, 0.5]]}
+    assert _evaluate(latency.decode_throughput(), same) == [None]
+    assert _evaluate(latency.inter_token_latency(), same) == [0.0]
+
+
+def test_gaps_stay_with_their_request() -> None:
+    gaps = pl.DataFrame([REQUESTS, ONE_TOKEN], schema=TYPES).select(gaps=latency.inter_token_gaps())["gaps"].to_list()
+    assert gaps == [[pytest.approx([0.2, 0.4]), pytest.approx([0.1, 0.3])], [[]]]
