@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, LlamaConfig
 
 from hfbench.inputs.artifact import read_metadata
 from hfbench.inputs.prepare import prepare_inputs
-from hfbench.models.resolve import resolve
+from hfbench.manifests import resolve
 from hfbench.params import RandomSource, Sweep
 from hfbench.records import Manifest
 

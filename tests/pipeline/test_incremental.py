@@ -126,4 +126,5 @@ def test_experiments_and_metrics(fresh: Checkout) -> None:
     assert "best_decode_tokens_per_second" in table
     fresh.commit("batch of two")
     diff = json.loads(fresh.run("dvc", "metrics", "diff", "--json", "HEAD~1", "HEAD").stdout)
-    assert "best_end_to_end_seconds" in diff["diff"]["results/metrics.json"] if "diff" in diff else diff
+    changed = diff["results/metrics.json"]
+    assert changed["best_end_to_end_seconds"].keys() >= {"old", "new"}

@@ -1,0 +1,35 @@
+"""From an entry of `models` to its manifest; where nothing changed, without heavy imports and without the network."""
+
+from pathlib import Path
+
+from hfbench.errors import UserError
+from hfbench.models.hub import resolve_hub
+from hfbench.models.local import resolve_local
+from hfbench.models.pypi import build_pypi
+from hfbench.models.random_weights import resolve_random
+from hfbench.params import LocalSource, RandomSource, Source
+from hfbench.records import Manifest
+
+
+def resolve(name: str, source: Source, previous: Manifest | None, params: Path) -> Manifest:
+    """Return the manifest of the model `name`; it is `previous` itself where source and inputs are unchanged.
+
+    `params` is looked at for the tokenizer of a random model. When a new manifest is returned, the weights are on this
+    machine. A branch of the hub is followed once: to take its newer commit, delete the manifest. Raises `UserError`
+    where the source gives no model.
+    """
+    if isinstance(source, LocalSource):
+        return resolve_local(name, source, previous)
+    if isinstance(source, RandomSource):
+        return resolve_random(name, source, previous, params)
+    if previous is not None and (previous.name, previous.source) == (name, source.model_dump()):
+        return previous
+    return build_pypi(name, source) if source.source == "pypi" else resolve_hub(name, source)
+
+
+def read_previous(path: Path) -> Manifest | None:
+    """Return the manifest that an earlier run left at `path`, or None where there is none that this hfbench reads."""
+    try:
+        return Manifest.load(path)
+    except (UserError, TypeError, LookupError, AttributeError):
+        return None

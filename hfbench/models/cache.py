@@ -1,0 +1,116 @@
+"""hfbench's own cache folder: where it lies, and folders in it that are built once and are whole or absent."""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hfbench.errors import UserError
+from hfbench.models.progress import say
+
+_KEY_CHARACTERS = 32  # 128 bits of a sha256
+
+
+def cache_folder() -> Path:
+    """Return $HFBENCH_CACHE, else $XDG_CACHE_HOME/hfbench, else ~/.cache/hfbench; it need not exist yet."""
+    if configured := os.environ.get("HFBENCH_CACHE"):
+        return Path(configured).expanduser().absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute() / "hfbench"
+
+
+def key_of(specification: Any) -> str:
+    """Return the name of the folder for a specification, which is anything that JSON can hold."""
+    text = json.dumps(specification, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:_KEY_CHARACTERS]
+
+
+def built_folder(key: str) -> Path:
+    """Return where the folder of a key lies, built or not."""
+    return cache_folder() / "models" / key
+
+
+def build_once(key: str, make: Callable[[Path], None], is_whole: Callable[[Path], bool]) -> Path:
+    """Return the folder of a key; where it is missing or damaged, `make` fills a temporary one that takes its place.
+
+    Processes that want the same folder wait for the first. One killed half-way leaves only a temporary folder, which
+    the next removes. Raises `UserError` where the cache cannot be written or the disk is full.
+    """
+    folder = built_folder(key)
+    if is_whole(folder):
+        return folder
+    with _errors_of_the_disk(folder), _lock(key):
+        if is_whole(folder):  # built by the process that this one waited for
+            return folder
+        for left_over in folder.parent.glob(f".{key}.*"):
+            shutil.rmtree(left_over, ignore_errors=True)
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{key}."))
+        try:
+            make(temporary)
+            _open_to_readers(temporary, folder.parent.stat().st_mode)
+            if folder.exists():
+                shutil.rmtree(folder)
+            temporary.rename(folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+@contextmanager
+def _lock(key: str) -> Iterator[None]:
+    from filelock import FileLock, Timeout
+
+    path = cache_folder() / "locks" / f"{key}.lock"
+    for folder in (built_folder(key).parent, path.parent):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _unwritable(error) from error
+    lock = FileLock(path)  # of the operating system: a process that is killed gives it back
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        say("waiting for another process that is building the same model")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _errors_of_the_disk(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        number = error.errno if isinstance(error, OSError) else None
+        # safetensors reports a full disk as an exception of its own, with the system's text.
+        if number in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(error):
+            raise UserError(
+                f"the disk is full: {folder} could not be written. Free some space, or set HFBENCH_CACHE to a folder "
+                "on another disk."
+            ) from error
+        if isinstance(error, OSError) and number in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise _unwritable(error) from error
+        raise
+
+
+def _unwritable(error: OSError) -> UserError:
+    return UserError(
+        f"hfbench's cache folder {cache_folder()} cannot be written ({error.strerror}). Set HFBENCH_CACHE to one "
+        "that can."
+    )
+
+
+def _open_to_readers(temporary: Path, mode: int) -> None:
+    """Give a temporary folder, and safetensors' files in it, the readers that the cache has; both are made private."""
+    temporary.chmod(mode & 0o777)
+    for path in temporary.iterdir():
+        path.chmod(mode & 0o666)
