@@ -1,6 +1,5 @@
 """Proof of what runs: which attention functions, which SDPA operators and which compiled code a call went through."""
 
-import os
 import sys
 import threading
 from collections import Counter
@@ -14,6 +13,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 _ATTENTION_FUNCTIONS = "attention_forward"  # how transformers ends the names of its attention functions
+# What calls a graph that inductor compiled, whether its code runs or a CUDA graph of it is replayed.
+_COMPILED_GRAPH = ("torch._inductor.output_code", "__call__")
 _SDPA = "scaled_dot_product_attention"
 # Operator in torch's dispatcher → SDPA backend. The math backend dissolves into matrix products and has none.
 _OPERATORS = {
@@ -36,20 +37,19 @@ class Evidence:
 
 
 @contextmanager
-def watch_functions(compile_folder: str | None = None) -> Iterator[Evidence]:
+def watch_functions() -> Iterator[Evidence]:
     """Count, through Python's profiling hook, the attention functions and compiled graphs that run inside, threads too.
 
-    Nothing is patched. Compiled graphs are the functions `call` in files that inductor wrote below `compile_folder`.
-    Slow: never around a timed call.
+    Nothing is patched. Slow: never around a timed call.
     """
     evidence = Evidence()
 
     def profile(frame: FrameType, event: str, argument: Any) -> None:
         if event == "call":
-            name, file = frame.f_code.co_name, frame.f_code.co_filename
+            name, module = frame.f_code.co_name, frame.f_globals.get("__name__", "?")
             if name.endswith(_ATTENTION_FUNCTIONS):
-                evidence.functions[f"{frame.f_globals.get('__name__', '?')}.{name}"] += 1
-            elif name == "call" and compile_folder and file.startswith(compile_folder + os.sep):
+                evidence.functions[f"{module}.{name}"] += 1
+            elif (module, name) == _COMPILED_GRAPH:
                 evidence.compiled_calls += 1
         elif event == "c_call" and argument.__name__ == _SDPA:
             evidence.sdpa_calls += 1

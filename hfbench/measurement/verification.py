@@ -1,6 +1,5 @@
 """What really runs, beside what was asked: the effective configuration and where it differs."""
 
-import os
 from collections import Counter
 from typing import Any
 
@@ -160,7 +159,7 @@ def compilation_differences(
 
 def watch_compiled_call(call: Any) -> int:
     """Run one iteration and return how often it entered compiled code."""
-    with watch_functions(os.environ["TORCHINDUCTOR_CACHE_DIR"]) as evidence:
+    with watch_functions() as evidence:
         call(False)
     return evidence.compiled_calls
 
