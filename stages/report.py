@@ -1,6 +1,7 @@
 """Makes the HTML report from the tables and what is known of the machine."""
 
 import argparse
+import os
 from pathlib import Path
 
 from hfbench.errors import run
@@ -24,7 +25,8 @@ def main() -> None:
         ceilings=read_json(arguments.ceilings) if has_ceilings else {},
     )
     write_text(arguments.output, page)
-    print(f"report: {arguments.output}")
+    if os.environ.get("HFBENCH_TABLE") != "off":
+        print(f"report: {arguments.output}")
 
 
 if __name__ == "__main__":
