@@ -11,13 +11,15 @@ from hfbench.records import FAILED, OK, Configuration, Iteration, Record, Sampli
 
 SAMPLING = Sampling(
     stopping_rule="fixed",
-    warmup_iterations=1,
+    min_warmup_iterations=1,
+    max_warmup_iterations=5,
     min_iterations=20,
     max_iterations=20,
     target_precision=0.01,
     max_seconds=60.0,
     unobserved_every=4,
     timeout_seconds=600.0,
+    monitor_interval_seconds=0.0,
 )
 _ROUNDS = 5
 

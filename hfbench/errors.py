@@ -1,5 +1,6 @@
 """Errors that a user can cause, and how a command ends on them."""
 
+import errno
 import sys
 from collections.abc import Callable
 
@@ -9,7 +10,7 @@ class UserError(Exception):
 
 
 def run(command: Callable[[], None]) -> None:
-    """Run a command's main function; a `UserError` ends it with its sentences and exit status 1.
+    """Run a command's main function; a `UserError`, or a full disk, ends it with its sentences and exit status 1.
 
     Any other exception is hfbench's own bug and keeps its traceback.
     """
@@ -17,5 +18,10 @@ def run(command: Callable[[], None]) -> None:
         command()
     except UserError as error:
         sys.exit(f"hfbench: {error}")
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = f" while writing {error.filename}" if error.filename else ""
+        sys.exit(f"hfbench: the disk is full{where}. Free some space and run again; what was measured is kept.")
     except KeyboardInterrupt:
         sys.exit(130)

@@ -1,6 +1,5 @@
 """Files that are either whole or absent, and JSON that a person can read."""
 
-import errno
 import json
 import os
 import tempfile
@@ -16,10 +15,7 @@ _INLINE_CHARACTERS = 110  # a list or dictionary that fits is written on one lin
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary name beside `path`; on success it is renamed to `path`, on any error it is removed.
-
-    Raises `UserError` where the disk is full.
-    """
+    """Yield a temporary name beside `path`; on success it is renamed to `path`, on any error it is removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     os.close(handle)
@@ -28,10 +24,6 @@ def atomic_path(path: Path) -> Iterator[Path]:
         yield temporary
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(f"the disk is full: {path} could not be written. Free some space and run again.") from error
-        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -136,13 +136,22 @@ class SamplingParams(_Strict):
     """How many iterations a measurement takes; see `hfbench.records.Sampling`."""
 
     stopping_rule: StoppingRule
-    warmup_iterations: Annotated[int, Field(ge=0)]
+    min_warmup_iterations: Annotated[int, Field(ge=0)]
+    max_warmup_iterations: Annotated[int, Field(ge=0)]
     min_iterations: Count
     max_iterations: Count
     target_precision: Annotated[float, Field(gt=0, lt=1)]
     max_seconds: Annotated[float, Field(gt=0)]
     unobserved_every: Annotated[int, Field(ge=0)]
     timeout_seconds: Annotated[float, Field(gt=0)]
+    monitor_interval_seconds: Annotated[float, Field(ge=0)]
+
+
+class Limits(_Strict):
+    """How far the output of a point may be from its reference before the point is flagged and not ranked as best."""
+
+    min_top1_agreement: Annotated[float, Field(ge=0, le=1)]
+    max_nll_difference: Annotated[float, Field(gt=0)]
 
 
 class Params(_Strict):
@@ -153,6 +162,7 @@ class Params(_Strict):
     device: Device
     prompt: FilePath
     sampling: SamplingParams
+    limits: Limits
 
 
 def load_params(path: Path) -> Params:
@@ -194,11 +204,10 @@ def _check_references(path: Path, params: Params) -> None:
         if name not in params.models:
             known = ", ".join(params.models)
             raise UserError(f"{path}: sweep.model names {name!r}, which is not under models. Expected one of: {known}.")
-    if params.sampling.max_iterations < params.sampling.min_iterations:
-        raise UserError(
-            f"{path}: sampling.max_iterations is {params.sampling.max_iterations}, "
-            f"less than sampling.min_iterations, {params.sampling.min_iterations}. Raise it."
-        )
+    for what in ("iterations", "warmup_iterations"):
+        low, high = getattr(params.sampling, f"min_{what}"), getattr(params.sampling, f"max_{what}")
+        if high < low:
+            raise UserError(f"{path}: sampling.max_{what} is {high}, less than sampling.min_{what}, {low}. Raise it.")
 
 
 def _sentence(path: Path, detail: ErrorDetails) -> str:
@@ -221,7 +230,7 @@ def _sentence(path: Path, detail: ErrorDetails) -> str:
 
 
 _SOURCE_NAMES = tuple(get_args(source.model_fields["source"].annotation)[0] for source in get_args(Source))
-_SECTIONS: dict[str, type[BaseModel]] = {"sweep": Sweep, "sampling": SamplingParams}
+_SECTIONS: dict[str, type[BaseModel]] = {"sweep": Sweep, "sampling": SamplingParams, "limits": Limits}
 
 
 def _did_you_mean(location: list[Any]) -> str:

@@ -47,13 +47,15 @@ class Sampling:
     """How many iterations a measurement takes, and when it stops."""
 
     stopping_rule: str
-    warmup_iterations: int
+    min_warmup_iterations: int
+    max_warmup_iterations: int
     min_iterations: int
     max_iterations: int
     target_precision: float
     max_seconds: float
     unobserved_every: int
     timeout_seconds: float
+    monitor_interval_seconds: float
 
 
 @dataclass(frozen=True)
@@ -131,8 +133,12 @@ class Record:
     timeline: dict[str, float] = field(default_factory=dict)
     load_seconds: float | None = None
     first_call_seconds: float | None = None
+    warmup_steady: bool | None = None
     stopped_because: str | None = None
     memory: dict[str, Any] = field(default_factory=dict)
+    accounting: dict[str, Any] = field(default_factory=dict)
+    machine_before: dict[str, Any] = field(default_factory=dict)
+    monitoring: dict[str, Any] = field(default_factory=dict)
     output: dict[str, Any] = field(default_factory=dict)
     iterations: list[Iteration] = field(default_factory=list)
     provenance: dict[str, Any] = field(default_factory=dict)

@@ -55,7 +55,7 @@ def test_records_survive_a_round_trip(tmp_path: Path) -> None:
     record = Record(
         Configuration(1, "m", "sdpa:math", "off", True, False, "bfloat16", 1, 8, 2),
         "auto",
-        Sampling("precision", 1, 6, 30, 0.01, 12.0, 4, 100.0),
+        Sampling("precision", 1, 5, 6, 30, 0.01, 12.0, 4, 100.0, 0.5),
         iterations=[Iteration("sample", True, 1.5, 0.123456789, 0.2, (2,), ((0.1, 0.123456789),))],
     )
     record.save(tmp_path / "r.json")

@@ -80,5 +80,14 @@ def end_process_group(process: "subprocess.Popen[bytes]", grace_seconds: float) 
         time.sleep(0.01)
 
 
+def oom_kills() -> int:
+    """Return how many processes the kernel has killed for want of memory since it started; 0 where it does not tell."""
+    with suppress(OSError):
+        for line in Path("/proc/vmstat").read_text().splitlines():
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return 0
+
+
 def _needs_hub(configuration: Configuration) -> bool:
     return configuration.use_kernels or "/" in configuration.attn_implementation

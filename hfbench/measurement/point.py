@@ -85,7 +85,7 @@ class Point:
 
     def warm_up(self) -> None:
         """Run the warm-up iterations."""
-        self._sampler.warm_up(self._task.sampling.warmup_iterations)
+        self._reporter.update(warmup_steady=self._sampler.warm_up(self._task.sampling))
         self._compiled_before = compilation.describe_compilation()
 
     def sample(self) -> None:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from hfbench.measurement.channel import Reporter
 from hfbench.measurement.generation import Call
+from hfbench.measurement.steadiness import is_steady
 from hfbench.measurement.stopping import reason_to_stop
 from hfbench.records import Iteration, Sampling
 
@@ -23,15 +24,24 @@ class Sampler:
         self._call = call
         self._max_new_tokens = max_new_tokens
         self._reporter = reporter
+        self._latencies: list[float] = []  # of the first call and the warm-up
 
     def first_call(self) -> Call:
         """Run the first iteration, which holds compilation."""
-        return self._run("first", observed=True)[1]
+        iteration, call = self._run("first", observed=True)
+        self._latencies.append(iteration.end_to_end_seconds)
+        return call
 
-    def warm_up(self, iterations: int) -> None:
-        """Run full-length iterations that are recorded and count for nothing."""
-        for _ in range(iterations):
-            self._run("warmup", observed=True)
+    def warm_up(self, sampling: Sampling) -> bool:
+        """Run full-length iterations, which are recorded and count for nothing, until they are steady.
+
+        The first call counts as one of them. Return whether they were before `max_warmup_iterations` was reached.
+        """
+        for iterations in range(sampling.max_warmup_iterations):
+            if iterations >= sampling.min_warmup_iterations and is_steady(self._latencies):
+                return True
+            self._latencies.append(self._run("warmup", observed=True)[0].end_to_end_seconds)
+        return is_steady(self._latencies)
 
     def sample(self, sampling: Sampling) -> str:
         """Run iterations until the stopping rule says enough, and return its reason.

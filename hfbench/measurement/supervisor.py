@@ -9,7 +9,6 @@ import json
 import os
 import selectors
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -19,12 +18,14 @@ from typing import Any
 from hfbench.errors import UserError
 from hfbench.files import read_json
 from hfbench.measurement.arguments import Task
-from hfbench.measurement.isolation import end_process_group, start_worker
+from hfbench.measurement.isolation import end_process_group, oom_kills, start_worker
+from hfbench.measurement.parents import watch_parents
 from hfbench.measurement.progress import Progress
 from hfbench.measurement.support import unsupported_reason
-from hfbench.records import CRASHED, FAILED, OK, TIMED_OUT, UNSUPPORTED, Record, iteration_from_json
+from hfbench.records import CRASHED, FAILED, OK, OUT_OF_MEMORY, TIMED_OUT, UNSUPPORTED, Record, iteration_from_json
 
 _READ_BYTES = 1 << 16
+_GRACE_SECONDS = 2.0  # for a worker that has reported its end to be gone
 _LOG_LINES = 40  # of the worker's log, kept in the record of a point that is not ok
 
 
@@ -67,25 +68,30 @@ class _Supervision:
 
     def run(self, scratch: Path) -> None:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+        killed_before = oom_kills()
         process, pipe = start_worker(self._task, scratch, self._clock_zero)
         try:
             in_time = self._listen(pipe)
         finally:
             os.close(pipe)
-            end_process_group(process, grace_seconds=0 if sys.exc_info()[0] else 2)
+            end_process_group(process, grace_seconds=0 if sys.exc_info()[0] else _GRACE_SECONDS)
         if not in_time:
             limit = self._task.sampling.timeout_seconds
             self._end(TIMED_OUT, f"exceeded sampling.timeout_seconds, {limit:g} s")
         elif not self._ended:
-            self._end(*_death(process))
+            self._end(*_death(process.returncode, oom_kills() > killed_before))
 
     def _listen(self, pipe: int) -> bool:
-        """Take in the worker's reports until it closes the pipe; return False where the time ran out first."""
+        """Take in the worker's reports until it ends; return False where the time ran out first."""
         deadline = self._clock_zero + self._task.sampling.timeout_seconds
         pending = b""
         with selectors.DefaultSelector() as selector:
             selector.register(pipe, selectors.EVENT_READ)
-            while selector.select(max(0.0, deadline - time.perf_counter())):
+            for parent in watch_parents():
+                selector.register(parent, selectors.EVENT_READ)
+            while ready := selector.select(max(0.0, deadline - time.perf_counter())):
+                if any(key.fd != pipe for key, _ in ready):
+                    sys.exit("hfbench: the process that started this stage is gone; nothing was recorded")
                 received = os.read(pipe, _READ_BYTES)
                 if not received:
                     return True
@@ -119,9 +125,10 @@ class _Supervision:
             self._record.phase = None
 
 
-def _death(process: "subprocess.Popen[bytes]") -> tuple[str, str]:
-    """Return status and reason for a worker that ended without saying how."""
-    code = process.returncode
-    if code is not None and code < 0:
+def _death(code: int, by_kernel: bool) -> tuple[str, str]:
+    """Return status and reason for a worker that ended with exit status `code` without saying how."""
+    if code == -signal.SIGKILL and by_kernel:
+        return OUT_OF_MEMORY, "the kernel's out-of-memory killer ended a process while the worker ran, which was killed"
+    if code < 0:
         return CRASHED, f"the worker was killed by {signal.Signals(-code).name}"
     return FAILED, f"the worker exited with status {code} without a result"

@@ -1,5 +1,6 @@
 """What really runs, beside what was asked: the effective configuration and where it differs."""
 
+import os
 from collections import Counter
 from typing import Any
 
@@ -92,6 +93,8 @@ def differences(configuration: Configuration, effective: dict[str, Any]) -> list
         found.append(f"use_kernels is off, and {replaced} layers run a kernel")
     if effective["training"]:
         found.append("the model is in training mode")
+    if effective["intra_op_threads"] != _asked_threads():
+        found.append(f"torch uses {effective['intra_op_threads']} threads, not {_asked_threads()}")
     static = configuration.compile_mode != "off" and not configuration.continuous_batching
     if static and effective["cache"] != "StaticCache":
         found.append(f"the cache is {effective['cache']}, not StaticCache")
@@ -175,7 +178,13 @@ def requested(configuration: Configuration, device: str, compile_config: Compile
         "compile_config": compile_config.to_dict() if compile_config else None,
         "use_kernels": configuration.use_kernels,
         "continuous_batching": configuration.continuous_batching,
+        "intra_op_threads": _asked_threads(),
     }
+
+
+def _asked_threads() -> int:
+    """Return what the supervisor set; OpenMP takes a list, with a number for each level of nesting."""
+    return int(os.environ["OMP_NUM_THREADS"].split(",")[0])
 
 
 def _count(values: Any) -> dict[str, int]:

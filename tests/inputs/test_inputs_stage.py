@@ -30,14 +30,17 @@ def run_stage(
         "prompt": "prompt.txt",
         "sampling": {
             "stopping_rule": "fixed",
-            "warmup_iterations": 0,
+            "min_warmup_iterations": 0,
+            "max_warmup_iterations": 0,
             "min_iterations": 1,
             "max_iterations": 1,
             "target_precision": 0.1,
             "max_seconds": 1.0,
             "unobserved_every": 0,
             "timeout_seconds": 60.0,
+            "monitor_interval_seconds": 0.0,
         },
+        "limits": {"min_top1_agreement": 0.9, "max_nll_difference": 0.05},
     }
     (folder / "params.yaml").write_text(json.dumps(params))  # JSON is YAML
     arguments = {"manifest": "manifest.json", "params": "params.yaml", "output": "inputs"}

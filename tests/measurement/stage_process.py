@@ -20,13 +20,15 @@ AXES = {
 }
 SAMPLING = {
     "stopping_rule": "fixed",
-    "warmup_iterations": 1,
+    "min_warmup_iterations": 1,
+    "max_warmup_iterations": 1,
     "min_iterations": 4,
     "max_iterations": 4,
     "target_precision": 0.05,
     "max_seconds": 5,
     "unobserved_every": 3,
     "timeout_seconds": 120,
+    "monitor_interval_seconds": 0.1,
 }
 
 

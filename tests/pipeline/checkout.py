@@ -15,6 +15,14 @@ from ruamel.yaml import YAML
 from tests.conftest import ROOT
 
 BIN = Path(sys.executable).parent
+# A first call and two samples.
+QUICK_SAMPLING = {
+    "stopping_rule": "fixed",
+    "min_warmup_iterations": 0,
+    "max_warmup_iterations": 0,
+    "min_iterations": 2,
+    "unobserved_every": 0,
+}
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.pipeline.checkout import Checkout, clone
+from tests.pipeline.checkout import QUICK_SAMPLING, Checkout, clone
 
 
 def small_sweep(content: Any, model: Path) -> None:
@@ -21,7 +21,7 @@ def small_sweep(content: Any, model: Path) -> None:
         sequence_length=[16],
         max_new_tokens=[4],
     )
-    content["sampling"].update(stopping_rule="fixed", warmup_iterations=0, min_iterations=2, unobserved_every=0)
+    content["sampling"].update(QUICK_SAMPLING)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,155 @@
+"""Real faults: real signals, a real memory limit, real time limits. Each leaves a record of its own, and no process."""
+
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from hfbench.records import CRASHED, FAILED, OUT_OF_MEMORY, TIMED_OUT, Record
+from tests.measurement.stage_process import Bench
+
+ENDLESS = {"min_iterations": 100_000, "max_iterations": 100_000, "max_seconds": 100}
+
+
+def worker_of(process: "subprocess.Popen[str]") -> psutil.Process:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        for child in psutil.Process(process.pid).children(recursive=True):
+            if "hfbench.measurement.worker" in " ".join(child.cmdline()):
+                return child
+        time.sleep(0.02)
+    raise AssertionError("no worker was started")
+
+
+def wait_for(process: "subprocess.Popen[str]", phase: str) -> None:
+    assert process.stderr is not None
+    for line in process.stderr:
+        if re.search(rf"  {phase}$", line.rstrip()):
+            return
+    raise AssertionError(f"the stage ended before {phase}")
+
+
+def finish(bench: Bench, process: "subprocess.Popen[str]") -> Record:
+    process.communicate(timeout=60)
+    assert process.returncode == 0, "a configuration that fails must not stop the sweep"
+    return Record.load(bench.output)
+
+
+def samples(record: Record) -> int:
+    return len([iteration for iteration in record.iterations if iteration.phase == "sample"])
+
+
+def test_an_exception_has_reason_phase_and_log(bench: Bench) -> None:
+    process = bench.start(max_new_tokens=0)  # which generate refuses, and params.yaml too
+    stderr = process.communicate(timeout=60)[1]
+    record = Record.load(bench.output)
+    assert process.returncode == 0, "a configuration that fails must not stop the sweep"
+    assert (record.status, record.phase) == (FAILED, "verify")
+    assert "max_new_tokens" in str(record.reason)
+    assert "max_new_tokens" in record.log_tail[-1]
+    assert str(bench.log) in stderr
+
+
+def test_a_time_limit_before_the_first_sample(bench: Bench) -> None:
+    record = bench.measure(timeout_seconds=1)
+    assert record.status == TIMED_OUT
+    assert record.phase in {"import", "prepare", "load", "verify"}
+    assert "timeout_seconds" in str(record.reason)
+
+
+def test_a_time_limit_keeps_the_samples(bench: Bench) -> None:
+    record = bench.measure(timeout_seconds=12, **ENDLESS)
+    assert (record.status, record.phase) == (TIMED_OUT, "sample")
+    assert samples(record) >= 1
+    assert record.timeline["end"] < 12 + 3
+    assert record.effective["parameters"] > 0
+    assert record.stopped_because is None
+
+
+@pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSEGV])
+def test_a_worker_that_dies_gives_a_record(bench: Bench, fault: signal.Signals) -> None:
+    process = bench.start(**ENDLESS)
+    worker = worker_of(process)
+    wait_for(process, "sample")
+    time.sleep(1)
+    worker.send_signal(fault)
+    record = finish(bench, process)
+    assert (record.status, record.phase) == (CRASHED, "sample")
+    assert fault.name in str(record.reason)
+    assert samples(record) >= 1
+
+
+def test_memory_that_runs_out_while_sampling(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    # glibc would serve every iteration from the memory that the one before gave back; here it asks the kernel anew.
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "65536")
+    write_prompts(bench.folder, batch_size=256)
+    process = bench.start(batch_size=256, **ENDLESS)
+    worker = worker_of(process)
+    wait_for(process, "sample")
+    time.sleep(2)
+    worker.rlimit(psutil.RLIMIT_AS, (worker.memory_info().vms, psutil.RLIM_INFINITY))
+    record = finish(bench, process)
+    assert (record.status, record.phase) == (OUT_OF_MEMORY, "sample")
+    assert "allocate" in str(record.reason)
+    assert samples(record) >= 1
+    assert record.log_tail
+
+
+def test_memory_that_never_sufficed(bench: Bench) -> None:
+    write_prompts(bench.folder, batch_size=4096)
+    process = bench.start(batch_size=4096)
+    worker = worker_of(process)
+    wait_for(process, "verify")
+    worker.rlimit(psutil.RLIMIT_AS, (worker.memory_info().vms, psutil.RLIM_INFINITY))
+    record = finish(bench, process)
+    assert (record.status, record.phase) == (OUT_OF_MEMORY, "verify")
+    assert not record.iterations
+
+
+def write_prompts(folder: Path, batch_size: int) -> None:
+    rows = torch.arange(batch_size * 16).reshape(batch_size, 16) % 600
+    save_file(
+        {"input_ids": rows, "attention_mask": torch.ones_like(rows)},
+        folder / f"b{batch_size}-s16.safetensors",
+        metadata={"pad_token_id": "0"},
+    )
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_no_worker_outlives_its_supervisor(bench: Bench, stop: signal.Signals) -> None:
+    process = bench.start(**ENDLESS)
+    worker = worker_of(process)
+    wait_for(process, "verify")
+    process.send_signal(stop)
+    assert process.wait(timeout=5) != 0
+    psutil.wait_procs([worker], timeout=5)
+    assert not worker.is_running()
+    assert not bench.output.exists()
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGKILL])
+def test_no_compiler_outlives_the_supervisor(bench: Bench, stop: signal.Signals) -> None:
+    process = bench.start(compile_mode="default", **ENDLESS)
+    worker = worker_of(process)
+    compilers = wait_for_compilers(worker)
+    process.send_signal(stop)
+    assert process.wait(timeout=5) != 0
+    alive = psutil.wait_procs([worker, *compilers], timeout=5)[1]
+    assert not alive, f"{[item.cmdline() for item in alive]} outlive the supervisor"
+
+
+def wait_for_compilers(worker: psutil.Process) -> list[psutil.Process]:
+    """Wait until torch compiles in processes of its own, and return all that the worker started."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        started = worker.children(recursive=True)
+        if any("compile_worker" in " ".join(child.cmdline()) for child in started):
+            return started
+        time.sleep(0.05)
+    raise AssertionError("torch started no process to compile in")
