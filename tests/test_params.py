@@ -63,6 +63,8 @@ def test_the_shipped_file_is_right_and_rounds_come_first() -> None:
         ("sampling.stopping_rule", "exact", ["'exact'", "'precision'"]),
         ("sampling.max_iterations", 2, ["max_iterations", "2", "min_iterations"]),
         ("sampling.timeout_seconds", 0, ["sampling.timeout_seconds", "greater than 0"]),
+        ("sampling.unobserved_every", 1, ["sampling.unobserved_every", "2 and more"]),
+        ("sampling.monitor_interval_seconds", 0.001, ["sampling.monitor_interval_seconds", "0.05"]),
         ("sampling.max_second", 5, ["sampling.max_second", "max_seconds"]),
         ("models.mine", {"source": "disk"}, ["models.mine.source", "'disk'", "local"]),
         ("models.mine", {"source": "hub", "repository": "x"}, ["models.mine.repository", "OWNER/NAME"]),

@@ -10,7 +10,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-# These run at every `dvc repro` and need no dependencies.
+# One runs at every `dvc repro` and needs no dependencies.
 HASHED = sorted(name for name, stage in STAGES.items() if not stage.get("always_changed"))
 
 

@@ -9,10 +9,9 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-import psutil
-
 from hfbench.measurement.arguments import Task
 from hfbench.records import Configuration
+from hfbench.roofline.threads import openmp_threads
 
 _WORKER = "hfbench.measurement.worker"
 
@@ -44,7 +43,7 @@ def worker_environment(configuration: Configuration, scratch: Path) -> dict[str,
     """Return the worker's environment variables: the ambient ones, and what a measurement must not leave to chance."""
     return {
         **os.environ,
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(usable_cores())),
+        "OMP_NUM_THREADS": openmp_threads(),
         "PYTHONHASHSEED": "0",
         "PYTHONUNBUFFERED": "1",
         "TOKENIZERS_PARALLELISM": "false",
@@ -56,12 +55,6 @@ def worker_environment(configuration: Configuration, scratch: Path) -> dict[str,
         "TORCHINDUCTOR_CACHE_DIR": str(scratch / "inductor"),
         "TRITON_CACHE_DIR": str(scratch / "triton"),
     }
-
-
-def usable_cores() -> int:
-    """Return the physical cores that this process may use; threads beyond them slow matrix products down."""
-    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    return min(affinity, psutil.cpu_count(logical=False) or affinity)
 
 
 def end_process_group(process: "subprocess.Popen[bytes]", grace_seconds: float) -> None:

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from hfbench.files import read_json
 from hfbench.measurement import compilation, verification
+from hfbench.measurement.accounting import describe_needs, fill_cache
 from hfbench.measurement.arguments import Task
 from hfbench.measurement.channel import Reporter
 from hfbench.measurement.device import Device, open_device
@@ -68,7 +69,8 @@ class Point:
     def verify(self) -> list[str]:
         """Watch what a short call runs through and check the prompt's likelihood; return the differences."""
         self._effective |= verification.watch_short_call(self._model, self._configuration, self._prompt)
-        self._reporter.update(effective=self._effective)
+        needs = describe_needs(self._model, fill_cache(self._model, self._prompt))
+        self._reporter.update(effective=self._effective, accounting=needs)
         output = check_prompt(self._model, self._prompt, self._model.config.get_text_config().vocab_size)
         self._reporter.update(output=output)
         self._output = output

@@ -22,6 +22,9 @@ from hfbench.measurement.isolation import end_process_group, oom_kills, start_wo
 from hfbench.measurement.parents import watch_parents
 from hfbench.measurement.progress import Progress
 from hfbench.measurement.support import unsupported_reason
+from hfbench.monitoring.before import machine_before
+from hfbench.monitoring.devices.choose import open_devices
+from hfbench.monitoring.monitor import Monitor
 from hfbench.records import CRASHED, FAILED, OK, OUT_OF_MEMORY, TIMED_OUT, UNSUPPORTED, Record, iteration_from_json
 
 _READ_BYTES = 1 << 16
@@ -69,29 +72,39 @@ class _Supervision:
     def run(self, scratch: Path) -> None:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         killed_before = oom_kills()
+        devices, unavailable = open_devices(self._task.device)
+        self._record.machine_before = machine_before(devices)
         process, pipe = start_worker(self._task, scratch, self._clock_zero)
         try:
-            in_time = self._listen(pipe)
+            interval = self._task.sampling.monitor_interval_seconds
+            monitor = Monitor(process.pid, interval, self._clock_zero, devices)
+            in_time = self._listen(pipe, monitor)
         finally:
             os.close(pipe)
             end_process_group(process, grace_seconds=0 if sys.exc_info()[0] else _GRACE_SECONDS)
+        self._record.monitoring = {**monitor.summary(), "unavailable": unavailable}
         if not in_time:
             limit = self._task.sampling.timeout_seconds
             self._end(TIMED_OUT, f"exceeded sampling.timeout_seconds, {limit:g} s")
         elif not self._ended:
             self._end(*_death(process.returncode, oom_kills() > killed_before))
 
-    def _listen(self, pipe: int) -> bool:
-        """Take in the worker's reports until it ends; return False where the time ran out first."""
+    def _listen(self, pipe: int, monitor: Monitor) -> bool:
+        """Take in the worker's reports, and readings of the hardware, until it ends; False where time ran out first."""
         deadline = self._clock_zero + self._task.sampling.timeout_seconds
         pending = b""
         with selectors.DefaultSelector() as selector:
             selector.register(pipe, selectors.EVENT_READ)
             for parent in watch_parents():
                 selector.register(parent, selectors.EVENT_READ)
-            while ready := selector.select(max(0.0, deadline - time.perf_counter())):
+            while (now := time.perf_counter()) < deadline:
+                if monitor.seconds_until_due(now) == 0:
+                    monitor.sample(now)
+                ready = selector.select(min(deadline - now, monitor.seconds_until_due(time.perf_counter())))
                 if any(key.fd != pipe for key, _ in ready):
                     sys.exit("hfbench: the process that started this stage is gone; nothing was recorded")
+                if not ready:
+                    continue
                 received = os.read(pipe, _READ_BYTES)
                 if not received:
                     return True

@@ -45,7 +45,7 @@ class Checkout:
         return result
 
     def repro(self, **environment: str) -> list[str]:
-        """Run `dvc repro` and return the stages that ran a command, but for those that run every time."""
+        """Run `dvc repro` and return the stages that ran a command, but for the one that always does."""
         return ran(self.run("dvc", "repro", check=True, **environment).stdout)
 
     def change_params(self, change: Callable[[Any], None]) -> None:
@@ -65,9 +65,8 @@ class Checkout:
 
 
 def ran(stdout: str) -> list[str]:
-    """Return the stages in DVC's output that ran, but for those that run every time."""
-    stages = re.findall(r"^Running stage '(.+)':$", stdout, re.MULTILINE)
-    return [stage for stage in stages if stage.partition("@")[0] not in {"environment", "model"}]
+    """Return the stages in DVC's output that ran, but for `environment`, which runs every time."""
+    return [stage for stage in re.findall(r"^Running stage '(.+)':$", stdout, re.MULTILINE) if stage != "environment"]
 
 
 def clone(folder: Path) -> Checkout:

@@ -112,7 +112,7 @@ def test_wrong_values_end_before_anything_is_measured(
     fresh.change_params(lambda content: content["sweep"].update({axis: value}))
     result = fresh.run("dvc", "repro", check=False)
     assert result.returncode != 0
-    assert ran(result.stdout) in ([], ["inputs@tiny"])
+    assert ran(result.stdout) in ([], ["inputs@tiny"]), "nothing is measured"
     for word in words:
         assert word in result.stderr
     assert "Traceback" not in result.stderr

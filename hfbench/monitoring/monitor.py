@@ -1,0 +1,116 @@
+"""The monitor: what the machine and its devices did while a worker ran, on the clock of the worker's iterations."""
+
+import math
+import os
+import time
+from collections.abc import Sequence
+from statistics import median
+from typing import Any
+
+import psutil
+
+from hfbench.monitoring.devices.interface import DeviceMonitor
+from hfbench.monitoring.gauges import Columns, Gauge, Value
+from hfbench.monitoring.host.machine import machine_gauges
+from hfbench.monitoring.host.processes import ProcessTree, count_others
+
+_LIST_SECONDS = 1.0  # between two lists of a device's processes, which cost more than the other readings together
+
+
+class Monitor:
+    """Samples on the thread of its caller, which asks when the next sample is due and sleeps until then.
+
+    `interval_seconds` of 0 switches it off. `clock_zero` is the reading of `time.perf_counter` that all times of the
+    record count from.
+    """
+
+    def __init__(
+        self, worker_pid: int, interval_seconds: float, clock_zero: float, devices: Sequence[DeviceMonitor]
+    ) -> None:
+        self._interval = interval_seconds if interval_seconds > 0 else math.inf
+        self._clock_zero = clock_zero
+        self._started_at = time.perf_counter()
+        self._due = self._started_at + self._interval
+        self._times: list[float] = []
+        self._costs: list[float] = []
+        self._cpu_seconds = 0.0
+        tree = ProcessTree(worker_pid)
+        self._host = Columns([*machine_gauges(), tree.gauge()])
+        self._devices = [
+            (device, Columns([*device.gauges(), _OtherProcesses(device, tree).gauge()])) for device in devices
+        ]
+
+    def seconds_until_due(self, now: float) -> float:
+        """Return how long after `now`, a reading of `time.perf_counter`, the next sample is due: 0 where it is late."""
+        return max(0.0, self._due - now)
+
+    def sample(self, now: float) -> None:
+        """Take one sample, under the time `now`. Those that were missed meanwhile are left out, not made up for."""
+        cpu = time.thread_time()
+        self._times.append(round(now - self._clock_zero, 6))
+        self._host.sample()
+        for _, columns in self._devices:
+            columns.sample()
+        if math.isfinite(self._interval):
+            self._due += self._interval * max(0, math.floor((now - self._due) / self._interval) + 1)
+        self._costs.append(time.perf_counter() - now)
+        self._cpu_seconds += time.thread_time() - cpu
+
+    def summary(self) -> dict[str, Any]:
+        """Return everything, JSON-ready: the time of each sample, and the readings in lists of that length.
+
+        `own_seconds` is the time that sampling took in all, waiting for a CPU included, `own_cpu_seconds` what it
+        took from the CPUs, `own_share` the latter over the time watched: what one core spent on it.
+        """
+        watched = time.perf_counter() - self._started_at
+        return {
+            "interval_seconds": self._interval if math.isfinite(self._interval) else 0,
+            "samples": len(self._times),
+            "own_seconds": round(sum(self._costs), 6),
+            "own_median_seconds": round(median(self._costs), 6) if self._costs else None,
+            "own_cpu_seconds": round(self._cpu_seconds, 6),
+            "own_share": round(self._cpu_seconds / watched, 6),
+            "time_seconds": self._times,
+            "host": {"logical_cores": psutil.cpu_count() or 1, **_content(self._host)},
+            "devices": [_device_content(device, columns) for device, columns in self._devices],
+        }
+
+
+class _OtherProcesses:
+    """How many processes that are not the worker's compute on a device."""
+
+    def __init__(self, device: DeviceMonitor, tree: ProcessTree) -> None:
+        self._device = device
+        self._tree = tree
+        self._listed_at = -math.inf
+        self._count: int | None = None
+
+    def gauge(self) -> Gauge:
+        otherwise = "the driver keeps no list of processes, or lists the ids of another system's (a container's host)"
+        return Gauge(("other_processes",), self._read, otherwise)
+
+    def _read(self) -> Sequence[Value]:
+        now = time.perf_counter()
+        if now - self._listed_at >= _LIST_SECONDS:
+            self._listed_at = now
+            listed = self._device.processes()
+            self._count = None if listed is None else count_others(listed, {os.getpid(), *self._tree.members()})
+        return [self._count]
+
+
+def _content(columns: Columns) -> dict[str, Any]:
+    return {"series": columns.told(), "unavailable": columns.unavailable()}
+
+
+def _device_content(device: DeviceMonitor, columns: Columns) -> dict[str, Any]:
+    """Return a device's part of the summary; `throttled_samples` counts the samples in which each reason held."""
+    content = _content(columns)
+    masks = [int(mask) for mask in content["series"].get("throttle_mask", []) if mask is not None]
+    counts = {name: sum(1 for mask in masks if mask & bit) for name, bit in device.throttle_reasons.items()}
+    return {
+        "device": device.device,
+        "name": device.name,
+        "throttled_samples": {name: count for name, count in counts.items() if count},
+        "throttle_reasons": dict(device.throttle_reasons) if masks else {},
+        **content,
+    }

@@ -1,0 +1,122 @@
+"""How much of the device's bandwidth decoding uses, and of its matrix rate prefill: the formulas, without torch.
+
+`needs` is what `hfbench.measurement.accounting.describe_needs` says of the loaded model. Bytes and FLOPs are those that
+the model cannot do without; what an implementation reads or computes beyond them lowers its utilisation.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+# Above it the counts and the ceiling contradict each other. The 5% are for noise in the ceiling.
+LARGEST_UTILISATION = 1.05
+
+
+def decode_bytes_per_step(
+    needs: Mapping[str, Any], batch_size: int, sequence_length: int, max_new_tokens: int
+) -> float | None:
+    """Return the bytes that one decoding step has to read, on average over the steps of a generation.
+
+    bytes = weights + batch_size × (sum over layers of context × bytes_per_token_per_row + state_bytes_per_row)
+
+    Weights are read once for the whole batch. `max_new_tokens` n has n - 1 decoding steps (the first token is the
+    prefill's); step j attends to `sequence_length` + j tokens, at most the window of a sliding layer. Writes,
+    activations and embedding rows are left out. None where the cache or the number of experts is unknown, or there is
+    no step.
+    Source: R. Pope et al., Efficiently Scaling Transformer Inference (2022), section 2, memory costs.
+    """
+    weights, cache, steps = _decode_weight_bytes(needs, batch_size), needs["cache"], max_new_tokens - 1
+    if weights is None or cache is None or steps < 1:
+        return None
+    per_row = float(cache["state_bytes_per_row"])
+    for kind in cache["attention"]:
+        contexts = (sequence_length + step for step in range(1, steps + 1))
+        attended = sum(_within(context, kind["window_tokens"]) for context in contexts) / steps
+        per_row += kind["layers"] * kind["bytes_per_token_per_row"] * attended
+    return weights + batch_size * per_row
+
+
+def _decode_weight_bytes(needs: Mapping[str, Any], batch_size: int) -> float | None:
+    """Return the weight bytes of a step; of experts, those that at least one row is expected to choose.
+
+    If each row chooses its k of E experts independently and uniformly, one row leaves an expert out with probability
+    1 - k/E, and all rows with (1 - k/E)^batch_size. A router that prefers some experts reads fewer.
+    """
+    dense, experts = float(needs["dense_weight_bytes"]), needs["routed_expert_weight_bytes"]
+    if not experts:
+        return dense
+    if needs["experts"] is None or needs["experts_per_token"] is None:
+        return None
+    chosen = 1 - (1 - needs["experts_per_token"] / needs["experts"]) ** batch_size
+    return dense + float(experts * chosen)
+
+
+def model_bandwidth_utilisation(bytes_per_step: float, inter_token_seconds: float, bytes_per_second: float) -> float:
+    """Return model bandwidth utilisation (MBU): bytes a step / inter-token seconds / the measured read bandwidth.
+
+    Source: Databricks, LLM Inference Performance Engineering: Best Practices (2023): achieved over peak memory
+    bandwidth, where achieved is (bytes of parameters + KV cache) / time per output token. Here the peak is measured.
+    """
+    return bytes_per_step / inter_token_seconds / bytes_per_second
+
+
+def prefill_flops(needs: Mapping[str, Any], batch_size: int, sequence_length: int) -> float | None:
+    """Return the FLOPs of a prefill of `batch_size` rows of `sequence_length` tokens S.
+
+    FLOPs = batch_size × (2 × N × S + 2 × head + sum over layers of 2 × heads × (key_dim + value_dim) × pairs)
+
+    N are the matmul parameters a token goes through, k of E experts and no head: generation needs only the last
+    token's logits, so that the head counts once a row. `pairs` are the (query, key) pairs of causal attention:
+    S (S + 1) / 2, or the sum of min(i, window) over i = 1 … S. None where the cache, the heads or the number of experts
+    is unknown.
+    Sources: J. Kaplan et al., Scaling Laws for Neural Language Models (2020), table 1: 2 FLOPs a parameter and token;
+    A. Chowdhery et al., PaLM (2022), appendix B: the attention term, 12 L H Q T a token for forward and backward pass
+    and without the causal mask, so 4 L H Q T for the forward pass and half of that with it.
+    """
+    parameters, cache, heads = _matmul_parameters_per_token(needs), needs["cache"], needs["attention_heads"]
+    if parameters is None or cache is None or (cache["attention"] and heads is None):
+        return None
+    per_row: float = 2 * (parameters * sequence_length + needs["head_matmul_parameters"])
+    for kind in cache["attention"]:
+        pairs = sum(_within(context, kind["window_tokens"]) for context in range(1, sequence_length + 1))
+        per_row += kind["layers"] * 2 * heads * (kind["key_dim"] + kind["value_dim"]) * pairs
+    return batch_size * per_row
+
+
+def _matmul_parameters_per_token(needs: Mapping[str, Any]) -> float | None:
+    dense, experts = float(needs["dense_matmul_parameters"]), needs["routed_expert_matmul_parameters"]
+    if not experts:
+        return dense
+    if needs["experts"] is None or needs["experts_per_token"] is None:
+        return None
+    return dense + float(experts * needs["experts_per_token"] / needs["experts"])
+
+
+def model_flops_utilisation(flops: float, time_to_first_token_seconds: float, flops_per_second: float) -> float:
+    """Return model FLOPs utilisation (MFU) of a prefill: its FLOPs / seconds / the measured matrix-product rate.
+
+    The seconds are those to the first token, which hold the whole prefill and little else.
+    Source: A. Chowdhery et al., PaLM (2022), section 4.1 and appendix B: observed over theoretical peak throughput,
+    with the FLOPs that the model needs and not those that an implementation repeats. Here the peak is measured.
+    """
+    return flops / time_to_first_token_seconds / flops_per_second
+
+
+def read_ceiling(ceilings: Mapping[str, Any], working_set_bytes: float) -> float | None:
+    """Return the read bandwidth in bytes/s that `working_set_bytes`, read over and over, can have at most.
+
+    What fits in a cache is read faster than from memory. So this is the best rate among the measured sizes, from the
+    largest that is not above the working set upwards; below all sizes, the best of all. None where none was measured.
+    """
+    rates = {int(size): rate for size, rate in (ceilings.get("read_bytes_per_second_by_size") or {}).items()}
+    smaller = [size for size in rates if size <= working_set_bytes]
+    return max((rate for size, rate in rates.items() if size >= max(smaller, default=0)), default=None)
+
+
+def matmul_ceiling(ceilings: Mapping[str, Any], dtype: str) -> float | None:
+    """Return the matrix-product rate in FLOP/s of a dtype, or None where it was not measured."""
+    rate: float | None = (ceilings.get("matmul_flops_per_second") or {}).get(dtype)
+    return rate
+
+
+def _within(context: int, window: int | None) -> int:
+    return context if window is None else min(context, window)

@@ -1,0 +1,76 @@
+"""The hierarchical bootstrap: rounds drawn with replacement, and in each drawn round its iterations."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+
+
+class StandardErrors(NamedTuple):
+    """How far a median of rounds strays below and above itself from one resample to the next, in its own unit."""
+
+    below: float
+    above: float
+
+
+def draw_rounds(rounds: int, resamples: int, generator: np.random.Generator) -> Integers:
+    """Return which round stands at each place of each resample, shape (resamples, rounds)."""
+    return generator.integers(0, rounds, (resamples, rounds))
+
+
+def round_medians(rounds: Sequence[Sequence[float]]) -> Floats:
+    """Return the median of each round. Raises `ValueError` where a round has no values."""
+    if not all(len(values) for values in rounds):
+        raise ValueError("a round without values has no median")
+    return np.array([np.median(np.asarray(values)) for values in rounds])
+
+
+def resample_medians(rounds: Sequence[Sequence[float]], drawn: Integers, generator: np.random.Generator) -> Floats:
+    """Return, for each drawn round, the median of a resample of its iterations; the shape is that of `drawn`.
+
+    No iteration is drawn one by one. The k-th smallest of m values drawn with replacement from x is x at the k-th
+    smallest of m uniform positions; that position is beta(k, m + 1 - k) distributed, and of two neighbours the lower is
+    the upper one times the largest of k uniform numbers. So the distribution is that of drawing each, in a tenth of the
+    time. Source: H. A. David and H. N. Nagaraja, Order Statistics, 3rd ed. (2003), sections 2.1 and 2.5.
+    """
+    sizes = np.array([len(values) for values in rounds])
+    ordered = np.zeros((len(rounds), sizes.max()))
+    for index, values in enumerate(rounds):
+        ordered[index, : len(values)] = np.sort(np.asarray(values, dtype=np.float64))
+    size = sizes[drawn]
+    rank = size // 2 + 1
+    upper = generator.beta(rank, size + 1 - rank)
+    lower = upper * generator.random(drawn.shape) ** (1 / np.maximum(size // 2, 1))
+    lower = np.where(size % 2 == 1, upper, lower)
+    below, above = (np.minimum((position * size).astype(np.int64), size - 1) for position in (lower, upper))
+    resampled: Floats = (ordered[drawn, below] + ordered[drawn, above]) / 2
+    return resampled
+
+
+def standard_errors(centres: Floats, drawn: Integers, resampled: Floats) -> StandardErrors:
+    """Return the standard errors of the median of `centres`, one value a round.
+
+    `resampled`, of the shape of `drawn`, holds the same value of each drawn round after its iterations were resampled.
+
+    The values of rounds already differ by the noise of their iterations, and resampling those adds it a second time;
+    so they are first drawn together until the total is right: by sqrt(1 - w / s²), with w the variance that
+    resampling iterations adds and s² the variance of the values. Source: A. C. Davison and D. V. Hinkley, Bootstrap
+    Methods and their Application (1997), section 3.8; E. S.-W. Ng, R. Grieve and J. R. Carpenter, Stata Journal 13
+    (2013) 141.
+
+    One disturbed round of seven moves the resampled median to one side only. So each side has a semi-deviation,
+    sqrt(2 E[d²; d on this side]), which for a symmetric distribution is the standard error on both.
+    """
+    middle = np.median(centres)
+    within = resampled - centres[drawn]
+    variance = float(np.var(centres, ddof=1))
+    kept = max(0.0, 1 - float(np.mean(within**2)) / variance) ** 0.5 if variance > 0 else 0.0
+    differences = np.median(kept * (centres[drawn] - middle) + within, axis=1)
+    return StandardErrors(
+        below=float(np.sqrt(2 * np.mean(np.minimum(differences, 0) ** 2))),
+        above=float(np.sqrt(2 * np.mean(np.maximum(differences, 0) ** 2))),
+    )

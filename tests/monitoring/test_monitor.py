@@ -1,0 +1,181 @@
+"""The monitor beside real processes."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+import pytest
+
+from hfbench.monitoring.before import machine_before
+from hfbench.monitoring.gauges import Columns, Gauge
+from hfbench.monitoring.host.processes import count_others
+from hfbench.monitoring.monitor import Monitor
+
+# Takes CPU time itself and in a child, waits for the child, tells how much it took, and stays.
+_WORKER = """
+import os, subprocess, sys, time
+burn = "import time\\nwhile time.process_time() < 0.2: pass"
+child = subprocess.Popen([sys.executable, "-c", burn])
+exec(burn)
+child.wait()
+times = os.times()
+print(times.user + times.system + times.children_user + times.children_system, flush=True)
+sys.stdin.read()
+"""
+
+
+def _watch(monitor: Monitor, samples: int) -> None:
+    for _ in range(samples):
+        time.sleep(monitor.seconds_until_due(time.perf_counter()))
+        monitor.sample(time.perf_counter())
+
+
+def test_cpu_time_of_the_worker_and_its_children_adds_up() -> None:
+    worker = subprocess.Popen([sys.executable, "-c", _WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert worker.stdin is not None
+    assert worker.stdout is not None
+    started = time.perf_counter()
+    monitor = Monitor(worker.pid, 0.05, started, [])
+    try:
+        _watch(monitor, 4)
+        taken = float(worker.stdout.readline())
+        _watch(monitor, 1)
+    finally:
+        worker.stdin.close()
+        worker.wait()
+        worker.stdout.close()
+    summary = monitor.summary()
+    times, cores = summary["time_seconds"], summary["host"]["series"]["worker_cpu_cores"]
+    steps = [after - before for before, after in zip([0.0, *times], times, strict=False)]
+    # The rates are over the steps between samples: summed up they give back the time. Ticks are of 10 ms.
+    assert sum(step * rate for step, rate in zip(steps, cores, strict=True)) == pytest.approx(taken, abs=0.1)
+    assert taken > 0.35  # the child's half is in it
+    assert max(summary["host"]["series"]["worker_rss_bytes"]) > 5e6
+
+
+def test_columns_have_one_value_a_sample_on_the_clock_of_the_iterations() -> None:
+    zero = time.perf_counter() - 100  # as a measure stage that began 100 s ago
+    monitor = Monitor(os.getpid(), 0.02, zero, [])
+    begun = time.perf_counter() - zero
+    _watch(monitor, 5)
+    ended = time.perf_counter() - zero
+    summary = json.loads(json.dumps(monitor.summary(), allow_nan=False))
+    times = summary["time_seconds"]
+    assert summary["samples"] == 5
+    assert begun < times[0] < times[-1] < ended
+    assert times == sorted(set(times))
+    assert {len(column) for column in summary["host"]["series"].values()} == {5}
+    assert {"cpu_percent", "worker_cpu_cores", "worker_rss_bytes", "swap_used_bytes"} <= set(summary["host"]["series"])
+    assert all(0 <= share <= 100 for share in summary["host"]["series"]["cpu_percent"] if share is not None)
+    # What a machine does not tell has a reason in place of a column.
+    assert not set(summary["host"]["series"]) & set(summary["host"]["unavailable"])
+    assert all(summary["host"]["unavailable"].values())
+
+
+def test_cost_is_stated_and_small() -> None:
+    monitor = Monitor(os.getpid(), 0.02, time.perf_counter(), [])
+    wall = time.perf_counter()
+    _watch(monitor, 20)
+    wall = time.perf_counter() - wall
+    summary = monitor.summary()
+    assert summary["own_median_seconds"] > 0
+    assert summary["own_cpu_seconds"] / 20 < 0.002
+    assert 0 < summary["own_cpu_seconds"] <= summary["own_seconds"] < wall
+    assert summary["own_share"] == pytest.approx(summary["own_cpu_seconds"] / wall, rel=0.5)
+
+
+def test_missed_samples_are_not_made_up_for() -> None:
+    monitor = Monitor(os.getpid(), 0.05, time.perf_counter(), [])
+    begun = time.perf_counter()
+    assert monitor.seconds_until_due(begun) == pytest.approx(0.05, abs=0.02)
+    late = begun + 1.03
+    assert monitor.seconds_until_due(late) == 0
+    monitor.sample(late)
+    assert 0 < monitor.seconds_until_due(late) <= 0.05
+
+
+def test_interval_of_zero_switches_the_monitor_off() -> None:
+    monitor = Monitor(os.getpid(), 0, time.perf_counter(), [])
+    assert monitor.seconds_until_due(time.perf_counter()) == math.inf
+    summary = json.loads(json.dumps(monitor.summary(), allow_nan=False))
+    assert (summary["interval_seconds"], summary["samples"], summary["own_median_seconds"]) == (0, 0, None)
+
+
+def test_worker_that_ends_while_it_is_watched_leaves_gaps() -> None:
+    worker = subprocess.Popen([sys.executable, "-c", ""])
+    monitor = Monitor(worker.pid, 0.02, time.perf_counter(), [])
+    worker.wait()
+    _watch(monitor, 2)
+    summary = monitor.summary()
+    assert "worker_cpu_cores" in summary["host"]["unavailable"]
+    assert len(summary["host"]["series"]["swap_used_bytes"]) == 2
+
+
+def test_gauge_that_fails_leaves_the_others() -> None:
+    answers = iter([1, None, 3])
+
+    def broken() -> Sequence[int]:
+        raise OSError("the device sleeps")
+
+    columns = Columns([Gauge(("good",), lambda: [next(answers)], "never"), Gauge(("bad",), broken, "never")])
+    for _ in range(3):
+        columns.sample()
+    assert columns.told() == {"good": [1, None, 3]}
+    assert columns.unavailable() == {"bad": "OSError: the device sleeps"}
+
+
+@pytest.mark.parametrize(
+    ("listed", "here", "others"),
+    [
+        ([], True, 0),
+        ([10, 11], True, 0),  # both ours
+        ([10, 99], False, 1),  # ours is known, so the other is another's, though its id is not seen here
+        ([98, 99], True, 2),
+        ([98], False, None),  # in a container that lists the host's ids, this may be ours
+    ],
+)
+def test_processes_that_are_not_ours(listed: list[int], here: bool, others: int | None) -> None:
+    assert count_others(listed, {10, 11}, lambda _: here) == others
+
+
+def test_state_of_the_machine_before_the_start() -> None:
+    began = time.process_time()
+    before = json.loads(json.dumps(machine_before([]), allow_nan=False))
+    assert time.process_time() - began < 0.02
+    assert 0 <= before["cpu_percent"] <= 100
+    assert len(before["load_averages"]) == 3
+    assert before["available_memory_bytes"] > 1e6
+    assert before["swap_used_bytes"] >= 0
+    assert before["devices"] == []
+
+
+def test_busy_machine_is_seen_before_the_start() -> None:
+    burner = subprocess.Popen([sys.executable, "-c", "print(flush=True)\nwhile True: pass"], stdout=subprocess.PIPE)
+    try:
+        assert burner.stdout is not None
+        burner.stdout.readline()
+        busy = machine_before([], window_seconds=0.3)
+    finally:
+        burner.kill()
+        burner.communicate()
+    assert busy["cpu_percent"] > 0.5 * 100 / (os.cpu_count() or 1)
+    if busy["running_threads"] is not None:
+        assert busy["running_threads"] >= 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
+def test_supervisor_with_the_monitor_stays_small() -> None:
+    script = (
+        "import resource, sys\n"
+        "import hfbench.measurement.supervisor, hfbench.monitoring.monitor, hfbench.monitoring.before, pynvml\n"
+        "from hfbench.monitoring.devices.choose import open_devices\n"
+        "open_devices('auto')\n"
+        "assert 'torch' not in sys.modules and 'polars' not in sys.modules\n"
+        "print([int(line.split()[1]) for line in open('/proc/self/status') if line.startswith('VmHWM')][0])\n"
+    )
+    output = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout
+    assert int(output) * 1024 < 80e6

@@ -1,0 +1,215 @@
+"""NVIDIA GPUs, which are not here: NVML's functions are replaced by written readings.
+
+The readings have the form that NVML's reference gives them; none was taken from a real device. The names of the
+functions, constants and errors are the real ones of `pynvml`.
+"""
+
+import os
+import time
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pynvml
+import pytest
+
+from hfbench.monitoring.before import machine_before
+from hfbench.monitoring.devices.choose import open_devices
+from hfbench.monitoring.devices.nvidia import NvidiaMonitor
+from hfbench.monitoring.monitor import Monitor
+
+UUIDS = {"gpu0": "GPU-0011aabb-1111", "gpu1": "GPU-22cc33dd-2222"}
+
+
+def _process(pid: int) -> SimpleNamespace:
+    return SimpleNamespace(pid=pid, usedGpuMemory=1)
+
+
+READINGS: dict[str, Any] = {
+    "nvmlInit": None,
+    "nvmlDeviceGetCount": 2,
+    "nvmlDeviceGetHandleByIndex": lambda index: f"gpu{index}",
+    "nvmlDeviceGetName": "NVIDIA H200",
+    "nvmlDeviceGetUUID": UUIDS.__getitem__,
+    "nvmlDeviceGetUtilizationRates": SimpleNamespace(gpu=97, memory=61),
+    "nvmlDeviceGetMemoryInfo": SimpleNamespace(total=150754820096, free=1, used=3_000_000_000),
+    "nvmlDeviceGetPowerUsage": 412_345,
+    "nvmlDeviceGetTotalEnergyConsumption": 987_654_321,
+    "nvmlDeviceGetClockInfo": lambda _, kind: {pynvml.NVML_CLOCK_SM: 1980, pynvml.NVML_CLOCK_MEM: 3201}[kind],
+    "nvmlDeviceGetTemperature": 54,
+    "nvmlDeviceGetCurrentClocksEventReasons": 0x4,
+    "nvmlDeviceGetComputeRunningProcesses": [],
+}
+
+
+def fake_nvml(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
+    """Make NVML's functions answer with READINGS; a function or an iterator gives each answer, an error is raised."""
+    for name, reading in {**READINGS, **changes}.items():
+
+        def answer(*arguments: Any, reading: Any = reading) -> Any:
+            value = next(reading) if isinstance(reading, Iterator) else reading
+            if isinstance(value, Exception):
+                raise value
+            return value(*arguments) if callable(value) else value
+
+        monkeypatch.setattr(pynvml, name, answer)
+
+
+def _record(device: str = "cuda", samples: int = 1, visible: str | None = None) -> dict[str, Any]:
+    """What a record holds of the device after some samples, with this process as the worker."""
+    monitors, unavailable = open_devices(device, {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible})
+    assert unavailable == {}
+    monitor = Monitor(os.getpid(), 60, time.perf_counter(), monitors)
+    for _ in range(samples):
+        monitor.sample(time.perf_counter())
+    (content,) = monitor.summary()["devices"]
+    assert isinstance(content, dict)
+    return content
+
+
+def test_readings_have_the_units_of_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_nvml(monkeypatch)
+    record = _record()
+    assert (record["device"], record["name"]) == ("cuda:0", "NVIDIA H200")
+    assert record["unavailable"] == {}
+    assert record["series"] == {
+        "utilisation_percent": [97],
+        "memory_utilisation_percent": [61],
+        "memory_used_bytes": [3_000_000_000],
+        "power_watts": [412.345],
+        "energy_joules": [987_654.321],
+        "clock_mhz": [1980],
+        "memory_clock_mhz": [3201],
+        "temperature_celsius": [54],
+        "throttle_mask": [4],
+        "other_processes": [0],
+    }
+
+
+def test_throttle_reasons_are_decoded_to_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    masks = iter([0x1, 0x4, 0x4 | 0x40, 0x0])
+    fake_nvml(monkeypatch, nvmlDeviceGetCurrentClocksEventReasons=masks)
+    record = _record(samples=4)
+    assert record["throttled_samples"] == {"gpu_idle": 1, "sw_power_cap": 2, "hw_thermal_slowdown": 1}
+    assert record["series"]["throttle_mask"] == [1, 4, 68, 0]
+
+
+def test_names_of_the_reasons_have_the_bits_of_the_library() -> None:
+    for name, bit in NvidiaMonitor.throttle_reasons.items():
+        constant = "nvmlClocksThrottleReason" + "".join(word.capitalize() for word in name.split("_"))
+        assert getattr(pynvml, constant) == bit
+
+
+def test_driver_before_535_knows_the_reasons_under_their_old_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = pynvml.NVMLError(pynvml.NVML_ERROR_FUNCTION_NOT_FOUND)
+    fake_nvml(
+        monkeypatch,
+        nvmlDeviceGetCurrentClocksEventReasons=missing,
+        nvmlDeviceGetCurrentClocksThrottleReasons=0x20,
+    )
+    assert _record()["throttled_samples"] == {"sw_thermal_slowdown": 1}
+
+
+def test_reading_that_fails_once_is_a_gap_and_one_that_is_not_supported_has_a_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fake_nvml(
+        monkeypatch,
+        nvmlDeviceGetPowerUsage=iter([400_000, pynvml.NVMLError(pynvml.NVML_ERROR_TIMEOUT), 401_000]),
+        nvmlDeviceGetTotalEnergyConsumption=pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED),
+    )
+    record = _record(samples=3)
+    assert record["series"]["power_watts"] == [400, None, 401]
+    assert record["unavailable"] == {"energy_joules": "NVMLError_NotSupported: Not Supported"}
+    assert record["series"]["clock_mhz"] == [1980] * 3
+
+
+def test_worker_is_not_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_nvml(monkeypatch, nvmlDeviceGetComputeRunningProcesses=[_process(os.getpid()), _process(os.getppid())])
+    assert _record()["series"]["other_processes"] == [1]
+
+
+def test_ids_of_a_containers_host_are_not_taken_for_other_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_nvml(monkeypatch, nvmlDeviceGetComputeRunningProcesses=[_process(2**22 + 5)])  # above the kernel's highest id
+    record = _record()
+    assert "other_processes" not in record["series"]
+    assert "container" in record["unavailable"]["other_processes"]
+
+
+def test_list_of_processes_is_not_asked_for_at_every_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    lists = iter([[_process(os.getppid())]])  # a second question would find nothing here
+    fake_nvml(monkeypatch, nvmlDeviceGetComputeRunningProcesses=lists)
+    assert _record(samples=3)["series"]["other_processes"] == [1, 1, 1]
+
+
+def test_state_before_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    others = [_process(os.getppid()), _process(2**22 + 5)]
+    fake_nvml(monkeypatch, nvmlDeviceGetComputeRunningProcesses=others)
+    (device,) = machine_before(open_devices("auto", {})[0], window_seconds=0)["devices"]
+    assert device["other_processes"] == 2  # there is no worker yet: whoever is there is another
+    assert (device["utilisation_percent"], device["temperature_celsius"]) == (97, 54)
+
+
+@pytest.mark.parametrize(
+    ("device", "visible", "expected"),
+    [
+        ("cuda", None, "gpu0"),
+        ("cuda:1", None, "gpu1"),
+        ("cuda", "1", "gpu1"),
+        ("cuda:1", "1,0,-1", "gpu0"),  # what stands after it does not matter
+        ("cuda", "GPU-22cc", "gpu1"),
+        ("auto", "GPU-22cc33dd-2222,GPU-0011aabb-1111", "gpu1"),
+    ],
+)
+def test_device_that_torch_sees_is_the_one_that_is_read(
+    monkeypatch: pytest.MonkeyPatch, device: str, visible: str | None, expected: str
+) -> None:
+    fake_nvml(monkeypatch, nvmlDeviceGetTemperature=lambda handle, _: {"gpu0": 40, "gpu1": 80}[handle])
+    record = _record(device, visible=visible)
+    assert record["series"]["temperature_celsius"] == [{"gpu0": 40, "gpu1": 80}[expected]]
+
+
+@pytest.mark.parametrize("visible", ["", "-1", "1,-1,0", "5"])
+def test_device_that_is_hidden_or_missing_is_not_watched(monkeypatch: pytest.MonkeyPatch, visible: str) -> None:
+    fake_nvml(monkeypatch)
+    device = "cuda:2" if visible == "1,-1,0" else "cuda"
+    monitors, unavailable = open_devices(device, {"CUDA_VISIBLE_DEVICES": visible})
+    assert monitors == []
+    assert list(unavailable) == [device]
+
+
+def test_gpus_of_two_kinds_are_told_apart_only_in_the_order_of_the_bus(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_nvml(monkeypatch, nvmlDeviceGetName=lambda handle: {"gpu0": "NVIDIA T400", "gpu1": "NVIDIA H200"}[handle])
+    monitors, unavailable = open_devices("cuda", {})
+    assert monitors == []
+    assert "CUDA_DEVICE_ORDER=PCI_BUS_ID" in unavailable["nvidia"]
+    (monitor,), _ = open_devices("cuda:1", {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"})
+    assert monitor.name == "NVIDIA H200"
+
+
+def test_part_of_a_divided_gpu_tells_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    unsupported = pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+    fake_nvml(
+        monkeypatch,
+        nvmlDeviceGetHandleByUUID=lambda uuid: {"MIG-77ee": "slice"}[uuid],
+        nvmlDeviceGetName="NVIDIA H200 MIG 1g.18gb",
+        nvmlDeviceGetUtilizationRates=unsupported,
+        nvmlDeviceGetPowerUsage=unsupported,
+    )
+    record = _record(visible="MIG-77ee")
+    assert record["series"]["memory_used_bytes"] == [3_000_000_000]
+    assert {"utilisation_percent", "memory_utilisation_percent", "power_watts"} == set(record["unavailable"])
+
+
+def test_broken_driver_is_told_and_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_nvml(monkeypatch, nvmlInit=pynvml.NVMLError(pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH))
+    monitors, unavailable = open_devices("cuda", {})
+    assert monitors == []
+    assert "version mismatch" in unavailable["nvidia"]
+
+
+@pytest.mark.parametrize("error", [pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, pynvml.NVML_ERROR_DRIVER_NOT_LOADED])
+def test_machine_without_driver(monkeypatch: pytest.MonkeyPatch, error: int) -> None:
+    fake_nvml(monkeypatch, nvmlInit=pynvml.NVMLError(error))
+    assert open_devices("cuda", {})[0] == []
+    assert open_devices("cpu", {}) == ([], {})
