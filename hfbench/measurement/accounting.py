@@ -43,8 +43,8 @@ def describe_needs(model: PreTrainedModel, cache: Any) -> dict[str, Any]:
     config = model.config.get_text_config(decoder=True)
     return {
         **count_weights(model),
-        "attention_heads": getattr(config, "num_attention_heads", None),
-        "cache": cache_layout(cache, getattr(config, "sliding_window", None)),
+        "attention_heads": _first(config, ("num_attention_heads",)),
+        "cache": cache_layout(cache, _first(config, ("sliding_window", "attention_chunk_size"))),
     }
 
 

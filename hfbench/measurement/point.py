@@ -68,8 +68,10 @@ class Point:
 
     def verify(self) -> list[str]:
         """Watch what a short call runs through and check the prompt's likelihood; return the differences."""
-        self._effective |= verification.watch_short_call(self._model, self._configuration, self._prompt)
-        needs = describe_needs(self._model, fill_cache(self._model, self._prompt))
+        watched, cache = verification.watch_short_call(self._model, self._configuration, self._prompt)
+        self._effective |= watched
+        needs = describe_needs(self._model, fill_cache(self._model, self._prompt) if cache is None else cache)
+        del cache  # it would count as memory
         self._reporter.update(effective=self._effective, accounting=needs)
         output = check_prompt(self._model, self._prompt, self._model.config.get_text_config().vocab_size)
         self._reporter.update(output=output)

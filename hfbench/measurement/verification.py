@@ -38,22 +38,28 @@ def describe_model(model: PreTrainedModel, device: Device) -> dict[str, Any]:
     }
 
 
-def watch_short_call(model: PreTrainedModel, configuration: Configuration, prompt: Prompt) -> dict[str, Any]:
-    """Run one prefill and one decoding step, uncompiled; return which attention and which cache they went through."""
+def watch_short_call(
+    model: PreTrainedModel, configuration: Configuration, prompt: Prompt
+) -> tuple[dict[str, Any], Any]:
+    """Run one prefill and one decoding step, uncompiled.
+
+    Return which attention and which kind of cache they went through, and the cache itself (None where it stays inside
+    `generate_batch`, or there is none).
+    """
     with watch_functions() as evidence:
         short_call = _short_batch if configuration.continuous_batching else _short_generate
         cache = short_call(model, configuration, prompt, evidence)
-    return {
+    kind = None if cache is None else type(cache).__name__
+    watched = {
         "attention_functions": dict(evidence.functions),
         "sdpa_calls": evidence.sdpa_calls,
         "sdpa_backends": dict(evidence.sdpa_backends),
-        "cache": cache,
+        "cache": "PagedAttentionCache" if configuration.continuous_batching else kind,
     }
+    return watched, cache
 
 
-def _short_generate(
-    model: PreTrainedModel, configuration: Configuration, prompt: Prompt, evidence: Evidence
-) -> str | None:
+def _short_generate(model: PreTrainedModel, configuration: Configuration, prompt: Prompt, evidence: Evidence) -> Any:
     config = generation_config(configuration, prompt)
     config.update(max_new_tokens=_SHORT, return_dict_in_generate=True, disable_compile=True)
     arguments = {"attention_mask": prompt.attention_mask, "generation_config": config}
@@ -62,13 +68,10 @@ def _short_generate(
             output = model.generate(prompt.input_ids, **arguments)  # type: ignore[operator]
     else:  # flex attention's own compiled graph cannot run below a dispatch mode
         output = model.generate(prompt.input_ids, **arguments)  # type: ignore[operator]
-    cache = getattr(output, "past_key_values", None)
-    return type(cache).__name__ if cache is not None else None
+    return getattr(output, "past_key_values", None)
 
 
-def _short_batch(
-    model: PreTrainedModel, configuration: Configuration, prompt: Prompt, evidence: Evidence
-) -> str | None:
+def _short_batch(model: PreTrainedModel, configuration: Configuration, prompt: Prompt, evidence: Evidence) -> Any:
     del evidence  # the hook sees the batching thread's functions; its operators cannot be watched from here
     config: GenerationConfig = generation_config(configuration, prompt)
     config.max_new_tokens = _SHORT
@@ -80,7 +83,7 @@ def _short_batch(
     errors = [output.error for output in results.values() if output.error]
     if errors or len(results) != len(prompt.input_ids):
         raise RuntimeError(f"generate_batch failed: {errors[0] if errors else 'no result; see the log'}")
-    return "PagedAttentionCache"
+    return None
 
 
 def differences(configuration: Configuration, effective: dict[str, Any]) -> list[str]:

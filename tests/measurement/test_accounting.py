@@ -120,6 +120,17 @@ def test_llama_by_hand() -> None:
     assert untied["embedding_table_bytes"] == 2 * table
 
 
+def test_a_vision_tower_is_not_read() -> None:
+    vision = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text = {name: value for name, value in MODELS["gemma3"].items() if name != "model_type"}
+    config = AutoConfig.for_model("gemma3", text_config=text, vision_config={**vision, "image_size": 28})
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    counts, only_text = count_weights(model), count_weights(_model("gemma3"))
+    parts = [model.model.vision_tower, model.model.multi_modal_projector]
+    assert counts["unread_weight_bytes"] == sum(tensor.nbytes for part in parts for tensor in part.parameters())
+    assert counts["dense_weight_bytes"] == only_text["dense_weight_bytes"]
+
+
 def test_gpt2_position_table_is_looked_up() -> None:
     assert count_weights(_model("gpt2"))["embedding_table_bytes"] == 2 * 128 * 64
 

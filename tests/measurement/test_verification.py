@@ -36,7 +36,7 @@ def model(tiny_model: Path) -> PreTrainedModel:
 
 def effective_of(model: PreTrainedModel, **asked: object) -> dict[str, Any]:
     described = {**verification.describe_model(model, Cpu()), "loading": NO_LOADING}
-    return described | verification.watch_short_call(model, point(**asked), PROMPT)
+    return described | verification.watch_short_call(model, point(**asked), PROMPT)[0]
 
 
 def differences(model: PreTrainedModel, **asked: object) -> list[str]:
