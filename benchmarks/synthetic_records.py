@@ -47,7 +47,12 @@ def synthetic_record(configuration: Configuration, sample_iterations: int, faile
     record.load_seconds = draw.uniform(0.1, 0.4)
     record.first_call_seconds = record.iterations[0].call_seconds
     record.memory = {"peak_bytes": draw.randrange(2**28, 2**29)}
-    record.output = {"prompt_nll": draw.uniform(2.0, 3.0)}
+    record.output = {
+        "prompt_nll": 2.5,
+        "prompt_top1": list(range(configuration.sequence_length)),
+        "tokens": list(range(configuration.max_new_tokens)),
+    }
+    record.warmup_steady = True
     record.started_at = "2025-01-01T00:00:00+00:00"
     record.timeline = {"worker_started": 0.1, "loaded": 1.5, "finished": start_seconds}
     return record
@@ -75,7 +80,9 @@ def write_params(path: Path, axes: dict[str, list[Any]]) -> None:
     """Write a params.yaml (in its JSON form) with this sweep."""
     models = {name: {"source": "local", "path": "models/synthetic"} for name in axes["model"]}
     sampling = vars(SAMPLING)
-    write_json(path, {"models": models, "sweep": axes, "device": "auto", "prompt": "prompt.txt", "sampling": sampling})
+    limits = {"min_top1_agreement": 0.9, "max_nll_difference": 0.05}
+    content = {"models": models, "sweep": axes, "device": "auto", "prompt": "prompt.txt"}
+    write_json(path, {**content, "sampling": sampling, "limits": limits})
 
 
 def record_path(folder: Path, configuration: Configuration) -> Path:

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from hfbench.errors import run
-from hfbench.files import write_json
+from hfbench.files import read_json, write_json
 from hfbench.params import load_params
 from hfbench.reporting.terminal import print_results
 from hfbench.tables.build import build_tables
@@ -17,13 +17,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--params", type=Path, required=True)
     parser.add_argument("--measurements", type=Path, required=True, help="folder of records, searched with sub-folders")
-    parser.add_argument("--tables", type=Path, required=True, help="folder for the parquet files")
+    parser.add_argument("--ceilings", type=Path, required=True, help="JSON file of the stage ceilings")
+    parser.add_argument("--tables", type=Path, required=True, help="folder for tables and warnings")
     parser.add_argument("--metrics", type=Path, required=True, help="JSON file for `dvc metrics`")
     arguments = parser.parse_args()
-    points = load_params(arguments.params).sweep.points()
-    tables = build_tables(read_records(arguments.measurements, points))
+    params = load_params(arguments.params)
+    records = read_records(arguments.measurements, params.sweep.points())
+    tables = build_tables(records, read_json(arguments.ceilings), params.limits)
     tables.write(arguments.tables)
-    write_json(arguments.metrics, headline(tables.summary, tables.points))
+    write_json(arguments.metrics, headline(tables))
     if os.environ.get("HFBENCH_TABLE") != "off":
         print_results(arguments.tables)
 

@@ -8,6 +8,7 @@ from hfbench.errors import run
 from hfbench.files import read_json, write_text
 from hfbench.reporting.page import report_page
 from hfbench.tables.storage import read_table
+from hfbench.tables.warning_file import read_warnings
 
 
 def main() -> None:
@@ -21,6 +22,8 @@ def main() -> None:
     page = report_page(
         summary=read_table(arguments.tables, "summary"),
         points=read_table(arguments.tables, "points"),
+        configurations=read_table(arguments.tables, "configurations"),
+        warnings=read_warnings(arguments.tables),
         environment=read_json(arguments.environment),
         ceilings=read_json(arguments.ceilings) if has_ceilings else {},
     )

@@ -65,7 +65,9 @@ def _notes(rows: pl.DataFrame) -> list[str]:
     if any(rows[name].any() for name in rows.columns if name.endswith("_best")):
         notes.append("* the best median among configurations with the same work; no test of significance.")
     if (rows["rounds_ok"] == 1).any():
-        notes.append("One round does not tell how much processes differ: with one, no difference is established.")
+        notes.append(
+            "One round does not tell how much processes differ: it has no interval, and establishes no difference."
+        )
     return notes
 
 

@@ -1,13 +1,15 @@
 """The tables of the report as columns of text, the same for the terminal and for HTML."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import polars as pl
 
 from hfbench.reporting.captions import AXIS_LABELS, axis_text
-from hfbench.reporting.numbers import MISSING, memory_unit, significant
+from hfbench.reporting.numbers import MISSING, margin, memory_unit, significant
 from hfbench.reporting.results import varying_axes
+from hfbench.reporting.warned import WarningGroup
 from hfbench.tables.keys import point_label
 
 BEST_MARK = "*"
@@ -17,7 +19,7 @@ BEST_MARK = "*"
 class TextColumn:
     """A column of text: `best` says which cells to mark; the higher its `rank`, the sooner a narrow page drops it.
 
-    Axes have rank 0 and are never dropped.
+    Axes have rank 0 and are never dropped. `margins`, where there are any, belong beside the cells of a wide page.
     """
 
     label: str
@@ -26,6 +28,8 @@ class TextColumn:
     best: tuple[bool, ...]
     rank: int
     is_number: bool = True
+    is_prose: bool = False
+    margins: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,10 @@ _PREFILL = _Shown("prefill_tokens_per_second", "prefill", "tok/s", 1, 8)
 _END_TO_END = _Shown("end_to_end_seconds", "end-to-end", "s", 1, 1)
 _LOAD = _Shown("load_seconds", "load", "s", 1, 9)
 _PEAK_MEMORY = _Shown("peak_memory_bytes", "peak memory", "MiB", 2**-20, 7)
-_RANGE_RANK, _ROUNDS_RANK = 4, 5
+_BANDWIDTH = _Shown("mbu", "MBU", "%", 100, 10)
+_FLOPS = _Shown("mfu", "MFU", "%", 100, 11)
+_ENERGY = _Shown("energy_joules_per_token", "energy", "J/tok", 1, 12)
+_OUTPUT_RANK, _INTERVAL_RANK, _ROUNDS_RANK = 2, 4, 5
 
 
 def result_columns(rows: pl.DataFrame, points: pl.DataFrame) -> list[TextColumn]:
@@ -54,22 +61,23 @@ def result_columns(rows: pl.DataFrame, points: pl.DataFrame) -> list[TextColumn]
 
     A metric that no row has a value of gets no column.
     """
-    before_range = [_TIME_TO_FIRST_TOKEN, _INTER_TOKEN, _DECODE, _PREFILL, _END_TO_END]
+    latencies = [_TIME_TO_FIRST_TOKEN, _INTER_TOKEN, _DECODE, _PREFILL, _END_TO_END]
+    rest = [_BANDWIDTH, _FLOPS, _LOAD, _memory_shown(rows), _ENERGY]
     axes = [_axis_column(rows[axis], AXIS_LABELS[axis]) for axis in varying_axes(points)]
     numbers = [
         _rounds_column(rows),
-        *(_metric_column(rows, shown) for shown in before_range),
-        _range_column(rows),
-        _metric_column(rows, _LOAD),
-        _metric_column(rows, _memory_shown(rows)),
+        *(_metric_column(rows, shown) for shown in latencies),
+        _interval_column(rows),
+        *(_metric_column(rows, shown) for shown in rest),
+        _output_column(rows),
     ]
-    return axes + [column for column in numbers if set(column.texts) != {MISSING}]
+    return axes + [column for column in numbers if set(column.texts) - {MISSING, ""}]
 
 
 def point_column(rows: pl.DataFrame, points: pl.DataFrame) -> TextColumn:
     """Return one column that stands for all axes that vary, where there is no room for a column each."""
     varying = varying_axes(points)
-    return _plain("point", [point_label(row, varying) for row in rows.to_dicts()], rank=0, is_number=False)
+    return _words("point", [point_label(row, varying) for row in rows.to_dicts()])
 
 
 def failure_columns(failures: pl.DataFrame, points: pl.DataFrame) -> list[TextColumn]:
@@ -77,9 +85,20 @@ def failure_columns(failures: pl.DataFrame, points: pl.DataFrame) -> list[TextCo
     rows = failures.to_dicts()
     return [
         point_column(failures, points),
-        _plain("rounds", [", ".join(map(str, row["rounds"])) for row in rows], rank=0, is_number=False),
-        _plain("status", [row["status"] for row in rows], rank=0, is_number=False),
-        _plain("reason", [_reason(row) for row in rows], rank=0, is_number=False),
+        _words("rounds", [", ".join(map(str, row["rounds"])) for row in rows]),
+        _words("status", [row["status"] for row in rows]),
+        _words("reason", [_reason(row) for row in rows], is_prose=True),
+    ]
+
+
+def warning_columns(groups: Sequence[WarningGroup]) -> list[TextColumn]:
+    """Return the columns warning, point, what was found, and remedy."""
+    rows = [(group, whose, what) for group in groups for whose, what in group.findings]
+    return [
+        _words("warning", [group.title for group, _, _ in rows]),
+        _words("point", [whose for _, whose, _ in rows]),
+        _words("finding", [what for _, _, what in rows], is_prose=True),
+        _words("remedy", [group.remedy for group, _, _ in rows], is_prose=True),
     ]
 
 
@@ -103,35 +122,47 @@ def _rounds_column(rows: pl.DataFrame) -> TextColumn:
     return _plain("rounds", texts, rank=_ROUNDS_RANK)
 
 
-def _range_column(rows: pl.DataFrame) -> TextColumn:
-    """Return the lowest and highest median of a round: how much one process differs from the next."""
-    if "end_to_end_seconds_lowest" not in rows.columns:
-        texts = [MISSING] * rows.height
-    else:
-        ends = zip(
-            rows["end_to_end_seconds_lowest"], rows["end_to_end_seconds_highest"], rows["rounds_ok"], strict=True
-        )
-        texts = [f"{significant(low)} … {significant(high)}" if n > 1 else MISSING for low, high, n in ends]
-    return replace(_plain("range of rounds", texts, rank=_RANGE_RANK), unit="s")
+def _interval_column(rows: pl.DataFrame) -> TextColumn:
+    """Return the 95% interval of the end-to-end latency; one round has none."""
+    name = _END_TO_END.metric
+    texts = [
+        MISSING
+        if None in (row.get(f"{name}_low"), row.get(f"{name}_high"))
+        else f"{significant(row[f'{name}_low'])} … {significant(row[f'{name}_high'])}"
+        for row in rows.to_dicts()
+    ]
+    return replace(_plain("95% interval", texts, rank=_INTERVAL_RANK), unit=_END_TO_END.unit)
+
+
+def _output_column(rows: pl.DataFrame) -> TextColumn:
+    """Return a word for each configuration whose output is not its reference's."""
+    texts = ["differs" if differs else "" for differs in rows["output_differs"]]
+    return _plain("output", texts, rank=_OUTPUT_RANK, is_number=False)
 
 
 def _metric_column(rows: pl.DataFrame, shown: _Shown) -> TextColumn:
-    empty = [None] * rows.height
-    values = rows[shown.metric].to_list() if shown.metric in rows.columns else empty
-    best = rows[f"{shown.metric}_best"].to_list() if f"{shown.metric}_best" in rows.columns else empty
+    values, low, high = (_values(rows, f"{shown.metric}{end}") for end in ("", "_low", "_high"))
     return TextColumn(
         label=shown.label,
         unit=shown.unit,
         texts=tuple(significant(None if value is None else value * shown.factor) for value in values),
-        best=tuple(bool(is_best) for is_best in best),
+        best=tuple(bool(is_best) for is_best in _values(rows, f"{shown.metric}_best")),
         rank=shown.rank,
+        margins=tuple(map(margin, values, low, high)),
     )
 
 
+def _values(rows: pl.DataFrame, name: str) -> list[Any]:
+    return rows[name].to_list() if name in rows.columns else [None] * rows.height
+
+
 def _memory_shown(rows: pl.DataFrame) -> _Shown:
-    values = rows[_PEAK_MEMORY.metric].drop_nulls().to_list() if _PEAK_MEMORY.metric in rows.columns else []
-    unit, size_bytes = memory_unit(max(values, default=0))
+    unit, size_bytes = memory_unit(max((value or 0 for value in _values(rows, _PEAK_MEMORY.metric)), default=0))
     return replace(_PEAK_MEMORY, unit=unit, factor=1 / size_bytes)
+
+
+def _words(label: str, texts: list[str], is_prose: bool = False) -> TextColumn:
+    return replace(_plain(label, texts, rank=0, is_number=False), is_prose=is_prose)
 
 
 def _plain(label: str, texts: list[str], rank: int, is_number: bool = True) -> TextColumn:

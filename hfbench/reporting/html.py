@@ -65,5 +65,8 @@ def _cell(column: TextColumn, index: int) -> ET.Element:
     text: Node = column.texts[index]
     if column.best[index]:
         text = element("strong", f"{column.texts[index]}{BEST_MARK}", class_="best")
-    kind = "number" if column.is_number else "wrap" if column.label == "reason" else "text"
-    return element("td", text, class_=kind)
+    kind = "number" if column.is_number else "wrap" if column.is_prose else "text"
+    margin = column.margins[index] if column.margins else ""
+    return element(
+        "td", text, *([element("br"), element("span", margin, class_="unit")] if margin else []), class_=kind
+    )

@@ -18,6 +18,14 @@ def significant(value: float | None) -> str:
     return f"{rounded:.{max(0, decimals)}f}"
 
 
+def margin(value: float | None, low: float | None, high: float | None) -> str:
+    """Return half an interval as a share of its value: ±1.4%; nothing where there is no interval."""
+    if not value or low is None or high is None:
+        return ""
+    percent = 100 * (high - low) / 2 / value
+    return f"±{percent:.2g}%" if percent < 99.5 else f"±{percent:.0f}%"
+
+
 def memory_unit(largest_bytes: float) -> tuple[str, float]:
     """Return the name and size in bytes of the unit in which a table of memory sizes is shown."""
     return ("GiB", _GIB) if largest_bytes >= _GIB else ("MiB", _MIB)

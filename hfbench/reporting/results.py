@@ -14,24 +14,24 @@ def varying_axes(points: pl.DataFrame) -> list[str]:
     return [axis for axis in CONFIGURATION_AXES if points[axis].n_unique() > 1]
 
 
-def result_rows(summary: pl.DataFrame, points: pl.DataFrame) -> pl.DataFrame:
+def result_rows(summary: pl.DataFrame, configurations: pl.DataFrame) -> pl.DataFrame:
     """Return a row for each configuration with a round that is ok: by workload, then fastest end to end first.
 
-    Columns: the axes; `rounds_ok` and `rounds_asked`; for each metric of the summary its median under the metric's
-    name and a boolean METRIC_best; `lowest_round_seconds` and `highest_round_seconds`, the extreme medians of a round
-    end to end; and `workload`, a number. Best is the best median of a workload whose medians differ.
+    Columns: those of the table of configurations; for each metric of the summary its estimate under the metric's name,
+    the 95% interval METRIC_low and METRIC_high, and a boolean METRIC_best; and `workload`, a number. Best is the best
+    estimate of a workload whose estimates differ. A configuration whose output differs is no best, and stands last.
     """
-    rows = _rounds(points).filter(pl.col("rounds_ok") > 0)
+    rows = configurations.filter(pl.col("rounds_ok") > 0).drop("inter_token_seconds")
+    is_comparable = configurations.select(*CONFIGURATION_AXES, is_comparable=~pl.col("output_differs"))
+    summary = summary.join(is_comparable, on=CONFIGURATION_AXES, how="left", maintain_order="left")
     for (metric,), group in summary.group_by("metric", maintain_order=True):
-        best = _is_best(higher_is_better=bool(group["higher_is_better"][0]))
-        columns = group.select(*CONFIGURATION_AXES, pl.col("median").alias(metric), best.alias(f"{metric}_best"))
+        columns = group.select(
+            *CONFIGURATION_AXES,
+            pl.col("estimate").alias(f"{metric}"),
+            pl.col("low", "high").name.prefix(f"{metric}_"),
+            _is_best(higher_is_better=bool(group["higher_is_better"][0])).alias(f"{metric}_best"),
+        )
         rows = rows.join(columns, on=CONFIGURATION_AXES, how="left", maintain_order="left")
-    extremes = summary.filter(pl.col("metric") == "end_to_end_seconds").select(
-        *CONFIGURATION_AXES,
-        end_to_end_seconds_lowest=pl.col("round_medians").list.min(),
-        end_to_end_seconds_highest=pl.col("round_medians").list.max(),
-    )
-    rows = rows.join(extremes, on=CONFIGURATION_AXES, how="left", maintain_order="left")
     return _sorted(rows)
 
 
@@ -44,25 +44,20 @@ def failure_rows(points: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _rounds(points: pl.DataFrame) -> pl.DataFrame:
-    return points.group_by(CONFIGURATION_AXES, maintain_order=True).agg(
-        rounds_ok=(pl.col("status") == OK).sum(), rounds_asked=pl.len()
-    )
-
-
 def _is_best(*, higher_is_better: bool) -> pl.Expr:
-    median = pl.col("median")
-    lowest, highest = median.min().over(WORKLOAD_AXES), median.max().over(WORKLOAD_AXES)
-    return (median == (highest if higher_is_better else lowest)) & (lowest != highest)
+    estimate = pl.when("is_comparable").then("estimate")
+    lowest, highest = estimate.min().over(WORKLOAD_AXES), estimate.max().over(WORKLOAD_AXES)
+    is_best = (estimate == (highest if higher_is_better else lowest)) & (lowest != highest)
+    return is_best.fill_null(value=False)
 
 
 def _sorted(rows: pl.DataFrame) -> pl.DataFrame:
-    """Sort by workload, the models in the sweep's order, then by end-to-end time."""
+    """Sort by workload, the models in the sweep's order, then by end-to-end time, what differs last."""
     if "end_to_end_seconds" not in rows.columns:
         rows = rows.with_columns(end_to_end_seconds=pl.lit(None, dtype=pl.Float64))
     models = {model: place for place, model in enumerate(rows["model"].unique(maintain_order=True))}
     place = pl.col("model").replace_strict(models, return_dtype=pl.Int64)
     keys = [place, *(pl.col(axis) for axis in WORKLOAD_AXES[1:])]
     return rows.with_columns(workload=pl.struct(keys).rank("dense")).sort(
-        "workload", "end_to_end_seconds", nulls_last=True, maintain_order=True
+        "workload", "output_differs", "end_to_end_seconds", nulls_last=True, maintain_order=True
     )

@@ -14,7 +14,10 @@ from rich.text import Text
 from hfbench.reporting.captions import captions
 from hfbench.reporting.cells import BEST_MARK, TextColumn, failure_columns, point_column, printable, result_columns
 from hfbench.reporting.results import failure_rows, result_rows
+from hfbench.reporting.terminal_warnings import print_warnings
+from hfbench.reporting.warned import warning_groups
 from hfbench.tables.storage import read_table
+from hfbench.tables.warning_file import read_warnings
 
 _WIDTH_WITHOUT_TERMINAL = 120
 _WIDEST_TEXT = 26  # characters of an axis value on one line; a longer one folds
@@ -24,13 +27,14 @@ _KEPT_RANK = 2  # columns up to this rank are never dropped
 
 
 def print_results(tables: Path, console: Console | None = None) -> None:
-    """Print the results and the points that are not ok, from the tables in this folder, to standard output.
+    """Print the results, the warnings and the points that are not ok, from the tables in this folder.
 
     Raises `UserError` where the tables are missing.
     """
-    summary, points = read_table(tables, "summary"), read_table(tables, "points")
+    summary, points, configurations = (read_table(tables, name) for name in ("summary", "points", "configurations"))
+    warnings = read_warnings(tables)
     console = console or _standard_output()
-    rows, failures = result_rows(summary, points), failure_rows(points)
+    rows, failures = result_rows(summary, configurations), failure_rows(points)
     text = captions(points, rows)
     console.print(Text(printable(text.title), style="bold"))
     for line in (text.counts, text.constants):
@@ -45,6 +49,7 @@ def print_results(tables: Path, console: Console | None = None) -> None:
             notes.append(f"Not shown at this width: {', '.join(dropped)}. They are in the report and the tables.")
     for note in notes:
         console.print(Text(note, style="dim"))
+    print_warnings(console, warning_groups(warnings, points))
     if failures.height:
         console.print()
         console.print(Text("Not ok", style="bold"))
@@ -118,7 +123,7 @@ def _cell(column: TextColumn, index: int) -> Text:
 def _failures(columns: list[TextColumn]) -> Table:
     table = _table()
     for column in columns:
-        widest = None if column.label == "reason" else _WIDEST_TEXT
+        widest = None if column.is_prose else _WIDEST_TEXT
         table.add_column(Text(column.label), overflow="fold", max_width=widest)
     for index in range(len(columns[0].texts)):
         table.add_row(*(_cell(column, index) for column in columns))

@@ -5,6 +5,7 @@ from typing import Any
 import polars as pl
 
 from hfbench.records import OK
+from hfbench.tables.build import Tables
 from hfbench.tables.columns import CONFIGURATION_AXES
 from hfbench.tables.keys import configuration_keys
 
@@ -13,26 +14,34 @@ _OF_EACH_POINT = (*_BEST, "peak_memory_bytes")
 _SIGNIFICANT_DIGITS = 4
 
 
-def headline(summary: pl.DataFrame, points: pl.DataFrame) -> dict[str, Any]:
-    """Return the content of metrics.json: counts of records, the best medians, and the medians of each configuration.
+def headline(tables: Tables) -> dict[str, Any]:
+    """Return the content of metrics.json: counts of records and warnings, the best medians, and those of each point.
 
-    What has no value is left out: DVC shows null and NaN as if they were measured.
+    Medians are the summary's estimates. A configuration whose output differs is no best. What has no value is left out:
+    DVC shows null and NaN as if they were measured.
     """
-    ok = int((points["status"] == OK).sum())
-    content: dict[str, Any] = {"points_ok": ok, "points_not_ok": points.height - ok}
+    ok = int((tables.points["status"] == OK).sum())
+    content: dict[str, Any] = {
+        "points_ok": ok,
+        "points_not_ok": tables.points.height - ok,
+        "warnings": len(tables.warnings),
+    }
+    comparable = tables.summary.join(
+        tables.configurations.filter("output_differs"), on=CONFIGURATION_AXES, how="anti", maintain_order="left"
+    )
     for metric in _BEST:
-        rows = summary.filter(pl.col("metric") == metric)
+        rows = comparable.filter(pl.col("metric") == metric)
         if rows.height:
-            best = rows["median"].max() if rows["higher_is_better"][0] else rows["median"].min()
+            best = rows["estimate"].max() if rows["higher_is_better"][0] else rows["estimate"].min()
             content[f"best_{metric}"] = _rounded(metric, best)
-    return {**content, "points": _points(summary)}
+    return {**content, "points": _points(tables.summary)}
 
 
 def _points(summary: pl.DataFrame) -> dict[str, dict[str, float]]:
-    groups = summary.group_by(CONFIGURATION_AXES, maintain_order=True).agg("metric", "median").to_dicts()
+    groups = summary.group_by(CONFIGURATION_AXES, maintain_order=True).agg("metric", "estimate").to_dicts()
     points: dict[str, dict[str, float]] = {}
     for key, group in zip(configuration_keys(groups), groups, strict=True):
-        medians = dict(zip(group["metric"], group["median"], strict=True))
+        medians = dict(zip(group["metric"], group["estimate"], strict=True))
         points[key] = {metric: _rounded(metric, medians[metric]) for metric in _OF_EACH_POINT if metric in medians}
     return points
 

@@ -6,38 +6,38 @@ from collections.abc import Sequence
 import polars as pl
 
 from hfbench.records import AXES
-from hfbench.tables.columns import STATUS, axes_frame
+from hfbench.tables.agreement import AGREEMENT_TYPES, agreement_table
+from hfbench.tables.columns import axes_frame
 from hfbench.tables.reading import ReadRecord
-
-_FACT_TYPES: dict[str, pl.DataType | type[pl.DataType]] = {
-    "status": STATUS,
-    "reason": pl.String,
-    "phase": pl.String,
-    "device": pl.String,
-    "device_name": pl.String,
-    "started_at": pl.String,
-    "stopped_because": pl.String,
-    "prompt_nll": pl.Float64,
-    "load_seconds": pl.Float64,
-    "first_call_seconds": pl.Float64,
-    "peak_memory_bytes": pl.Int64,
-}
+from hfbench.tables.record_facts import FACT_TYPES
 
 
 def points_table(records: Sequence[ReadRecord], samples: pl.DataFrame) -> pl.DataFrame:
     """Return a row for each record, in their order.
 
-    Columns: the axes; status, reason and the phase in which it failed; the device; what was measured once; `samples`,
-    the number of sample iterations; `observer_cost_ratio`, median end-to-end seconds with the token observer over
-    without (null where either is missing); and a column
-    `timeline_NAME_seconds` for each entry of the timeline.
+    Columns: the axes; status, reason and the phase in which it failed; the device; what was measured once; what the
+    machine did meanwhile (`hfbench.tables.machine_facts`); how the output agrees (`hfbench.tables.agreement`);
+    `samples`, the number of sample iterations; `observer_cost_ratio`, median end-to-end seconds with the token observer
+    over without (null where either is missing); and a column `timeline_NAME_seconds` for each entry of the timeline.
     """
-    facts = pl.DataFrame([record.facts for record in records], schema=_FACT_TYPES)
+    facts = pl.DataFrame([record.facts for record in records], schema=FACT_TYPES)
     axes = axes_frame(record.configuration for record in records)
     return pl.concat(
-        [axes.join(_sampled(samples), on=AXES, how="left", maintain_order="left"), facts, _timeline(records)],
+        [
+            axes.join(_sampled(samples), on=AXES, how="left", maintain_order="left"),
+            facts,
+            agreement_table(records),
+            _timeline(records),
+        ],
         how="horizontal",
-    ).select(*AXES, *_FACT_TYPES, pl.col("samples").fill_null(0), "observer_cost_ratio", pl.col("^timeline_.*$"))
+    ).select(
+        *AXES,
+        *FACT_TYPES,
+        *AGREEMENT_TYPES,
+        pl.col("samples").fill_null(0),
+        "observer_cost_ratio",
+        pl.col("^timeline_.*$"),
+    )
 
 
 def _sampled(samples: pl.DataFrame) -> pl.DataFrame:

@@ -12,7 +12,9 @@ import polars as pl
 from hfbench.errors import UserError
 from hfbench.files import read_json
 from hfbench.records import AXES, SCHEMA_VERSION, Configuration, Record
-from hfbench.tables.columns import PHASE, STATUS
+from hfbench.tables.columns import PHASE
+from hfbench.tables.outputs import Output
+from hfbench.tables.record_facts import record_facts
 
 ITERATION_TYPES: dict[str, pl.DataType | type[pl.DataType]] = {
     "phase": PHASE,
@@ -29,13 +31,16 @@ _RECORD_KEYS = {field.name for field in dataclasses.fields(Record)}
 class ReadRecord:
     """A record as the tables need it: `facts` are plain values, `iterations` a row each with `ITERATION_TYPES`.
 
-    A `hfbench.records.Record` would make a Python object of each token's time, of which there are millions.
+    `needs` is the record's `accounting`, empty where it has none. A `hfbench.records.Record` would make a Python object
+    of each token's time, of which there are millions.
     """
 
     configuration: Configuration
     facts: dict[str, Any]
     timeline: dict[str, float]
     iterations: pl.DataFrame
+    output: Output
+    needs: dict[str, Any]
 
 
 def read_records(folder: Path, points: Sequence[Configuration]) -> list[ReadRecord]:
@@ -93,36 +98,21 @@ def _read_record(path: Path, configuration: Configuration, content: dict[str, An
         raise _broken(path, f"it lacks {', '.join(missing)}")
     try:
         timeline = {str(key): float(value) for key, value in content["timeline"].items()}
-        return ReadRecord(configuration, _facts(content), timeline, _iterations(content["iterations"]))
+        return ReadRecord(
+            configuration=configuration,
+            facts=record_facts(content),
+            timeline=timeline,
+            iterations=_iterations(content["iterations"]),
+            output=Output.read(content["output"]),
+            needs=dict(content["accounting"]),
+        )
     except (AttributeError, KeyError, TypeError, ValueError, pl.exceptions.PolarsError) as error:
         raise _broken(path, f"{type(error).__name__}: {error}") from error
-
-
-def _facts(content: dict[str, Any]) -> dict[str, Any]:
-    if content["status"] not in STATUS.categories:
-        raise ValueError(f"{content['status']!r} is no status")
-    return {
-        "status": content["status"],
-        "reason": _optional(str, content["reason"]),
-        "phase": _optional(str, content["phase"]),
-        "device": str(content["device"]),
-        "device_name": _optional(str, content["effective"].get("device_name")),
-        "started_at": str(content["started_at"]),
-        "stopped_because": _optional(str, content["stopped_because"]),
-        "prompt_nll": _optional(float, content["output"].get("prompt_nll")),
-        "load_seconds": _optional(float, content["load_seconds"]),
-        "first_call_seconds": _optional(float, content["first_call_seconds"]),
-        "peak_memory_bytes": _optional(int, content["memory"].get("peak_bytes")),
-    }
 
 
 def _iterations(iterations: list[dict[str, Any]]) -> pl.DataFrame:
     columns = {name: [iteration[name] for iteration in iterations] for name in ITERATION_TYPES}
     return pl.DataFrame(columns, schema=ITERATION_TYPES)
-
-
-def _optional(convert: type[Any], value: Any) -> Any:
-    return None if value is None else convert(value)
 
 
 def _check_complete(folder: Path, points: Sequence[Configuration], found: Any) -> None:

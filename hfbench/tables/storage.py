@@ -15,7 +15,7 @@ def write_table(table: pl.DataFrame, folder: Path, name: str) -> None:
 
 
 def read_table(folder: Path, name: str) -> pl.DataFrame:
-    """Read one table (`samples`, `summary` or `points`). Raises `UserError` where it is missing or broken."""
+    """Read one table (a name of `hfbench.tables.build.Tables`). Raises `UserError` where it is missing or broken."""
     path = folder / f"{name}.parquet"
     try:
         return pl.read_parquet(path)

@@ -6,6 +6,7 @@ from hfbench.records import OK
 from hfbench.tables import latency
 from hfbench.tables.columns import CONFIGURATION_AXES, METRIC
 from hfbench.tables.metrics import METRICS, Metric
+from hfbench.tables.spread import SPREAD_TYPES, spread_columns
 
 _ONE_VALUE_A_ROUND = ("load_seconds", "first_call_seconds", "peak_memory_bytes")
 
@@ -14,9 +15,10 @@ def summary_table(samples: pl.DataFrame, points: pl.DataFrame) -> pl.DataFrame:
     """Return a row for each (configuration without round, metric) with a value in a round whose status is ok.
 
     Columns: the axes without `round`, `metric`, `unit`, `higher_is_better`, `rounds` and `samples` (how many of each
-    have a value), statistics over all samples together (`std` with n - 1; percentiles interpolate linearly), and
-    `round_medians`, the median of each round. Samples are the iterations after first call and warm-up, those with the
-    token observer except for `end_to_end_unobserved_seconds`.
+    have a value); `estimate`, the median of the rounds' medians, with the columns of `hfbench.tables.spread`;
+    statistics over all samples together (`std` with n - 1; percentiles interpolate linearly); and `round_medians`, the
+    median of each round. Samples are the iterations after first call and warm-up, those with the token observer except
+    for `end_to_end_unobserved_seconds`.
     """
     configurations = points.select(CONFIGURATION_AXES).unique(maintain_order=True).with_row_index("configuration")
     ok_points = _of_configuration(points.filter(pl.col("status") == OK), configurations)
@@ -55,13 +57,6 @@ def _values(metric: str, samples: pl.DataFrame, points: pl.DataFrame) -> pl.Data
 
 def _summary(metric: Metric, values: pl.DataFrame) -> pl.DataFrame:
     value = pl.col("value")
-    rounds = (
-        values.group_by("configuration", "round", maintain_order=True)
-        .agg(value.median())
-        .sort("configuration", "round")
-        .group_by("configuration", maintain_order=True)
-        .agg(round_medians=value)
-    )
     statistics = values.group_by("configuration").agg(
         rounds=pl.col("round").n_unique().cast(pl.Int64),
         samples=pl.len().cast(pl.Int64),
@@ -72,10 +67,27 @@ def _summary(metric: Metric, values: pl.DataFrame) -> pl.DataFrame:
         max=value.max(),
         **{f"p{percent}": value.quantile(percent / 100, interpolation="linear") for percent in (5, 95, 99)},
     )
-    return statistics.join(rounds, on="configuration").select(
+    return statistics.join(_rounds(metric, values), on="configuration").select(
         "configuration",
         pl.lit(metric.name, dtype=METRIC).alias("metric"),
         pl.lit(metric.unit).alias("unit"),
         pl.lit(metric.higher_is_better).alias("higher_is_better"),
-        pl.exclude("configuration"),
+        "rounds",
+        "samples",
+        "estimate",
+        *SPREAD_TYPES,
+        pl.exclude("configuration", "rounds", "samples", "estimate", *SPREAD_TYPES),
     )
+
+
+def _rounds(metric: Metric, values: pl.DataFrame) -> pl.DataFrame:
+    """Return, for each configuration, what is computed of its rounds apart."""
+    rounds = (
+        values.group_by("configuration", "round", maintain_order=True)
+        .agg("value", median=pl.col("value").median())
+        .sort("configuration", "round")
+        .group_by("configuration", maintain_order=True)
+        .agg("value", round_medians="median", estimate=pl.col("median").median())
+    )
+    spread = spread_columns(metric.name, rounds["value"])
+    return pl.concat([rounds.drop("value"), spread], how="horizontal")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hfbench.reporting.numbers import memory_unit, rate, significant
+from hfbench.reporting.numbers import margin, memory_unit, rate, significant
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,13 @@ from hfbench.reporting.numbers import memory_unit, rate, significant
 )
 def test_three_significant_digits(value: float | None, text: str) -> None:
     assert significant(value) == text
+
+
+def test_a_margin_is_half_the_interval() -> None:
+    assert margin(2.0, 1.96, 2.02) == "±1.5%"
+    assert margin(2.0, 1.0, 7.0) == "±150%"
+    assert margin(1000.0, 999.9, 1000.1) == "±0.01%"
+    assert margin(2.0, None, None) == margin(None, None, None) == margin(0.0, -1.0, 1.0) == ""
 
 
 def test_memory_is_shown_in_one_unit() -> None:

@@ -14,6 +14,7 @@ from hfbench.reporting.machine import environment_groups
 from hfbench.reporting.page import report_page
 from hfbench.tables.metrics import METRICS
 from hfbench.tables.storage import read_table
+from hfbench.tables.warning_file import read_warnings
 from tests.tables.hand_records import failed_record, observed, ok_record, point, tables_of, unobserved
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -82,7 +83,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _page(folder: Path, environment: dict[str, Any], ceilings: dict[str, Any]) -> str:
-    return report_page(read_table(folder, "summary"), read_table(folder, "points"), environment, ceilings)
+    return report_page(
+        **{name: read_table(folder, name) for name in ("summary", "points", "configurations")},
+        warnings=read_warnings(folder),
+        environment=environment,
+        ceilings=ceilings,
+    )
 
 
 def test_the_page_says_what_was_measured_on_what(folder: Path) -> None:

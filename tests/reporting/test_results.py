@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from hfbench.records import Record
@@ -28,7 +29,7 @@ def test_rows_are_sorted_by_workload_then_fastest_first(tmp_path: Path) -> None:
         _measured(point(**large, attn_implementation="sdpa"), 3.0),
         _measured(point(model="another"), 9.0),
     )
-    rows = result_rows(tables.summary, tables.points)
+    rows = result_rows(tables.summary, tables.configurations)
     order = rows.select("model", "batch_size", "attn_implementation").rows()
     assert order == [
         ("tiny", 2, "sdpa"),
@@ -47,7 +48,7 @@ def test_the_best_of_a_workload(tmp_path: Path) -> None:
         _measured(SDPA, 1.0),
         _measured(point(batch_size=8), 0.5),
     )
-    rows = result_rows(tables.summary, tables.points)
+    rows = result_rows(tables.summary, tables.configurations)
     assert rows["end_to_end_seconds"].to_list() == [1.0, 2.0, 0.5]
     # Alone in its workload, the last one is no best; nor is any load time, since all are equal.
     assert rows["end_to_end_seconds_best"].to_list() == [True, False, False]
@@ -64,7 +65,7 @@ def test_configurations_without_an_ok_round_are_failures(tmp_path: Path) -> None
         failed_record(FLEX, "missing"),
         failed_record(point(attn_implementation="flex_attention", round=2), "missing"),
     )
-    rows, failures = result_rows(tables.summary, tables.points), failure_rows(tables.points)
+    rows, failures = result_rows(tables.summary, tables.configurations), failure_rows(tables.points)
     assert rows.select("attn_implementation", "rounds_ok", "rounds_asked").rows() == [("sdpa", 1, 2)]
     assert failures.select("attn_implementation", "status", "reason", "rounds").rows() == [
         ("sdpa", "crashed", "killed", [2]),
@@ -86,7 +87,7 @@ def test_columns_hold_units_and_three_digits(tmp_path: Path) -> None:
         ok_record(point(round=2), slower, memory={"peak_bytes": 3 * 2**29}, load_seconds=12.345),
         failed_record(EAGER, "no"),
     )
-    rows = result_rows(tables.summary, tables.points)
+    rows = result_rows(tables.summary, tables.configurations)
     columns = {column.label: (column.unit, column.texts[0]) for column in result_columns(rows, tables.points)}
     assert columns == {
         "attention": ("", "sdpa"),
@@ -96,7 +97,9 @@ def test_columns_hold_units_and_three_digits(tmp_path: Path) -> None:
         "decode": ("tok/s", "100"),
         "prefill": ("tok/s", "400"),
         "end-to-end": ("s", "0.126"),
-        "range of rounds": ("s", "0.111 … 0.140"),
+        # d = (0.14 - 0.111) / 2; t(1) = 12.7 times the standard error d / sqrt(2) is 1.03 of 0.126: / and * exp(1.03),
+        # as far as 2,000 resamples tell.
+        "95% interval": ("s", "0.0461 … 0.352"),
         "load": ("s", "12.3"),
         "peak memory": ("GiB", "1.50"),
     }
@@ -104,13 +107,42 @@ def test_columns_hold_units_and_three_digits(tmp_path: Path) -> None:
 
 def test_what_was_not_measured_is_a_dash(tmp_path: Path) -> None:
     tables = tables_of(tmp_path, ok_record(SDPA, unobserved(1.0), load_seconds=None), _measured(EAGER, 1.0))
-    rows = result_rows(tables.summary, tables.points)
+    rows = result_rows(tables.summary, tables.configurations)
     columns = {column.label: column.texts for column in result_columns(rows, tables.points)}
     assert columns["attention"] == ("eager", "sdpa")  # what has no end-to-end time stands last
     assert columns["end-to-end"] == ("1.00", "–")
     assert columns["load"] == ("0.500", "–")
-    # No column where nothing has a value: no memory, and one round has no range.
-    assert not {"peak memory", "range of rounds"} & columns.keys()
+    # No column where nothing has a value: no memory, one round has no interval, and no model's needs are known.
+    assert not {"peak memory", "95% interval", "MBU", "MFU", "energy", "output"} & columns.keys()
+
+
+def test_what_computes_something_else_is_no_best_and_stands_last(tmp_path: Path) -> None:
+    outputs = {EAGER: 2.0, SDPA: 2.01, FLEX: 2.2}  # nats; the limit is 0.05
+    seconds = {EAGER: 2.0, SDPA: 1.0, FLEX: 0.5}
+    records = [_measured(each, seconds[each], output={"prompt_nll": nll}) for each, nll in outputs.items()]
+    tables = tables_of(tmp_path, *records)
+    rows = result_rows(tables.summary, tables.configurations)
+    assert rows["attn_implementation"].to_list() == ["sdpa", "eager", "flex_attention"]
+    assert rows["end_to_end_seconds_best"].to_list() == [True, False, False]
+    columns = {column.label: column.texts for column in result_columns(rows, tables.points)}
+    assert columns["output"] == ("", "", "differs")
+
+
+def test_where_all_but_one_differ_none_is_best(tmp_path: Path) -> None:
+    tables = tables_of(
+        tmp_path,
+        _measured(EAGER, 2.0, output={"prompt_nll": 2.0}),
+        _measured(SDPA, 1.0, output={"prompt_nll": 3.0}),
+    )
+    assert result_rows(tables.summary, tables.configurations)["end_to_end_seconds_best"].to_list() == [False, False]
+
+
+def test_utilisation_and_energy_are_columns_where_they_are_known(tmp_path: Path) -> None:
+    tables = tables_of(tmp_path, _measured(SDPA, 1.0))
+    known = tables.configurations.with_columns(mbu=pl.lit(0.5), mfu=pl.lit(0.0123), energy_joules_per_token=pl.lit(2.0))
+    columns = {column.label: column for column in result_columns(result_rows(tables.summary, known), tables.points)}
+    assert [columns[label].texts[0] for label in ("MBU", "MFU", "energy")] == ["50.0", "1.23", "2.00"]
+    assert [columns[label].unit for label in ("MBU", "MFU", "energy")] == ["%", "%", "J/tok"]
 
 
 def test_captions_say_what_is_constant(tmp_path: Path) -> None:
@@ -118,7 +150,7 @@ def test_captions_say_what_is_constant(tmp_path: Path) -> None:
     tables = tables_of(
         tmp_path, _measured(SDPA, 1.0, **device), _measured(EAGER, 2.0, **device), failed_record(FLEX, "x")
     )
-    text = captions(tables.points, result_rows(tables.summary, tables.points))
+    text = captions(tables.points, result_rows(tables.summary, tables.configurations))
     assert varying_axes(tables.points) == ["attn_implementation"]
     assert text.title == "tiny · Fast CPU · bfloat16"
     assert text.counts == "3 configurations, 2 of 3 records ok"
@@ -131,7 +163,7 @@ def test_captions_say_what_is_constant(tmp_path: Path) -> None:
 
 def test_captions_without_a_named_device_give_the_one_asked_for(tmp_path: Path) -> None:
     tables = tables_of(tmp_path, failed_record(POINT, "no"))
-    text = captions(tables.points, result_rows(tables.summary, tables.points))
+    text = captions(tables.points, result_rows(tables.summary, tables.configurations))
     assert text.title == "tiny · auto · bfloat16"
     assert text.counts == "1 configuration, 0 of 1 record ok"
     assert text.notes == ("No point could be measured.",)

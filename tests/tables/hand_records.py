@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.synthetic_records import SAMPLING, record_path
+from hfbench.params import Limits
 from hfbench.records import FAILED, OK, Configuration, Iteration, Record
 from hfbench.tables.build import Tables, build_tables
 from hfbench.tables.reading import read_records
 
+LIMITS = Limits(min_top1_agreement=0.9, max_nll_difference=0.05)
 POINT = Configuration(
     round=1,
     model="tiny",
@@ -57,7 +59,7 @@ def save(folder: Path, *records: Record) -> None:
         record.save(record_path(folder, record.configuration))
 
 
-def tables_of(folder: Path, *records: Record) -> Tables:
+def tables_of(folder: Path, *records: Record, ceilings: dict[str, Any] | None = None) -> Tables:
     """The tables of these records, written to the folder and read again as the stage does."""
     save(folder, *records)
-    return build_tables(read_records(folder, [record.configuration for record in records]))
+    return build_tables(read_records(folder, [record.configuration for record in records]), ceilings or {}, LIMITS)

@@ -9,16 +9,20 @@ from pathlib import Path
 import pytest
 
 from benchmarks.synthetic_records import record_path, synthetic_axes, write_sweep
+from hfbench.files import write_json
 from hfbench.params import load_params
 from hfbench.tables.storage import read_table
+from hfbench.tables.warning_file import read_warnings
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def _aggregate(folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    write_json(folder / "ceilings.json", {"schema_version": 1})
     paths = {
         "--params": folder / "params.yaml",
         "--measurements": folder / "measurements",
+        "--ceilings": folder / "ceilings.json",
         "--tables": folder / "tables",
         "--metrics": folder / "metrics.json",
     }
@@ -41,6 +45,7 @@ def test_it_writes_the_tables_and_prints_them(sweep: Path) -> None:
     assert (result.returncode, result.stderr) == (0, "")
     metrics = json.loads((sweep / "metrics.json").read_text())
     assert (metrics["points_ok"], metrics["points_not_ok"], len(metrics["points"])) == (18, 2, 4)
+    assert metrics["warnings"] == len(read_warnings(sweep / "tables"))
     assert read_table(sweep / "tables", "points").height == 20
     assert read_table(sweep / "tables", "samples").height == 18 * 6
     assert "Synthetic device" in result.stdout
@@ -54,7 +59,7 @@ def test_the_same_records_make_the_same_bytes(sweep: Path) -> None:
         files = [*sorted((sweep / "tables").iterdir()), sweep / "metrics.json"]
         outputs.append([path.read_bytes() for path in files])
     assert outputs[0] == outputs[1]
-    assert len(outputs[0]) == 4
+    assert len(outputs[0]) == 6
 
 
 def test_printing_can_be_switched_off(sweep: Path) -> None:
@@ -83,6 +88,11 @@ def test_a_sweep_where_everything_failed(tmp_path: Path) -> None:
     write_sweep(tmp_path / "measurements", tmp_path / "params.yaml", axes, sample_iterations=4, fail_every=1)
     result = _aggregate(tmp_path)
     assert (result.returncode, result.stderr) == (0, "")
-    assert json.loads((tmp_path / "metrics.json").read_text()) == {"points_ok": 0, "points_not_ok": 10, "points": {}}
+    assert json.loads((tmp_path / "metrics.json").read_text()) == {
+        "points_ok": 0,
+        "points_not_ok": 10,
+        "warnings": 0,
+        "points": {},
+    }
     assert "No point could be measured." in result.stdout
     assert "ImportError" in result.stdout

@@ -19,9 +19,10 @@ def test_counts_best_and_points(tmp_path: Path) -> None:
     fast = ok_record(POINT, observed([0.5, 0.6, 0.8, 1.1]), memory={"peak_bytes": 123456789})
     slow = ok_record(EAGER, observed([0.25, 1.0, 2.0, 3.25]))
     tables = tables_of(tmp_path, fast, slow, failed_record(point(compile_mode="default"), "no"))
-    assert headline(tables.summary, tables.points) == {
+    assert headline(tables) == {
         "points_ok": 2,
         "points_not_ok": 1,
+        "warnings": 2,  # one round each
         "best_decode_tokens_per_second": 10.0,
         "best_end_to_end_seconds": 1.1,
         "best_time_to_first_token_seconds": 0.25,
@@ -43,13 +44,32 @@ def test_counts_best_and_points(tmp_path: Path) -> None:
 
 def test_nothing_measured_has_no_numbers(tmp_path: Path) -> None:
     tables = tables_of(tmp_path, failed_record(POINT, "no"))
-    assert headline(tables.summary, tables.points) == {"points_ok": 0, "points_not_ok": 1, "points": {}}
+    assert headline(tables) == {"points_ok": 0, "points_not_ok": 1, "warnings": 0, "points": {}}
+
+
+def test_what_computes_something_else_is_no_best(tmp_path: Path) -> None:
+    right, wrong = {"output": {"prompt_nll": 2.0}}, {"output": {"prompt_nll": 2.1}}
+    fast = ok_record(POINT, observed([0.1, 0.2, 0.3, 0.4]), **wrong)
+    slow = ok_record(EAGER, observed([0.25, 1.0, 2.0, 3.25]), **right)
+    content = headline(tables_of(tmp_path, fast, slow))
+    assert content["best_end_to_end_seconds"] == 3.25
+    assert content["points"]["tiny sdpa b2 s10 n4"]["end_to_end_seconds"] == 0.4
+
+
+def test_a_median_is_that_of_the_rounds(tmp_path: Path) -> None:
+    # Round medians 1.0, 2.0, 9.0; of all five samples together the median would be 1.0.
+    seconds = {1: (1.0, 1.0, 1.0), 2: (2.0,), 3: (9.0,)}
+    records = [
+        ok_record(point(round=number), *(observed([0.5, 0.6], end_to_end=each) for each in values))
+        for number, values in seconds.items()
+    ]
+    assert headline(tables_of(tmp_path, *records))["best_end_to_end_seconds"] == 2.0
 
 
 def test_dvc_reads_the_file(tmp_path: Path) -> None:
     hub_kernel = point(attn_implementation="kernels-community/flash-attn3@v1.0")
     tables = tables_of(tmp_path / "m", ok_record(hub_kernel, observed([0.5, 0.6, 0.8, 1.1])))
-    content = headline(tables.summary, tables.points)
+    content = headline(tables)
     write_json(tmp_path / "metrics.json", content)
     dvc = [sys.executable, "-m", "dvc"]
     subprocess.run([*dvc, "init", "--quiet", "--no-scm"], cwd=tmp_path, check=True)

@@ -1,0 +1,69 @@
+"""What the table of points says of a record: its columns and how each is taken from the record's JSON."""
+
+from typing import Any
+
+import polars as pl
+
+from hfbench.tables.columns import STATUS
+from hfbench.tables.machine_facts import machine_facts
+
+FACT_TYPES: dict[str, pl.DataType | type[pl.DataType]] = {
+    "status": STATUS,
+    "reason": pl.String,
+    "phase": pl.String,
+    "device": pl.String,
+    "device_name": pl.String,
+    "started_at": pl.String,
+    "stopped_because": pl.String,
+    "target_precision": pl.Float64,
+    "warmup_steady": pl.Boolean,
+    "recompiles_while_sampling": pl.Int64,
+    "prompt_nll": pl.Float64,
+    "load_seconds": pl.Float64,
+    "first_call_seconds": pl.Float64,
+    "peak_memory_bytes": pl.Int64,
+    "energy_joules_per_token": pl.Float64,
+    "throttle_reasons": pl.List(pl.String),
+    "quota_throttled_share": pl.Float64,
+    "clock_mhz": pl.Float64,
+    "clock_spread": pl.Float64,
+    "other_processes": pl.Int64,
+    "others_cpu_share": pl.Float64,
+    "cpu_share_before": pl.Float64,
+    "swap_used_bytes": pl.Int64,
+}
+_STATUSES = frozenset(STATUS.categories)
+_PRECISION = "precision"  # the stopping rule that asks for `target_precision`
+
+
+def record_facts(content: dict[str, Any]) -> dict[str, Any]:
+    """Return a value for each of `FACT_TYPES`, None where the record does not tell.
+
+    `target_precision` is None where the stopping rule asks for none. Raises `AttributeError`, `KeyError`, `TypeError`
+    or `ValueError` where the record holds something else than it should.
+    """
+    if content["status"] not in _STATUSES:
+        raise ValueError(f"{content['status']!r} is no status")
+    sampling, compilation = content["sampling"], content["effective"].get("compilation") or {}
+    return {
+        "status": content["status"],
+        "reason": _optional(str, content["reason"]),
+        "phase": _optional(str, content["phase"]),
+        "device": str(content["device"]),
+        "device_name": _optional(str, content["effective"].get("device_name")),
+        "started_at": str(content["started_at"]),
+        "stopped_because": _optional(str, content["stopped_because"]),
+        "target_precision": float(sampling["target_precision"]) if sampling["stopping_rule"] == _PRECISION else None,
+        "warmup_steady": _optional(bool, content["warmup_steady"]),
+        "recompiles_while_sampling": _optional(len, compilation.get("recompiles_while_sampling")),
+        "prompt_nll": _optional(float, content["output"].get("prompt_nll")),
+        "load_seconds": _optional(float, content["load_seconds"]),
+        "first_call_seconds": _optional(float, content["first_call_seconds"]),
+        "peak_memory_bytes": _optional(int, content["memory"].get("peak_bytes")),
+        **machine_facts(content),
+    }
+
+
+def _optional(convert: Any, value: Any) -> Any:
+    """Return the converted value, or None for None."""
+    return None if value is None else convert(value)

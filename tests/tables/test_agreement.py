@@ -1,0 +1,97 @@
+"""What a point is compared with, and what follows."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hfbench.records import Record
+from hfbench.tables.build import Tables
+from tests.tables.hand_records import failed_record, observed, ok_record, point, tables_of
+
+EAGER, SDPA = point(attn_implementation="eager"), point(attn_implementation="sdpa")
+OUTPUT = {"prompt_nll": 2.0, "prompt_top1": [1, 2, 3, 4, 5, 6, 7, 8, 9, 10], "tokens": [5, 6, 7]}
+
+
+def _record(configuration: Any, **changes: Any) -> Record:
+    return ok_record(configuration, observed([0.5, 0.6]), output=OUTPUT | changes)
+
+
+def _agreement(tables: Tables, row: int) -> tuple[Any, ...]:
+    names = ("reference", "top1_agreement", "nll_difference", "first_different_token", "same_as_first_round")
+    return tables.points.select(names).row(row)
+
+
+def _codes(tables: Tables) -> set[tuple[str, str]]:
+    return {(each.warning.code, each.configuration["attn_implementation"]) for each in tables.warnings} - {
+        ("few_rounds", "eager"),
+        ("few_rounds", "sdpa"),
+    }
+
+
+def test_points_are_compared_with_eager(tmp_path: Path) -> None:
+    other = {"prompt_nll": 2.25, "prompt_top1": [1, 2, 3, 4, 5, 6, 7, 8, 0, 0], "tokens": [5, 6, 0]}
+    tables = tables_of(tmp_path, _record(SDPA, **other), _record(EAGER))
+    assert _agreement(tables, 0) == ("compared", pytest.approx(0.8), 0.25, 2, True)
+    assert _agreement(tables, 1) == ("compared", 1.0, 0.0, None, True)
+    assert tables.configurations["output_differs"].to_list() == [True, False]
+    assert _codes(tables) == {("output_differs", "sdpa")}
+
+
+@pytest.mark.parametrize(
+    ("changes", "differs"),
+    [
+        ({"prompt_top1": [1, 2, 3, 4, 5, 6, 7, 8, 9, 0]}, False),  # 0.9 of the positions agree, which is the limit
+        ({"prompt_top1": [1, 2, 3, 4, 5, 6, 7, 8, 0, 0]}, True),
+        ({"prompt_nll": 2.04}, False),
+        ({"prompt_nll": 1.94}, True),
+        ({"tokens": [0, 0, 0]}, False),  # bfloat16 diverges in mid-sequence without being wrong
+        ({"prompt_nll": None, "prompt_top1": None}, False),
+    ],
+)
+def test_the_limits(tmp_path: Path, changes: dict[str, Any], differs: bool) -> None:
+    tables = tables_of(tmp_path, _record(EAGER), _record(SDPA, **changes))
+    assert tables.configurations["output_differs"].to_list() == [False, differs]
+
+
+@pytest.mark.parametrize(
+    "other", [{"dtype": "float32"}, {"batch_size": 4}, {"sequence_length": 20}, {"max_new_tokens": 8}, {"model": "big"}]
+)
+def test_a_reference_does_the_same_work(tmp_path: Path, other: dict[str, Any]) -> None:
+    tables = tables_of(tmp_path, _record(SDPA), _record(point(attn_implementation="eager", **other)))
+    assert _agreement(tables, 0) == ("missing", None, None, None, True)
+    assert _codes(tables) == {("reference_missing", "sdpa")}
+
+
+@pytest.mark.parametrize("other", [{"compile_mode": "default"}, {"use_kernels": True}, {"continuous_batching": True}])
+def test_a_reference_is_plain(tmp_path: Path, other: dict[str, Any]) -> None:
+    tables = tables_of(tmp_path, _record(point(attn_implementation="eager", **other)), _record(SDPA))
+    assert tables.points["reference"].to_list() == ["missing", "missing"]
+
+
+def test_any_ok_round_of_the_reference_will_do(tmp_path: Path) -> None:
+    second = point(round=2, attn_implementation="eager")
+    tables = tables_of(tmp_path, failed_record(EAGER, "killed", "crashed"), _record(second), _record(SDPA))
+    assert tables.points["reference"].to_list() == [None, "compared", "compared"]
+    assert tables.configurations["top1_agreement"].to_list() == [1.0, 1.0]
+
+
+def test_a_reference_that_failed_is_missing(tmp_path: Path) -> None:
+    tables = tables_of(tmp_path, failed_record(EAGER, "no", output=OUTPUT), _record(SDPA))
+    assert tables.points["reference"].to_list() == [None, "missing"]
+    assert _codes(tables) == {("reference_missing", "sdpa")}
+
+
+def test_rounds_that_disagree_with_each_other(tmp_path: Path) -> None:
+    rounds = [_record(EAGER), _record(SDPA), _record(point(round=2), tokens=[5, 0, 7]), _record(point(round=3))]
+    tables = tables_of(tmp_path, *rounds)
+    assert tables.points["same_as_first_round"].to_list() == [True, True, False, True]
+    assert tables.configurations["rounds_disagreeing"].to_list() == [0, 1]
+    assert tables.configurations["first_different_token"].to_list() == [None, 1]
+    assert _codes(tables) == {("rounds_disagree", "sdpa")}
+
+
+def test_the_worst_round_counts(tmp_path: Path) -> None:
+    tables = tables_of(tmp_path, _record(EAGER), _record(SDPA), _record(point(round=2), prompt_nll=2.5))
+    assert tables.configurations["nll_difference"].to_list() == [0.0, 0.5]
+    assert tables.configurations["output_differs"].to_list() == [False, True]

@@ -1,0 +1,147 @@
+"""What is known of a configuration over its rounds, and the warnings that come of it."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.synthetic_records import SAMPLING
+from hfbench.errors import UserError
+from hfbench.files import write_json
+from hfbench.records import Record
+from hfbench.tables.warning_file import read_warnings
+from tests.tables.hand_records import POINT, failed_record, observed, ok_record, point, tables_of, unobserved
+
+EAGER = point(attn_implementation="eager")
+PRECISE = replace(SAMPLING, stopping_rule="precision", target_precision=0.02)
+# Weights of 1000 bytes, two layers with 10 bytes a token, and one product of 100 parameters.
+NEEDS = {
+    "dense_weight_bytes": 1000,
+    "routed_expert_weight_bytes": 0,
+    "dense_matmul_parameters": 100,
+    "routed_expert_matmul_parameters": 0,
+    "head_matmul_parameters": 50,
+    "experts": None,
+    "experts_per_token": None,
+    "attention_heads": 3,
+    "cache": {
+        "attention": [
+            {"layers": 2, "bytes_per_token_per_row": 10, "key_dim": 4, "value_dim": 4, "window_tokens": None}
+        ],
+        "state_bytes_per_row": 0,
+    },
+}
+
+
+def _rounds(*fields: dict[str, Any], configuration: Any = POINT) -> list[Record]:
+    return [
+        ok_record(replace(configuration, round=number), observed([0.5, 0.6, 0.8, 1.1]), **each)
+        for number, each in enumerate(fields, start=1)
+    ]
+
+
+def _row(folder: Path, *records: Record, **arguments: Any) -> dict[str, Any]:
+    (row,) = tables_of(folder, *records, **arguments).configurations.to_dicts()
+    return dict(row)
+
+
+def test_rounds_are_counted(tmp_path: Path) -> None:
+    recompiled = {"effective": {"compilation": {"recompiles_while_sampling": ["a guard failed", "another"]}}}
+    records = _rounds(
+        {"warmup_steady": False, "stopped_because": "max_seconds reached"},
+        {"warmup_steady": True, "stopped_because": "target_precision reached", **recompiled},
+        {"warmup_steady": None, "stopped_because": "max_iterations reached", **recompiled},
+    )
+    for record in records:
+        record.sampling = PRECISE
+    failed = failed_record(point(round=4), "killed", "crashed", warmup_steady=False, **recompiled)
+    row = _row(tmp_path, *records, failed)
+    assert (row["rounds_ok"], row["rounds_asked"]) == (3, 4)
+    assert (row["rounds_never_steady"], row["recompiles_while_sampling"], row["rounds_ended_early"]) == (1, 4, 2)
+    assert row["target_precision"] == 0.02
+
+
+def test_a_fixed_number_of_iterations_asks_for_no_precision(tmp_path: Path) -> None:
+    row = _row(tmp_path, *_rounds({"stopped_because": "max_seconds reached"}))
+    assert (row["target_precision"], row["rounds_ended_early"]) == (None, 0)
+
+
+def test_precision_is_half_the_interval_over_the_estimate(tmp_path: Path) -> None:
+    tables = tables_of(tmp_path, *(ok_record(point(round=n), observed([0.5, 0.9 + n / 10])) for n in (1, 2, 3)))
+    (summary,) = tables.summary.filter(metric="end_to_end_seconds").to_dicts()
+    (row,) = tables.configurations.to_dicts()
+    assert row["precision"] == pytest.approx((summary["high"] - summary["low"]) / 2 / 1.1)
+
+
+def test_the_machine_at_its_worst(tmp_path: Path) -> None:
+    before = [{"cpu_percent": 10.0, "swap_used_bytes": 7}, {"cpu_percent": 60.0}, {}]
+    row = _row(tmp_path, *_rounds(*({"machine_before": each} for each in before)))
+    assert (row["cpu_share_before"], row["swap_used_bytes"], row["other_processes"]) == (0.6, 7, None)
+    assert row["throttle_reasons"] == []
+
+
+def test_clocks_that_differ_between_rounds(tmp_path: Path) -> None:
+    def monitored(clock_mhz: float) -> dict[str, Any]:
+        series = {"cpu_highest_clock_mhz": [clock_mhz] * 3, "cpu_throttle_count": [0, 0, clock_mhz > 2500]}
+        return {"monitoring": {"time_seconds": [1.0, 1.5, 2.0], "host": {"logical_cores": 2, "series": series}}}
+
+    row = _row(tmp_path, *_rounds(monitored(2000), monitored(2500), monitored(3000)))
+    assert row["clock_spread"] == pytest.approx(1000 / 2500)
+    assert (row["throttle_reasons"], row["rounds_throttled"]) == (["cpu_heat"], 1)
+
+
+def test_what_the_observer_costs(tmp_path: Path) -> None:
+    records = [
+        ok_record(point(round=number), observed([0.5, 1.1 * pace]), unobserved(pace), unobserved(pace))
+        for number, pace in ((1, 1.0), (2, 2.0), (3, 3.0))
+    ]
+    row = _row(tmp_path, *records)
+    # The paces of the processes are in both sides of each ratio.
+    assert [row[f"observer_cost_{end}"] for end in ("ratio", "low", "high")] == pytest.approx([1.1] * 3)
+    one = _row(tmp_path / "one", records[0])
+    assert [one[f"observer_cost_{end}"] for end in ("ratio", "low", "high")] == [None] * 3
+
+
+CEILINGS = {"read_bytes_per_second_by_size": {"64": 100_000.0}, "matmul_flops_per_second": {"bfloat16": 1e6}}
+
+
+def test_utilisation(tmp_path: Path) -> None:
+    # Steps attend to 11, 12 and 13 tokens, 12 on average: 1000 + 2 rows · 2 layers · 10 bytes · 12 = 1480 bytes in the
+    # 0.2 s between two tokens. Prefill: a row is 10 tokens · 2 · 100 + 2 · 50 + 2 layers · 2 · 3 heads · 8 · 55 pairs =
+    # 7380 FLOPs, two rows in 0.5 s.
+    row = _row(tmp_path, *_rounds({"accounting": NEEDS}, {"accounting": NEEDS}), ceilings=CEILINGS)
+    assert row["mbu"] == pytest.approx(1480 / 0.2 / 100_000)
+    assert row["mfu"] == pytest.approx(2 * 7380 / 0.5 / 1e6)
+
+
+@pytest.mark.parametrize(
+    ("needs", "ceilings"),
+    [({}, CEILINGS), (NEEDS, {}), (NEEDS | {"cache": None}, CEILINGS), (NEEDS, {"matmul_flops_per_second": None})],
+)
+def test_utilisation_that_is_not_known(tmp_path: Path, needs: dict[str, Any], ceilings: dict[str, Any]) -> None:
+    row = _row(tmp_path, *_rounds({"accounting": needs}), ceilings=ceilings)
+    assert (row["mbu"], row["mfu"]) == (None, None)
+
+
+def test_one_new_token_has_no_decoding_to_use_bandwidth(tmp_path: Path) -> None:
+    record = ok_record(point(max_new_tokens=1), observed([0.5]), accounting=NEEDS)
+    row = _row(tmp_path, record, ceilings=CEILINGS)
+    assert row["mbu"] is None
+    assert row["mfu"] == pytest.approx(2 * 7380 / 0.5 / 1e6)
+
+
+def test_warnings_say_of_whom(tmp_path: Path) -> None:
+    unsteady = _rounds(*[{"warmup_steady": False}] * 3, configuration=EAGER)
+    tables = tables_of(tmp_path / "measurements", *unsteady, *_rounds(*[{}] * 3), failed_record(point(model="b"), "x"))
+    tables.write(tmp_path)
+    (warning,) = read_warnings(tmp_path)
+    assert [warning] == tables.warnings
+    assert (warning.warning.code, warning.point) == ("warmup_never_steady", "tiny eager b2 s10 n4")
+    assert warning.configuration == {axis: value for axis, value in vars(EAGER).items() if axis != "round"}
+
+
+def test_warnings_of_another_version(tmp_path: Path) -> None:
+    write_json(tmp_path / "warnings.json", {"schema_version": 0, "warnings": []})
+    with pytest.raises(UserError, match="`dvc repro`"):
+        read_warnings(tmp_path)
