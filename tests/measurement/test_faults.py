@@ -36,7 +36,7 @@ def wait_for(process: "subprocess.Popen[str]", phase: str) -> None:
 
 
 def finish(bench: Bench, process: "subprocess.Popen[str]") -> Record:
-    process.communicate(timeout=60)
+    process.communicate(timeout=20)
     assert process.returncode == 0, "a configuration that fails must not stop the sweep"
     return Record.load(bench.output)
 
@@ -88,12 +88,12 @@ def test_a_worker_that_dies_gives_a_record(bench: Bench, fault: signal.Signals) 
 def test_memory_that_runs_out_while_sampling(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     # glibc would serve every iteration from the memory that the one before gave back; here it asks the kernel anew.
     monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "65536")
-    write_prompts(bench.folder, batch_size=256)
-    process = bench.start(batch_size=256, **ENDLESS)
+    write_prompts(bench.folder, batch_size=512)
+    process = bench.start(batch_size=512, **ENDLESS)
     worker = worker_of(process)
     wait_for(process, "sample")
     time.sleep(1)
-    worker.rlimit(psutil.RLIMIT_AS, (worker.memory_info().vms - 16_000_000, psutil.RLIM_INFINITY))
+    worker.rlimit(psutil.RLIMIT_DATA, (worker.memory_info().data - 2_000_000, psutil.RLIM_INFINITY))
     record = finish(bench, process)
     assert (record.status, record.phase) == (OUT_OF_MEMORY, "sample")
     assert "allocate" in str(record.reason)

@@ -1,0 +1,139 @@
+"""`hfbench retry`: points of the sweep that failed, measured again through DVC."""
+
+import hashlib
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from hfbench.errors import UserError
+from hfbench.files import read_json
+from hfbench.params import load_params
+from hfbench.records import CRASHED, FAILED, OK, OUT_OF_MEMORY, REJECTED, TIMED_OUT, UNSUPPORTED, Configuration
+
+STATUSES = (OK, UNSUPPORTED, REJECTED, FAILED, OUT_OF_MEMORY, TIMED_OUT, CRASHED)
+_PARAMS = Path("params.yaml")
+_MEASUREMENTS = Path("results/measurements")  # as dvc.yaml names it
+_LISTED = 20  # points in an error message
+
+
+@dataclass(frozen=True)
+class Point:
+    """A measured point: its stage as DVC prints it, its record, and how that ended."""
+
+    stage: str
+    record: Path
+    status: str
+    reason: str | None
+
+
+def retry(names: Sequence[str], statuses: Sequence[str], *, dry: bool) -> None:
+    """Measure the chosen points again (see `choose`), then bring the pipeline up to date; exits as DVC does.
+
+    An interrupted retry is resumed by another: what it measured is done, and the rest is still known as failed. Raises
+    `UserError` where a name matches nothing, or params.yaml or a record cannot be read.
+    """
+    configurations = load_params(_PARAMS).sweep.points()
+    if not all(_record_path(_MEASUREMENTS, configuration).exists() for configuration in configurations):
+        # DVC removes a record before it measures its point: an interrupted retry leaves a gap where a failure was.
+        _dvc("checkout", "--quiet", "--allow-missing", "measure")
+    chosen = choose(find_points(_MEASUREMENTS, configurations), names, statuses)
+    if not chosen:
+        print("Nothing to retry.")
+        return
+    print(f"{'Would retry' if dry else 'Retrying'} {len(chosen)} point{'s' * (len(chosen) > 1)}:")
+    for point in chosen:
+        print(f"  {point.stage}  {point.status}" + (f": {point.reason}" if point.reason else ""))
+    if dry:
+        return
+    sys.stdout.flush()
+    forget_runs([point.record for point in chosen])
+    # --force reaches no farther than these points and what they are made from, which is brought up to date first: a
+    # package that was installed since is in environment.json before anything is measured. It also keeps DVC from
+    # taking the old record out of dvc.lock or the run cache.
+    _dvc("repro", "--force", *(point.stage for point in chosen))
+    _dvc("repro")
+
+
+def find_points(folder: Path, configurations: Sequence[Configuration]) -> list[Point]:
+    """Return the points that have a record in `folder`, in the order of the configurations."""
+    points = []
+    for configuration in configurations:
+        path = _record_path(folder, configuration)
+        if path.exists():
+            content = read_json(path)
+            fields = content if isinstance(content, dict) else {}
+            stage = f"measure@{_key(configuration)}"
+            points.append(Point(stage, path, str(fields.get("status")), fields.get("reason")))
+    return points
+
+
+def choose(points: Sequence[Point], names: Sequence[str], statuses: Sequence[str]) -> list[Point]:
+    """Return the points to measure again: those of these statuses whose stage matches one of the names.
+
+    A name is a stage, a part of one, or a pattern with `*`, `?` or `[]`. Without statuses, all but `ok` are meant, and
+    without names too all but `ok` and `unsupported`: what a machine cannot run does not run at another try either.
+    Raises `UserError` for a name that no point matches, and for a word that is no status.
+    """
+    for status in statuses:
+        if status not in STATUSES:
+            raise UserError(f"--status {status!r} is no status; expected one of: {', '.join(STATUSES)}.")
+    unmatched = [name for name in names if not any(_matches(point.stage, name) for point in points)]
+    if unmatched:
+        raise UserError(_no_match(unmatched[0], points))
+    wanted = set(statuses or STATUSES) - (set() if statuses else {OK} if names else {OK, UNSUPPORTED})
+    return [
+        point
+        for point in points
+        if point.status in wanted and (not names or any(_matches(point.stage, name) for name in names))
+    ]
+
+
+def forget_runs(records: Sequence[Path]) -> None:
+    """Remove from DVC's run cache what leads to these records; the records themselves stay in DVC's cache.
+
+    Once a point was measured again, its run cache has two results of the same command and dependencies, and DVC takes
+    the newer file. `dvc pull --run-cache` writes all of them anew, in any order: then the failure could come back.
+    """
+    from dvc.repo import Repo  # type: ignore[import-untyped]
+
+    with Repo() as repo:
+        runs = Path(repo.stage_cache.cache_dir)
+    failures = {hashlib.md5(record.read_bytes(), usedforsecurity=False).hexdigest() for record in records}
+    for entry in runs.glob("*/*/*"):
+        if failures.intersection(re.findall(r"\bmd5: (\w+)", entry.read_text(encoding="utf-8"))):
+            entry.unlink()
+
+
+def _dvc(*words: str) -> None:
+    """Run a DVC command in this process, so that signals mean to it what they mean to `dvc`; exit where it fails."""
+    from dvc.cli import main  # type: ignore[import-untyped]
+
+    status = main(list(words))
+    if status:
+        sys.exit(status)
+
+
+def _matches(stage: str, name: str) -> bool:
+    return name in stage or fnmatchcase(stage, name) or fnmatchcase(stage.partition("@")[2], name)
+
+
+def _no_match(name: str, points: Sequence[Point]) -> str:
+    if not points:
+        return f"no point matches {name!r}: none of the sweep was measured yet. Run `dvc repro`."
+    failed = [point for point in points if point.status != OK]
+    listed = [f"\n  {point.stage}  {point.status}" for point in failed[:_LISTED]]
+    more = f"\n  and {len(failed) - _LISTED} more" if len(failed) > _LISTED else ""
+    there = f"These are not ok:{''.join(listed)}{more}" if failed else f"All {len(points)} points are ok."
+    return f"no point of the sweep matches {name!r}; expected a stage, a part of one or a pattern. {there}"
+
+
+def _key(configuration: Configuration) -> str:
+    """Return the point's key as DVC's matrix forms it."""
+    return "-".join(map(str, astuple(configuration)))
+
+
+def _record_path(folder: Path, configuration: Configuration) -> Path:
+    return folder / f"{_key(configuration)}.json"

@@ -1,0 +1,135 @@
+"""`hfbench retry` on real DVC repositories, and which points it chooses."""
+
+import json
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hfbench.errors import UserError
+from hfbench.records import CRASHED, FAILED, OK, OUT_OF_MEMORY, REJECTED, TIMED_OUT, UNSUPPORTED
+from hfbench.retry import Point, choose
+from tests.pipeline.background import start
+from tests.pipeline.checkout import Checkout, ran
+
+SDPA = "measure@1-tiny-sdpa-off-False-False-bfloat16-1-16-4"
+FLASH = "measure@1-tiny-flash_attention_2-off-False-False-bfloat16-1-16-4"
+EAGER = "measure@1-tiny-eager-off-False-False-bfloat16-1-16-4"
+BY_STATUS = {
+    "measure@1-m-eager-1": OK,
+    "measure@1-m-flash-1": UNSUPPORTED,
+    "measure@1-m-eager-2": REJECTED,
+    "measure@1-m-sdpa:math-2": FAILED,
+    "measure@2-m-eager-4": OUT_OF_MEMORY,
+    "measure@2-m-flash-4": TIMED_OUT,
+    "measure@2-owner/kernel@v1-4": CRASHED,
+}
+POINTS = [Point(stage, Path("unused"), status, None) for stage, status in BY_STATUS.items()]
+
+
+@pytest.mark.parametrize(
+    ("names", "statuses", "expected"),
+    [
+        ([], [], [REJECTED, FAILED, OUT_OF_MEMORY, TIMED_OUT, CRASHED]),
+        ([], ["failed", "unsupported"], [UNSUPPORTED, FAILED]),
+        ([], ["ok"], [OK]),
+        (["measure@1-m-sdpa:math-2"], [], [FAILED]),
+        (["flash"], [], [UNSUPPORTED, TIMED_OUT]),  # named, so meant, though this machine could not run one of them
+        (["1-m-*"], [], [UNSUPPORTED, REJECTED, FAILED]),
+        (["measure@?-m-eager-[24]"], [], [REJECTED, OUT_OF_MEMORY]),
+        (["owner/kernel@v1", "sdpa"], [], [FAILED, CRASHED]),
+        (["eager"], ["ok", "rejected"], [OK, REJECTED]),
+        (["measure@1-m-eager-1"], [], []),
+    ],
+)
+def test_choice(names: Sequence[str], statuses: Sequence[str], expected: Sequence[str]) -> None:
+    assert [point.status for point in choose(POINTS, names, statuses)] == expected
+
+
+def test_a_name_that_matches_nothing_lists_what_failed() -> None:
+    with pytest.raises(UserError) as raised:
+        choose(POINTS, ["eager", "egaer"], [])
+    assert "'egaer'" in str(raised.value)
+    for stage, status in BY_STATUS.items():
+        assert (stage in str(raised.value)) == (status != OK)
+
+
+def test_a_word_that_is_no_status() -> None:
+    with pytest.raises(UserError, match=r"'fail'.*failed.*crashed"):
+        choose(POINTS, [], ["fail"])
+
+
+def retry(checkout: Checkout, *words: str) -> str:
+    return checkout.run("python", "-m", "hfbench.cli", "retry", *words).stdout
+
+
+def measurements(stages: list[str]) -> list[str]:
+    return [stage for stage in stages if stage.startswith("measure@")]
+
+
+def record(checkout: Checkout, stage: str) -> dict[str, Any]:
+    path = checkout.folder / "results/measurements" / f"{stage.removeprefix('measure@')}.json"
+    content: dict[str, Any] = json.loads(path.read_text())
+    return content
+
+
+@pytest.fixture(scope="module")
+def crashed(measured: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """A clone where the worker of one point, `EAGER`, was killed."""
+    folder = tmp_path_factory.mktemp("crashed")
+    shutil.copytree(measured.folder, folder / "checkout", symlinks=True)
+    checkout = Checkout(folder / "checkout")
+    checkout.change_params(lambda content: content["sweep"]["attn_implementation"].append("eager"))
+    dvc = start(checkout, folder / "stderr", "dvc", "repro")
+    dvc.worker().kill()
+    assert dvc.process.wait(timeout=60) == 0
+    assert record(checkout, EAGER)["status"] == CRASHED
+    return checkout
+
+
+def test_dry_only_says_what_it_would_do(crashed: Checkout) -> None:
+    before = record(crashed, EAGER)
+    output = retry(crashed, "--dry")
+    assert EAGER in output
+    assert "crashed" in output
+    assert FLASH not in output
+    assert FLASH in retry(crashed, "--dry", "--status", "unsupported")
+    assert record(crashed, EAGER) == before
+
+
+def test_what_crashed_is_measured_again_and_stays_so(crashed: Checkout) -> None:
+    # As in an interrupted retry: DVC removes a record before it measures the point.
+    (crashed.folder / "results/measurements" / f"{EAGER.removeprefix('measure@')}.json").unlink()
+    output = retry(crashed)
+    assert measurements(ran(output)) == [EAGER]
+    assert [stage for stage in ran(output) if stage in {"aggregate", "report"}] == ["aggregate", "report"]
+    measured_again = record(crashed, EAGER)
+    assert measured_again["status"] == OK
+    assert json.loads((crashed.folder / "results/metrics.json").read_text())["points_ok"] == 2
+    assert retry(crashed) == "Nothing to retry.\n"
+
+    # Under other params, and back: the run cache must give the new record, not the failure.
+    crashed.change_params(lambda content: content["sampling"].update(timeout_seconds=0.1))
+    assert len(measurements(crashed.repro())) == 3
+    _shuffle_run_cache(crashed)
+    crashed.change_params(lambda content: content["sampling"].update(timeout_seconds=1800))
+    assert measurements(crashed.repro()) == []
+    assert record(crashed, EAGER) == measured_again
+
+
+def _shuffle_run_cache(checkout: Checkout) -> None:
+    """Make the oldest entry the newest, as `dvc pull --run-cache` may, which copies the entries in any order."""
+    entries = sorted(checkout.folder.glob(".dvc/cache/runs/*/*/*"), key=lambda path: path.stat().st_mtime)
+    assert entries
+    for entry in reversed(entries):
+        entry.touch()
+
+
+def test_a_wrong_name_ends_without_a_traceback(crashed: Checkout) -> None:
+    result = crashed.run("python", "-m", "hfbench.cli", "retry", "egaer", check=False)
+    assert result.returncode == 1
+    assert re.search(r"hfbench: no point .*'egaer'", result.stderr)
+    assert "Traceback" not in result.stderr
