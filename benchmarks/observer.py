@@ -10,13 +10,13 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer
 
+from hfbench.foundation.params import load_source
+from hfbench.foundation.records import Configuration
 from hfbench.manifests import resolve
 from hfbench.measurement.device import Cpu
 from hfbench.measurement.generation import Call, Prompt, prepare_call
 from hfbench.measurement.loading import load_model
 from hfbench.models.materialise import materialise
-from hfbench.params import load_source
-from hfbench.records import Configuration
 
 _MODEL = "smollm2-135m-instruct"
 

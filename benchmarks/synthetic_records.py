@@ -5,9 +5,9 @@ import random
 from pathlib import Path
 from typing import Any
 
-from hfbench.files import write_json
-from hfbench.params import load_params
-from hfbench.records import FAILED, OK, Configuration, Iteration, Record, Sampling
+from hfbench.foundation.files import write_json
+from hfbench.foundation.params import load_params
+from hfbench.foundation.records import FAILED, OK, Configuration, Iteration, Record, Sampling
 
 SAMPLING = Sampling(
     stopping_rule="fixed",

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hfbench.errors import run
+from hfbench.foundation.errors import run
 
 
 def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    from hfbench.params import load_params
+    from hfbench.foundation.params import load_params
 
     load_params(arguments.params)
 

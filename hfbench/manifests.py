@@ -3,15 +3,15 @@
 from pathlib import Path
 from typing import Any
 
-from hfbench.errors import UserError
+from hfbench.foundation.errors import UserError
+from hfbench.foundation.params import LocalSource, Params, RandomSource, Source
+from hfbench.foundation.records import Manifest
 from hfbench.models.architecture_file import read_architecture_file
 from hfbench.models.folder import to_json
 from hfbench.models.hub import resolve_hub
 from hfbench.models.local import resolve_local, scan, scan_tokenizer
 from hfbench.models.pypi import build_pypi
 from hfbench.models.random_weights import resolve_random
-from hfbench.params import LocalSource, Params, RandomSource, Source
-from hfbench.records import Manifest
 
 
 def resolve(name: str, source: Source, previous: Manifest | None, params: Path) -> Manifest:

@@ -8,10 +8,19 @@ from dataclasses import astuple, dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from hfbench.errors import UserError
-from hfbench.files import read_json
-from hfbench.params import load_params
-from hfbench.records import CRASHED, FAILED, OK, OUT_OF_MEMORY, REJECTED, TIMED_OUT, UNSUPPORTED, Configuration
+from hfbench.foundation.errors import UserError
+from hfbench.foundation.files import read_json
+from hfbench.foundation.params import load_params
+from hfbench.foundation.records import (
+    CRASHED,
+    FAILED,
+    OK,
+    OUT_OF_MEMORY,
+    REJECTED,
+    TIMED_OUT,
+    UNSUPPORTED,
+    Configuration,
+)
 
 STATUSES = (OK, UNSUPPORTED, REJECTED, FAILED, OUT_OF_MEMORY, TIMED_OUT, CRASHED)
 _PARAMS = Path("params.yaml")

@@ -4,9 +4,9 @@ import argparse
 import os
 from pathlib import Path
 
-from hfbench.errors import run
-from hfbench.files import read_json, write_json
-from hfbench.params import load_params
+from hfbench.foundation.errors import run
+from hfbench.foundation.files import read_json, write_json
+from hfbench.foundation.params import load_params
 from hfbench.reporting.terminal import print_results
 from hfbench.tables.build import build_tables
 from hfbench.tables.headline import headline

@@ -4,9 +4,9 @@ import argparse
 import os
 from pathlib import Path
 
-from hfbench.errors import run
-from hfbench.files import write_json
-from hfbench.params import load_params
+from hfbench.foundation.errors import run
+from hfbench.foundation.files import write_json
+from hfbench.foundation.params import load_params
 from hfbench.roofline.threads import openmp_threads
 
 

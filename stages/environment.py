@@ -4,10 +4,10 @@ import argparse
 from pathlib import Path
 
 from hfbench.environment.describe import describe
-from hfbench.errors import run
-from hfbench.files import write_json
+from hfbench.foundation.errors import run
+from hfbench.foundation.files import write_json
+from hfbench.foundation.params import load_params
 from hfbench.manifests import fingerprint
-from hfbench.params import load_params
 
 
 def main() -> None:

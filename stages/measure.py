@@ -4,7 +4,7 @@ import time
 
 CLOCK_ZERO = time.perf_counter()  # before anything else is imported: the timeline of the record counts from here
 
-from hfbench.errors import run  # noqa: E402
+from hfbench.foundation.errors import run  # noqa: E402
 from hfbench.measurement.arguments import parse_task  # noqa: E402
 from hfbench.measurement.supervisor import measure  # noqa: E402
 

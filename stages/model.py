@@ -3,10 +3,10 @@
 import argparse
 from pathlib import Path
 
-from hfbench.errors import run
+from hfbench.foundation.errors import run
+from hfbench.foundation.params import load_source
 from hfbench.manifests import read_previous, resolve
 from hfbench.models.materialise import materialise
-from hfbench.params import load_source
 
 
 def main() -> None:

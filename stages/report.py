@@ -4,8 +4,8 @@ import argparse
 import os
 from pathlib import Path
 
-from hfbench.errors import run
-from hfbench.files import read_json, write_text
+from hfbench.foundation.errors import run
+from hfbench.foundation.files import read_json, write_text
 from hfbench.reporting.page import report_page
 from hfbench.tables.storage import read_table
 from hfbench.tables.warning_file import read_warnings

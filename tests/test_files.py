@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from hfbench.errors import UserError
-from hfbench.files import atomic_path, read_json, readable_json, write_json, write_text
-from hfbench.records import Configuration, Iteration, Record, Sampling
+from hfbench.foundation.errors import UserError
+from hfbench.foundation.files import atomic_path, read_json, readable_json, write_json, write_text
+from hfbench.foundation.records import Configuration, Iteration, Record, Sampling
 
 
 def test_numbers_stay_on_one_line_and_keys_get_their_own() -> None:

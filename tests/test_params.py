@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from hfbench.errors import UserError
-from hfbench.params import load_params, load_source, read_yaml
-from hfbench.records import AXES
+from hfbench.foundation.errors import UserError
+from hfbench.foundation.params import load_params, load_source, read_yaml
+from hfbench.foundation.records import AXES
 from tests.conftest import ROOT
 
 PARAMS = ROOT / "params.yaml"

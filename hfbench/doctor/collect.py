@@ -15,11 +15,11 @@ from hfbench.environment.containers import cpu_limit, memory_limit
 from hfbench.environment.cpu import describe_cpu
 from hfbench.environment.memory import describe_memory
 from hfbench.environment.system import describe_system
+from hfbench.foundation.params import Params
 from hfbench.manifests import read_previous
 from hfbench.models.cache import cache_folder
 from hfbench.monitoring.before import machine_before
 from hfbench.monitoring.devices.choose import open_devices
-from hfbench.params import Params
 
 _LOOK_SECONDS = 0.3  # at how busy the CPUs are: long enough for 30 ticks of each
 _NO_TURBO = Path("/sys/devices/system/cpu/intel_pstate/no_turbo")

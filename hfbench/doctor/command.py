@@ -5,7 +5,7 @@ from pathlib import Path
 from hfbench.doctor.collect import collect
 from hfbench.doctor.examine import examine
 from hfbench.doctor.render import print_findings
-from hfbench.params import load_params
+from hfbench.foundation.params import load_params
 
 
 def doctor(params: Path, results: Path, *, strict: bool = False) -> int:

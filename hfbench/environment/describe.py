@@ -13,7 +13,7 @@ from hfbench.environment.nvidia import name_visible_devices
 from hfbench.environment.packages import describe_packages
 from hfbench.environment.system import describe_system
 from hfbench.environment.variables import relevant_variables
-from hfbench.records import SCHEMA_VERSION
+from hfbench.foundation.records import SCHEMA_VERSION
 
 _VISIBLE_DEVICES = "CUDA_VISIBLE_DEVICES"
 

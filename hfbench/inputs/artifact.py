@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hfbench.errors import UserError
-from hfbench.files import atomic_path
+from hfbench.foundation.errors import UserError
+from hfbench.foundation.files import atomic_path
 
 if TYPE_CHECKING:
     import numpy as np

@@ -4,15 +4,15 @@ from pathlib import Path
 
 import numpy as np
 
-from hfbench.errors import UserError
+from hfbench.foundation.errors import UserError
+from hfbench.foundation.params import Sweep
+from hfbench.foundation.records import Manifest
 from hfbench.inputs import artifact
 from hfbench.inputs.prompt import read_prompt
 from hfbench.inputs.rows import count_distinct, exact_rows
 from hfbench.inputs.shapes import Shape, check_positions, sweep_shapes
 from hfbench.inputs.tokenized import TokenizedPrompt, tokenize_prompt
 from hfbench.models.materialise import materialise
-from hfbench.params import Sweep
-from hfbench.records import Manifest
 
 
 def prepare_inputs(manifest: Manifest, sweep: Sweep, prompt_path: Path, folder: Path) -> None:

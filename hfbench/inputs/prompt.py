@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from hfbench.errors import UserError
+from hfbench.foundation.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from itertools import product
 
-from hfbench.errors import UserError
-from hfbench.params import Sweep
-from hfbench.records import Manifest
+from hfbench.foundation.errors import UserError
+from hfbench.foundation.params import Sweep
+from hfbench.foundation.records import Manifest
 
 
 @dataclass(frozen=True)

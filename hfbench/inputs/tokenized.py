@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from hfbench.foundation.records import Manifest
 from hfbench.inputs.prompt import Prompt
 from hfbench.inputs.tokenizer import encode, load_tokenizer, set_padding, tokenizer_sha256
 from hfbench.inputs.vocabulary import must_fold
-from hfbench.records import Manifest
 
 
 @dataclass(frozen=True)

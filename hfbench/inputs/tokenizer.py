@@ -4,10 +4,10 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from hfbench.errors import UserError
+from hfbench.foundation.errors import UserError
+from hfbench.foundation.records import Manifest
 from hfbench.models.folder import tokenizer_files
 from hfbench.models.progress import one_line
-from hfbench.records import Manifest
 
 _ADDED_PADDING = "[PAD]"
 

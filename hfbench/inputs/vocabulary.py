@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from hfbench.errors import UserError
-from hfbench.records import Manifest
+from hfbench.foundation.errors import UserError
+from hfbench.foundation.records import Manifest
 
 
 def must_fold(ids: NDArray[np.int64], manifest: Manifest) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hfbench.records import Configuration, Sampling
+from hfbench.foundation.records import Configuration, Sampling
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ class Reporter:
         self._send({"event": "update", "fields": fields})
 
     def iteration(self, content: dict[str, Any]) -> None:
-        """Report one iteration, in the JSON form of `hfbench.records.Iteration`."""
+        """Report one iteration, in the JSON form of `hfbench.foundation.records.Iteration`."""
         self._send({"event": "iteration", "iteration": content})
 
     def end(self, status: str, reason: str | None = None) -> None:

@@ -2,9 +2,9 @@
 
 import torch
 
+from hfbench.foundation.records import FAILED, OUT_OF_MEMORY, REJECTED, UNSUPPORTED
 from hfbench.measurement.device import DeviceMissingError
 from hfbench.measurement.sampling import WrongTokenCountError
-from hfbench.records import FAILED, OUT_OF_MEMORY, REJECTED, UNSUPPORTED
 
 _LONGEST_REASON = 400
 # How torch and transformers say that a combination is not to be had, in exceptions of general types.

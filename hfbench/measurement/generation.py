@@ -10,8 +10,8 @@ import torch
 from transformers import CompileConfig, ContinuousBatchingConfig, GenerationConfig, PreTrainedModel
 from transformers.generation.streamers import BaseStreamer
 
+from hfbench.foundation.records import Configuration
 from hfbench.measurement.device import Device
-from hfbench.records import Configuration
 
 _PAGE_TOKENS = 256  # tokens a page of the paged cache holds (transformers' default)
 

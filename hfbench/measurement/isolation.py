@@ -9,8 +9,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from hfbench.foundation.records import Configuration
 from hfbench.measurement.arguments import Task
-from hfbench.records import Configuration
 from hfbench.roofline.threads import openmp_threads
 
 _WORKER = "hfbench.measurement.worker"

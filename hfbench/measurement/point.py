@@ -8,7 +8,8 @@ from typing import Any
 from safetensors import safe_open
 from transformers import PreTrainedModel
 
-from hfbench.files import read_json
+from hfbench.foundation.files import read_json
+from hfbench.foundation.records import Manifest
 from hfbench.measurement import compilation, verification
 from hfbench.measurement.accounting import describe_needs, fill_cache
 from hfbench.measurement.arguments import Task
@@ -19,7 +20,6 @@ from hfbench.measurement.loading import load_model, sdpa_backend
 from hfbench.measurement.output_check import check_prompt
 from hfbench.measurement.sampling import Sampler
 from hfbench.models.materialise import materialise
-from hfbench.records import Manifest
 
 _SAMPLE_TOKENS = 64  # of the generated text, decoded into the record
 

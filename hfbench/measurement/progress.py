@@ -4,7 +4,7 @@ import shutil
 import sys
 from statistics import median
 
-from hfbench.records import OK, Configuration, Iteration, Record
+from hfbench.foundation.records import OK, Configuration, Iteration, Record
 
 _CLEAR_LINE = "\r\x1b[2K"
 

@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from hfbench.foundation.records import Iteration, Sampling
 from hfbench.measurement.channel import Reporter
 from hfbench.measurement.generation import Call
 from hfbench.measurement.steadiness import is_steady
 from hfbench.measurement.stopping import reason_to_stop
-from hfbench.records import Iteration, Sampling
 
 
 class WrongTokenCountError(Exception):

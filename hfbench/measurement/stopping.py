@@ -7,7 +7,7 @@ from statistics import median
 from types import MappingProxyType
 from typing import Protocol
 
-from hfbench.records import Sampling
+from hfbench.foundation.records import Sampling
 
 CONFIDENCE = 0.95
 # Five values have no 95% interval of their median at all: their range encloses it in 1 - 2/2^5 = 93.75%.

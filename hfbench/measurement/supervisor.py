@@ -15,8 +15,18 @@ import time
 from pathlib import Path
 from typing import Any
 
-from hfbench.errors import UserError
-from hfbench.files import read_json
+from hfbench.foundation.errors import UserError
+from hfbench.foundation.files import read_json
+from hfbench.foundation.records import (
+    CRASHED,
+    FAILED,
+    OK,
+    OUT_OF_MEMORY,
+    TIMED_OUT,
+    UNSUPPORTED,
+    Record,
+    iteration_from_json,
+)
 from hfbench.measurement.arguments import Task
 from hfbench.measurement.isolation import end_process_group, oom_kills, start_worker
 from hfbench.measurement.parents import watch_parents
@@ -25,7 +35,6 @@ from hfbench.measurement.support import unsupported_reason
 from hfbench.monitoring.before import machine_before
 from hfbench.monitoring.devices.choose import open_devices
 from hfbench.monitoring.monitor import Monitor
-from hfbench.records import CRASHED, FAILED, OK, OUT_OF_MEMORY, TIMED_OUT, UNSUPPORTED, Record, iteration_from_json
 
 _READ_BYTES = 1 << 16
 _GRACE_SECONDS = 2.0  # for a worker that has reported its end to be gone

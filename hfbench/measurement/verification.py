@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from transformers import CompileConfig, GenerationConfig, PreTrainedModel
 
+from hfbench.foundation.records import Configuration
 from hfbench.measurement.device import Device
 from hfbench.measurement.evidence import Evidence, SdpaOperators, watch_functions
 from hfbench.measurement.generation import Prompt, continuous_batching_config, generation_config
 from hfbench.measurement.kernels import kernelized_layers
 from hfbench.measurement.loading import split_attention
-from hfbench.records import Configuration
 
 _RECOMPILE_LIMIT = "recompile limit exceeded"  # how torch says that it runs a frame uncompiled from now on
 _SHORT = 2  # new tokens of the verifying call: one from the prefill, one from a decoding step

@@ -12,10 +12,10 @@ import sys
 import traceback
 from typing import TYPE_CHECKING
 
-from hfbench.errors import UserError
+from hfbench.foundation.errors import UserError
+from hfbench.foundation.records import OK, REJECTED
 from hfbench.measurement.arguments import Task
 from hfbench.measurement.channel import Reporter
-from hfbench.records import OK, REJECTED
 
 if TYPE_CHECKING:
     from hfbench.measurement.point import Point

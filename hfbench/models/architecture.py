@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hfbench.errors import UserError
-from hfbench.files import read_json
+from hfbench.foundation.errors import UserError
+from hfbench.foundation.files import read_json
 from hfbench.models.progress import one_line, quiet_libraries
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """The fields of `hfbench.records.Manifest` that the config decides."""
+    """The fields of `hfbench.foundation.records.Manifest` that the config decides."""
 
     architecture: str
     model_type: str

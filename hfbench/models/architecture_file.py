@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from hfbench.errors import UserError
+from hfbench.foundation.errors import UserError
 from hfbench.models.architecture import causal_model_types, describe_config
 from hfbench.models.progress import one_line, quiet_libraries
 

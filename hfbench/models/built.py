@@ -6,13 +6,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from hfbench.errors import UserError
-from hfbench.files import read_json, write_json
+from hfbench.foundation.errors import UserError
+from hfbench.foundation.files import read_json, write_json
+from hfbench.foundation.records import SCHEMA_VERSION, Manifest
 from hfbench.models.architecture import read_architecture
 from hfbench.models.cache import build_once, built_folder, key_of
 from hfbench.models.folder import CONFIG, GENERATION_CONFIG, describe_files, files_in, has_sizes
 from hfbench.models.hashing import sha256_of
-from hfbench.records import SCHEMA_VERSION, Manifest
 
 _MANIFEST = "hfbench-manifest.json"
 # transformers notes its version in the configs that it saves. With one fixed version, a model has the same hashes

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hfbench.errors import UserError
+from hfbench.foundation.errors import UserError
 from hfbench.models.progress import say
 
 _KEY_CHARACTERS = 32  # 128 bits of a sha256

@@ -5,9 +5,9 @@ from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
-from hfbench.errors import UserError
+from hfbench.foundation.errors import UserError
+from hfbench.foundation.records import ModelFile
 from hfbench.models.hashing import remembered_sha256
-from hfbench.records import ModelFile
 
 CONFIG = "config.json"
 GENERATION_CONFIG = "generation_config.json"

@@ -4,8 +4,8 @@ import contextlib
 import hashlib
 from pathlib import Path
 
-from hfbench.errors import UserError
-from hfbench.files import read_json, write_json
+from hfbench.foundation.errors import UserError
+from hfbench.foundation.files import read_json, write_json
 from hfbench.models.cache import cache_folder
 from hfbench.models.progress import say, size_text
 

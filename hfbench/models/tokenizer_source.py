@@ -6,13 +6,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from hfbench.errors import UserError
+from hfbench.foundation.errors import UserError
+from hfbench.foundation.params import HubSource, LocalSource, PypiSource, RandomSource, load_source, read_yaml
+from hfbench.foundation.records import Manifest, ModelFile
 from hfbench.models.folder import to_json, tokenizer_files
 from hfbench.models.hub import materialise_hub, resolve_hub
 from hfbench.models.local import scan_tokenizer
 from hfbench.models.pypi import build_pypi, materialise_pypi
-from hfbench.params import HubSource, LocalSource, PypiSource, RandomSource, load_source, read_yaml
-from hfbench.records import Manifest, ModelFile
 
 Origin = dict[str, Any]
 """JSON: `{"folder": path, "files": […]}`, or `{"manifest": …}` of an entry of `models`."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from hfbench.records import OK
+from hfbench.foundation.records import OK
 from hfbench.reporting.results import varying_axes
 from hfbench.tables.columns import CONFIGURATION_AXES
 

@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from hfbench.records import OK
+from hfbench.foundation.records import OK
 from hfbench.tables.columns import CONFIGURATION_AXES
 
 # Configurations are compared with those that do the same work.

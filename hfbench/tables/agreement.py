@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from hfbench.records import OK, Configuration
+from hfbench.foundation.records import OK, Configuration
 from hfbench.tables.outputs import Output, difference
 from hfbench.tables.reading import ReadRecord
 from hfbench.warnings.correctness import MISSING_REFERENCE

@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from hfbench.params import Limits
+from hfbench.foundation.params import Limits
 from hfbench.tables.configurations import configurations_table
 from hfbench.tables.points import points_table
 from hfbench.tables.reading import ReadRecord

@@ -5,7 +5,7 @@ from typing import Any
 
 import polars as pl
 
-from hfbench.records import (
+from hfbench.foundation.records import (
     AXES,
     CRASHED,
     FAILED,

@@ -6,8 +6,8 @@ from typing import Any
 
 import polars as pl
 
-from hfbench.params import Limits
-from hfbench.records import OK
+from hfbench.foundation.params import Limits
+from hfbench.foundation.records import OK
 from hfbench.tables.columns import CONFIGURATION_AXES
 from hfbench.tables.observer import observer_table
 from hfbench.tables.reading import ReadRecord

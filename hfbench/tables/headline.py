@@ -4,7 +4,7 @@ from typing import Any
 
 import polars as pl
 
-from hfbench.records import OK
+from hfbench.foundation.records import OK
 from hfbench.tables.build import Tables
 from hfbench.tables.columns import CONFIGURATION_AXES
 from hfbench.tables.keys import configuration_keys

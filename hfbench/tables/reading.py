@@ -9,9 +9,9 @@ from typing import Any
 
 import polars as pl
 
-from hfbench.errors import UserError
-from hfbench.files import read_json
-from hfbench.records import AXES, SCHEMA_VERSION, Configuration, Record
+from hfbench.foundation.errors import UserError
+from hfbench.foundation.files import read_json
+from hfbench.foundation.records import AXES, SCHEMA_VERSION, Configuration, Record
 from hfbench.tables.columns import PHASE
 from hfbench.tables.outputs import Output
 from hfbench.tables.record_facts import record_facts
@@ -31,8 +31,8 @@ _RECORD_KEYS = {field.name for field in dataclasses.fields(Record)}
 class ReadRecord:
     """A record as the tables need it: `facts` are plain values, `iterations` a row each with `ITERATION_TYPES`.
 
-    `needs` is the record's `accounting`, empty where it has none. A `hfbench.records.Record` would make a Python object
-    of each token's time, of which there are millions.
+    `needs` is the record's `accounting`, empty where it has none. A `Record` would make a Python object of each token's
+    time, of which there are millions.
     """
 
     configuration: Configuration

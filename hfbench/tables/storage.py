@@ -4,8 +4,8 @@ from pathlib import Path
 
 import polars as pl
 
-from hfbench.errors import UserError
-from hfbench.files import atomic_path
+from hfbench.foundation.errors import UserError
+from hfbench.foundation.files import atomic_path
 
 
 def write_table(table: pl.DataFrame, folder: Path, name: str) -> None:

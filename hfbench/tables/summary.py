@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from hfbench.records import OK
+from hfbench.foundation.records import OK
 from hfbench.tables import latency
 from hfbench.tables.columns import CONFIGURATION_AXES, METRIC
 from hfbench.tables.metrics import METRICS, Metric

@@ -5,7 +5,7 @@ from typing import Any
 
 import polars as pl
 
-from hfbench.records import OK
+from hfbench.foundation.records import OK
 from hfbench.roofline.utilisation import (
     decode_bytes_per_step,
     matmul_ceiling,

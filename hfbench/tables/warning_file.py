@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hfbench.errors import UserError
-from hfbench.files import read_json, write_json
+from hfbench.foundation.errors import UserError
+from hfbench.foundation.files import read_json, write_json
 from hfbench.warnings.warning import MeasurementWarning
 
 _FILE = "warnings.json"

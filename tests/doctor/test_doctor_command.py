@@ -8,9 +8,9 @@ import pytest
 
 from hfbench.doctor.collect import collect
 from hfbench.doctor.command import doctor
-from hfbench.errors import UserError
-from hfbench.params import load_params
-from hfbench.records import Manifest, ModelFile
+from hfbench.foundation.errors import UserError
+from hfbench.foundation.params import load_params
+from hfbench.foundation.records import Manifest, ModelFile
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PARAMS = ROOT / "params.yaml"

@@ -11,9 +11,9 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, PreTrainedTokenizerFast
 
+from hfbench.foundation.params import LocalSource, Sweep
+from hfbench.foundation.records import Manifest
 from hfbench.models.local import resolve_local
-from hfbench.params import LocalSource, Sweep
-from hfbench.records import Manifest
 
 PROMPT = Path(__file__).parents[2] / "hfbench" / "inputs" / "standard_prompt.txt"
 VOCAB_SIZE = 600  # of every tokenizer below

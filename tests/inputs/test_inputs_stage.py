@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from hfbench.params import Sweep
-from hfbench.records import Manifest
+from hfbench.foundation.params import Sweep
+from hfbench.foundation.records import Manifest
 
 MakeManifest = Callable[..., Manifest]
 MakeSweep = Callable[[list[int], list[int], list[int]], Sweep]

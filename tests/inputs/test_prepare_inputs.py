@@ -9,11 +9,11 @@ import pytest
 from safetensors import safe_open
 from transformers import AutoTokenizer, LlamaConfig
 
+from hfbench.foundation.params import RandomSource, Sweep
+from hfbench.foundation.records import Manifest
 from hfbench.inputs.artifact import read_metadata
 from hfbench.inputs.prepare import prepare_inputs
 from hfbench.manifests import resolve
-from hfbench.params import RandomSource, Sweep
-from hfbench.records import Manifest
 
 MakeManifest = Callable[..., Manifest]
 MakeSweep = Callable[[list[int], list[int], list[int]], Sweep]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hfbench.errors import UserError
+from hfbench.foundation.errors import UserError
 from hfbench.inputs.prompt import read_prompt
 
 STANDARD = Path(__file__).parents[2] / "hfbench" / "inputs" / "standard_prompt.txt"

@@ -5,10 +5,10 @@ from collections.abc import Callable
 
 import pytest
 
-from hfbench.errors import UserError
+from hfbench.foundation.errors import UserError
+from hfbench.foundation.params import Sweep
+from hfbench.foundation.records import Manifest
 from hfbench.inputs.shapes import check_positions, sweep_shapes
-from hfbench.params import Sweep
-from hfbench.records import Manifest
 
 MakeManifest = Callable[..., Manifest]
 MakeSweep = Callable[[list[int], list[int], list[int]], Sweep]

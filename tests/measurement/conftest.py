@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from hfbench.records import Manifest, ModelFile
+from hfbench.foundation.records import Manifest, ModelFile
 from tests.measurement.stage_process import Bench
 
 

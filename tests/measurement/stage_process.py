@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from hfbench.records import Record
+from hfbench.foundation.records import Record
 
 AXES = {
     "round": 1,

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
+from hfbench.foundation.records import OK, REJECTED, UNSUPPORTED, Configuration
 from hfbench.measurement.isolation import worker_environment
-from hfbench.records import OK, REJECTED, UNSUPPORTED, Configuration
 from tests.measurement.stage_process import Bench
 
 

@@ -7,9 +7,9 @@ from typing import get_args
 
 import pytest
 
+from hfbench.foundation.params import StoppingRule
+from hfbench.foundation.records import Sampling
 from hfbench.measurement.stopping import RULES, reason_to_stop, relative_precision, sequential_interval
-from hfbench.params import StoppingRule
-from hfbench.records import Sampling
 from hfbench.statistics.drift import drift
 
 RUNS = 1000

@@ -2,8 +2,8 @@ from typing import Any
 
 import pytest
 
+from hfbench.foundation.records import Configuration
 from hfbench.measurement.support import unsupported_reason
-from hfbench.records import Configuration
 
 CPU: dict[str, Any] = {"accelerators": [], "packages": {}, "compiler": "g++ 12"}
 # No GPU is here: this is what results/environment.json holds of one.

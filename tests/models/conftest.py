@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
+from hfbench.foundation.params import load_source
+from hfbench.foundation.records import Manifest
 from hfbench.manifests import read_previous, resolve
-from hfbench.params import load_source
-from hfbench.records import Manifest
 from tests.models.fake_hub import FakeHub
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hfbench.errors import UserError
+from hfbench.foundation.errors import UserError
 from hfbench.models.cache import build_once, built_folder, cache_folder
 
 # Builds the folder "key" slowly, as a process of its own; each writes its id into the folder that it builds.

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hfbench.errors import UserError
+from hfbench.foundation.errors import UserError
 from hfbench.models.materialise import materialise
 from tests.models.conftest import Project
 from tests.models.fake_hub import FakeHub, read_folder

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import transformers
 
-from hfbench.errors import UserError
+from hfbench.foundation.errors import UserError
 from hfbench.models.folder import TOKENIZER_FILES, support_files, tokenizer_files, weight_files
 from hfbench.models.progress import size_text
 

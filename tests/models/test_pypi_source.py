@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from hfbench.errors import UserError
+from hfbench.foundation.errors import UserError
+from hfbench.foundation.params import PypiSource
+from hfbench.foundation.records import Manifest
 from hfbench.models.materialise import materialise
 from hfbench.models.pypi import build_pypi
-from hfbench.params import PypiSource
-from hfbench.records import Manifest
 
 FILE = "tiny_model/tiny.gguf"
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from hfbench.errors import UserError
+from hfbench.foundation.errors import UserError
+from hfbench.foundation.params import RandomSource
+from hfbench.foundation.records import Manifest
 from hfbench.models.architecture_file import make_config, read_architecture_file
 from hfbench.models.materialise import materialise
 from hfbench.models.random_weights import resolve_random
-from hfbench.params import RandomSource
-from hfbench.records import Manifest
 from tests.models.conftest import ROOT, Project
 from tests.models.fake_hub import FakeHub, read_folder
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from hfbench.records import Manifest
+from hfbench.foundation.records import Manifest
 from tests.models.conftest import ROOT, Project
 
 HEAVY = {"torch", "transformers", "huggingface_hub", "numpy", "safetensors", "tokenizers", "polars"}

@@ -90,7 +90,7 @@ def test_edited_model_folder_measures_all(fresh: Checkout) -> None:
 
 
 def _params(checkout: Checkout) -> dict[str, Any]:
-    from hfbench.params import read_yaml
+    from hfbench.foundation.params import read_yaml
 
     content: dict[str, Any] = read_yaml(checkout.folder / "params.yaml")
     return content

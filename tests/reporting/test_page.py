@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hfbench.files import write_json
+from hfbench.foundation.files import write_json
 from hfbench.reporting.machine import environment_groups
 from hfbench.reporting.page import report_page
 from hfbench.tables.metrics import METRICS

@@ -6,7 +6,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from hfbench.records import Record
+from hfbench.foundation.records import Record
 from hfbench.reporting.captions import captions
 from hfbench.reporting.cells import failure_columns, point_column, result_columns
 from hfbench.reporting.results import failure_rows, result_rows, varying_axes

@@ -10,7 +10,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from benchmarks.synthetic_records import synthetic_record
-from hfbench.records import OK
+from hfbench.foundation.records import OK
 from hfbench.reporting.terminal import print_results
 from tests.tables.hand_records import failed_record, observed, ok_record, point, tables_of
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.synthetic_records import SAMPLING, record_path
-from hfbench.params import Limits
-from hfbench.records import FAILED, OK, Configuration, Iteration, Record
+from hfbench.foundation.params import Limits
+from hfbench.foundation.records import FAILED, OK, Configuration, Iteration, Record
 from hfbench.tables.build import Tables, build_tables
 from hfbench.tables.reading import read_records
 

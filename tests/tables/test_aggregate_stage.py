@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.synthetic_records import record_path, synthetic_axes, write_sweep
-from hfbench.files import write_json
-from hfbench.params import load_params
+from hfbench.foundation.files import write_json
+from hfbench.foundation.params import load_params
 from hfbench.tables.storage import read_table
 from hfbench.tables.warning_file import read_warnings
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from benchmarks.synthetic_records import SAMPLING
-from hfbench.errors import UserError
-from hfbench.files import write_json
-from hfbench.records import Record
+from hfbench.foundation.errors import UserError
+from hfbench.foundation.files import write_json
+from hfbench.foundation.records import Record
 from hfbench.tables.warning_file import read_warnings
 from tests.tables.hand_records import POINT, failed_record, observed, ok_record, point, tables_of, unobserved
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hfbench.files import write_json
+from hfbench.foundation.files import write_json
 from hfbench.tables.headline import headline
 from hfbench.tables.keys import configuration_keys, point_label
 from tests.tables.hand_records import POINT, failed_record, observed, ok_record, point, tables_of

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from benchmarks.synthetic_records import record_path
-from hfbench import records
-from hfbench.errors import UserError
+from hfbench.foundation import records
+from hfbench.foundation.errors import UserError
 from hfbench.tables.columns import STATUS
 from hfbench.tables.reading import read_records
 from tests.tables.hand_records import POINT, observed, ok_record, point, save

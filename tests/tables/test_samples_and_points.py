@@ -5,7 +5,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from hfbench.records import OUT_OF_MEMORY
+from hfbench.foundation.records import OUT_OF_MEMORY
 from hfbench.tables.storage import read_table
 from tests.tables.hand_records import POINT, failed_record, observed, ok_record, point, tables_of, unobserved
 

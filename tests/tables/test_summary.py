@@ -6,7 +6,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from hfbench.records import Record
+from hfbench.foundation.records import Record
 from hfbench.tables.metrics import METRICS
 from tests.tables.hand_records import POINT, failed_record, observed, ok_record, point, tables_of, unobserved
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hfbench.errors import UserError
+from hfbench.foundation.errors import UserError
 
 _INLINE_CHARACTERS = 110  # a list or dictionary that fits is written on one line
 

@@ -11,8 +11,8 @@ from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from hfbench.errors import UserError
-from hfbench.records import AXES, Configuration
+from hfbench.foundation.errors import UserError
+from hfbench.foundation.records import AXES, Configuration
 
 CompileMode = Literal["off", "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
 Dtype = Literal["bfloat16", "float16", "float32"]
@@ -146,7 +146,7 @@ class Sweep(_Strict):
 
 
 class SamplingParams(_Strict):
-    """How many iterations a measurement takes; see `hfbench.records.Sampling`."""
+    """How many iterations a measurement takes; see `hfbench.foundation.records.Sampling`."""
 
     stopping_rule: StoppingRule
     min_warmup_iterations: Annotated[int, Field(ge=0)]

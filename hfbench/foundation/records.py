@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hfbench.errors import UserError
-from hfbench.files import read_json, write_json
+from hfbench.foundation.errors import UserError
+from hfbench.foundation.files import read_json, write_json
 
 SCHEMA_VERSION = 1
 
