@@ -6,6 +6,8 @@ from typing import Protocol
 
 import torch
 
+from hfbench.measurement.failure import DeviceMissingError
+
 
 class Device(Protocol):
     """A device that a model runs on."""
@@ -57,10 +59,6 @@ class Accelerator:
         if self.torch_device.type == "mps":  # keeps no peak; what the driver gave so far never shrinks between calls
             return torch.mps.driver_allocated_memory()
         return torch.accelerator.max_memory_allocated(self.torch_device)
-
-
-class DeviceMissingError(Exception):
-    """The device that was asked for is not there."""
 
 
 def open_device(name: str) -> Device:

@@ -1,10 +1,9 @@
-"""What an exception in the worker means: not possible here, out of memory, not what was asked, or failed."""
+"""What an exception in the worker means: not possible here, out of memory, not what was asked, or failed.
 
-import torch
+It imports no torch: importing torch may be what failed.
+"""
 
 from hfbench.foundation.records import FAILED, OUT_OF_MEMORY, REJECTED, UNSUPPORTED
-from hfbench.measurement.device import DeviceMissingError
-from hfbench.measurement.sampling import WrongTokenCountError
 
 _LONGEST_REASON = 400
 # How torch and transformers say that a combination is not to be had, in exceptions of general types.
@@ -20,10 +19,24 @@ _REFUSALS = (
 _FETCHING = ("an error occurred while trying to load from", "could not verify publisher", "offline mode")
 
 
+# How torch's allocator on the CPU, the system and its loader say that there is no memory.
+_NO_MEMORY = ("can't allocate memory", "cannot allocate memory", "failed to map segment from shared object")
+
+
+class DeviceMissingError(Exception):
+    """The device that was asked for is not there."""
+
+
+class WrongTokenCountError(Exception):
+    """An iteration gave another number of tokens than was asked for."""
+
+
 def status_of(error: BaseException, phase: str) -> str:
     """Return the record's status for an exception in `phase`."""
     text = str(error).lower()
-    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in text:
+    # By name: torch's OutOfMemoryError is no MemoryError.
+    is_memory_error = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    if is_memory_error or any(words in text for words in _NO_MEMORY):
         return OUT_OF_MEMORY
     if isinstance(error, WrongTokenCountError):
         return REJECTED

@@ -8,13 +8,10 @@ from contextlib import contextmanager
 
 from hfbench.foundation.records import Iteration, Sampling
 from hfbench.measurement.channel import Reporter
+from hfbench.measurement.failure import WrongTokenCountError
 from hfbench.measurement.generation import Call
 from hfbench.measurement.steadiness import is_steady
 from hfbench.measurement.stopping import reason_to_stop
-
-
-class WrongTokenCountError(Exception):
-    """An iteration gave another number of tokens than was asked for."""
 
 
 class Sampler:

@@ -19,11 +19,11 @@ def significant(value: float | None) -> str:
 
 
 def margin(value: float | None, low: float | None, high: float | None) -> str:
-    """Return half an interval as a share of its value: ±1.4%; nothing where there is no interval."""
+    """Return half an interval as a share of its value: ±1.4%, at most > ±100%; nothing where there is no interval."""
     if not value or low is None or high is None:
         return ""
     percent = 100 * (high - low) / 2 / value
-    return f"±{percent:.2g}%" if percent < 99.5 else f"±{percent:.0f}%"
+    return f"±{percent:.2g}%" if percent < 99.5 else "> ±100%"
 
 
 def memory_unit(largest_bytes: float) -> tuple[str, float]:

@@ -38,4 +38,4 @@ def warning_groups(warnings: Sequence[ConfigurationWarning], points: pl.DataFram
 def _whose(labels: Sequence[str], measured: int) -> str:
     if len(labels) < measured:
         return ", ".join(labels)
-    return f"all {measured} configurations" if measured > 1 else ""
+    return {1: "", 2: "both configurations"}.get(measured, f"all {measured} configurations")

@@ -1,5 +1,6 @@
 """Tables as parquet files."""
 
+from io import BytesIO
 from pathlib import Path
 
 import polars as pl
@@ -10,8 +11,10 @@ from hfbench.foundation.files import atomic_path
 
 def write_table(table: pl.DataFrame, folder: Path, name: str) -> None:
     """Write the table to `folder` as NAME.parquet."""
+    content = BytesIO()  # written by polars itself, a full disk would be an error of its own kind
+    table.write_parquet(content)
     with atomic_path(folder / f"{name}.parquet") as temporary:
-        table.write_parquet(temporary)
+        temporary.write_bytes(content.getbuffer())
 
 
 def read_table(folder: Path, name: str) -> pl.DataFrame:

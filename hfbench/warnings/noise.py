@@ -19,9 +19,8 @@ def interval_wider_than_asked(facts: Facts) -> MeasurementWarning | None:
     if facts.precision is None and ended_early:
         what = f"the median end-to-end latency should be known to ±{percent(target)}, and {early}"
     elif facts.precision is not None and facts.precision > target:
-        what = (
-            f"the median end-to-end latency is known to ±{percent(facts.precision)}, and ±{percent(target)} was asked"
-        )
+        known = f"to ±{percent(facts.precision)}" if facts.precision < 1 else "no better than to ±100%"
+        what = f"the median end-to-end latency is known {known}, and ±{percent(target)} was asked"
         what += f"; {early}" * bool(ended_early)
     else:
         return None

@@ -93,7 +93,7 @@ def test_memory_that_runs_out_while_sampling(bench: Bench, monkeypatch: pytest.M
     process = bench.start(batch_size=256, **ENDLESS)
     worker = worker_of(process)
     wait_for(process, "sample")
-    time.sleep(2)
+    time.sleep(4)
     worker.rlimit(psutil.RLIMIT_DATA, (worker.memory_info().data - 2_000_000, psutil.RLIM_INFINITY))
     record = finish(bench, process)
     assert (record.status, record.phase) == (OUT_OF_MEMORY, "sample")

@@ -12,9 +12,10 @@ from hfbench.measurement import verification
 from hfbench.measurement.channel import Reporter
 from hfbench.measurement.compilation import describe_compilation
 from hfbench.measurement.device import Cpu
+from hfbench.measurement.failure import WrongTokenCountError
 from hfbench.measurement.generation import Call, Prompt, generation_config
 from hfbench.measurement.loading import load_model, sdpa_backend
-from hfbench.measurement.sampling import Sampler, WrongTokenCountError
+from hfbench.measurement.sampling import Sampler
 from tests.measurement.test_support import point
 
 ROWS = torch.arange(1, 33).reshape(2, 16)

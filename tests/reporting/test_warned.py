@@ -45,7 +45,7 @@ def test_one_finding_of_all_is_said_once(tmp_path: Path) -> None:
     (group,) = warning_groups(tables.warnings, tables.points)
     assert group.title == "few rounds"
     assert group.remedy == "Give sweep.round at least 3 values."
-    assert group.findings == (("all 2 configurations", "one round, and it takes 3 to tell noise from effect"),)
+    assert group.findings == (("both configurations", "one round, and it takes 3 to tell noise from effect"),)
 
 
 def test_the_only_configuration_needs_no_name(tmp_path: Path) -> None:

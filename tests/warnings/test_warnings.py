@@ -31,6 +31,7 @@ FIRING: list[tuple[Check, dict[str, Any], str]] = [
         {"target_precision": 0.01, "rounds_ok": 1, "rounds_asked": 1, "rounds_ended_early": 1},
         "sampling ended before that in the only round",
     ),
+    (noise.interval_wider_than_asked, {"target_precision": 0.01, "precision": 112}, "known no better than to ±100%"),
     (noise.drift, {"drifting_rounds": 1, "largest_drift": -0.06}, "falls by 6% within 1 of 3 rounds"),
     (noise.drift, {"drifting_rounds": 3, "largest_drift": 0.06}, "rises by 6% within 3 of 3 rounds"),
     (noise.bimodal, {"bimodal": True, "lower_mode": 1.0, "upper_mode": 1.5}, "around 1 s and 1.5 s"),
