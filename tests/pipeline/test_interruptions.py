@@ -122,7 +122,7 @@ def fill(results: Path) -> Path:
 
 def test_repro_on_a_full_disk(small_disk: Checkout) -> None:
     filler = fill(small_disk.folder / "results")
-    small_disk.change_params(lambda content: content["sampling"].update(min_iterations=100, max_iterations=100))
+    small_disk.change_params(lambda content: content["sampling"].update(min_iterations=60, max_iterations=60))
     try:
         result = small_disk.run("dvc", "repro", check=False)
         assert result.returncode != 0
