@@ -11,18 +11,8 @@ from pathlib import Path
 from hfbench.foundation.errors import UserError
 from hfbench.foundation.files import read_json
 from hfbench.foundation.params import load_params
-from hfbench.foundation.records import (
-    CRASHED,
-    FAILED,
-    OK,
-    OUT_OF_MEMORY,
-    REJECTED,
-    TIMED_OUT,
-    UNSUPPORTED,
-    Configuration,
-)
+from hfbench.foundation.records import OK, STATUSES, UNSUPPORTED, Configuration
 
-STATUSES = (OK, UNSUPPORTED, REJECTED, FAILED, OUT_OF_MEMORY, TIMED_OUT, CRASHED)
 _PARAMS = Path("params.yaml")
 _MEASUREMENTS = Path("results/measurements")  # as dvc.yaml names it
 _LISTED = 20  # points in an error message

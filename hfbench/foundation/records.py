@@ -21,6 +21,7 @@ FAILED = "failed"  # an exception
 OUT_OF_MEMORY = "out_of_memory"
 TIMED_OUT = "timed_out"
 CRASHED = "crashed"  # the worker died by a signal
+STATUSES = (OK, UNSUPPORTED, REJECTED, FAILED, OUT_OF_MEMORY, TIMED_OUT, CRASHED)
 
 
 @dataclass(frozen=True)

@@ -5,20 +5,10 @@ from typing import Any
 
 import polars as pl
 
-from hfbench.foundation.records import (
-    AXES,
-    CRASHED,
-    FAILED,
-    OK,
-    OUT_OF_MEMORY,
-    REJECTED,
-    TIMED_OUT,
-    UNSUPPORTED,
-    Configuration,
-)
+from hfbench.foundation.records import AXES, STATUSES, Configuration
 from hfbench.tables.metrics import METRIC_NAMES
 
-STATUS = pl.Enum([OK, UNSUPPORTED, REJECTED, FAILED, OUT_OF_MEMORY, TIMED_OUT, CRASHED])
+STATUS = pl.Enum(STATUSES)
 PHASE = pl.Enum(["first", "warmup", "sample"])
 METRIC = pl.Enum(METRIC_NAMES)
 
