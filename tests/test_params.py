@@ -47,6 +47,7 @@ def test_the_shipped_file_is_right_and_rounds_come_first() -> None:
         ("sweep.attn_implementation", ["egaer"], ["sweep.attn_implementation.0", "'egaer'", "eager"]),
         ("sweep.attn_implementation", ["sdpa|x"], ["'sdpa|x'"]),
         ("sweep.attn_implementation", ["a/b;c"], ["'a/b;c'"]),
+        ("sweep.attn_implementation", ["a/b@main"], ["'a/b@main'"]),
         ("sweep.compile_mode", ["defualt"], ["'defualt'", "'default'"]),
         ("sweep.compile_mode", [False], ["sweep.compile_mode.0", "False", "'off'"]),
         ("sweep.batch_size", [0], ["sweep.batch_size.0", "0", "greater than or equal to 1"]),

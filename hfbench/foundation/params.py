@@ -31,8 +31,9 @@ ATTN_IMPLEMENTATIONS = (
 )
 _SHORTEST_INTERVAL_SECONDS = 0.05  # a reading takes about half a millisecond
 _HUB_NAME = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*"
-# As transformers spells one (`integrations.hub_kernels.is_kernel`): a repository, optionally @revision and :function.
-_HUB_KERNEL = rf"{_HUB_NAME}(@[\w.-]+)?(:\w+)?"
+# As transformers spells one (`integrations.hub_kernels.is_kernel`), but without @revision: DVC splits a stage's name at
+# its last @, and then finds no stage at all.
+_HUB_KERNEL = rf"{_HUB_NAME}(:\w+)?"
 
 
 def _matches(pattern: str, expected: str) -> AfterValidator:

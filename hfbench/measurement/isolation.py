@@ -54,6 +54,8 @@ def worker_environment(configuration: Configuration, scratch: Path) -> dict[str,
         # Empty compile caches: nothing of an earlier configuration is reused.
         "TORCHINDUCTOR_CACHE_DIR": str(scratch / "inductor"),
         "TRITON_CACHE_DIR": str(scratch / "triton"),
+        # Inductor keeps precompiled C++ headers there, whatever its cache folder is.
+        "TMPDIR": str(scratch),
     }
 
 

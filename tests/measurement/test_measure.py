@@ -102,4 +102,5 @@ def test_hash_seed_threads_and_caches_are_set(bench: Bench) -> None:
     environment = worker_environment(configuration, bench.folder)
     assert environment["HF_HUB_OFFLINE"] == "1"
     assert environment["OMP_NUM_THREADS"] == os.environ.get("OMP_NUM_THREADS", environment["OMP_NUM_THREADS"])
-    assert environment["TORCHINDUCTOR_CACHE_DIR"].startswith(str(bench.folder))
+    for location in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "TMPDIR"):
+        assert environment[location].startswith(str(bench.folder))
