@@ -1,88 +1,32 @@
 """params.yaml: what it may hold, and a clear error for anything else."""
 
 import difflib
-import re
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from hfbench.foundation.errors import UserError
 from hfbench.foundation.records import AXES, Configuration
-
-CompileMode = Literal["off", "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
-Dtype = Literal["bfloat16", "float16", "float32"]
-StoppingRule = Literal["precision", "fixed"]
-ATTN_IMPLEMENTATIONS = (
-    "eager",
-    "sdpa",
-    "sdpa:math",
-    "sdpa:flash_attention",
-    "sdpa:efficient_attention",
-    "sdpa:cudnn_attention",
-    "flex_attention",
-    "flash_attention_2",
-    "flash_attention_3",
-    "flash_attention_4",
+from hfbench.foundation.values import (
+    HUB_NAME,
+    Attention,
+    Axis,
+    CompileMode,
+    Count,
+    Device,
+    Dtype,
+    Every,
+    FilePath,
+    MonitorInterval,
+    Name,
+    StoppingRule,
+    matches,
 )
-_SHORTEST_INTERVAL_SECONDS = 0.05  # a reading takes about half a millisecond
-_HUB_NAME = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*"
-# As transformers spells one (`integrations.hub_kernels.is_kernel`), but without @revision: DVC splits a stage's name at
-# its last @, and then finds no stage at all.
-_HUB_KERNEL = rf"{_HUB_NAME}(:\w+)?"
-
-
-def _matches(pattern: str, expected: str) -> AfterValidator:
-    """Accept a string that the pattern matches whole; `expected` says what that is.
-
-    Values of params.yaml stand in file names, in DVC's paths and in shell commands, so each pattern also keeps out what
-    a shell would act on.
-    """
-
-    def check(value: str) -> str:
-        if not re.fullmatch(pattern, value, re.ASCII):
-            raise ValueError(expected)
-        return value
-
-    return AfterValidator(check)
-
-
-def _unique(values: list[Any]) -> list[Any]:
-    if len(set(values)) != len(values):
-        raise ValueError("values that differ from each other")
-    return values
-
-
-def _not_too_often(value: float) -> float:
-    if value != 0 and value < _SHORTEST_INTERVAL_SECONDS:
-        raise ValueError(f"0 (no monitoring), or at least {_SHORTEST_INTERVAL_SECONDS} s: the monitor must not disturb")
-    return value
-
-
-def _not_every(value: int) -> int:
-    if value < 0 or value == 1:
-        raise ValueError("0 (none), or 2 and more: the iterations between are the ones that count")
-    return value
-
-
-# A dot in a name would mean a level in DVC's paths of parameters.
-Name = Annotated[str, _matches(r"[A-Za-z0-9][A-Za-z0-9_-]*", "a name of letters, digits, - and _")]
-FilePath = Annotated[str, _matches(r"[\w./+~-]+", "a path of letters, digits and . / + ~ - _")]
-Device = Annotated[str, _matches(r"auto|cpu|mps|(cuda|xpu)(:\d+)?", "auto, cpu, cuda, cuda:1, xpu or mps")]
-Attention = Annotated[
-    str,
-    _matches(
-        "|".join(map(re.escape, ATTN_IMPLEMENTATIONS)) + "|" + _HUB_KERNEL,
-        f"one of {', '.join(ATTN_IMPLEMENTATIONS)}, or a hub kernel such as kernels-community/flash-attn3",
-    ),
-]
-Count = Annotated[int, Field(ge=1)]
-T = TypeVar("T")
-Axis = Annotated[list[T], Field(min_length=1), AfterValidator(_unique)]
 
 
 class _Strict(BaseModel):
@@ -94,8 +38,8 @@ class HubSource(_Strict):
     """A repository of the Hugging Face hub; `revision` is a branch, tag or commit."""
 
     source: Literal["hub"]
-    repository: Annotated[str, _matches(_HUB_NAME, "a repository as OWNER/NAME")]
-    revision: Annotated[str, _matches(r"[\w./-]+", "a branch, tag or commit")] = "main"
+    repository: Annotated[str, matches(HUB_NAME, "a repository as OWNER/NAME")]
+    revision: Annotated[str, matches(r"[\w./-]+", "a branch, tag or commit")] = "main"
     trust_remote_code: bool = False
 
 
@@ -103,8 +47,8 @@ class PypiSource(_Strict):
     """A GGUF file in a wheel of the Python package index."""
 
     source: Literal["pypi"]
-    wheel: Annotated[str, _matches(r"[A-Za-z0-9][\w.-]*==[\w.!+]+", "a pinned wheel as NAME==VERSION")]
-    file: Annotated[str, _matches(r"[\w./+-]+\.gguf", "the path of a .gguf file in the wheel")]
+    wheel: Annotated[str, matches(r"[A-Za-z0-9][\w.-]*==[\w.!+]+", "a pinned wheel as NAME==VERSION")]
+    file: Annotated[str, matches(r"[\w./+-]+\.gguf", "the path of a .gguf file in the wheel")]
 
 
 class LocalSource(_Strict):
@@ -156,9 +100,9 @@ class SamplingParams(_Strict):
     max_iterations: Count
     target_precision: Annotated[float, Field(gt=0, lt=1)]
     max_seconds: Annotated[float, Field(gt=0)]
-    unobserved_every: Annotated[int, AfterValidator(_not_every)]
+    unobserved_every: Every
     timeout_seconds: Annotated[float, Field(gt=0)]
-    monitor_interval_seconds: Annotated[float, AfterValidator(_not_too_often)]
+    monitor_interval_seconds: MonitorInterval
 
 
 class Limits(_Strict):

@@ -7,8 +7,8 @@ from typing import get_args
 
 import pytest
 
-from hfbench.foundation.params import StoppingRule
 from hfbench.foundation.records import Sampling
+from hfbench.foundation.values import StoppingRule
 from hfbench.measurement.stopping import RULES, reason_to_stop, relative_precision, sequential_interval
 from hfbench.statistics.drift import drift
 
