@@ -1,6 +1,7 @@
 """What really runs, beside what was asked: the effective configuration and where it differs."""
 
 import os
+import time
 from collections import Counter
 from typing import Any
 
@@ -34,6 +35,7 @@ def describe_model(model: PreTrainedModel, device: Device) -> dict[str, Any]:
         "training": any(module.training for module in model.modules()),
         "intra_op_threads": torch.get_num_threads(),
         "inter_op_threads": torch.get_num_interop_threads(),
+        "clock_resolution_seconds": time.get_clock_info("perf_counter").resolution,
         "kernelized_layers": kernelized_layers(model),
     }
 

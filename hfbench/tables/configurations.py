@@ -1,6 +1,5 @@
 """The table of configurations: one row each, over the rounds that are ok."""
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,7 +25,7 @@ def configurations_table(
 ) -> pl.DataFrame:
     """Return a row for each configuration, in the order of the sweep, with what `hfbench.warnings.facts.Facts` holds.
 
-    Beside the facts: `energy_joules_per_token`, the median over the rounds. Null is what no round tells.
+    Null is what no round tells.
     """
     ok_samples = samples.filter(_OK, pl.col("phase") == "sample")
     parts = (
@@ -41,7 +40,6 @@ def configurations_table(
     return table.with_columns(
         pl.col("drifting_rounds").fill_null(0),
         pl.col("bimodal").fill_null(value=False),
-        clock_resolution_seconds=pl.lit(time.get_clock_info("perf_counter").resolution),
         min_top1_agreement=pl.lit(limits.min_top1_agreement),
         max_nll_difference=pl.lit(limits.max_nll_difference),
     ).with_columns(
@@ -54,12 +52,18 @@ def configurations_table(
 
 def _over_rounds(points: pl.DataFrame) -> pl.DataFrame:
     clock = pl.col("clock_mhz").filter(_OK)
-    most = ("quota_throttled_share", "other_processes", "others_cpu_share", "cpu_share_before", "swap_used_bytes")
+    most = (
+        "quota_throttled_share",
+        "other_processes",
+        "others_cpu_share",
+        "cpu_share_before",
+        "swap_used_bytes",
+        "clock_resolution_seconds",
+    )
     throttled = pl.col("throttle_reasons").filter(_OK)
     return points.group_by(CONFIGURATION_AXES, maintain_order=True).agg(
         pl.col("target_precision").filter(_OK).max(),
         pl.col("recompiles_while_sampling").filter(_OK).sum(),
-        pl.col("energy_joules_per_token").filter(_OK).median(),
         throttled.explode().drop_nulls().unique(maintain_order=True),
         *(pl.col(name).filter(_OK).max() for name in most),
         pl.col("reference").filter(_OK).first(),

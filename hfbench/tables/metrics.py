@@ -67,10 +67,23 @@ METRICS = (
         "The first call of a fresh process, which holds compilation; once in each round, and no part of the samples.",
     ),
     Metric(
+        "compile_seconds",
+        "s",
+        False,
+        "What torch.compile took in a fresh process with empty caches, once in each round; part of the first call.",
+    ),
+    Metric(
         "peak_memory_bytes",
         "bytes",
         False,
         "The most memory used in a round: resident set of the process on the CPU, torch's share on an accelerator.",
+    ),
+    Metric(
+        "energy_joules_per_token",
+        "J/token",
+        False,
+        "Energy of the device while samples were taken, over the tokens made meanwhile; once in each round, and only "
+        "where the machine tells.",
     ),
 )
 METRIC_NAMES = tuple(metric.name for metric in METRICS)

@@ -21,6 +21,7 @@ FACT_TYPES: dict[str, pl.DataType | type[pl.DataType]] = {
     "prompt_nll": pl.Float64,
     "load_seconds": pl.Float64,
     "first_call_seconds": pl.Float64,
+    "compile_seconds": pl.Float64,
     "peak_memory_bytes": pl.Int64,
     "energy_joules_per_token": pl.Float64,
     "throttle_reasons": pl.List(pl.String),
@@ -31,6 +32,12 @@ FACT_TYPES: dict[str, pl.DataType | type[pl.DataType]] = {
     "others_cpu_share": pl.Float64,
     "cpu_share_before": pl.Float64,
     "swap_used_bytes": pl.Int64,
+    "intra_op_threads": pl.Int64,
+    "clock_resolution_seconds": pl.Float64,
+    "kernels": pl.List(pl.String),
+    "environment_sha256": pl.String,
+    "manifest_sha256": pl.String,
+    "inputs_sha256": pl.String,
 }
 _STATUSES = frozenset(STATUS.categories)
 _PRECISION = "precision"  # the stopping rule that asks for `target_precision`
@@ -44,13 +51,14 @@ def record_facts(content: dict[str, Any]) -> dict[str, Any]:
     """
     if content["status"] not in _STATUSES:
         raise ValueError(f"{content['status']!r} is no status")
-    sampling, compilation = content["sampling"], content["effective"].get("compilation") or {}
+    sampling, effective, provenance = content["sampling"], content["effective"], content["provenance"]
+    compilation = effective.get("compilation") or {}
     return {
         "status": content["status"],
         "reason": _optional(str, content["reason"]),
         "phase": _optional(str, content["phase"]),
         "device": str(content["device"]),
-        "device_name": _optional(str, content["effective"].get("device_name")),
+        "device_name": _optional(str, effective.get("device_name")),
         "started_at": str(content["started_at"]),
         "stopped_because": _optional(str, content["stopped_because"]),
         "target_precision": float(sampling["target_precision"]) if sampling["stopping_rule"] == _PRECISION else None,
@@ -59,9 +67,21 @@ def record_facts(content: dict[str, Any]) -> dict[str, Any]:
         "prompt_nll": _optional(float, content["output"].get("prompt_nll")),
         "load_seconds": _optional(float, content["load_seconds"]),
         "first_call_seconds": _optional(float, content["first_call_seconds"]),
+        # What was not asked to compile has no compile time, rather than none of it.
+        "compile_seconds": _optional(float, compilation.get("seconds")) if compilation.get("graphs") else None,
         "peak_memory_bytes": _optional(int, content["memory"].get("peak_bytes")),
         **machine_facts(content),
+        "intra_op_threads": _optional(int, effective.get("intra_op_threads")),
+        "clock_resolution_seconds": _optional(float, effective.get("clock_resolution_seconds")),
+        "kernels": [_kernel(layer) for layer in effective.get("kernelized_layers", ()) if layer["replaced"]],
+        **{f"{name}_sha256": _optional(str, provenance.get(name)) for name in ("environment", "manifest", "inputs")},
     }
+
+
+def _kernel(layer: dict[str, Any]) -> str:
+    """Return what replaced a kind of layer in one line, such as `RMSNorm: OWNER/NAME@1a2b3c4d5e6f`."""
+    origin = f"{layer['repository']}@{layer['revision'][:12]}" if "repository" in layer else str(layer["kernel"])
+    return f"{layer['layer']}: {origin}"
 
 
 def _optional(convert: Any, value: Any) -> Any:

@@ -8,7 +8,13 @@ from hfbench.tables.columns import CONFIGURATION_AXES, METRIC
 from hfbench.tables.metrics import METRICS, Metric
 from hfbench.tables.spread import SPREAD_TYPES, spread_columns
 
-_ONE_VALUE_A_ROUND = ("load_seconds", "first_call_seconds", "peak_memory_bytes")
+_ONE_VALUE_A_ROUND = (
+    "load_seconds",
+    "first_call_seconds",
+    "compile_seconds",
+    "peak_memory_bytes",
+    "energy_joules_per_token",
+)
 
 
 def summary_table(samples: pl.DataFrame, points: pl.DataFrame) -> pl.DataFrame:
