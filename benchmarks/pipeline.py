@@ -6,13 +6,16 @@ temporary folder, and prints a table. Times of a shared machine are noisy: read 
 
 import json
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import psutil
 from rich.console import Console
 from rich.table import Table
 
@@ -21,20 +24,29 @@ from tests.pipeline.checkout import QUICK_SAMPLING, Checkout, clone, ran
 _REPEATS = 5
 
 
-def default_sweep(checkout: Checkout) -> tuple[str, float, float]:
+class Figure(NamedTuple):
+    """What was measured, its value, and the most that it should be, in the same unit."""
+
+    label: str
+    value: float
+    limit: float
+    unit: str = "s"
+
+
+def default_sweep(checkout: Checkout) -> Figure:
     """The sweep that params.yaml ships with, everything but the model's preparation included."""
     _prepare_models(checkout)
-    return "default sweep, 12 points", _seconds(checkout.repro), 300.0
+    return Figure("default sweep, 12 points", _seconds(checkout.repro), 300.0)
 
 
-def nothing_to_do(checkout: Checkout) -> tuple[str, float, float]:
+def nothing_to_do(checkout: Checkout) -> Figure:
     """`dvc repro` after the default sweep, with points that take no time to measure."""
     checkout.change_params(_impossible)
     checkout.repro()
-    return "repro, nothing to do, 12 points", _median_repro(checkout), 2.5
+    return Figure("repro, nothing to do, 12 points", _median_repro(checkout), 2.5)
 
 
-def nothing_to_do_400(checkout: Checkout) -> tuple[str, float, float]:
+def nothing_to_do_400(checkout: Checkout) -> Figure:
     """`dvc repro` with nothing to do in a sweep of 400 points."""
 
     def many(content: Any) -> None:
@@ -43,10 +55,10 @@ def nothing_to_do_400(checkout: Checkout) -> tuple[str, float, float]:
 
     checkout.change_params(many)
     assert len(checkout.repro()) > 400
-    return "repro, nothing to do, 400 points", _median_repro(checkout), 6.0
+    return Figure("repro, nothing to do, 400 points", _median_repro(checkout), 6.0)
 
 
-def four_points(checkout: Checkout) -> tuple[str, float, float]:
+def four_points(checkout: Checkout) -> Figure:
     """The four points that take transformers' own benchmark 33 s in one process, a fresh process each."""
 
     def four(content: Any) -> None:
@@ -60,10 +72,10 @@ def four_points(checkout: Checkout) -> tuple[str, float, float]:
     seconds = _seconds(checkout.repro)
     # The limit is from a machine whose iterations took 0.78 s: the share in generate tells how this one compares.
     generating = sum(item["call_seconds"] for record in _records(checkout) for item in record["iterations"])
-    return f"four points, eager and sdpa:math ({generating:.1f} s of it in generate)", seconds, 30.0
+    return Figure(f"four points, eager and sdpa:math ({generating:.1f} s of it in generate)", seconds, 30.0)
 
 
-def start_to_generate(checkout: Checkout) -> tuple[str, float, float]:
+def start_to_generate(checkout: Checkout) -> Figure:
     """From the start of a measure stage to its worker's first call of `generate`."""
 
     def rounds(content: Any) -> None:
@@ -73,12 +85,39 @@ def start_to_generate(checkout: Checkout) -> tuple[str, float, float]:
     checkout.change_params(rounds)
     checkout.repro()
     starts = [record["timeline"]["verify"] for record in _records(checkout)]
-    return "stage start to first generate", statistics.median(starts), 4.0
+    return Figure("stage start to first generate", statistics.median(starts), 4.0)
 
 
-FIGURES: dict[str, Callable[[Checkout], tuple[str, float, float]]] = {
+def supervisor_memory(checkout: Checkout) -> Figure:
+    """The peak resident memory of the process that watches a measurement, of the default model."""
+
+    def one(content: Any) -> None:
+        content["sweep"].update(round=[1], attn_implementation=["sdpa"], batch_size=[1])
+
+    checkout.change_params(one)
+    checkout.run("dvc", "repro", "inputs")
+    peaks: dict[int, float] = {}
+    with subprocess.Popen(["dvc", "repro", "--quiet", "measure"], cwd=checkout.folder, env=checkout.variables()) as dvc:
+        while dvc.poll() is None:
+            for process in psutil.Process(dvc.pid).children(recursive=True):
+                with suppress(psutil.Error, OSError):
+                    if "stages.measure" in process.cmdline()[:3]:
+                        status = Path(f"/proc/{process.pid}/status").read_text()
+                        peaks[process.pid] = int(status.partition("VmHWM:")[2].split()[0]) / 1024
+            time.sleep(0.05)
+    return Figure("supervisor's peak resident memory", max(peaks.values()), 80.0, "MiB")
+
+
+FIGURES: dict[str, Callable[[Checkout], Figure]] = {
     function.__name__: function
-    for function in (default_sweep, nothing_to_do, nothing_to_do_400, four_points, start_to_generate)
+    for function in (
+        default_sweep,
+        nothing_to_do,
+        nothing_to_do_400,
+        four_points,
+        start_to_generate,
+        supervisor_memory,
+    )
 }
 
 
@@ -111,11 +150,12 @@ def _seconds(work: Callable[[], Any]) -> float:
 
 def main() -> None:
     """Run the figures named on the command line, or all, and print them."""
-    table = Table("figure", "seconds", "at most", "")
+    table = Table("figure", "value", "at most", "")
     for name in sys.argv[1:] or FIGURES:
         with tempfile.TemporaryDirectory(prefix="hfbench-figures-") as folder:
-            label, seconds, limit = FIGURES[name](clone(Path(folder) / "checkout"))
-        table.add_row(label, f"{seconds:.2f}", f"{limit:g}", "✓" if seconds <= limit else "✗")
+            figure = FIGURES[name](clone(Path(folder) / "checkout"))
+        cells = (f"{figure.value:.2f} {figure.unit}", f"{figure.limit:g} {figure.unit}")
+        table.add_row(figure.label, *cells, "✓" if figure.value <= figure.limit else "✗")
     Console().print(table)
 
 

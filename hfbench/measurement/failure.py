@@ -3,9 +3,13 @@
 It imports no torch: importing torch may be what failed.
 """
 
+import errno
+import os
+
 from hfbench.foundation.records import FAILED, OUT_OF_MEMORY, REJECTED, UNSUPPORTED
 
 _LONGEST_REASON = 400
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 # How torch and transformers say that a combination is not to be had, in exceptions of general types.
 _REFUSALS = (
     "no viable backend for scaled_dot_product_attention",
@@ -45,6 +49,13 @@ def status_of(error: BaseException, phase: str) -> str:
     if any(words in text for words in _REFUSALS) or (phase == "load" and any(words in text for words in _FETCHING)):
         return UNSUPPORTED
     return FAILED
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Return whether there was no room for a file; a compiler tells it in the text of its messages only."""
+    if isinstance(error, OSError) and error.errno in _NO_SPACE:
+        return True
+    return os.strerror(errno.ENOSPC).lower() in str(error).lower()
 
 
 def reason_of(error: BaseException) -> str:

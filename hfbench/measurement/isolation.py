@@ -13,7 +13,7 @@ from hfbench.foundation.records import Configuration
 from hfbench.measurement.arguments import Task
 from hfbench.roofline.threads import openmp_threads
 
-_WORKER = "hfbench.measurement.worker"
+_WORKER: tuple[str, ...] = ("hfbench.measurement.worker",)  # module, and arguments before the worker's own
 
 
 def start_worker(task: Task, scratch: Path, clock_zero: float) -> tuple["subprocess.Popen[bytes]", int]:
@@ -24,7 +24,7 @@ def start_worker(task: Task, scratch: Path, clock_zero: float) -> tuple["subproc
     read_end, write_end = os.pipe()
     with task.log.open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", _WORKER, str(write_end), repr(clock_zero)],
+            [sys.executable, "-m", *_WORKER, str(write_end), repr(clock_zero)],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -10,7 +10,6 @@ import os
 import selectors
 import signal
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from hfbench.measurement.arguments import Task
 from hfbench.measurement.isolation import end_process_group, oom_kills, start_worker
 from hfbench.measurement.parents import watch_parents
 from hfbench.measurement.progress import Progress
+from hfbench.measurement.scratch import scratch_folder
 from hfbench.measurement.support import unsupported_reason
 from hfbench.monitoring.before import machine_before
 from hfbench.monitoring.devices.choose import open_devices
@@ -59,8 +59,8 @@ def measure(task: Task, clock_zero: float) -> None:
         record.status, record.reason, record.phase = UNSUPPORTED, reason, "before the start"
     else:
         task.log.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="hfbench-") as scratch:
-            _Supervision(task, record, progress, clock_zero).run(Path(scratch))
+        with scratch_folder() as scratch:
+            _Supervision(task, record, progress, clock_zero).run(scratch)
         if record.status != OK:
             record.log_tail = task.log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
     record.timeline["end"] = round(time.perf_counter() - clock_zero, 9)

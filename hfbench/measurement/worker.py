@@ -45,9 +45,12 @@ def main() -> None:
     except UserError as error:
         reporter.user_error(str(error))
     except Exception as error:
-        from hfbench.measurement.failure import reason_of, status_of
+        from hfbench.measurement.failure import is_full_disk, reason_of, status_of
 
         traceback.print_exc()
+        if is_full_disk(error):  # which no other configuration would survive either
+            reporter.user_error(_full_disk(phase))
+            return
         reporter.end(status_of(error, phase), reason_of(error))
 
 
@@ -71,6 +74,13 @@ def _run_phase(point: "Point", phase: str) -> list[str]:
         case "conclude":
             return point.conclude()
     return []
+
+
+def _full_disk(phase: str) -> str:
+    return (
+        f"the disk is full in the phase {phase}; temporary files lie in {os.environ['TMPDIR']}. "
+        "Free some space, or set TMPDIR to a folder that has some, and run again; what was measured is kept."
+    )
 
 
 def _die_with_parent() -> None:

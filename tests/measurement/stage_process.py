@@ -38,6 +38,7 @@ class Bench:
 
     folder: Path
     environment: Path
+    temporary: Path | None = None  # for temporary files, instead of `folder`
 
     @property
     def output(self) -> Path:
@@ -57,7 +58,7 @@ class Bench:
             "output": self.output,
             "log": self.log,
         }
-        pairs = [text for name, value in {**options, **paths}.items() for text in (f"--{name}", str(value))]
+        pairs = [text for name, value in {**paths, **options}.items() for text in (f"--{name}", str(value))]
         return [sys.executable, "-m", "stages.measure", *pairs, *flags]
 
     def start(self, *flags: str, **values: object) -> "subprocess.Popen[str]":
@@ -65,11 +66,11 @@ class Bench:
             self.command(*flags, **values),
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, "TMPDIR": str(self.folder)},
+            env={**os.environ, "TMPDIR": str(self.temporary or self.folder)},
         )
 
     def measure(self, *flags: str, **values: object) -> Record:
         process = self.start(*flags, **values)
         stderr = process.communicate(timeout=120)[1]
         assert process.returncode == 0, stderr
-        return Record.load(self.output)
+        return Record.load(Path(str(values.get("output", self.output))))

@@ -1,10 +1,13 @@
 """Real faults: real signals, a real memory limit, real time limits. Each leaves a record of its own, and no process."""
 
+import os
 import re
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -110,6 +113,32 @@ def test_memory_that_never_sufficed(bench: Bench) -> None:
     assert not record.iterations
 
 
+@pytest.fixture
+def small_folder(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a file system of 2 MiB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
+    mount = subprocess.run(command, capture_output=True, text=True, check=False)
+    if mount.returncode:
+        pytest.skip(f"mounting a file system is not permitted here: {mount.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_temporary_folder_that_is_full_stops_the_stage_and_says_so(bench: Bench, small_folder: Path) -> None:
+    process = replace(bench, temporary=small_folder).start(compile_mode="default")
+    stderr = process.communicate(timeout=100)[1]
+    assert process.returncode == 1
+    assert "disk is full" in stderr
+    assert str(small_folder) in stderr
+    assert "TMPDIR" in stderr
+    assert "Traceback" not in stderr
+    assert not bench.output.exists(), "the configuration is not to blame, and is measured by the next `dvc repro`"
+
+
 def write_prompts(folder: Path, batch_size: int) -> None:
     rows = torch.arange(batch_size * 16).reshape(batch_size, 16) % 600
     save_file(
@@ -129,6 +158,27 @@ def test_no_worker_outlives_its_supervisor(bench: Bench, stop: signal.Signals) -
     psutil.wait_procs([worker], timeout=5)
     assert not worker.is_running()
     assert not bench.output.exists()
+    assert not list(bench.folder.glob("hfbench-*")) or stop == signal.SIGKILL
+
+
+def test_the_next_measurement_removes_what_a_killed_one_left(bench: Bench) -> None:
+    process = bench.start(**ENDLESS)
+    wait_for(process, "verify")
+    process.kill()
+    process.communicate()
+    (left,) = bench.folder.glob("hfbench-*")
+    an_hour_ago = time.time() - 3600
+    os.utime(left, (an_hour_ago, an_hour_ago))
+    running = bench.start(**ENDLESS)
+    wait_for(running, "verify")
+    assert not left.exists()
+    (used,) = bench.folder.glob("hfbench-*")
+    os.utime(used, (an_hour_ago, an_hour_ago))
+    bench.measure(output=bench.folder / "other.json", log=bench.folder / "other.log")
+    assert used.exists(), "it belongs to a measurement that still runs"
+    running.terminate()
+    running.communicate()
+    assert not used.exists()
 
 
 # Nobody is left to end the compilers of a supervisor that was killed: each ends with the file that it compiles.

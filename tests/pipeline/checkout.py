@@ -31,14 +31,17 @@ class Checkout:
 
     folder: Path
 
-    def run(self, *command: str, check: bool = True, **environment: str) -> "subprocess.CompletedProcess[str]":
-        variables = {
+    def variables(self) -> dict[str, str]:
+        """Return the environment variables of a process in this clone."""
+        return {
             **os.environ,
             "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
             "PYTHONPATH": str(self.folder),  # this clone's hfbench, not the installed one
             "PYTHONDONTWRITEBYTECODE": "1",
-            **environment,
         }
+
+    def run(self, *command: str, check: bool = True, **environment: str) -> "subprocess.CompletedProcess[str]":
+        variables = {**self.variables(), **environment}
         result = subprocess.run(command, cwd=self.folder, env=variables, capture_output=True, text=True, check=False)
         if check:
             assert result.returncode == 0, result.stdout + result.stderr
