@@ -5,6 +5,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+from benchmarks import synthetic_machine
 from hfbench.foundation.files import write_json
 from hfbench.foundation.params import load_params
 from hfbench.foundation.records import FAILED, OK, Configuration, Iteration, Record, Sampling
@@ -19,18 +20,26 @@ SAMPLING = Sampling(
     max_seconds=60.0,
     unobserved_every=4,
     timeout_seconds=600.0,
-    monitor_interval_seconds=0.0,
+    monitor_interval_seconds=synthetic_machine.INTERVAL_SECONDS,
 )
 _ROUNDS = 5
+_MOST = 10  # values of an axis
 
 
 def synthetic_record(configuration: Configuration, sample_iterations: int, failed: bool = False) -> Record:
     """Return a record whose times are drawn from a generator seeded with the configuration.
 
     It has a first call, a warm-up iteration and `sample_iterations` samples, each fourth of them unobserved; a failed
-    one has no iterations.
+    one has no iterations. It is as large as a real one: with monitoring, accounting and provenance.
     """
-    record = Record(configuration, device="auto", sampling=SAMPLING, effective={"device_name": "Synthetic device"})
+    record = Record(
+        configuration,
+        device="auto",
+        sampling=SAMPLING,
+        effective=synthetic_machine.effective(configuration),
+        provenance=synthetic_machine.provenance(configuration),
+        started_at="2025-01-01T00:00:00+00:00",
+    )
     if failed:
         record.status, record.phase = FAILED, "load"
         record.reason = "ImportError: a package that this attention needs is not installed. Install it."
@@ -47,31 +56,35 @@ def synthetic_record(configuration: Configuration, sample_iterations: int, faile
     record.load_seconds = draw.uniform(0.1, 0.4)
     record.first_call_seconds = record.iterations[0].call_seconds
     record.memory = {"peak_bytes": draw.randrange(2**28, 2**29)}
-    record.output = {
-        "prompt_nll": 2.5,
-        "prompt_top1": list(range(configuration.sequence_length)),
-        "tokens": list(range(configuration.max_new_tokens)),
-    }
+    record.output = synthetic_machine.output(configuration)
     record.warmup_steady = True
-    record.started_at = "2025-01-01T00:00:00+00:00"
-    record.timeline = {"worker_started": 0.1, "loaded": 1.5, "finished": start_seconds}
+    record.timeline = {"worker_started": 0.1, "loaded": 1.5, "finished": round(start_seconds, 9)}
+    record.accounting = synthetic_machine.accounting()
+    record.machine_before = synthetic_machine.machine_before(draw)
+    record.monitoring = synthetic_machine.monitoring(start_seconds + 1.0, draw)
     return record
 
 
 def synthetic_axes(records: int, max_new_tokens: int, continuous_batching: bool) -> dict[str, list[Any]]:
-    """Return the axes of a sweep of at least `records` points, half of them with continuous batching if asked."""
+    """Return the axes of a sweep of at least `records` points, half of them with continuous batching if asked.
+
+    A larger sweep holds the points of a smaller one. Its lengths stay those of a small one: it gets more batch sizes,
+    and then more models.
+    """
     batching = [False, True] if continuous_batching else [False]
-    per_length = _ROUNDS * 2 * len(batching)
+    work = -(-records // (_ROUNDS * 2 * len(batching)))
+    lengths, batch_sizes = min(work, _MOST), min(-(-work // _MOST), _MOST)
+    models = -(-work // (lengths * batch_sizes))
     return {
         "round": list(range(1, _ROUNDS + 1)),
-        "model": ["synthetic"],
+        "model": ["synthetic", *(f"synthetic-{number}" for number in range(2, models + 1))],
         "attn_implementation": ["eager", "sdpa"],
         "compile_mode": ["off"],
         "use_kernels": [False],
         "continuous_batching": batching,
         "dtype": ["bfloat16"],
-        "batch_size": [4],
-        "sequence_length": [16 * (1 + index) for index in range(-(-records // per_length))],
+        "batch_size": [4 + index for index in range(batch_sizes)],
+        "sequence_length": [16 * (1 + index) for index in range(lengths)],
         "max_new_tokens": [max_new_tokens],
     }
 
@@ -112,14 +125,14 @@ def _iteration(
         times = [draw.uniform(0.05, 0.1)]
         for _ in range(configuration.max_new_tokens - 1):
             times.append(times[-1] + pace_seconds * draw.uniform(0.9, 1.3))
-        token_seconds.append(tuple(times))
-    end_to_end_seconds = max(times[-1] for times in token_seconds) + 1e-4
+        token_seconds.append(tuple(round(time, 9) for time in times))  # a clock's nanoseconds, as real records have
+    end_to_end_seconds = round(max(times[-1] for times in token_seconds) + 1e-4, 9)
     return Iteration(
         phase=phase,
         observed=observed,
-        start_seconds=start_seconds,
+        start_seconds=round(start_seconds, 9),
         end_to_end_seconds=end_to_end_seconds,
-        call_seconds=end_to_end_seconds + 1e-4,
+        call_seconds=round(end_to_end_seconds + 1e-4, 9),
         new_tokens=(configuration.max_new_tokens,) * configuration.batch_size,
         token_seconds=tuple(token_seconds) if observed else (),
     )

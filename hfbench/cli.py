@@ -3,11 +3,21 @@
 import argparse
 from collections.abc import Sequence
 
-from hfbench.commands import check, doctor, retry, show
+from hfbench.commands import bisect, check, compare, doctor, export, import_results, interleave, retry, show
 from hfbench.foundation.errors import run
 
 # In the order in which --help lists them. Importing all of them takes no time: they import what they need when run.
-_COMMANDS = {"check": check, "doctor": doctor, "show": show, "retry": retry}
+_COMMANDS = {
+    "check": check,
+    "doctor": doctor,
+    "show": show,
+    "compare": compare,
+    "retry": retry,
+    "interleave": interleave,
+    "bisect": bisect,
+    "export": export,
+    "import": import_results,
+}
 
 
 def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:

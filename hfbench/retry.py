@@ -96,7 +96,7 @@ def forget_runs(records: Sequence[Path]) -> None:
     Once a point was measured again, its run cache has two results of the same command and dependencies, and DVC takes
     the newer file. `dvc pull --run-cache` writes all of them anew, in any order: then the failure could come back.
     """
-    from dvc.repo import Repo  # type: ignore[import-untyped]
+    from dvc.repo import Repo
 
     with Repo() as repo:
         runs = Path(repo.stage_cache.cache_dir)
@@ -108,7 +108,7 @@ def forget_runs(records: Sequence[Path]) -> None:
 
 def _dvc(*words: str) -> None:
     """Run a DVC command in this process, so that signals mean to it what they mean to `dvc`; exit where it fails."""
-    from dvc.cli import main  # type: ignore[import-untyped]
+    from dvc.cli import main
 
     status = main(list(words))
     if status:

@@ -9,7 +9,7 @@ from hfbench.foundation.files import read_json, write_json
 from hfbench.foundation.params import load_params
 from hfbench.reporting.terminal import print_results
 from hfbench.tables.build import build_tables
-from hfbench.tables.headline import headline
+from hfbench.tables.headline import headline, headline_by_point
 from hfbench.tables.reading import read_records
 
 
@@ -20,12 +20,15 @@ def main() -> None:
     parser.add_argument("--ceilings", type=Path, required=True, help="JSON file of the stage ceilings")
     parser.add_argument("--tables", type=Path, required=True, help="folder for tables and warnings")
     parser.add_argument("--metrics", type=Path, required=True, help="JSON file for `dvc metrics`")
+    parser.add_argument("--metrics-by-point", type=Path, help="JSON file with those of each point")
     arguments = parser.parse_args()
     params = load_params(arguments.params)
     records = read_records(arguments.measurements, params.sweep.points())
     tables = build_tables(records, read_json(arguments.ceilings), params.limits)
     tables.write(arguments.tables)
     write_json(arguments.metrics, headline(tables))
+    if arguments.metrics_by_point is not None:
+        write_json(arguments.metrics_by_point, headline_by_point(tables))
     if os.environ.get("HFBENCH_TABLE") != "off":
         print_results(arguments.tables)
 

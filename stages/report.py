@@ -1,4 +1,4 @@
-"""Makes the HTML report from the tables and what is known of the machine."""
+"""Makes the HTML report, and the data of DVC's plots, from the tables and what is known of machine and models."""
 
 import argparse
 import os
@@ -7,29 +7,32 @@ from pathlib import Path
 from hfbench.foundation.errors import run
 from hfbench.foundation.files import read_json, write_text
 from hfbench.reporting.page import report_page
+from hfbench.reporting.plots import write_plots
+from hfbench.reporting.sources import read_ceilings, read_manifests, read_params
 from hfbench.tables.storage import read_table
 from hfbench.tables.warning_file import read_warnings
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tables", type=Path, required=True, help="folder of the parquet files")
-    parser.add_argument("--environment", type=Path, required=True, help="JSON file of the stage environment")
-    parser.add_argument("--ceilings", type=Path, help="JSON file of the stage ceilings; it may be missing")
-    parser.add_argument("--output", type=Path, required=True, help="HTML file to write")
+    for name in ("tables", "environment", "output", "plots"):
+        parser.add_argument(f"--{name}", type=Path, required=True, help="what to read or write, as dvc.yaml names it")
+    for name in ("ceilings", "models", "params"):
+        parser.add_argument(f"--{name}", type=Path, help="what the page quotes where it is there")
     arguments = parser.parse_args()
-    has_ceilings = arguments.ceilings is not None and arguments.ceilings.exists()
+    tables = {name: read_table(arguments.tables, name) for name in ("points", "samples", "summary", "configurations")}
     page = report_page(
-        summary=read_table(arguments.tables, "summary"),
-        points=read_table(arguments.tables, "points"),
-        configurations=read_table(arguments.tables, "configurations"),
+        **tables,
         warnings=read_warnings(arguments.tables),
         environment=read_json(arguments.environment),
-        ceilings=read_json(arguments.ceilings) if has_ceilings else {},
+        ceilings=read_ceilings(arguments.ceilings),
+        manifests=read_manifests(arguments.models, tables["points"]),
+        params=read_params(arguments.params),
     )
+    write_plots(tables["summary"], tables["samples"], tables["points"], arguments.plots)
     write_text(arguments.output, page)
     if os.environ.get("HFBENCH_TABLE") != "off":
-        print(f"report: {arguments.output}")
+        print("report:", arguments.output)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Errors that a user can cause, and how a command ends on them."""
 
 import errno
+import os
 import sys
 from collections.abc import Callable
 
@@ -18,6 +19,10 @@ def run(command: Callable[[], None]) -> None:
         command()
     except UserError as error:
         sys.exit(f"hfbench: {error}")
+    except BrokenPipeError:
+        # Whoever read the output, such as `head`, has seen enough; Python would complain again when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

@@ -20,6 +20,7 @@ class TextColumn:
     """A column of text: `best` says which cells to mark; the higher its `rank`, the sooner a narrow page drops it.
 
     Axes have rank 0 and are never dropped. `margins`, where there are any, belong beside the cells of a wide page.
+    `name` is the column's in the tables: an axis, a metric, or what else it is made of.
     """
 
     label: str
@@ -30,10 +31,11 @@ class TextColumn:
     is_number: bool = True
     is_prose: bool = False
     margins: tuple[str, ...] = ()
+    name: str = ""
 
 
 @dataclass(frozen=True)
-class _Shown:
+class ShownMetric:
     """How a metric is shown; `factor` turns its unit into the one shown."""
 
     metric: str
@@ -43,16 +45,17 @@ class _Shown:
     rank: int
 
 
-_TIME_TO_FIRST_TOKEN = _Shown("time_to_first_token_seconds", "TTFT", "ms", 1e3, 3)
-_INTER_TOKEN = _Shown("inter_token_seconds", "inter-token", "ms", 1e3, 6)
-_DECODE = _Shown("decode_tokens_per_second", "decode", "tok/s", 1, 2)
-_PREFILL = _Shown("prefill_tokens_per_second", "prefill", "tok/s", 1, 8)
-_END_TO_END = _Shown("end_to_end_seconds", "end-to-end", "s", 1, 1)
-_LOAD = _Shown("load_seconds", "load", "s", 1, 9)
-_PEAK_MEMORY = _Shown("peak_memory_bytes", "peak memory", "MiB", 2**-20, 7)
-_BANDWIDTH = _Shown("mbu", "MBU", "%", 100, 10)
-_FLOPS = _Shown("mfu", "MFU", "%", 100, 11)
-_ENERGY = _Shown("energy_joules_per_token", "energy", "J/tok", 1, 12)
+_TIME_TO_FIRST_TOKEN = ShownMetric("time_to_first_token_seconds", "TTFT", "ms", 1e3, 3)
+_INTER_TOKEN = ShownMetric("inter_token_seconds", "inter-token", "ms", 1e3, 6)
+_DECODE = ShownMetric("decode_tokens_per_second", "decode", "tok/s", 1, 2)
+_PREFILL = ShownMetric("prefill_tokens_per_second", "prefill", "tok/s", 1, 8)
+_END_TO_END = ShownMetric("end_to_end_seconds", "end-to-end", "s", 1, 1)
+_LOAD = ShownMetric("load_seconds", "load", "s", 1, 9)
+_PEAK_MEMORY = ShownMetric("peak_memory_bytes", "peak memory", "MiB", 2**-20, 7)
+_BANDWIDTH = ShownMetric("mbu", "MBU", "%", 100, 10)
+_FLOPS = ShownMetric("mfu", "MFU", "%", 100, 11)
+_ENERGY = ShownMetric("energy_joules_per_token", "energy", "J/tok", 1, 12)
+SHOWN_METRICS = (_END_TO_END, _TIME_TO_FIRST_TOKEN, _INTER_TOKEN, _DECODE, _PREFILL, _LOAD, _PEAK_MEMORY, _ENERGY)
 _OUTPUT_RANK, _INTERVAL_RANK, _ROUNDS_RANK = 2, 4, 5
 
 
@@ -61,17 +64,41 @@ def result_columns(rows: pl.DataFrame, points: pl.DataFrame) -> list[TextColumn]
 
     A metric that no row has a value of gets no column.
     """
+    axes = [axis_column(rows, axis) for axis in varying_axes(points)]
+    return axes + [column for column in number_columns(rows) if set(column.texts) - {MISSING, ""}]
+
+
+def number_columns(rows: pl.DataFrame) -> list[TextColumn]:
+    """Return the columns beside the axes, also those that no row has a value of."""
     latencies = [_TIME_TO_FIRST_TOKEN, _INTER_TOKEN, _DECODE, _PREFILL, _END_TO_END]
     rest = [_BANDWIDTH, _FLOPS, _LOAD, _memory_shown(rows), _ENERGY]
-    axes = [_axis_column(rows[axis], AXIS_LABELS[axis]) for axis in varying_axes(points)]
-    numbers = [
+    return [
         _rounds_column(rows),
-        *(_metric_column(rows, shown) for shown in latencies),
+        *(metric_column(rows, shown) for shown in latencies),
         _interval_column(rows),
-        *(_metric_column(rows, shown) for shown in rest),
+        *(metric_column(rows, shown) for shown in rest),
         _output_column(rows),
     ]
-    return axes + [column for column in numbers if set(column.texts) - {MISSING, ""}]
+
+
+def axis_column(rows: pl.DataFrame, axis: str) -> TextColumn:
+    """Return the column of an axis."""
+    texts = [MISSING if value is None else axis_text(value) for value in rows[axis]]
+    return _plain(AXIS_LABELS[axis], texts, rank=0, is_number=rows[axis].dtype.is_numeric(), name=axis)
+
+
+def metric_column(rows: pl.DataFrame, shown: ShownMetric) -> TextColumn:
+    """Return the column of a metric, dashes where it has no value."""
+    values, low, high = (_values(rows, f"{shown.metric}{end}") for end in ("", "_low", "_high"))
+    return TextColumn(
+        label=shown.label,
+        unit=shown.unit,
+        texts=tuple(significant(None if value is None else value * shown.factor) for value in values),
+        best=tuple(bool(is_best) for is_best in _values(rows, f"{shown.metric}_best")),
+        rank=shown.rank,
+        margins=tuple(map(margin, values, low, high)),
+        name=shown.metric,
+    )
 
 
 def point_column(rows: pl.DataFrame, points: pl.DataFrame) -> TextColumn:
@@ -112,14 +139,10 @@ def _reason(row: dict[str, Any]) -> str:
     return f"{reason} (phase: {printable(row['phase'])})" if row["phase"] else reason
 
 
-def _axis_column(values: pl.Series, label: str) -> TextColumn:
-    return _plain(label, [axis_text(value) for value in values], rank=0, is_number=values.dtype.is_numeric())
-
-
 def _rounds_column(rows: pl.DataFrame) -> TextColumn:
     counts = zip(rows["rounds_ok"], rows["rounds_asked"], strict=True)
     texts = [str(ok) if ok == asked else f"{ok} of {asked}" for ok, asked in counts]
-    return _plain("rounds", texts, rank=_ROUNDS_RANK)
+    return _plain("rounds", texts, rank=_ROUNDS_RANK, name="rounds_ok")
 
 
 def _interval_column(rows: pl.DataFrame) -> TextColumn:
@@ -131,32 +154,20 @@ def _interval_column(rows: pl.DataFrame) -> TextColumn:
         else f"{significant(row[f'{name}_low'])} … {significant(row[f'{name}_high'])}"
         for row in rows.to_dicts()
     ]
-    return replace(_plain("95% interval", texts, rank=_INTERVAL_RANK), unit=_END_TO_END.unit)
+    return replace(_plain("95% interval", texts, rank=_INTERVAL_RANK, name="precision"), unit=_END_TO_END.unit)
 
 
 def _output_column(rows: pl.DataFrame) -> TextColumn:
     """Return a word for each configuration whose output is not its reference's."""
     texts = ["differs" if differs else "" for differs in rows["output_differs"]]
-    return _plain("output", texts, rank=_OUTPUT_RANK, is_number=False)
-
-
-def _metric_column(rows: pl.DataFrame, shown: _Shown) -> TextColumn:
-    values, low, high = (_values(rows, f"{shown.metric}{end}") for end in ("", "_low", "_high"))
-    return TextColumn(
-        label=shown.label,
-        unit=shown.unit,
-        texts=tuple(significant(None if value is None else value * shown.factor) for value in values),
-        best=tuple(bool(is_best) for is_best in _values(rows, f"{shown.metric}_best")),
-        rank=shown.rank,
-        margins=tuple(map(margin, values, low, high)),
-    )
+    return _plain("output", texts, rank=_OUTPUT_RANK, is_number=False, name="output_differs")
 
 
 def _values(rows: pl.DataFrame, name: str) -> list[Any]:
     return rows[name].to_list() if name in rows.columns else [None] * rows.height
 
 
-def _memory_shown(rows: pl.DataFrame) -> _Shown:
+def _memory_shown(rows: pl.DataFrame) -> ShownMetric:
     unit, size_bytes = memory_unit(max((value or 0 for value in _values(rows, _PEAK_MEMORY.metric)), default=0))
     return replace(_PEAK_MEMORY, unit=unit, factor=1 / size_bytes)
 
@@ -165,5 +176,5 @@ def _words(label: str, texts: list[str], is_prose: bool = False) -> TextColumn:
     return replace(_plain(label, texts, rank=0, is_number=False), is_prose=is_prose)
 
 
-def _plain(label: str, texts: list[str], rank: int, is_number: bool = True) -> TextColumn:
-    return TextColumn(label, "", tuple(texts), (False,) * len(texts), rank, is_number)
+def _plain(label: str, texts: list[str], rank: int, is_number: bool = True, name: str = "") -> TextColumn:
+    return TextColumn(label, "", tuple(texts), (False,) * len(texts), rank, is_number, name=name)

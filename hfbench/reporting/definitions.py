@@ -27,6 +27,13 @@ _PARAGRAPHS = (
 )
 
 
+_COLOPHON = (
+    "The charts are Vega-Lite specifications that Altair checked; Vega, Vega-Lite and Vega-Embed (University of "
+    "Washington Interactive Data Lab and contributors, BSD 3-Clause License) stand in this page and draw them. Nothing "
+    "is loaded from elsewhere."
+)
+
+
 def definitions(points: pl.DataFrame) -> ET.Element:
     """Return the section; the cost of observing is that of these points."""
     entries = [
@@ -42,7 +49,9 @@ def definitions(points: pl.DataFrame) -> ET.Element:
         "section",
         element("h2", "How the numbers are defined"),
         *(element("p", paragraph) for paragraph in paragraphs if paragraph),
-        element("dl", *entries),
+        element("dl", *entries, class_="definitions"),
+        element("p", _COLOPHON, class_="faint"),
+        id="definitions",
     )
 
 

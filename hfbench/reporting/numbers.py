@@ -4,16 +4,20 @@ import math
 
 MISSING = "–"
 _DIGITS = 3
+_LARGEST_PLAIN = 1e9  # more digits than these are read by nobody
 _MIB, _GIB = 2**20, 2**30
 
 
 def significant(value: float | None) -> str:
-    """Return the value with three significant digits and no exponent: 0.0123, 1.49, 40.0, 1230; a dash for None."""
+    """Return three significant digits: 0.0123, 1.49, 40.0, 1230, and 3.46e17 from a billion on; a dash for None."""
     if value is None:
         return MISSING
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
     rounded = float(f"{value:.{_DIGITS}g}")  # first, since it may carry to one more digit: 9.996 is 10.0
+    if abs(rounded) >= _LARGEST_PLAIN:
+        digits, exponent = f"{rounded:.{_DIGITS - 1}e}".split("e")
+        return f"{digits}e{int(exponent)}"
     decimals = _DIGITS - 1 - math.floor(math.log10(abs(rounded)))
     return f"{rounded:.{max(0, decimals)}f}"
 

@@ -1,92 +1,78 @@
-"""The HTML report: its sections, in order."""
+"""The HTML report: its sections, in the order of the questions that it answers."""
 
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
 import polars as pl
 
-from hfbench.reporting.captions import Captions, captions
-from hfbench.reporting.cells import failure_columns, result_columns, warning_columns
+from hfbench.foundation.records import Manifest
+from hfbench.reporting.captions import captions
+from hfbench.reporting.charts.chart import Chart
+from hfbench.reporting.charts.embedding import charts_json, drawing_scripts
+from hfbench.reporting.charts.speed import speed_chart
 from hfbench.reporting.definitions import definitions
-from hfbench.reporting.html import document, element, key_value_table, text_table
-from hfbench.reporting.machine import ceiling_rows, environment_groups
+from hfbench.reporting.html import document, element, script
+from hfbench.reporting.machine import ceilings_part, environment_part
+from hfbench.reporting.report_data import report_data
 from hfbench.reporting.results import failure_rows, result_rows
+from hfbench.reporting.sections.charted import CHART_SECTIONS, chart_section
+from hfbench.reporting.sections.fastest import fastest_section
+from hfbench.reporting.sections.overview import overview
+from hfbench.reporting.sections.provenance import provenance_section
+from hfbench.reporting.sections.tabled import failures_section, results_section, warnings_section
 from hfbench.reporting.style import STYLE
-from hfbench.reporting.warned import WarningGroup, warning_groups
+from hfbench.reporting.warned import warning_groups
+from hfbench.reporting.winners import winners
 from hfbench.tables.warning_file import ConfigurationWarning
 
 
 def report_page(
     *,
+    samples: pl.DataFrame,
     summary: pl.DataFrame,
     points: pl.DataFrame,
     configurations: pl.DataFrame,
     warnings: Sequence[ConfigurationWarning],
-    environment: dict[str, Any],
-    ceilings: dict[str, Any],
+    environment: Mapping[str, Any],
+    ceilings: Mapping[str, Any],
+    manifests: Sequence[Manifest] = (),
+    params: Mapping[str, Any] | None = None,
 ) -> str:
-    """Return the page as HTML from the tables, the warnings and the contents of environment.json and ceilings.json.
+    """Return the page as HTML from the tables, the warnings, and the contents of the other results' files.
 
     The same input makes the same page: it holds no time but those of the measurements.
     """
     rows, failures = result_rows(summary, configurations), failure_rows(points)
-    text = captions(points, rows)
+    data, text = report_data(samples, summary, points, configurations), captions(points, rows)
+    speed, charts = speed_chart(data), {each.name: each.draw(data) for each in CHART_SECTIONS}
+    below = {"roofline": ceilings_part(ceilings)}
     sections = [
-        _measured(text, points),
-        _results(rows, points, text),
-        _warnings(warning_groups(warnings, points)),
-        _failures(failures, points),
+        fastest_section(winners(data), speed, len(data.ways)),
+        *(chart_section(each, charts[each.name], *below.get(each.name, ())) for each in CHART_SECTIONS),
+        results_section(rows, points, text.notes),
+        warnings_section(warning_groups(warnings, points)),
+        failures_section(failures, points),
+        provenance_section(points, manifests, params or {}, *environment_part(environment)),
         definitions(points),
-        _ceilings(ceilings),
-        _environment(environment),
     ]
-    return document(f"hfbench: {text.title}", STYLE, [section for section in sections if section is not None])
+    header = overview(text, points, data, environment, manifests)
+    drawn = [each for each in (speed, *charts.values()) if each is not None]
+    return _whole(text.title, [header, _menu(sections), *sections], drawn)
 
 
-def _measured(text: Captions, points: pl.DataFrame) -> ET.Element:
-    started = sorted(time for time in points["started_at"] if time)
-    lines = [f"{text.counts}.", f"{text.constants}." if text.constants else ""]
-    if started:
-        ends = dict.fromkeys((started[0], started[-1]))
-        lines.append(f"Measured {' to '.join(ends)}.")
-    paragraphs = [element("p", line[0].upper() + line[1:]) for line in lines if line]
-    return element("header", element("h1", text.title), *paragraphs)
+def _whole(title: str, body: Sequence[ET.Element], charts: Sequence[Chart]) -> str:
+    """Return the page with the scripts that it needs; where no chart is drawn, none that draws."""
+    data = [script(charts_json(charts), id="charts", type="application/json")] if charts else []
+    sort = (Path(__file__).parent / "sort.js").read_text(encoding="utf-8")
+    return document(f"hfbench: {title}", STYLE, [*body, *data], [*(drawing_scripts() if charts else ()), sort])
 
 
-def _results(rows: pl.DataFrame, points: pl.DataFrame, text: Captions) -> ET.Element:
-    notes = [element("p", note, class_="faint") for note in text.notes]
-    if rows.is_empty():
-        return element("section", element("h2", "Results"), *notes)
-    ends = [one != other for one, other in pairwise(rows["workload"].to_list())]
-    return element("section", element("h2", "Results"), text_table(result_columns(rows, points), ends), *notes)
-
-
-def _warnings(groups: Sequence[WarningGroup]) -> ET.Element | None:
-    if not groups:
-        return None
-    return element("section", element("h2", "Warnings"), text_table(warning_columns(groups)))
-
-
-def _failures(failures: pl.DataFrame, points: pl.DataFrame) -> ET.Element | None:
-    if failures.is_empty():
-        return None
-    return element("section", element("h2", "Not ok"), text_table(failure_columns(failures, points)))
-
-
-def _ceilings(ceilings: dict[str, Any]) -> ET.Element | None:
-    rows = ceiling_rows(ceilings)
-    if not rows:
-        return None
-    title = "What the device can do"
-    device = f"The highest rates that torch reached on {ceilings.get('device', 'the device')}."
-    return element("section", element("h2", title), element("p", device), key_value_table(rows))
-
-
-def _environment(environment: dict[str, Any]) -> ET.Element | None:
-    groups = environment_groups(environment)
-    if not groups:
-        return None
-    parts = [node for name, rows in groups for node in (element("h3", name), key_value_table(rows))]
-    return element("section", element("h2", "Environment"), *parts)
+def _menu(sections: Sequence[ET.Element]) -> ET.Element:
+    names = [section.get("id", "") for section in sections]
+    return element(
+        "nav",
+        *(element("a", name.replace("-", " ").capitalize(), href=f"#{name}") for name in names),
+        aria_label="Sections",
+    )

@@ -1,12 +1,33 @@
 """What the results show, as frames: which configurations, in which order, which is best, and what failed."""
 
+from dataclasses import dataclass
+from pathlib import Path
+
 import polars as pl
 
 from hfbench.foundation.records import OK
 from hfbench.tables.columns import CONFIGURATION_AXES
+from hfbench.tables.storage import read_table
+from hfbench.tables.warning_file import ConfigurationWarning, read_warnings
 
 # Configurations are compared with those that do the same work.
 WORKLOAD_AXES = ("model", "batch_size", "sequence_length", "max_new_tokens")
+
+
+@dataclass(frozen=True)
+class Results:
+    """The tables that the results are shown from; see `hfbench.tables.build.Tables`."""
+
+    summary: pl.DataFrame
+    points: pl.DataFrame
+    configurations: pl.DataFrame
+    warnings: list[ConfigurationWarning]
+
+
+def read_results(tables: Path) -> Results:
+    """Read the tables in this folder. Raises `UserError` where they are missing."""
+    summary, points, configurations = (read_table(tables, name) for name in ("summary", "points", "configurations"))
+    return Results(summary, points, configurations, read_warnings(tables))
 
 
 def varying_axes(points: pl.DataFrame) -> list[str]:

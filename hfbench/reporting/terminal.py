@@ -2,6 +2,7 @@
 
 import io
 import sys
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,12 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from hfbench.reporting.captions import captions
-from hfbench.reporting.cells import BEST_MARK, TextColumn, failure_columns, point_column, printable, result_columns
-from hfbench.reporting.results import failure_rows, result_rows
+from hfbench.reporting.cells import BEST_MARK, TextColumn, failure_columns, point_column, printable
+from hfbench.reporting.results import failure_rows, read_results
 from hfbench.reporting.terminal_warnings import print_warnings
+from hfbench.reporting.view import View, whole_view
 from hfbench.reporting.warned import warning_groups
-from hfbench.tables.storage import read_table
-from hfbench.tables.warning_file import read_warnings
 
 _WIDTH_WITHOUT_TERMINAL = 120
 _WIDEST_TEXT = 26  # characters of an axis value on one line; a longer one folds
@@ -31,29 +31,47 @@ def print_results(tables: Path, console: Console | None = None) -> None:
 
     Raises `UserError` where the tables are missing.
     """
-    summary, points, configurations = (read_table(tables, name) for name in ("summary", "points", "configurations"))
-    warnings = read_warnings(tables)
-    console = console or _standard_output()
-    rows, failures = result_rows(summary, configurations), failure_rows(points)
-    text = captions(points, rows)
+    print_view(whole_view(read_results(tables)), console or standard_output())
+
+
+def print_view(view: View, console: Console) -> None:
+    """Print the view with captions, warnings and what is not ok; of columns that do not fit, the lesser go first."""
+    points = view.results.points
+    text = captions(points, view.rows)
     console.print(Text(printable(text.title), style="bold"))
     for line in (text.counts, text.constants):
         if line:
             console.print(Text(printable(line), style="dim"))
-    notes = list(text.notes)
-    if rows.height:
-        columns, dropped = fitting_columns(result_columns(rows, points), point_column(rows, points), console.width)
+    notes = [*view.notes, *text.notes]
+    if view.rows.height:
+        columns, dropped = fitting_columns(list(view.columns), point_column(view.rows, points), console.width)
         console.print()
-        console.print(_results(columns, rows["workload"].to_list()))
+        _as_wide_as(_total(columns), console).print(_results(columns, view.sections))
         if dropped:
-            notes.append(f"Not shown at this width: {', '.join(dropped)}. They are in the report and the tables.")
+            where = "They are in the report, and `hfbench show --columns` shows them."
+            notes.append(f"Not shown at this width: {', '.join(dropped)}. {where}")
     for note in notes:
-        console.print(Text(note, style="dim"))
-    print_warnings(console, warning_groups(warnings, points))
+        console.print(Text(printable(note), style="dim"))
+    print_warnings(console, warning_groups(view.results.warnings, points))
+    failures = failure_rows(points)
     if failures.height:
         console.print()
         console.print(Text("Not ok", style="bold"))
         console.print(_failures(failure_columns(failures, points)))
+
+
+def standard_output() -> Console:
+    """Return the console of the standard output, as wide as the terminal."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a character that the locale lacks is no reason to fail
+    return Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL)
+
+
+def plain_table(*headers: str) -> Table:
+    """Return a table with a line below its head only."""
+    return Table(
+        *headers, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold"
+    )
 
 
 def fitting_columns(columns: list[TextColumn], point: TextColumn, width: int) -> tuple[list[TextColumn], list[str]]:
@@ -64,9 +82,16 @@ def fitting_columns(columns: list[TextColumn], point: TextColumn, width: int) ->
     axes = [column for column in columns if column.rank == 0]
     numbers = [column for column in columns if column.rank > 0]
     kept = _fitting(numbers, width - _GAP - _total(axes))
-    if axes and _total([*axes, *kept]) > width:
-        axes, kept = [point], _fitting(numbers, width - _GAP - _NARROWEST_POINT)
-    return [*axes, *kept], [column.label for column in numbers if column not in kept]
+    shown = [column for column in columns if column in axes or column in kept]
+    if axes and _total(shown) > width:
+        kept = _fitting(numbers, width - _GAP - _NARROWEST_POINT)
+        shown = [point, *kept]
+    return shown, [column.label for column in numbers if column not in kept]
+
+
+def _as_wide_as(width: int, console: Console) -> Console:
+    """Return a console on which nothing of this width is cut: lines that wrap, where a person chose many columns."""
+    return console if width <= console.width else Console(file=console.file, width=width, highlight=False)
 
 
 def _fitting(columns: list[TextColumn], width: int) -> list[TextColumn]:
@@ -100,14 +125,14 @@ def _header(column: TextColumn) -> str:
     return "\n".join(lines)
 
 
-def _results(columns: list[TextColumn], workloads: list[int]) -> Table:
-    table = _table()
+def _results(columns: list[TextColumn], sections: Sequence[int]) -> Table:
+    table = plain_table()
     for column in columns:
         if column.is_number:
             table.add_column(Text(_header(column)), justify="right", no_wrap=True)
         else:
             table.add_column(Text(_header(column)), overflow="fold", max_width=_WIDEST_TEXT)
-    ends = [one != other for one, other in pairwise(workloads)] + [False]
+    ends = [one != other for one, other in pairwise(sections)] + [False]
     for index, is_end in enumerate(ends):
         table.add_row(*(_cell(column, index) for column in columns), end_section=is_end)
     return table
@@ -121,20 +146,10 @@ def _cell(column: TextColumn, index: int) -> Text:
 
 
 def _failures(columns: list[TextColumn]) -> Table:
-    table = _table()
+    table = plain_table()
     for column in columns:
         widest = None if column.is_prose else _WIDEST_TEXT
         table.add_column(Text(column.label), overflow="fold", max_width=widest)
     for index in range(len(columns[0].texts)):
         table.add_row(*(_cell(column, index) for column in columns))
     return table
-
-
-def _table() -> Table:
-    return Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-
-
-def _standard_output() -> Console:
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a character that the locale lacks is no reason to fail
-    return Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL)

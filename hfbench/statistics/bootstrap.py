@@ -1,6 +1,7 @@
 """The hierarchical bootstrap: rounds drawn with replacement, and in each drawn round its iterations."""
 
 from collections.abc import Sequence
+from statistics import median
 from typing import NamedTuple
 
 import numpy as np
@@ -8,6 +9,21 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
+
+
+class Places(NamedTuple):
+    """Where the medians of resamples stand: each is the mean of the values at two places.
+
+    Places count through the sorted values of all rounds, one round after the other.
+    """
+
+    below: Integers
+    above: Integers
+
+    def medians(self, ordered: Floats) -> Floats:
+        """Return the medians, given the sorted values of all rounds, one round after the other."""
+        medians: Floats = (ordered[self.below] + ordered[self.above]) / 2
+        return medians
 
 
 class StandardErrors(NamedTuple):
@@ -26,29 +42,36 @@ def round_medians(rounds: Sequence[Sequence[float]]) -> Floats:
     """Return the median of each round. Raises `ValueError` where a round has no values."""
     if not all(len(values) for values in rounds):
         raise ValueError("a round without values has no median")
-    return np.array([np.median(np.asarray(values)) for values in rounds])
+    return np.array([median(values) for values in rounds])  # of few values, a tenth of the time that numpy takes
+
+
+def sorted_values(rounds: Sequence[Sequence[float]]) -> Floats:
+    """Return the values of all rounds, one round after the other, each sorted."""
+    return np.concatenate([np.sort(np.asarray(values, dtype=np.float64)) for values in rounds])
 
 
 def resample_medians(rounds: Sequence[Sequence[float]], drawn: Integers, generator: np.random.Generator) -> Floats:
-    """Return, for each drawn round, the median of a resample of its iterations; the shape is that of `drawn`.
+    """Return, for each drawn round, the median of a resample of its iterations; the shape is that of `drawn`."""
+    return draw_places([len(values) for values in rounds], drawn, generator).medians(sorted_values(rounds))
+
+
+def draw_places(sizes: Sequence[int], drawn: Integers, generator: np.random.Generator) -> Places:
+    """Return where the median of a resample of each drawn round stands, of rounds with so many values.
+
+    It depends on the sizes alone, so that rounds of the same sizes can share it. Both places have the shape of `drawn`.
 
     No iteration is drawn one by one. The k-th smallest of m values drawn with replacement from x is x at the k-th
     smallest of m uniform positions; that position is beta(k, m + 1 - k) distributed, and of two neighbours the lower is
     the upper one times the largest of k uniform numbers. So the distribution is that of drawing each, in a tenth of the
     time. Source: H. A. David and H. N. Nagaraja, Order Statistics, 3rd ed. (2003), sections 2.1 and 2.5.
     """
-    sizes = np.array([len(values) for values in rounds])
-    ordered = np.zeros((len(rounds), sizes.max()))
-    for index, values in enumerate(rounds):
-        ordered[index, : len(values)] = np.sort(np.asarray(values, dtype=np.float64))
-    size = sizes[drawn]
+    counts = np.array(sizes)
+    first, size = (np.cumsum(counts) - counts)[drawn], counts[drawn]
     rank = size // 2 + 1
     upper = generator.beta(rank, size + 1 - rank)
     lower = upper * generator.random(drawn.shape) ** (1 / np.maximum(size // 2, 1))
     lower = np.where(size % 2 == 1, upper, lower)
-    below, above = (np.minimum((position * size).astype(np.int64), size - 1) for position in (lower, upper))
-    resampled: Floats = (ordered[drawn, below] + ordered[drawn, above]) / 2
-    return resampled
+    return Places(*(first + np.minimum((position * size).astype(np.int64), size - 1) for position in (lower, upper)))
 
 
 def standard_errors(centres: Floats, drawn: Integers, resampled: Floats) -> StandardErrors:
@@ -65,12 +88,19 @@ def standard_errors(centres: Floats, drawn: Integers, resampled: Floats) -> Stan
     One disturbed round of seven moves the resampled median to one side only. So each side has a semi-deviation,
     sqrt(2 E[d²; d on this side]), which for a symmetric distribution is the standard error on both.
     """
-    middle = np.median(centres)
-    within = resampled - centres[drawn]
+    middle, expected = np.median(centres), centres[drawn]
+    within = resampled - expected
     variance = float(np.var(centres, ddof=1))
     kept = max(0.0, 1 - float(np.mean(within**2)) / variance) ** 0.5 if variance > 0 else 0.0
-    differences = np.median(kept * (centres[drawn] - middle) + within, axis=1)
+    differences = _medians_of_rows(kept * (expected - middle) + within)
     return StandardErrors(
         below=float(np.sqrt(2 * np.mean(np.minimum(differences, 0) ** 2))),
         above=float(np.sqrt(2 * np.mean(np.maximum(differences, 0) ** 2))),
     )
+
+
+def _medians_of_rows(values: Floats) -> Floats:
+    """Return what `np.median(values, axis=1)` does; for short rows, sorting takes a third of the time."""
+    ordered, count = np.sort(values, axis=1), values.shape[1]
+    medians: Floats = (ordered[:, (count - 1) // 2] + ordered[:, count // 2]) / 2
+    return medians

@@ -32,19 +32,17 @@ class Drift(NamedTuple):
 def drift(values: Sequence[float]) -> Drift | None:
     """Return the drift of values that are in the order they were measured; None for fewer than six.
 
-    Whether: the test of Mann (Econometrica 13 (1945) 245) and Kendall, which is Kendall's tau between value and
-    position, exact for so few values, and takes no distribution for granted. How much: the median of the slopes between
-    all pairs, with its interval (P. K. Sen, JASA 63 (1968) 1379), times the steps from first to last. Neither is misled
-    by an outlier. Both take the noise of consecutive iterations as independent; where it is not, the process wandered,
-    which is drift to whoever reads the number.
+    Whether: `trend_p_values`. How much: the median of the slopes between all pairs, with its interval (P. K. Sen, JASA
+    63 (1968) 1379), times the steps from first to last. Neither is misled by an outlier. Both take the noise of
+    consecutive iterations as independent; where it is not, the process wandered, which is drift to whoever reads the
+    number.
     """
-    count = len(values)
-    if count < FEWEST_VALUES:
+    (p_value,) = trend_p_values([values])
+    if p_value is None:
         return None
-    series = np.asarray(values, dtype=np.float64)
+    series, count = np.asarray(values, dtype=np.float64), len(values)
     if np.all(series == series[0]):
-        return Drift(0.0, 0.0, 0.0, 1.0)
-    p_value = float(kendalltau(np.arange(count), series).pvalue)
+        return Drift(0.0, 0.0, 0.0, p_value)
     slopes = theilslopes(series, alpha=1 - SIGNIFICANCE)
     scale = (count - 1) / abs(float(np.median(series)))
     return Drift(
@@ -53,3 +51,24 @@ def drift(values: Sequence[float]) -> Drift | None:
         high=float(slopes.high_slope) * scale,
         p_value=p_value,
     )
+
+
+def trend_p_values(series: Sequence[Sequence[float]]) -> list[float | None]:
+    """Return, for each series in the order measured, the p-value of there being no trend; None for fewer than six.
+
+    The test of Mann (Econometrica 13 (1945) 245) and Kendall, which is Kendall's tau between value and position, exact
+    for so few values, and takes no distribution for granted. Series of one length are tested together: half the time.
+    """
+    by_length: dict[int, list[int]] = {}
+    for index, values in enumerate(series):
+        by_length.setdefault(len(values), []).append(index)
+    p_values: list[float | None] = [None] * len(series)
+    for length, members in by_length.items():
+        if length < FEWEST_VALUES:
+            continue
+        rows = np.array([series[index] for index in members], dtype=np.float64)
+        found = kendalltau(np.broadcast_to(np.arange(length), rows.shape), rows, axis=1).pvalue
+        # Where all values are equal tau is not defined, and nothing speaks for a trend.
+        for index, p_value in zip(members, np.nan_to_num(found, nan=1.0), strict=True):
+            p_values[index] = float(p_value)
+    return p_values

@@ -1,8 +1,7 @@
 """Outliers among the iterations of one round: flagged, and never dropped."""
 
 from collections.abc import Sequence
-
-import numpy as np
+from statistics import fmean, median
 
 # B. Iglewicz and D. C. Hoaglin, How to Detect and Handle Outliers (1993): the modified z-score and this threshold.
 THRESHOLD = 3.5
@@ -20,6 +19,7 @@ def outliers(values: Sequence[float]) -> list[bool]:
     """
     if not len(values):
         return []
-    distances = np.abs(np.asarray(values, dtype=np.float64) - np.median(values))
-    spread = float(np.median(distances)) / _MAD_PER_SIGMA or float(np.mean(distances)) / _MEAN_DEVIATION_PER_SIGMA
-    return [bool(distance > THRESHOLD * spread) for distance in distances]
+    middle = median(values)
+    distances = [abs(value - middle) for value in values]
+    spread = median(distances) / _MAD_PER_SIGMA or fmean(distances) / _MEAN_DEVIATION_PER_SIGMA
+    return [distance > THRESHOLD * spread for distance in distances]

@@ -1,4 +1,8 @@
-"""The few numbers of metrics.json, which `dvc metrics` and `dvc exp show` display."""
+"""The numbers that DVC's own tools display: a few in metrics.json, and those of each point in a file of their own.
+
+`dvc exp show` has a column for each number of every file that dvc.yaml calls metrics: with those of 30 points among
+them it is ten thousand characters wide. `dvc metrics diff --targets` reads the other file all the same.
+"""
 
 from typing import Any
 
@@ -15,7 +19,7 @@ _SIGNIFICANT_DIGITS = 4
 
 
 def headline(tables: Tables) -> dict[str, Any]:
-    """Return the content of metrics.json: counts of records and warnings, the best medians, and those of each point.
+    """Return the content of metrics.json: counts of records and warnings, and the best medians.
 
     Medians are the summary's estimates. A configuration whose output differs is no best. What has no value is left out:
     DVC shows null and NaN as if they were measured.
@@ -34,11 +38,12 @@ def headline(tables: Tables) -> dict[str, Any]:
         if rows.height:
             best = rows["estimate"].max() if rows["higher_is_better"][0] else rows["estimate"].min()
             content[f"best_{metric}"] = _rounded(metric, best)
-    return {**content, "points": _points(tables.summary)}
+    return content
 
 
-def _points(summary: pl.DataFrame) -> dict[str, dict[str, float]]:
-    groups = summary.group_by(CONFIGURATION_AXES, maintain_order=True).agg("metric", "estimate").to_dicts()
+def headline_by_point(tables: Tables) -> dict[str, dict[str, float]]:
+    """Return the medians of each configuration that was measured, under its key."""
+    groups = tables.summary.group_by(CONFIGURATION_AXES, maintain_order=True).agg("metric", "estimate").to_dicts()
     points: dict[str, dict[str, float]] = {}
     for key, group in zip(configuration_keys(groups), groups, strict=True):
         medians = dict(zip(group["metric"], group["estimate"], strict=True))

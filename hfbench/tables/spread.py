@@ -5,14 +5,15 @@ from typing import Any
 
 import polars as pl
 
+from hfbench.statistics.batch import median_intervals
 from hfbench.statistics.bimodality import two_modes
-from hfbench.statistics.drift import SIGNIFICANCE, drift
-from hfbench.statistics.intervals import median_interval
+from hfbench.statistics.confidence import Interval, Rounds
+from hfbench.statistics.drift import SIGNIFICANCE, drift, trend_p_values
 from hfbench.statistics.outliers import outliers
 from hfbench.statistics.variation import between_rounds, within_rounds
 
 # The others have one value a round, or thousands of gaps, and no decision hangs on their intervals.
-_WITH_INTERVAL = (
+WITH_INTERVAL = (
     "end_to_end_seconds",
     "time_to_first_token_seconds",
     "inter_token_seconds",
@@ -35,21 +36,23 @@ SPREAD_TYPES: dict[str, type[pl.DataType]] = {
 }
 
 
-def spread_columns(metric: str, rounds: pl.Series) -> pl.DataFrame:
-    """Return a row of `SPREAD_TYPES` for each list of rounds of values, which are in the order measured.
+def spread_columns(metrics: Sequence[str], samples: Sequence[Rounds | None]) -> pl.DataFrame:
+    """Return a row of `SPREAD_TYPES` for each sample of a metric: the values of each round, in the order measured.
 
     `low` and `high` bound the 95% interval of the median of the rounds' medians, null for one round. `largest_drift` is
     the relative change within the round that changes most, null where none drifts; the modes are null where the values
-    are of one kind. Drift and modes are those of the end-to-end latency, null for other metrics, and all is null for a
-    metric that no interval is computed of.
+    are of one kind. Drift and modes are those of the end-to-end latency, null for other metrics, and all is null where
+    the sample is None.
     """
-    if metric not in _WITH_INTERVAL:
-        return pl.select(pl.repeat(None, len(rounds), dtype=dtype).alias(name) for name, dtype in SPREAD_TYPES.items())
-    return pl.DataFrame([_spread(metric, each) for each in rounds.to_list()], schema=SPREAD_TYPES)
+    intervals = median_intervals([rounds or () for rounds in samples])
+    rows = [
+        _spread(metric, rounds, interval) if rounds else {}
+        for metric, rounds, interval in zip(metrics, samples, intervals, strict=True)
+    ]
+    return pl.DataFrame(rows, schema=SPREAD_TYPES)
 
 
-def _spread(metric: str, rounds: Sequence[Sequence[float]]) -> dict[str, Any]:
-    interval = median_interval(rounds)
+def _spread(metric: str, rounds: Rounds, interval: Interval | None) -> dict[str, Any]:
     return {
         "low": interval.low if interval else None,
         "high": interval.high if interval else None,
@@ -60,11 +63,13 @@ def _spread(metric: str, rounds: Sequence[Sequence[float]]) -> dict[str, Any]:
     }
 
 
-def _shape(rounds: Sequence[Sequence[float]]) -> dict[str, Any]:
+def _shape(rounds: Rounds) -> dict[str, Any]:
     # Of configurations, not of rounds, one in a hundred may drift by chance alone.
     significance = SIGNIFICANCE / len(rounds)
-    found = [each for values in rounds if (each := drift(values)) is not None]
-    drifts = [each.relative_change for each in found if each.p_value < significance]
+    p_values = zip(rounds, trend_p_values(rounds), strict=True)
+    drifting = [values for values, p_value in p_values if p_value is not None and p_value < significance]
+    # How much they drift takes as long to say as whether, and few do.
+    drifts = [found.relative_change for values in drifting if (found := drift(values)) is not None]
     modes = two_modes(rounds)
     return {
         "drifting_rounds": len(drifts),

@@ -6,7 +6,7 @@ from hfbench.foundation.records import OK
 from hfbench.tables import latency
 from hfbench.tables.columns import CONFIGURATION_AXES, METRIC
 from hfbench.tables.metrics import METRICS, Metric
-from hfbench.tables.spread import SPREAD_TYPES, spread_columns
+from hfbench.tables.spread import SPREAD_TYPES, WITH_INTERVAL, spread_columns
 
 _ONE_VALUE_A_ROUND = (
     "load_seconds",
@@ -15,6 +15,9 @@ _ONE_VALUE_A_ROUND = (
     "peak_memory_bytes",
     "energy_joules_per_token",
 )
+_PERCENTILES = (5, 95, 99)
+# Configurations at once: the gaps between the tokens of all of them would take several times the memory of the samples.
+_AT_ONCE = 200
 
 
 def summary_table(samples: pl.DataFrame, points: pl.DataFrame) -> pl.DataFrame:
@@ -32,17 +35,29 @@ def summary_table(samples: pl.DataFrame, points: pl.DataFrame) -> pl.DataFrame:
         samples.filter(pl.col("status") == OK, pl.col("phase") == "sample"),
         configurations,
     )
-    summaries = pl.concat([_summary(metric, _values(metric.name, ok_samples, ok_points)) for metric in METRICS])
+    blocks = [
+        pl.col("configuration").is_between(first, first + _AT_ONCE, closed="left")
+        for first in range(0, configurations.height, _AT_ONCE)
+    ]
+    summaries = pl.concat([_summaries(ok_samples.filter(block), ok_points.filter(block)) for block in blocks])
+    spread = spread_columns(summaries["metric"].to_list(), summaries["values"].to_list())
     return (
-        summaries.join(configurations, on="configuration")
+        pl.concat([summaries, spread], how="horizontal")
+        .join(configurations, on="configuration")
         .sort("configuration", "metric")
-        .select(*CONFIGURATION_AXES, *(name for name in summaries.columns if name != "configuration"))
+        .select(*CONFIGURATION_AXES, *_COLUMNS)
     )
 
 
 def _of_configuration(frame: pl.DataFrame, configurations: pl.DataFrame) -> pl.DataFrame:
     """Number the configurations: grouping by one integer is many times faster than by nine axes."""
     return frame.join(configurations, on=CONFIGURATION_AXES, how="left", maintain_order="left")
+
+
+def _summaries(samples: pl.DataFrame, points: pl.DataFrame) -> pl.DataFrame:
+    """Return the summary of all metrics but for its spread, with the `values` of each round where that needs them."""
+    summaries = [_summary(metric, _values(metric.name, samples, points)) for metric in METRICS]
+    return pl.concat(summaries, how="diagonal")
 
 
 def _values(metric: str, samples: pl.DataFrame, points: pl.DataFrame) -> pl.DataFrame:
@@ -71,29 +86,41 @@ def _summary(metric: Metric, values: pl.DataFrame) -> pl.DataFrame:
         std=value.std(ddof=1),
         min=value.min(),
         max=value.max(),
-        **{f"p{percent}": value.quantile(percent / 100, interpolation="linear") for percent in (5, 95, 99)},
+        **{f"p{percent}": value.quantile(percent / 100, interpolation="linear") for percent in _PERCENTILES},
     )
     return statistics.join(_rounds(metric, values), on="configuration").select(
-        "configuration",
         pl.lit(metric.name, dtype=METRIC).alias("metric"),
         pl.lit(metric.unit).alias("unit"),
         pl.lit(metric.higher_is_better).alias("higher_is_better"),
-        "rounds",
-        "samples",
-        "estimate",
-        *SPREAD_TYPES,
-        pl.exclude("configuration", "rounds", "samples", "estimate", *SPREAD_TYPES),
+        pl.all(),
     )
 
 
 def _rounds(metric: Metric, values: pl.DataFrame) -> pl.DataFrame:
-    """Return, for each configuration, what is computed of its rounds apart."""
-    rounds = (
+    """Return, for each configuration, what is computed of its rounds apart; their values only where they are needed."""
+    lists = {"values": pl.col("value")} if metric.name in WITH_INTERVAL else {}
+    return (
         values.group_by("configuration", "round", maintain_order=True)
-        .agg("value", median=pl.col("value").median())
+        .agg(median=pl.col("value").median(), **lists)
         .sort("configuration", "round")
         .group_by("configuration", maintain_order=True)
-        .agg("value", round_medians="median", estimate=pl.col("median").median())
+        .agg("^values$", round_medians="median", estimate=pl.col("median").median())
     )
-    spread = spread_columns(metric.name, rounds["value"])
-    return pl.concat([rounds.drop("value"), spread], how="horizontal")
+
+
+_COLUMNS = (
+    "metric",
+    "unit",
+    "higher_is_better",
+    "rounds",
+    "samples",
+    "estimate",
+    *SPREAD_TYPES,
+    "median",
+    "mean",
+    "std",
+    "min",
+    "max",
+    *(f"p{percent}" for percent in _PERCENTILES),
+    "round_medians",
+)

@@ -31,6 +31,7 @@ def _printed(folder: Path, tables: Tables, width: int = 100) -> list[str]:
 
 def _page(tables: Tables) -> str:
     return report_page(
+        samples=tables.samples,
         summary=tables.summary,
         points=tables.points,
         configurations=tables.configurations,

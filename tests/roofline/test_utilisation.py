@@ -12,19 +12,8 @@ from hfbench.roofline.utilisation import (
     prefill_flops,
     read_ceiling,
 )
+from tests.roofline.hand_needs import DENSE, KIND
 
-KIND = {"layers": 2, "bytes_per_token_per_row": 10, "key_dim": 4, "value_dim": 4, "window_tokens": None}
-DENSE: dict[str, Any] = {
-    "dense_weight_bytes": 1000,
-    "routed_expert_weight_bytes": 0,
-    "dense_matmul_parameters": 100,
-    "routed_expert_matmul_parameters": 0,
-    "head_matmul_parameters": 50,
-    "experts": None,
-    "experts_per_token": None,
-    "attention_heads": 3,
-    "cache": {"attention": [KIND], "state_bytes_per_row": 0},
-}
 EXPERTS = {
     **DENSE,
     "routed_expert_weight_bytes": 800,

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from hfbench.statistics.drift import Drift, drift
+from hfbench.statistics.drift import Drift, drift, trend_p_values
 
 
 def some(result: Drift | None) -> Drift:
@@ -31,6 +31,23 @@ def test_too_few_values_say_nothing() -> None:
 
 def test_constant_series_do_not_drift() -> None:
     assert drift([2.0] * 6) == Drift(0.0, 0.0, 0.0, 1.0)
+
+
+def test_p_values_of_many_series_are_those_of_each() -> None:
+    generator = np.random.default_rng(0)
+    series = [generator.normal(1, 0.02, count).tolist() for count in (6, 12, 6, 40, 12)]
+    tied, constant = [1.0, 2.0, 2.0, 3.0, 3.0, 4.0], [5.0] * 6
+    assert trend_p_values([*series, tied, constant]) == [
+        some(drift(values)).p_value for values in (*series, tied, constant)
+    ]
+    # All 6! orders are as likely: 2 are in perfect order, and 2 · 5 have a single pair the other way round.
+    assert trend_p_values([[1, 2, 3, 4, 5, 6], [6, 5, 4, 3, 2, 1], [2, 1, 3, 4, 5, 6], [1, 2]]) == [
+        pytest.approx(2 / 720),
+        pytest.approx(2 / 720),
+        pytest.approx(12 / 720),
+        None,
+    ]
+    assert trend_p_values([]) == []
 
 
 def test_one_outlier_is_no_drift() -> None:

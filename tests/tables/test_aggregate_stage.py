@@ -25,6 +25,7 @@ def _aggregate(folder: Path, **variables: str) -> subprocess.CompletedProcess[st
         "--ceilings": folder / "ceilings.json",
         "--tables": folder / "tables",
         "--metrics": folder / "metrics.json",
+        "--metrics-by-point": folder / "metrics_by_point.json",
     }
     words = [str(word) for pair in paths.items() for word in pair]
     environment = {key: value for key, value in os.environ.items() if key != "HFBENCH_TABLE"} | variables
@@ -44,7 +45,8 @@ def test_it_writes_the_tables_and_prints_them(sweep: Path) -> None:
     result = _aggregate(sweep)
     assert (result.returncode, result.stderr) == (0, "")
     metrics = json.loads((sweep / "metrics.json").read_text())
-    assert (metrics["points_ok"], metrics["points_not_ok"], len(metrics["points"])) == (18, 2, 4)
+    assert (metrics["points_ok"], metrics["points_not_ok"]) == (18, 2)
+    assert len(json.loads((sweep / "metrics_by_point.json").read_text())) == 4
     assert metrics["warnings"] == len(read_warnings(sweep / "tables"))
     assert read_table(sweep / "tables", "points").height == 20
     assert read_table(sweep / "tables", "samples").height == 18 * 6
@@ -56,10 +58,10 @@ def test_the_same_records_make_the_same_bytes(sweep: Path) -> None:
     outputs = []
     for _ in range(2):
         assert _aggregate(sweep, HFBENCH_TABLE="off").returncode == 0
-        files = [*sorted((sweep / "tables").iterdir()), sweep / "metrics.json"]
+        files = [*sorted((sweep / "tables").iterdir()), *sorted(sweep.glob("metrics*.json"))]
         outputs.append([path.read_bytes() for path in files])
     assert outputs[0] == outputs[1]
-    assert len(outputs[0]) == 6
+    assert len(outputs[0]) == 7
 
 
 def test_printing_can_be_switched_off(sweep: Path) -> None:
@@ -92,7 +94,7 @@ def test_a_sweep_where_everything_failed(tmp_path: Path) -> None:
         "points_ok": 0,
         "points_not_ok": 10,
         "warnings": 0,
-        "points": {},
     }
+    assert json.loads((tmp_path / "metrics_by_point.json").read_text()) == {}
     assert "No point could be measured." in result.stdout
     assert "ImportError" in result.stdout

@@ -11,27 +11,11 @@ from hfbench.foundation.errors import UserError
 from hfbench.foundation.files import write_json
 from hfbench.foundation.records import Record
 from hfbench.tables.warning_file import read_warnings
+from tests.roofline.hand_needs import DENSE
 from tests.tables.hand_records import POINT, failed_record, observed, ok_record, point, tables_of, unobserved
 
 EAGER = point(attn_implementation="eager")
 PRECISE = replace(SAMPLING, stopping_rule="precision", target_precision=0.02)
-# Weights of 1000 bytes, two layers with 10 bytes a token, and one product of 100 parameters.
-NEEDS = {
-    "dense_weight_bytes": 1000,
-    "routed_expert_weight_bytes": 0,
-    "dense_matmul_parameters": 100,
-    "routed_expert_matmul_parameters": 0,
-    "head_matmul_parameters": 50,
-    "experts": None,
-    "experts_per_token": None,
-    "attention_heads": 3,
-    "cache": {
-        "attention": [
-            {"layers": 2, "bytes_per_token_per_row": 10, "key_dim": 4, "value_dim": 4, "window_tokens": None}
-        ],
-        "state_bytes_per_row": 0,
-    },
-}
 
 
 def _rounds(*fields: dict[str, Any], configuration: Any = POINT) -> list[Record]:
@@ -110,14 +94,14 @@ def test_utilisation(tmp_path: Path) -> None:
     # Steps attend to 11, 12 and 13 tokens, 12 on average: 1000 + 2 rows · 2 layers · 10 bytes · 12 = 1480 bytes in the
     # 0.2 s between two tokens. Prefill: a row is 10 tokens · 2 · 100 + 2 · 50 + 2 layers · 2 · 3 heads · 8 · 55 pairs =
     # 7380 FLOPs, two rows in 0.5 s.
-    row = _row(tmp_path, *_rounds({"accounting": NEEDS}, {"accounting": NEEDS}), ceilings=CEILINGS)
+    row = _row(tmp_path, *_rounds({"accounting": DENSE}, {"accounting": DENSE}), ceilings=CEILINGS)
     assert row["mbu"] == pytest.approx(1480 / 0.2 / 100_000)
     assert row["mfu"] == pytest.approx(2 * 7380 / 0.5 / 1e6)
 
 
 @pytest.mark.parametrize(
     ("needs", "ceilings"),
-    [({}, CEILINGS), (NEEDS, {}), (NEEDS | {"cache": None}, CEILINGS), (NEEDS, {"matmul_flops_per_second": None})],
+    [({}, CEILINGS), (DENSE, {}), (DENSE | {"cache": None}, CEILINGS), (DENSE, {"matmul_flops_per_second": None})],
 )
 def test_utilisation_that_is_not_known(tmp_path: Path, needs: dict[str, Any], ceilings: dict[str, Any]) -> None:
     row = _row(tmp_path, *_rounds({"accounting": needs}), ceilings=ceilings)
@@ -125,7 +109,7 @@ def test_utilisation_that_is_not_known(tmp_path: Path, needs: dict[str, Any], ce
 
 
 def test_one_new_token_has_no_decoding_to_use_bandwidth(tmp_path: Path) -> None:
-    record = ok_record(point(max_new_tokens=1), observed([0.5]), accounting=NEEDS)
+    record = ok_record(point(max_new_tokens=1), observed([0.5]), accounting=DENSE)
     row = _row(tmp_path, record, ceilings=CEILINGS)
     assert row["mbu"] is None
     assert row["mfu"] == pytest.approx(2 * 7380 / 0.5 / 1e6)

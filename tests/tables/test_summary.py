@@ -5,17 +5,19 @@ from typing import Any
 
 import polars as pl
 import pytest
+from polars.testing import assert_frame_equal
 
 from hfbench.foundation.records import Record
+from hfbench.tables import summary
 from hfbench.tables.metrics import METRICS
 from tests.tables.hand_records import POINT, failed_record, observed, ok_record, point, tables_of, unobserved
 
 
 def _rows(folder: Path, *records: Record) -> dict[str, dict[str, Any]]:
     """The summary of one configuration, by metric."""
-    summary = tables_of(folder, *records).summary
-    assert summary.select(pl.col("attn_implementation").n_unique()).item() == 1
-    return {row["metric"]: row for row in summary.to_dicts()}
+    rows = tables_of(folder, *records).summary
+    assert rows.select(pl.col("attn_implementation").n_unique()).item() == 1
+    return {row["metric"]: row for row in rows.to_dicts()}
 
 
 def _lasting(end_to_end: float, phase: str = "sample") -> Any:
@@ -89,20 +91,71 @@ def test_what_is_measured_once_has_a_value_a_round(tmp_path: Path) -> None:
     assert (rows["peak_memory_bytes"]["median"], rows["peak_memory_bytes"]["unit"]) == (2000.0, "bytes")
 
 
+def _metered(round_number: int, watts: float) -> dict[str, Any]:
+    """Readings of the processor's energy counter, one a second, around a sample from 1 s to 12 s."""
+    seconds = [float(second) for second in range(14)]
+    host = {"logical_cores": 2, "series": {"cpu_energy_joules": [500 * round_number + watts * at for at in seconds]}}
+    return {"time_seconds": seconds, "host": host, "devices": []}
+
+
+def test_energy_and_compile_time_have_a_value_a_round(tmp_path: Path) -> None:
+    # 11 s with 4 new tokens each time: at 40, 80 and 400 W that is 110, 220 and 1100 J a token.
+    powers, compiling = (40.0, 80.0, 400.0), (14.0, 15.0, 19.0)
+    records = [
+        ok_record(
+            point(round=number, compile_mode="default"),
+            observed([0.5, 0.6, 0.7, 0.8], end_to_end=11.0),
+            monitoring=_metered(number, watts),
+            effective={"compilation": {"graphs": 1, "seconds": seconds}},
+        )
+        for number, watts, seconds in zip((1, 2, 3), powers, compiling, strict=True)
+    ]
+    rows = _rows(tmp_path, *records)
+    energy, compilation = rows["energy_joules_per_token"], rows["compile_seconds"]
+    assert energy["round_medians"] == pytest.approx([110, 220, 1100])
+    assert (energy["rounds"], energy["samples"], energy["unit"]) == (3, 3, "J/token")
+    assert (energy["estimate"], energy["max"]) == (pytest.approx(220), pytest.approx(1100))
+    assert (compilation["rounds"], compilation["samples"], compilation["unit"]) == (3, 3, "s")
+    assert (compilation["estimate"], compilation["mean"], compilation["round_medians"]) == (15.0, 16.0, [14, 15, 19])
+    assert not energy["higher_is_better"]
+    assert not compilation["higher_is_better"]
+    # A decision about either is made of its rounds; the table gives no interval of what has one value a round.
+    assert (energy["low"], energy["high"], compilation["low"], compilation["high"]) == (None,) * 4
+
+
+def test_rounds_without_energy_or_compilation_do_not_count(tmp_path: Path) -> None:
+    metered = ok_record(POINT, observed([0.5, 0.6], end_to_end=11.0), monitoring=_metered(1, 2.0))
+    rows = _rows(tmp_path, metered, ok_record(point(round=2), _lasting(1.0)))
+    assert (rows["energy_joules_per_token"]["rounds"], rows["energy_joules_per_token"]["median"]) == (1, 11.0)
+    assert "compile_seconds" not in rows
+
+
+def test_it_does_not_matter_how_many_are_summarised_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    records = [
+        ok_record(point(round=number, batch_size=size), _lasting(size + number / 10), unobserved(size))
+        for number in (1, 2, 3)
+        for size in (1, 2, 4, 8, 16)
+    ]
+    tables = tables_of(tmp_path, *records, failed_record(point(model="none"), "no"))
+    monkeypatch.setattr(summary, "_AT_ONCE", 2)
+    assert_frame_equal(summary.summary_table(tables.samples, tables.points), tables.summary)
+
+
 def test_metrics_without_a_value_have_no_row(tmp_path: Path) -> None:
     rows = _rows(tmp_path, ok_record(point(max_new_tokens=1), observed([0.5])))
     assert "time_to_first_token_seconds" in rows
     assert not {"inter_token_seconds", "inter_token_gap_seconds", "decode_tokens_per_second"} & rows.keys()
     assert not {"peak_memory_bytes", "end_to_end_unobserved_seconds"} & rows.keys()
+    assert not {"compile_seconds", "energy_joules_per_token"} & rows.keys()
 
 
 def test_rows_follow_the_sweep_and_the_metrics(tmp_path: Path) -> None:
     points = [point(attn_implementation="sdpa"), point(attn_implementation="eager")]
-    summary = tables_of(tmp_path, *(ok_record(each, _lasting(1.0)) for each in points)).summary
-    assert summary["attn_implementation"].unique(maintain_order=True).to_list() == ["sdpa", "eager"]
+    rows = tables_of(tmp_path, *(ok_record(each, _lasting(1.0)) for each in points)).summary
+    assert rows["attn_implementation"].unique(maintain_order=True).to_list() == ["sdpa", "eager"]
     order = [metric.name for metric in METRICS]
-    metrics = summary.filter(attn_implementation="sdpa")["metric"].to_list()
+    metrics = rows.filter(attn_implementation="sdpa")["metric"].to_list()
     assert metrics == sorted(metrics, key=order.index)
-    directions = dict(zip(summary["metric"], summary["higher_is_better"], strict=True))
+    directions = dict(zip(rows["metric"], rows["higher_is_better"], strict=True))
     assert directions["decode_tokens_per_second"]
     assert not directions["end_to_end_seconds"]

@@ -1,0 +1,169 @@
+"""The first commit of an editable checkout that made a point slower, by `git bisect run` with measurements as tests."""
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from hfbench.checkouts.answers import Marks, answer, failures, unfit
+from hfbench.checkouts.environments import describe_into, require_measured
+from hfbench.checkouts.plan import Plan
+from hfbench.checkouts.points import find_point, stage_name
+from hfbench.checkouts.processes import ending_in_order, run_to_end, uninterrupted
+from hfbench.checkouts.repository import Commit, Repository, try_git
+from hfbench.checkouts.verdicts import FAST, SLOW, Rule, Verdict, decisions_among
+from hfbench.checkouts.workspace import PARAMS, dvc
+from hfbench.foundation.errors import UserError
+from hfbench.foundation.params import load_params
+from hfbench.tables.metrics import METRICS
+
+_LOG_LINES = 20  # of git, where it stops without a result
+# git runs a step in the checkout, and stages run in the folder of the pipeline.
+_IN_FOLDER = 'cd "$1" && shift && exec "$@"'
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked: between which commits a point became slower, in which metric and by how much."""
+
+    good: str
+    bad: str
+    point: str
+    metric: str
+    threshold: float
+    rounds: int
+    max_rounds: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The answer in words, and the commit, None where it is undecided."""
+
+    text: str
+    commit: Commit | None
+
+
+def bisect(checkout: Path, question: Question, records: Path | None = None) -> Answer:
+    """Return the first commit of the checkout that is slower than the good one by more than the threshold.
+
+    The checkout is as before afterwards, after an interruption too. `records` is a folder to keep the measurements in.
+    Raises `UserError` where the commits, the point or the metric do not serve, and where there is nothing to bisect:
+    the bad commit is not slower than the good one, or that is undecided.
+    """
+    repository = Repository(checkout)
+    good, bad = repository.commit(question.good), repository.commit(question.bad)
+    commits = _commits_between(repository, good, bad)
+    with ending_in_order(), _folder(records) as folder, repository.borrowed():
+        plan = _plan(repository, question, good, commits, folder)
+        plan.save()
+        _require_difference(repository, plan, bad)
+        _say(f"Is {bad} slower than {good}? Each look at {plan.rule.confidence:.1%} confidence.")
+        _step(plan, bad)
+        if error := unfit(Verdict.load(plan.verdict(bad.sha)), plan, bad):
+            raise error
+        _say(f"It is. Looking for the first slower one of {commits} commits.")
+        marks = _run_git_bisect(repository, plan, bad)
+    verdicts = {path.stem: Verdict.load(path) for path in plan.verdicts.glob("*.json")}
+    named = {repository.commit(sha): verdict for sha, verdict in verdicts.items()}
+    return Answer("\n".join([answer(marks, verdicts, plan), *failures(named)]), marks.first)
+
+
+def _commits_between(repository: Repository, good: Commit, bad: Commit) -> int:
+    """Return how many commits could be the first slower one."""
+    if try_git(repository.folder, "merge-base", "--is-ancestor", good.sha, bad.sha) is None or good == bad:
+        raise UserError(
+            f"--good {good} is no ancestor of --bad {bad}. Give a good commit that the bad one was made from, such as "
+            "what `git merge-base` prints for the two."
+        )
+    return int(repository.git("rev-list", "--count", f"{good.sha}..{bad.sha}"))
+
+
+@contextmanager
+def _folder(records: Path | None) -> Iterator[Path]:
+    if records is None:
+        with tempfile.TemporaryDirectory(prefix="hfbench-bisect-") as folder:
+            yield Path(folder)
+        return
+    if records.exists() and (not records.is_dir() or any(records.iterdir())):
+        raise UserError(f"--records {records} is not an empty folder. Name one that is, or that does not exist.")
+    records.mkdir(parents=True, exist_ok=True)
+    yield records.resolve()
+
+
+def _plan(repository: Repository, question: Question, good: Commit, commits: int, folder: Path) -> Plan:
+    """Bring up to date what the point needs, and return the plan."""
+    from dvc.repo import Repo
+
+    point, _ = find_point(load_params(PARAMS).sweep.points(), question.point)
+    [metric] = [each for each in METRICS if each.name == question.metric]
+    dvc("repro", f"inputs@{point.model}")
+    with Repo() as repo:
+        command = repo.stage.load_one(name=stage_name(point)).cmd
+    return Plan(
+        checkout=str(repository.folder),
+        folder=str(folder),
+        good=good,
+        point=point,
+        command=command,
+        metric=metric.name,
+        higher_is_better=metric.higher_is_better,
+        unit=metric.unit,
+        rule=Rule(question.threshold, question.rounds, question.max_rounds, decisions_among(commits)),
+        owner=os.getpid(),
+    )
+
+
+def _require_difference(repository: Repository, plan: Plan, bad: Commit) -> None:
+    for commit in (plan.good, bad):
+        repository.switch(commit)
+        describe_into(Path(), plan.environment(commit))
+    require_measured(repository.folder, {commit: plan.environment(commit) for commit in (plan.good, bad)})
+
+
+def _step_command(plan: Plan) -> list[str]:
+    return [sys.executable, "-m", "hfbench.checkouts.step", str(plan.path)]
+
+
+def _step(plan: Plan, commit: Commit) -> None:
+    """Judge one commit as git bisect would have it judged."""
+    status = run_to_end([*_step_command(plan), commit.sha], Path())
+    if not plan.verdict(commit.sha).exists():
+        raise _stopped(plan, f"the step exited with status {status}")
+
+
+def _run_git_bisect(repository: Repository, plan: Plan, bad: Commit) -> Marks:
+    log = Path(plan.folder) / "git.txt"
+    try:
+        # git moves no files: each step switches between the good commit and its candidate by itself.
+        terms = (f"--term-old={FAST}", f"--term-new={SLOW}")
+        repository.git("bisect", "start", "--no-checkout", *terms, bad.sha, plan.good.sha)
+        command = ["git", "bisect", "run", "sh", "-c", _IN_FOLDER, "sh", str(Path().resolve()), *_step_command(plan)]
+        with log.open("wb") as stream:
+            run_to_end(command, repository.folder, stdout=stream)
+        marks = Marks.read(repository.git("bisect", "log"))
+    finally:
+        with uninterrupted():
+            try_git(repository.folder, "bisect", "reset")
+    if marks.first is None and not marks.possible:
+        raise _stopped(plan, "\n".join(log.read_text(errors="replace").splitlines()[-_LOG_LINES:]))
+    _check(plan, marks)
+    return marks
+
+
+def _check(plan: Plan, marks: Marks) -> None:
+    """Stop where git took an exit status for a verdict that no step gave: that of a Python which cannot start is 1."""
+    for sha, word in marks.marked.items():
+        if sha != plan.good.sha and not (plan.verdict(sha).exists() and Verdict.load(plan.verdict(sha)).word == word):
+            raise RuntimeError(f"git bisect took {sha} for {word}, which no step found")
+
+
+def _stopped(plan: Plan, otherwise: str) -> UserError:
+    text = plan.complaint.read_text(encoding="utf-8") if plan.complaint.exists() else otherwise
+    return UserError(f"the bisection stopped: {text}")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,145 @@
+"""The sweep on several commits of an editable checkout, in interleaved rounds, each commit's results an experiment.
+
+Nothing here remembers what was measured: DVC does. A record depends on environment.json, which names the commit, so
+that `dvc repro` brings back what this commit has and measures what it lacks. An interrupted run goes on where it was.
+"""
+
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hfbench.checkouts.environments import describe_into, require_measured
+from hfbench.checkouts.points import record_path, stage_name
+from hfbench.checkouts.processes import ending_in_order
+from hfbench.checkouts.repository import Commit, Repository, run_git, try_git
+from hfbench.checkouts.rounds import SideOfRound, apart, read_measured
+from hfbench.checkouts.workspace import ENVIRONMENT, PARAMS, RESULTS, dvc, lent_workspace, set_rounds
+from hfbench.foundation.errors import UserError
+from hfbench.foundation.params import load_params
+from hfbench.foundation.records import Configuration
+from hfbench.retry import forget_runs
+from hfbench.statistics.confidence import FEWEST_ROUNDS
+
+
+@dataclass(frozen=True)
+class Side:
+    """A commit, the DVC experiment that its results become, and the environment in which it is measured."""
+
+    commit: Commit
+    experiment: str
+    environment: bytes
+
+
+def interleave(
+    checkout: Path, revisions: Sequence[str], *, rounds: int | None = None, experiments: Sequence[str] = ()
+) -> list[Side]:
+    """Measure the sweep on each revision of the checkout, round by round, and save each side as a DVC experiment.
+
+    Round 1 of every revision comes before round 2 of any, and every other round takes them in reverse, so that a
+    machine which warms up or slows down does so for all. `rounds` stands in for `sweep.round` of params.yaml, and
+    `experiments` for the names `CHECKOUT-COMMIT`. Checkout and workspace are as before afterwards, after an
+    interruption too. Raises `UserError` where the revisions cannot be measured or do not differ.
+    """
+    repository = Repository(checkout)
+    commits = [repository.commit(revision) for revision in revisions]
+    names = list(experiments) or [_experiment(repository.folder.name, commit) for commit in commits]
+    _check(commits, names)
+    with ending_in_order(), tempfile.TemporaryDirectory() as scratch, repository.borrowed(), lent_workspace():
+        if rounds is not None:
+            set_rounds(PARAMS, range(1, rounds + 1))
+        sweep = load_params(PARAMS).sweep
+        if len(sweep.round) < FEWEST_ROUNDS:
+            raise UserError(f"An interval takes {FEWEST_ROUNDS} rounds at least. Give --rounds, 5 for instance.")
+        sides = _describe(repository, commits, names, Path(scratch))
+        for index, number in enumerate(sweep.round):
+            points = [point for point in sweep.points() if point.round == number]
+            _measure_round(repository, sides if index % 2 == 0 else sides[::-1], points)
+        for side in sides:
+            _save(repository, side)
+    return sides
+
+
+def _check(commits: Sequence[Commit], names: Sequence[str]) -> None:
+    for what, values in (("--names", names), ("the commits", [commit.sha for commit in commits])):
+        if len(set(values)) < len(values):
+            raise UserError(f"Two of {what} are the same ({', '.join(values)}). Give different ones.")
+    if len(names) != len(commits):
+        raise UserError(f"{len(names)} names were given for {len(commits)} commits. Give as many.")
+    for name in names:
+        if try_git(Path(), "rev-parse", "--quiet", "--verify", "--end-of-options", name):
+            raise UserError(f"{name!r} already names a revision of this repository. Give another with --names.")
+
+
+def _describe(repository: Repository, commits: Sequence[Commit], names: Sequence[str], scratch: Path) -> list[Side]:
+    """Return the sides, which differ in what is measured: found out before anything is."""
+    paths = {commit: scratch / f"{commit.sha}.json" for commit in commits}
+    sides = []
+    for commit, name in zip(commits, names, strict=True):
+        repository.switch(commit)
+        sides.append(Side(commit, name, describe_into(Path(), paths[commit])))
+    packages = require_measured(repository.folder, paths)
+    _say(f"{' and '.join(map(str, commits))} differ for a measurement in: {', '.join(packages)}")
+    return sides
+
+
+def _measure_round(repository: Repository, sides: Sequence[Side], points: Sequence[Configuration]) -> None:
+    found = {side.experiment: _measure(repository, side, points) for side in sides}
+    again = apart(found)
+    for side in sides:
+        if again[side.experiment]:
+            _measure_again(repository, side, points, again[side.experiment])
+
+
+def _measure(repository: Repository, side: Side, points: Sequence[Configuration]) -> SideOfRound:
+    """Bring one round of one side up to date, from DVC's cache where that has it."""
+    number = points[0].round
+    _say(f"round {number} of {side.commit}")
+    repository.switch(side.commit)
+    began = time.time()
+    dvc("repro", "--glob", f"measure@{number}-*")
+    _check_environment(side)
+    return SideOfRound(began, {stage_name(point): read_measured(record_path(point)) for point in points})
+
+
+def _measure_again(repository: Repository, side: Side, points: Sequence[Configuration], stages: Sequence[str]) -> None:
+    """Measure points whose records are of another time than those that they are to be compared with."""
+    _say(f"round {points[0].round} of {side.commit}, again: what DVC had was not measured side by side")
+    repository.switch(side.commit)
+    # Here they are this side's again, to be forgotten: of two results for the same dependencies DVC could take the old.
+    dvc("repro", "--glob", f"measure@{points[0].round}-*")
+    forget_runs([record_path(point) for point in points if stage_name(point) in stages])
+    dvc("repro", "--force", "--single-item", *stages)
+    _check_environment(side)
+
+
+def _save(repository: Repository, side: Side) -> None:
+    """Make the tables of all rounds, and keep the whole as an experiment."""
+    _say(f"results of {side.commit}")
+    repository.switch(side.commit)
+    dvc("repro")
+    _check_environment(side)
+    # DVC adds what it is told to with --force, so that a folder would bring what git ignores.
+    others = run_git(Path(), "ls-files", "-z", "--others", "--exclude-standard", "--", str(RESULTS)).stdout
+    untracked = [word for name in others.split("\0") if name for word in ("--include-untracked", name)]
+    message = f"{repository.folder.name} at {side.commit}"
+    dvc("exp", "save", "--force", "--name", side.experiment, "--message", message, *untracked)
+
+
+def _check_environment(side: Side) -> None:
+    if ENVIRONMENT.read_bytes() != side.environment:
+        raise UserError(
+            f"{ENVIRONMENT} changed while {side.commit} was measured: a package was installed, or the checkout edited. "
+            "Run this again; what belongs to the environment as it is now is not measured twice."
+        )
+
+
+def _experiment(checkout: str, commit: Commit) -> str:
+    return re.sub(r"[^\w-]+", "-", f"{checkout}-{commit.short}", flags=re.ASCII)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

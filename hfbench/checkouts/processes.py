@@ -1,0 +1,105 @@
+"""Commands that end, with all that they started, before whatever interrupted this one goes on."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import IO
+
+_GRACE_SECONDS = 10.0  # for DVC and a measurement to end in order after an interrupt
+_ENDS_BY = (signal.SIGTERM, signal.SIGHUP)
+
+
+def run_to_end(
+    command: Sequence[str],
+    folder: Path,
+    *,
+    stdout: IO[bytes] | None = None,
+    stderr: IO[bytes] | None = None,
+    own_group: bool = True,
+) -> int:
+    """Run a command in `folder` with the variables of a stage and return its exit status.
+
+    Where this process is interrupted meanwhile, the command and its process group are interrupted, and gone when the
+    interruption is raised: what is put back after it is not changed again. With `own_group` false the command stays in
+    the group of this process, for the caller to end.
+    """
+    process = subprocess.Popen(
+        command,
+        cwd=folder,
+        env=stage_variables(os.environ),
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=stderr,
+        process_group=0 if own_group else None,
+    )
+    try:
+        return process.wait()
+    except BaseException:
+        if own_group:
+            _end_group(process)
+        else:
+            process.wait()
+        raise
+
+
+def stage_variables(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables for DVC and for stages: `python` is this one, and no variable of git points elsewhere.
+
+    A git hook, and `git bisect run`, set variables that would stand before the folder that git is asked about.
+    """
+    kept = {name: value for name, value in variables.items() if not name.startswith("GIT_")}
+    path = os.pathsep.join([str(Path(sys.executable).parent), *filter(None, [variables.get("PATH")])])
+    return {**kept, "PATH": path, "HFBENCH_TABLE": "off"}
+
+
+@contextmanager
+def ending_in_order() -> Iterator[None]:
+    """Turn the signals that end a process (a closed terminal, a cancelled job) into `SystemExit` while this lasts."""
+
+    def end(number: int, _: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    before = {number: signal.signal(number, end) for number in _ENDS_BY}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Hold signals back while something is switched or put back, also from commands that are run; they come later."""
+    numbers = (signal.SIGINT, *_ENDS_BY)
+    held: list[int] = []
+    handlers = {number: signal.signal(number, lambda held_back, _: held.append(held_back)) for number in numbers}
+    # A command inherits what this thread blocks; another thread of this process may still take a signal.
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if held:
+            signal.raise_signal(held[0])
+
+
+def _end_group(process: "subprocess.Popen[bytes]") -> None:
+    for number in (signal.SIGINT, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        deadline = time.monotonic() + _GRACE_SECONDS
+        while time.monotonic() < deadline:
+            process.poll()  # or the group would live on in a process that nobody waits for
+            try:
+                os.killpg(process.pid, 0)
+            except (ProcessLookupError, PermissionError):
+                return
+            time.sleep(0.02)

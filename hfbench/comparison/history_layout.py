@@ -1,0 +1,112 @@
+"""A history as tables of text: rows are commits, columns are configurations, the same for terminal and Markdown."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TypeAlias
+
+from rich.cells import cell_len, set_cell_size
+
+from hfbench.comparison.compared import ComparedMetric
+from hfbench.comparison.history_cells import (
+    change_cells,
+    change_text,
+    interval_strip,
+    row_label,
+    series_labels,
+    short_change_text,
+    trend,
+    value_cells,
+)
+from hfbench.comparison.history_types import History, Row, Series
+from hfbench.comparison.wording import unit_of
+from hfbench.reporting.cells import printable
+
+Column: TypeAlias = tuple[str, list[str]]  # its name, and a cell a row
+_WIDEST_SUBJECT, _NARROWEST_SUBJECT = 40, 12
+_WIDEST_CONFIGURATION = 24  # about as wide as a value with its change point
+_GAP = 2
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """A title, the header, and rows of as many cells."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def history_tables(history: History, metrics: Sequence[ComparedMetric], width: int) -> list[TextTable]:
+    """Return the tables of these metrics, as wide as `width` characters if that is enough."""
+    labelled = list(zip(history.series, series_labels(history), strict=True))
+    labelled = [(series, label) for series, label in labelled if series.metric in metrics]
+    labelled.sort(key=lambda pair: (_machines(history).index(pair[0].machine), metrics.index(pair[0].metric)))
+    tables = []
+    for (machine, metric), group in groupby(labelled, key=lambda pair: (pair[0].machine, pair[0].metric)):
+        tables += _tables_of(history, machine, metric, list(group), width)
+    return tables
+
+
+def _machines(history: History) -> list[str]:
+    return list(dict.fromkeys(row.machine for row in history.rows))
+
+
+def _tables_of(
+    history: History, machine: str, metric: ComparedMetric, group: Sequence[tuple[Series, str]], width: int
+) -> list[TextTable]:
+    unit, unit_size = unit_of(metric, [value.estimate for series, _ in group for value in series.values])
+    places = [place for place, row in enumerate(history.rows) if row.machine == machine]
+    rows = [history.rows[place] for place in places]
+    title = f"{metric.label} ({unit})" + (f" · {machine}" if len(_machines(history)) > 1 else "")
+    if len(group) == 1:
+        series, name = group[0]
+        columns = [
+            ("estimate", value_cells(series, history, places, unit_size)),
+            ("interval", interval_strip(series, places)),
+            ("change", change_cells(series, places, change_text)),
+        ]
+        return [_table(f"{title} · {name}", [*_commit_columns(rows, width - _width_of(columns)), *columns])]
+    fixed = _commit_columns(rows, max(width // 2, width - 2 * (_WIDEST_CONFIGURATION + _GAP)))
+    fixed = [(name, [*cells, "trend" if place == 0 else ""]) for place, (name, cells) in enumerate(fixed)]
+    columns = [(name, _configuration_cells(series, history, places, unit_size)) for series, name in group]
+    return [_table(title, [*fixed, *chunk]) for chunk in _chunks(columns, width - _width_of(fixed))]
+
+
+def _configuration_cells(series: Series, history: History, places: Sequence[int], unit_size: float) -> list[str]:
+    """Return the values with their change points, and below them the trend."""
+    texts = value_cells(series, history, places, unit_size)
+    marks = change_cells(series, places, short_change_text)
+    return [*(f"{text}  {mark}".rstrip() for text, mark in zip(texts, marks, strict=True)), trend(series)]
+
+
+def _commit_columns(rows: Sequence[Row], width: int) -> list[Column]:
+    """Return the columns that say which commit it is: the subject shortened, or left out, to fit into the width."""
+    days = [row.committed_at.strftime("%Y-%m-%d") if row.committed_at else "" for row in rows]
+    columns = [("commit", [row_label(row) for row in rows]), ("date", days)]
+    widest = min(_WIDEST_SUBJECT, width - _width_of(columns) - _GAP)
+    if widest < _NARROWEST_SUBJECT:
+        return columns
+    return [*columns, ("subject", [_shortened(printable(row.subject or ""), widest) for row in rows])]
+
+
+def _shortened(text: str, widest: int) -> str:
+    return text if cell_len(text) <= widest else f"{set_cell_size(text, widest - 1)}…"
+
+
+def _table(title: str, columns: Sequence[Column]) -> TextTable:
+    rows = tuple(zip(*(cells for _, cells in columns), strict=True))
+    return TextTable(title, tuple(name for name, _ in columns), rows)
+
+
+def _chunks(columns: Sequence[Column], width: int) -> list[list[Column]]:
+    chunks: list[list[Column]] = [[]]
+    for column in columns:
+        if chunks[-1] and _width_of([*chunks[-1], column]) > width:
+            chunks.append([])
+        chunks[-1].append(column)
+    return chunks
+
+
+def _width_of(columns: Sequence[Column]) -> int:
+    return sum(max(map(cell_len, [name, *cells])) + _GAP for name, cells in columns)

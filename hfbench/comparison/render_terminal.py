@@ -1,0 +1,146 @@
+"""A comparison on a terminal."""
+
+import io
+import sys
+from collections.abc import Iterable, Sequence
+
+from rich import box
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from hfbench.comparison.axis import AxisComparison
+from hfbench.comparison.changes import Change
+from hfbench.comparison.comparison import Comparison
+from hfbench.comparison.layout import (
+    MOST_ROWS,
+    Row,
+    TextTable,
+    findings,
+    full_metrics,
+    incomparable_reasons,
+    metric_table,
+    overview_table,
+)
+from hfbench.comparison.layout_axis import axis_title, winner_table
+from hfbench.comparison.verdicts import FASTER, INCOMPARABLE, SAME, SLOWER, UNDECIDED
+from hfbench.comparison.wording import side_text
+from hfbench.reporting.cells import printable
+
+_WIDTH_WITHOUT_TERMINAL = 100
+_STYLES = {FASTER: "green", SLOWER: "red", SAME: "dim", UNDECIDED: "yellow", INCOMPARABLE: "magenta"}
+_MOST_CHANGES = 8  # of one kind
+
+
+def standard_output() -> Console:
+    """Return the console of the standard output, 100 columns wide where it is no terminal."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a character that the locale lacks is no reason to fail
+    return Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL)
+
+
+def print_comparison(comparison: Comparison, console: Console) -> None:
+    """Print the sides, what changed, the verdicts, what fails now, and what to beware of."""
+    for name, side in (("baseline ", comparison.baseline), ("candidate", comparison.candidate)):
+        console.print(_one_line(f"{name}  {side_text(side)}", console, "bold"))
+    if comparison.across_environments:
+        _print_list(console, "Two machines, compared on purpose", comparison.environment_differences)
+    _print_changes(console, comparison)
+    _print_tables(console, comparison)
+    _print_findings(console, comparison)
+    _print_notes(console, comparison.notes)
+
+
+def print_axis(comparison: AxisComparison, console: Console) -> None:
+    """Print which value is best where, then each value against the reference."""
+    console.print(_one_line(axis_title(comparison), console, "bold"))
+    for table in winner_table(comparison):
+        _print_table(console, table)
+    for _, each in comparison.comparisons:
+        console.print()
+        console.rule(Text(" against ".join(reversed(each.side_names)), style="bold"), align="left")
+        _print_tables(console, each)
+        _print_findings(console, each)
+    _print_notes(console, dict.fromkeys(note for _, each in comparison.comparisons for note in each.notes))
+
+
+def _print_tables(console: Console, comparison: Comparison) -> None:
+    full = full_metrics(comparison)
+    for metric in full:
+        table = metric_table(comparison, metric, MOST_ROWS)
+        if table is None:
+            console.print(Text(f"\n{metric.label}: no value on either side", style="bold"))
+        else:
+            _print_table(console, table)
+    overview = overview_table(comparison, [metric for metric in comparison.metrics if metric not in full])
+    if overview is not None:
+        _print_table(console, overview)
+    _print_list(console, "Incomparable", incomparable_reasons(comparison))
+
+
+def _print_table(console: Console, table: TextTable) -> None:
+    console.print()
+    console.print(_one_line(table.title, console, "bold"))
+    rich_table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    for title, alignment in table.header:
+        is_number = alignment == "right"
+        rich_table.add_column(title, justify="right" if is_number else "left", no_wrap=is_number, min_width=6)
+    for row in table.rows:
+        rich_table.add_row(*_cells(row))
+    console.print(rich_table)
+    if table.footer:
+        console.print(Text(table.footer, style="dim"))
+
+
+def _cells(row: Row) -> list[Text]:
+    style = _STYLES.get(row.verdict or "", "")
+    cells = [Text(printable(cell)) for cell in row.cells]
+    cells[-1].stylize(style)
+    if row.verdict in (FASTER, SLOWER) and len(cells) > 3:
+        cells[-3].stylize(style)
+    return cells
+
+
+def _print_changes(console: Console, comparison: Comparison) -> None:
+    kinds: dict[str, list[Change]] = {}
+    for change in comparison.changes:
+        if not (change.kind == "hardware" and comparison.across_environments):
+            kinds.setdefault(change.kind, []).append(change)
+    lines = []
+    for kind, changes in kinds.items():
+        shown = [change.sentence for change in changes[:_MOST_CHANGES]]
+        if len(changes) > _MOST_CHANGES:
+            shown.append(f"and {len(changes) - _MOST_CHANGES} more; --format json has them all")
+        lines += [f"{kind if place == 0 else '':<9} {sentence}" for place, sentence in enumerate(shown)]
+    _print_list(console, "What changed", lines or ["nothing that hfbench records"])
+
+
+def _print_findings(console: Console, comparison: Comparison) -> None:
+    found = findings(comparison)
+    if found:
+        console.print(Text("\nPoints", style="bold"))
+    for sentence, is_regression in found:
+        console.print(
+            Padding(Text(printable(sentence), style="red" if is_regression else ""), (0, 0, 0, 2), expand=False)
+        )
+
+
+def _print_list(console: Console, title: str, lines: Sequence[str]) -> None:
+    if lines:
+        console.print(Text(f"\n{title}", style="bold"))
+    for line in lines:
+        console.print(Padding(Text(printable(line)), (0, 0, 0, 2), expand=False))
+
+
+def _print_notes(console: Console, notes: Iterable[str]) -> None:
+    for place, note in enumerate(notes):
+        if place == 0:
+            console.print()
+        console.print(Text(printable(note), style="dim"))
+
+
+def _one_line(text: str, console: Console, style: str) -> Text:
+    line = Text(printable(text).replace("\n", " "), style=style)
+    line.truncate(console.width, overflow="ellipsis")
+    return line

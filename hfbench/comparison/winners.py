@@ -1,0 +1,92 @@
+"""Which value of an axis is best for each workload, by how much, and whether the rounds can tell."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hfbench.comparison.compared import ComparedMetric
+from hfbench.comparison.contrasts import Contrast, contrast, estimate
+from hfbench.comparison.points import Point, points_of
+from hfbench.comparison.side import Side
+from hfbench.comparison.values import Axes, Values, values_of
+from hfbench.comparison.verdicts import Verdict, decide, too_few_rounds
+from hfbench.statistics.multiplicity import adjusted_p_values
+
+
+@dataclass(frozen=True)
+class Winner:
+    """The best value of the axis in one place of the others (`axes`), against the second best.
+
+    The verdict is `faster` where the best is told apart from every other, `same` where the second best is within the
+    threshold. `left_out` are values whose output is not their reference's.
+    """
+
+    axes: Axes
+    metric: ComparedMetric
+    value: Any
+    runner_up: Any
+    contrast: Contrast
+    verdict: Verdict
+    left_out: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class _Race:
+    """The values in one place, the best first, with the contrast of the best to each other one."""
+
+    axes: Axes
+    metric: ComparedMetric
+    order: tuple[Any, ...]
+    contrasts: tuple[Contrast, ...]
+    left_out: tuple[Any, ...]
+
+    @property
+    def p_value(self) -> float | None:
+        """The largest of those of the contrasts; None where one of them has none."""
+        ratios = [each.ratio for each in self.contrasts]
+        return max(ratio.p_value for ratio in ratios if ratio) if all(ratios) else None
+
+
+def find_winners(sides: Mapping[Any, Side], metrics: Sequence[ComparedMetric], threshold: float) -> tuple[Winner, ...]:
+    """Return the winner for each metric in each place where two values were measured; all of them are one family.
+
+    The best is told apart where it is from each other value: its p-value is the largest of those against the others.
+    Source: the intersection-union test, R. L. Berger, Technometrics 24 (1982) 295.
+    """
+    values = {value: values_of(side) for value, side in sides.items()}
+    points = {value: points_of(side) for value, side in sides.items()}
+    places = dict.fromkeys(axes for each in points.values() for axes in each)
+    found = [_race(axes, metric, values, points) for metric in metrics for axes in places]
+    races = [race for race in found if race is not None]
+    p_values = [race.p_value for race in races]
+    adjusted = iter(adjusted_p_values([p_value for p_value in p_values if p_value is not None]))
+    return tuple(
+        _winner(race, None if p_value is None else (p_value, next(adjusted)), threshold)
+        for race, p_value in zip(races, p_values, strict=True)
+    )
+
+
+def _race(
+    axes: Axes, metric: ComparedMetric, values: Mapping[Any, Values], points: Mapping[Any, Mapping[Axes, Point]]
+) -> _Race | None:
+    measured = {value: rounds for value, each in values.items() if (rounds := each.get(axes, {}).get(metric.name))}
+    left_out = tuple(value for value in measured if points[value][axes].output_differs)
+    runners = {value: rounds for value, rounds in measured.items() if value not in left_out}
+    if len(runners) < 2:
+        return None
+    best, *others = sorted(runners, key=lambda value: estimate(runners[value]), reverse=metric.metric.higher_is_better)
+    contrasts = tuple(
+        contrast(runners[other], runners[best], points[other][axes].started, points[best][axes].started)
+        for other in others
+    )
+    return _Race(axes, metric, (best, *others), contrasts, left_out)
+
+
+def _winner(race: _Race, p_values: tuple[float, float] | None, threshold: float) -> Winner:
+    closest = race.contrasts[0]
+    if p_values is None or closest.ratio is None:
+        verdict = too_few_rounds(closest.baseline_rounds, closest.candidate_rounds)
+    else:
+        better = race.metric.metric.higher_is_better
+        verdict = decide(closest.ratio, *p_values, threshold, higher_is_better=better)
+    return Winner(race.axes, race.metric, race.order[0], race.order[1], closest, verdict, race.left_out)

@@ -1,0 +1,134 @@
+"""Results in the JSON layout of transformers' benchmark_v2, a file a model."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from hfbench.exchange.benchmark_v2_layout import EXTENSION, TORCH, TRANSFORMERS, benchmark_config, config_hash
+from hfbench.exchange.benchmark_v2_measurements import measurements, samples_of
+from hfbench.foundation.errors import UserError
+from hfbench.foundation.files import read_json, write_json
+from hfbench.foundation.records import OK, Record
+from hfbench.tables.record_facts import FACT_TYPES
+from hfbench.tables.record_files import MeasuredPoint, load_records, measured_points
+from hfbench.tables.storage import read_table
+
+_GIB = 2**30
+
+
+def export_benchmark_v2(results: Path, output: Path) -> list[Path]:
+    """Write the results in this folder, and return the files: `output` where it ends with .json, else files in it.
+
+    Raises `UserError` where results are missing, or there are several models for one file: the layout tells entries
+    apart by their config, which does not name the model.
+    """
+    points = read_table(results / "tables", "points")
+    known, facts = measured_points(points), points.select(*FACT_TYPES).to_dicts()
+    environment = read_json(results / "environment.json")
+    models = list(dict.fromkeys(point.axes["model"] for point in known))
+    if output.suffix == ".json" and len(models) > 1:
+        raise UserError(
+            f"{output} is one file, and the results are of {len(models)} models, which go into a file each. "
+            "Name a folder with --output."
+        )
+    written = []
+    for model in models:
+        chosen = [(point, fact) for point, fact in zip(known, facts, strict=True) if point.axes["model"] == model]
+        entries = dict(_entries(chosen, results, environment, _model_id(results, model)))
+        path = output if output.suffix == ".json" else output / f"{model}_benchmark_{_stamp(entries)}.json"
+        write_json(path, entries)
+        written.append(path)
+    return written
+
+
+def _entries(
+    points: Sequence[tuple[MeasuredPoint, Mapping[str, Any]]],
+    results: Path,
+    environment: Mapping[str, Any],
+    model_id: str,
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield an entry for each configuration under its hash, its records read one configuration at a time."""
+    by_key: dict[str, list[tuple[MeasuredPoint, Mapping[str, Any]]]] = {}
+    for each in points:
+        by_key.setdefault(each[0].key, []).append(each)
+    for rounds in by_key.values():
+        records = load_records([point for point, _ in rounds], results / "measurements")
+        ok = [record for record in records if record.status == OK]
+        measured = measurements(ok)
+        config = benchmark_config(
+            rounds[0][0].axes,
+            max((sum(each.phase != "sample" for each in record.iterations) for record in ok), default=0),
+            len(measured["e2e_latency"]),
+            gpu_monitoring=measured["gpu_metrics"] is not None,
+        )
+        metadata = {
+            **_metadata(records, environment, model_id, success=bool(ok)),
+            EXTENSION: _extension(rounds, records, environment),
+        }
+        yield config_hash(config), {"metadata": metadata, "measurements": measured, "config": config}
+
+
+def _metadata(
+    records: Sequence[Record], environment: Mapping[str, Any], model_id: str, *, success: bool
+) -> dict[str, Any]:
+    """Return `BenchmarkMetadata.to_dict()`; null is what the environment does not tell.
+
+    `commit_id` is that of transformers where it is a checkout, and null for a release, which has none.
+    """
+    packages = environment.get("packages") or {}
+    accelerators = environment.get("accelerators") or [{}]
+    memory_bytes = accelerators[0].get("memory_bytes")
+    return {
+        "model_id": model_id,
+        "timestamp": max((record.started_at for record in records), default=""),
+        "branch_name": None,
+        "commit_id": (packages.get(TRANSFORMERS) or {}).get("commit"),
+        "commit_message": None,
+        "hardware_info": {
+            "gpu_name": accelerators[0].get("name"),
+            "gpu_memory_total_gb": None if memory_bytes is None else memory_bytes / _GIB,
+            "python_version": (environment.get("python") or {}).get("version"),
+            "torch_version": (packages.get(TORCH) or {}).get("version"),
+        },
+        "success": success,
+    }
+
+
+def _extension(
+    rounds: Sequence[tuple[MeasuredPoint, Mapping[str, Any]]],
+    records: Sequence[Record],
+    environment: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return what the layout has no place for: the configuration's axes, which samples are of which round, the facts.
+
+    Samples without token times, of which theirs have none, are left out.
+    """
+    return {
+        "configuration": rounds[0][0].configuration,
+        "rounds": [
+            {
+                "round": record.configuration.round,
+                "measurements": len(samples_of(record)) if record.status == OK else 0,
+                "facts": {name: value for name, value in facts.items() if value not in (None, [])},
+            }
+            for (_, facts), record in zip(rounds, records, strict=True)
+        ],
+        "environment": environment,
+    }
+
+
+def _model_id(results: Path, model: str) -> str:
+    """Return the repository that the model came from, or its name here."""
+    path = results / "models" / f"{model}.json"
+    source = read_json(path).get("source", {}) if path.exists() else {}
+    return str(source.get("repository") or model)
+
+
+def _stamp(entries: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the time of the latest entry as their file names have it."""
+    latest = max((str(entry["metadata"]["timestamp"]) for entry in entries.values()), default="")
+    try:
+        return datetime.fromisoformat(latest).strftime("%Y%m%d_%H%M%S")
+    except ValueError:
+        return "undated"

@@ -1,0 +1,146 @@
+"""What a record says of its configuration, as rows of text: what was asked for, what ran, and what proves it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hfbench.foundation.records import Record
+from hfbench.reporting.numbers import MISSING, significant
+
+_MIB = 2**20
+
+
+def asked_and_ran(record: Record) -> list[tuple[str, str, str]]:
+    """Return setting, what was asked for, and what was seen to run; a dash for what the record does not tell."""
+    asked, ran = record.requested, record.effective
+    return [
+        ("device", _text(asked.get("device")), _joined(ran.get("device"), ran.get("device_name"))),
+        ("dtype", _text(asked.get("dtype")), _counts(ran.get("parameter_dtypes"), "parameter")),
+        ("attention", _text(asked.get("attn_implementation")), _text(ran.get("attn_implementation"))),
+        ("SDPA backend", _text(asked.get("sdpa_backend"), "any"), _counts(ran.get("sdpa_backends"), "call")),
+        ("compile", _compile_asked(asked), _compile_ran(ran.get("compilation"))),
+        ("kernels", _text(asked.get("use_kernels")), _kernels(ran.get("kernelized_layers"))),
+        ("continuous batching", _text(asked.get("continuous_batching")), _text(ran.get("cache"))),
+        ("intra-op threads", _text(asked.get("intra_op_threads"), "any"), _text(ran.get("intra_op_threads"))),
+    ]
+
+
+def evidence(record: Record) -> list[tuple[str, str]]:
+    """Return what was verified, as rows of name and finding; nothing of what the record does not tell."""
+    ran = record.effective
+    rows = [
+        ("architecture", _text(ran.get("architecture"))),
+        ("weights", _weights(ran)),
+        ("attention ran through", _counts(ran.get("attention_functions"), "call")),
+        ("tensors on", _counts(ran.get("tensor_devices"), "tensor")),
+        ("buffers", _counts(ran.get("buffer_dtypes"), "buffer")),
+        ("layers with a kernel", _layers(ran.get("kernelized_layers"))),
+        ("compilation", _compilation(ran.get("compilation"))),
+        ("weights not as expected", _loading(ran.get("loading"))),
+        ("warm-up steady", _text(record.warmup_steady)),
+    ]
+    return [(name, finding) for name, finding in rows if finding not in ("", MISSING)]
+
+
+def output_rows(record: Record, agreement: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the prompt's likelihood, and how the output agrees with its reference (a row of the table of points)."""
+    nll, share = record.output.get("prompt_nll"), agreement.get("top1_agreement")
+    rows = [("prompt", "" if nll is None else f"{nll:.4f} nats a token")]
+    if share is not None:
+        difference = agreement.get("nll_difference")
+        told = "" if difference is None else f", likelihood {difference:.2g} nats a token apart"
+        rows.append(("against eager", f"{100 * share:.1f}% of the prompt's positions with the same top-1 token{told}"))
+    first = agreement.get("first_different_token")
+    if first is not None:
+        rows.append(("first different token", f"number {first + 1} of the generated ones"))
+    return [(name, finding) for name, finding in rows if finding]
+
+
+def memory_text(records: Sequence[Record]) -> str:
+    """Return the peak memory of each round and what it is, empty where it is not known."""
+    known = [record.memory for record in records if record.memory.get("peak_bytes") is not None]
+    if not known:
+        return ""
+    peaks = ", ".join(significant(memory["peak_bytes"] / _MIB) for memory in known)
+    kind = known[0].get("kind")
+    return f"{peaks} MiB" + (f" ({kind})" if kind else "")
+
+
+def differing_rounds(records: Sequence[Record]) -> list[int]:
+    """Return the rounds in which something else ran than in the first of them."""
+    first = asked_and_ran(records[0])
+    return [record.configuration.round for record in records[1:] if asked_and_ran(record) != first]
+
+
+def _compile_asked(asked: Mapping[str, Any]) -> str:
+    config = asked.get("compile_config")
+    if "compile_config" not in asked:
+        return MISSING
+    return "off" if config is None else _text(config.get("mode") if isinstance(config, Mapping) else config)
+
+
+def _compile_ran(compilation: Mapping[str, Any] | None) -> str:
+    if compilation is None:
+        return MISSING
+    graphs = compilation.get("graphs", 0)
+    if not graphs:
+        return "no graphs"
+    calls = compilation.get("compiled_calls")
+    entered = "" if calls is None else f", entered {calls} times"
+    return f"{_counted(graphs, 'graph')} in {significant(compilation.get('seconds'))} s{entered}"
+
+
+def _compilation(compilation: Mapping[str, Any] | None) -> str:
+    if not compilation or not compilation.get("graphs"):
+        return ""
+    parts = [_compile_ran(compilation), _counted(compilation.get("graph_breaks", 0), "graph break")]
+    parts.append(_counted(len(compilation.get("recompiles", ())), "recompile"))
+    while_sampling = len(compilation.get("recompiles_while_sampling", ()))
+    parts += [f"{while_sampling} of them while sampling"] if while_sampling else []
+    parts += [f"fell back: {reason}" for reason in compilation.get("fell_back", ())]
+    return ", ".join(parts)
+
+
+def _kernels(layers: Sequence[Mapping[str, Any]] | None) -> str:
+    if layers is None:
+        return MISSING
+    return (
+        f"{sum(layer['replaced'] for layer in layers)} of {sum(layer['modules'] for layer in layers)} layers replaced"
+    )
+
+
+def _layers(layers: Sequence[Mapping[str, Any]] | None) -> str:
+    """Return each kind of layer that could run a kernel, and where one came from."""
+    parts = []
+    for layer in layers or ():
+        origin = layer.get("repository") or layer.get("kernel")
+        origin = f" from {origin}" if origin and layer["replaced"] else ""
+        parts.append(f"{layer['layer']} {layer['replaced']} of {layer['modules']}{origin}")
+    return ", ".join(parts)
+
+
+def _weights(ran: Mapping[str, Any]) -> str:
+    if ran.get("parameters") is None or ran.get("weight_bytes") is None:
+        return ""
+    return f"{ran['parameters']:,} parameters, {significant(ran['weight_bytes'] / _MIB)} MiB"
+
+
+def _loading(loading: Mapping[str, Sequence[str]] | None) -> str:
+    named = {name.replace("_", " "): keys for name, keys in (loading or {}).items() if keys}
+    return "; ".join(f"{len(keys)} {name}, first {keys[0]}" for name, keys in named.items())
+
+
+def _counts(counts: Mapping[str, int] | None, noun: str) -> str:
+    """Return `sdpa_attention_forward (60 calls)` for each name; a dash where nothing was seen."""
+    return ", ".join(f"{name} ({_counted(count, noun)})" for name, count in (counts or {}).items()) or MISSING
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _joined(*values: Any) -> str:
+    return ", ".join(dict.fromkeys(str(value) for value in values if value is not None)) or MISSING
+
+
+def _text(value: Any, none: str = MISSING) -> str:
+    return none if value is None else ("yes" if value else "no") if isinstance(value, bool) else str(value)

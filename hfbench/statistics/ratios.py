@@ -1,0 +1,136 @@
+"""The ratio of two medians: its estimate, its interval, and how surprising it would be if there were no change.
+
+Everything is on a logarithmic scale, where a ratio and its inverse are equally far from no change: the margin of
+`hfbench.statistics.intervals`, the quantile of Student's t times a standard error of the hierarchical bootstrap, is the
+margin of the ratio's logarithm. The p-value is that of the same t: it is below 5% exactly where the 95% interval
+excludes 1.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import exp, inf, log
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import stdtr
+
+from hfbench.statistics.bootstrap import Floats, StandardErrors, sorted_values, standard_errors
+from hfbench.statistics.confidence import CONFIDENCE, FEWEST_ROUNDS, RESAMPLES, Interval, Rounds, student
+from hfbench.statistics.resampling import draws, medians_of_sorted
+
+
+class Error(NamedTuple):
+    """A standard error of a logarithm, and the number of rounds that it was estimated from."""
+
+    standard_error: float
+    rounds: int
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A ratio with the errors by which its logarithm may be lower and higher: one for each independent sample.
+
+    Two samples are two sides whose rounds are independent; one is the rounds of a paired comparison.
+    """
+
+    estimate: float
+    below: tuple[Error, ...]
+    above: tuple[Error, ...]
+
+    def interval(self, confidence: float = CONFIDENCE) -> Interval:
+        """Return the ratio between its confidence limits."""
+        low, high = margin(self.below, confidence), margin(self.above, confidence)
+        return Interval(self.estimate, self.estimate * exp(-low), self.estimate * exp(high))
+
+    @property
+    def p_value(self) -> float:
+        """How often rounds without any change would give a ratio at least so far from 1: Student's t, two-sided.
+
+        The error is that on the side of 1. Without any spread between rounds it is 0 for a ratio other than 1.
+        """
+        error, degrees_of_freedom = combined(self.below if self.estimate > 1 else self.above)
+        if self.estimate == 1:
+            return 1.0
+        return float(2 * stdtr(degrees_of_freedom, -abs(log(self.estimate)) / error)) if error else 0.0
+
+
+def independent_ratio(
+    baseline: Rounds, candidate: Rounds, *, resamples: int = RESAMPLES, seed: int = 0
+) -> Ratio | None:
+    """Return the candidate's median of rounds over the baseline's; None where a side has under two rounds.
+
+    The rounds of the two sides are taken as independent: right for any two results, and wide where both follow the same
+    drift of the machine (see `paired_ratio`). Raises `ValueError` where a round is empty or a median not positive.
+    """
+    if min(len(baseline), len(candidate)) < FEWEST_ROUNDS:
+        return None
+    old, new = (_Sample(rounds, resamples, seed, side) for side, rounds in enumerate((baseline, candidate)))
+    old_median, new_median = float(np.median(old.medians)), float(np.median(new.medians))
+    if min(old_median, new_median) <= 0:
+        raise ValueError(f"a ratio needs two positive medians, not {new_median} over {old_median}")
+    old_errors, new_errors = old.errors(), new.errors()
+    counts = (len(candidate), len(baseline))
+    # The ratio may be lower where the candidate may be lower or the baseline higher, and the other way round. The error
+    # of a logarithm is the relative error: the delta method.
+    below = (new_errors.below / new_median, old_errors.above / old_median)
+    above = (new_errors.above / new_median, old_errors.below / old_median)
+    return Ratio(new_median / old_median, tuple(map(Error, below, counts)), tuple(map(Error, above, counts)))
+
+
+def paired_ratio(baseline: Rounds, candidate: Rounds, *, resamples: int = RESAMPLES, seed: int = 0) -> Ratio | None:
+    """Return the median over rounds of candidate over baseline; None for fewer than two rounds.
+
+    Round i of the one ran next to round i of the other, so that the machine's drift from round to round is in both and
+    leaves the ratio. Raises `ValueError` where the sides have different numbers of rounds, a round is empty or a value
+    is not positive.
+    """
+    count = len(baseline)
+    if count != len(candidate):
+        raise ValueError(f"{count} rounds cannot be paired with {len(candidate)}")
+    if count < FEWEST_ROUNDS:
+        return None
+    old, new = (_Sample(rounds, resamples, seed, side) for side, rounds in enumerate((baseline, candidate)))
+    if min(old.ordered.min(), new.ordered.min()) <= 0:
+        raise ValueError("ratios need positive values")
+    logarithms = np.log(new.medians / old.medians)
+    errors = standard_errors(logarithms, old.draws.rounds, np.log(new.resampled() / old.resampled()))
+    estimate = exp(float(np.median(logarithms)))
+    return Ratio(estimate, (Error(errors.below, count),), (Error(errors.above, count),))
+
+
+def combined(errors: Sequence[Error], more_rounds: int = 0) -> tuple[float, float]:
+    """Return the standard error of a difference of independent samples, and its degrees of freedom.
+
+    Squares of standard errors add, and the degrees of freedom are those of B. L. Welch, Biometrika 34 (1947) 28; for
+    one sample, one less than its rounds. With `more_rounds` in each sample, each square is smaller in proportion.
+    """
+    squares = [error.standard_error**2 * error.rounds / (error.rounds + more_rounds) for error in errors]
+    total = sum(squares)
+    if total == 0:
+        return 0.0, inf
+    weights = [square**2 / (error.rounds + more_rounds - 1) for square, error in zip(squares, errors, strict=True)]
+    return total**0.5, total**2 / sum(weights)
+
+
+def margin(errors: Sequence[Error], confidence: float, more_rounds: int = 0) -> float:
+    """Return the distance from the logarithm of a ratio to its confidence limit; see `combined`."""
+    error, degrees_of_freedom = combined(errors, more_rounds)
+    return student(confidence, degrees_of_freedom) * error if error else 0.0
+
+
+class _Sample:
+    """The rounds of one side, with the draws of the bootstrap. Raises `ValueError` for a round without values."""
+
+    def __init__(self, rounds: Rounds, resamples: int, seed: int, side: int) -> None:
+        sizes = tuple(map(len, rounds))
+        if not all(sizes):
+            raise ValueError("a round without values has no median")
+        self.draws = draws(sizes, resamples, seed, side)
+        self.ordered = sorted_values(rounds)
+        self.medians = medians_of_sorted(self.ordered, sizes)
+
+    def resampled(self) -> Floats:
+        return self.draws.places.medians(self.ordered)
+
+    def errors(self) -> StandardErrors:
+        return standard_errors(self.medians, self.draws.rounds, self.resampled())

@@ -1,0 +1,114 @@
+"""When a commit is slower: worked out by hand, and on synthetic rounds whose truth is known."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hfbench.checkouts.verdicts import (
+    EXIT_STATUSES,
+    FAILED,
+    FAST,
+    SLOW,
+    UNDECIDED,
+    Rule,
+    Verdict,
+    decide,
+    decisions_among,
+)
+from hfbench.statistics.intervals import Interval
+
+RULE = Rule(threshold=0.05, rounds=4, max_rounds=16, decisions=4)
+
+
+def test_exit_statuses_are_those_of_git_bisect_run() -> None:
+    assert EXIT_STATUSES == {FAST: 0, SLOW: 1, UNDECIDED: 125, FAILED: 125}
+
+
+@pytest.mark.parametrize(
+    ("ratio", "higher_is_better", "word"),
+    [
+        (1.06, False, SLOW),
+        (1.04, False, FAST),
+        (0.90, False, FAST),
+        # 5% slower is a throughput of 1 / 1.05 = 0.952 of what it was.
+        (0.95, True, SLOW),
+        (0.96, True, FAST),
+        (1.10, True, FAST),
+    ],
+)
+def test_rounds_without_noise_are_decided_by_the_threshold(ratio: float, higher_is_better: bool, word: str) -> None:
+    good = [1.0, 1.3, 0.8]  # the machine drifts, and both sides with it
+    found, interval = decide(good, [ratio * x for x in good], higher_is_better=higher_is_better, rule=RULE)
+    assert found == word
+    assert interval == pytest.approx((ratio, ratio, ratio))
+
+
+def test_noise_forbids_a_verdict() -> None:
+    word, interval = decide([1.0, 1.0, 1.0, 1.0], [1.0, 1.2, 1.1, 1.3], higher_is_better=False, rule=RULE)
+    assert word == UNDECIDED
+    assert interval is not None
+    assert interval.low < 1.05 < interval.high
+
+
+def test_one_round_decides_nothing() -> None:
+    assert decide([1.0], [9.0], higher_is_better=False, rule=RULE) == (UNDECIDED, None)
+
+
+def test_looks_and_confidence() -> None:
+    assert RULE.looks == [4, 8, 16]
+    assert replace(RULE, max_rounds=10).looks == [4, 8, 10]
+    assert replace(RULE, rounds=3, max_rounds=5).looks == [3, 5]
+    assert replace(RULE, max_rounds=4).looks == [4]
+    # By hand: 5% over 3 looks at each of 4 commits is 0.4167% at the end of the interval where it would be wrong, and
+    # as much at the other end.
+    assert RULE.confidence == pytest.approx(1 - 2 * 0.05 / 12)
+    assert replace(RULE, max_rounds=4, decisions=1).confidence == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize(("commits", "decisions"), [(1, 1), (2, 2), (3, 3), (4, 3), (8, 4), (9, 5), (1000, 11)])
+def test_decisions_of_a_bisection(commits: int, decisions: int) -> None:
+    assert decisions_among(commits) == decisions
+
+
+@pytest.mark.parametrize(("effect", "wrong", "right"), [(1.0, SLOW, FAST), (1.15, FAST, SLOW)])
+def test_verdicts_on_synthetic_rounds(effect: float, wrong: str, right: str) -> None:
+    """Noise between rounds of 2% on each side, besides a drift of 20% that both share."""
+    generator = np.random.default_rng(1)
+    words = []
+    for _ in range(200):
+        drift = np.exp(generator.normal(0, 0.2, RULE.max_rounds))
+        good, candidate = drift * np.exp(generator.normal(0, 0.02, (2, RULE.max_rounds)))
+        word = UNDECIDED
+        for rounds in RULE.looks:
+            word, _ = decide(list(good[:rounds]), list(effect * candidate[:rounds]), higher_is_better=False, rule=RULE)
+            if word != UNDECIDED:
+                break
+        words.append(word)
+    assert words.count(wrong) <= 200 * 0.05 / RULE.decisions
+    assert words.count(right) >= 180
+
+
+def test_at_the_threshold_verdicts_are_rare() -> None:
+    """The hardest case: the truth is the threshold itself, where each verdict would be a matter of luck."""
+    generator = np.random.default_rng(2)
+    words = []
+    for _ in range(200):
+        good, candidate = np.exp(generator.normal(0, 0.02, (2, RULE.max_rounds)))
+        for rounds in RULE.looks:
+            word, _ = decide(list(good[:rounds]), list(1.05 * candidate[:rounds]), higher_is_better=False, rule=RULE)
+            if word != UNDECIDED:
+                break
+        words.append(word)
+    # Either word counts as wrong here, each at 5% / 4 decisions: 5 of 200, and as much again for chance.
+    assert len(words) - words.count(UNDECIDED) <= 10
+
+
+def test_a_verdict_is_read_as_it_was_written(tmp_path: Path) -> None:
+    for verdict in (
+        Verdict(SLOW, "abc", 4, Interval(1.5, 1.4, 1.6)),
+        Verdict(FAILED, "abc", 1, reason="failed: no memory"),
+    ):
+        verdict.save(tmp_path / "verdict.json")
+        assert Verdict.load(tmp_path / "verdict.json") == verdict

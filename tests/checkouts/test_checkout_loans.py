@@ -1,0 +1,154 @@
+"""A checkout and a workspace that are lent, and come back as they were; the names of points."""
+
+import os
+import shutil
+import signal
+import subprocess
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from hfbench.checkouts.environments import require_measured
+from hfbench.checkouts.points import find_point, stage_name
+from hfbench.checkouts.processes import stage_variables, uninterrupted
+from hfbench.checkouts.repository import Commit, Repository
+from hfbench.checkouts.workspace import set_rounds
+from hfbench.foundation.errors import UserError
+from hfbench.foundation.files import write_json
+from hfbench.foundation.params import load_params
+from hfbench.foundation.records import Configuration
+from tests.conftest import ROOT
+from tests.environment.conftest import commit_all, git
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Repository:
+    folder = tmp_path / "package"
+    folder.mkdir()
+    for content in ("one", "two"):
+        (folder / "code.py").write_text(f"{content} = 1\n")
+        commit_all(folder)
+    git(folder, "branch", "--quiet", "--move", "work")
+    return Repository(folder)
+
+
+@pytest.mark.parametrize("start", ["work", "HEAD~1"])
+def test_a_checkout_comes_back_after_an_error(repository: Repository, start: str) -> None:
+    git(repository.folder, "checkout", "--quiet", start)
+    before = (repository.folder / ".git" / "HEAD").read_text()
+    other = repository.commit("work~1" if start == "work" else "work")
+
+    def use() -> None:
+        with repository.borrowed():
+            repository.switch(other)
+            assert git(repository.folder, "rev-parse", "HEAD") == other.sha
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        use()
+    assert (repository.folder / ".git" / "HEAD").read_text() == before
+    assert git(repository.folder, "status", "--porcelain") == ""
+
+
+def test_what_is_in_no_commit_is_refused_and_named(repository: Repository) -> None:
+    (repository.folder / "code.py").write_text("three = 1\n")
+    (repository.folder / "new file.py").write_text("x = 1\n")
+    with pytest.raises(UserError, match=r"(?s)M code\.py.*new file\.py.*git stash"), repository.borrowed():
+        raise AssertionError
+    assert (repository.folder / "code.py").read_text() == "three = 1\n"
+
+
+def test_a_checkout_that_is_being_bisected_is_refused(repository: Repository) -> None:
+    git(repository.folder, "bisect", "start")
+    with pytest.raises(UserError, match="git bisect reset"), repository.borrowed():
+        raise AssertionError
+
+
+def test_what_is_no_checkout_or_no_commit(repository: Repository, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no git checkout"):
+        Repository(tmp_path / "nowhere")
+    for name in ("nowhere", "-h", "--all"):
+        with pytest.raises(UserError, match="no commit"):
+            repository.commit(name)
+
+
+def test_an_interruption_waits_until_all_is_put_back() -> None:
+    done = []
+
+    def put_back() -> None:
+        with uninterrupted():
+            os.kill(os.getpid(), signal.SIGINT)
+            subprocess.run(["sh", "-c", "kill -INT $$; true"], check=True)  # as in a terminal, where all get it
+            done.append("put back")
+
+    with pytest.raises(KeyboardInterrupt):
+        put_back()
+    assert done == ["put back"]
+
+
+def test_variables_of_git_do_not_reach_what_is_measured() -> None:
+    variables = stage_variables({"GIT_DIR": "elsewhere", "PATH": "somewhere", "OMP_NUM_THREADS": "1"})
+    assert "GIT_DIR" not in variables
+    assert variables["OMP_NUM_THREADS"] == "1"
+    assert variables["PATH"].endswith(f"{os.pathsep}somewhere")
+
+
+def test_rounds_are_written_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    shutil.copy(ROOT / "params.yaml", path)
+    before = path.read_text().splitlines()
+    set_rounds(path, range(1, 6))
+    changed = [(old, new) for old, new in zip(before, path.read_text().splitlines(), strict=True) if old != new]
+    assert [new.split("#")[0].strip() for _, new in changed] == ["round: [1, 2, 3, 4, 5]"]
+    assert [new.split("#")[1] for _, new in changed] == [old.split("#")[1] for old, _ in changed]
+    assert load_params(path).sweep.round == [1, 2, 3, 4, 5]
+
+
+def described(folder: Path, *commits: str) -> dict[Commit, Path]:
+    paths = {}
+    for number, commit in enumerate(commits):
+        path = folder / f"{number}.json"
+        package = {"version": "5.0", "commit": commit}
+        write_json(path, {"packages": {"torch": {"version": "2.0"}, "transformers": package}})
+        paths[Commit(str(number) * 40, f"commit {number}")] = path
+    return paths
+
+
+def test_commits_must_differ_in_what_is_measured(tmp_path: Path) -> None:
+    assert require_measured(tmp_path, described(tmp_path, "a", "b")) == ["transformers"]
+    with pytest.raises(UserError, match=r"commit 0.*commit 1.* are the same.*pip install --editable"):
+        require_measured(tmp_path, described(tmp_path, "a", "a"))
+
+
+POINTS = [
+    Configuration(number, "m", attention, "off", False, False, "bfloat16", size, 128, 32)
+    for number, attention, size in product((1, 2), ("sdpa", "sdpa:math"), (1, 16))
+]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "attention", "size"),
+    [
+        ("m sdpa b1 s128 n32", "sdpa", 1),  # the whole key, which is also a part of no other
+        ("sdpa b16", "sdpa", 16),
+        ("m sdpa-math b1 s128 n32", "sdpa:math", 1),
+        ("measure@2-m-sdpa:math-off-False-False-bfloat16-16-128-32", "sdpa:math", 16),
+        ("sdpa:math-off-False-False-bfloat16-16", "sdpa:math", 16),
+    ],
+)
+def test_a_point_by_its_key_or_a_part_of_its_stage(wanted: str, attention: str, size: int) -> None:
+    point, key = find_point(POINTS, wanted)
+    assert (point.round, point.attn_implementation, point.batch_size) == (1, attention, size)
+    assert key.startswith("m sdpa")
+
+
+def test_a_name_of_no_point_or_several_lists_what_there_is() -> None:
+    with pytest.raises(UserError, match=r"(?s)'gpt2' names no point.*m sdpa b1.*m sdpa-math b16"):
+        find_point(POINTS, "gpt2")
+    with pytest.raises(UserError, match=r"(?s)'sdpa' names several points.*m sdpa b1.*m sdpa-math b16"):
+        find_point(POINTS, "sdpa")
+
+
+def test_stages_are_named_as_dvc_names_them() -> None:
+    assert stage_name(POINTS[0]) == "measure@1-m-sdpa-off-False-False-bfloat16-1-128-32"

@@ -1,0 +1,121 @@
+"""`hfbench interleave` on a real DVC repository, with a stand-in for an editable checkout of transformers."""
+
+import hashlib
+import json
+import re
+import signal
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from tests.checkouts.background import start, wait_for
+from tests.checkouts.conftest import Bench, read_state
+from tests.pipeline.background import processes_in
+
+SIDES = ("Start", "Notes 4")
+KEY = "tiny-sdpa-off-False-False-bfloat16-1-16-4"
+
+
+def words(bench: Bench, rounds: int = 2) -> list[str]:
+    revisions = [bench.commits[subject] for subject in SIDES]
+    options = ["--checkout", str(bench.stand_in.repository), "--rounds", str(rounds), "--names", "before", "after"]
+    return ["interleave", *revisions, *options]
+
+
+def started(bench: Bench, experiment: str) -> dict[int, datetime]:
+    """Return when each round of an experiment was measured, as the tables have it."""
+    script = (
+        "import sys, json, dvc.api, polars as pl\n"
+        "with dvc.api.open('results/tables/points.parquet', rev=sys.argv[1], mode='rb') as file:\n"
+        "    print(json.dumps(pl.read_parquet(file.read()).select('round', 'started_at').rows()))"
+    )
+    rows = json.loads(bench.pipeline.run("python", "-c", script, experiment).stdout)
+    return {number: datetime.fromisoformat(time) for number, time in rows}
+
+
+@dataclass(frozen=True)
+class Interleaved:
+    """What the command printed when it measured the two sides, and the state before and after it."""
+
+    output: str
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+
+
+@pytest.fixture(scope="module")
+def interleaved(bench: Bench) -> Interleaved:
+    before = read_state(bench)
+    result = bench.hfbench(*words(bench))
+    return Interleaved(result.stdout + result.stderr, before, read_state(bench))
+
+
+def test_each_commit_is_an_experiment_with_all_rounds(bench: Bench, interleaved: Interleaved) -> None:
+    assert "hfbench compare before after" in interleaved.output
+    read = "import sys, dvc.api; print(dvc.api.read(sys.argv[1], rev=sys.argv[2]))"
+    medians = []
+    for name, commit in (("before", bench.commits["Start"]), ("after", bench.commits["Rework the mask"])):
+        text = bench.pipeline.run("python", "-c", read, "results/environment.json", name).stdout
+        assert json.loads(text)["packages"]["transformers"]["commit"] == commit
+        metrics = json.loads(bench.pipeline.run("python", "-c", read, "results/metrics.json", name).stdout)
+        assert metrics["points_ok"] == 2  # one point in two rounds
+        medians.append(metrics["best_end_to_end_seconds"])
+        params = bench.pipeline.run("python", "-c", read, "params.yaml", name).stdout
+        assert "# each round is a fresh process" in params
+    assert medians[1] > 1.5 * medians[0]
+
+
+@pytest.mark.usefixtures("interleaved")
+def test_the_rounds_of_the_commits_take_turns(bench: Bench) -> None:
+    before, after = started(bench, "before"), started(bench, "after")
+    assert set(before) == set(after) == {1, 2}
+    assert before[1] < after[1] < after[2] < before[2]
+
+
+def test_the_workspace_and_the_checkout_are_as_before(interleaved: Interleaved) -> None:
+    assert interleaved.after == interleaved.before
+
+
+@pytest.mark.usefixtures("interleaved")
+def test_only_a_round_of_another_time_is_measured_again_and_on_both_sides(bench: Bench) -> None:
+    before = started(bench, "before"), started(bench, "after")
+    make_older(bench, "before", f"measure@2-{KEY}")
+    result = bench.hfbench(*words(bench))
+    assert "round 2 of" in result.stderr
+    assert "was not measured side by side" in result.stderr
+    again = started(bench, "before"), started(bench, "after")
+    assert [times[1] for times in again] == [times[1] for times in before]
+    assert min(times[2] for times in again) > max(times[2] for times in before)
+
+
+def make_older(bench: Bench, experiment: str, stage: str) -> None:
+    """Have DVC's run cache hold the record as if it had been measured an hour before."""
+    read = "import sys, dvc.api; print(dvc.api.read('dvc.lock', rev=sys.argv[1]))"
+    lock = YAML(typ="safe").load(bench.pipeline.run("python", "-c", read, experiment).stdout)
+    old = lock["stages"][stage]["outs"][0]["md5"]
+    cache = bench.pipeline.folder / ".dvc" / "cache"
+    record = json.loads((cache / "files" / "md5" / old[:2] / old[2:]).read_text())
+    record["started_at"] = (datetime.fromisoformat(record["started_at"]) - timedelta(hours=1)).isoformat()
+    content = json.dumps(record).encode()
+    new = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    path = cache / "files" / "md5" / new[:2] / new[2:]
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content)
+    for entry in cache.glob("runs/*/*/*"):
+        if old in entry.read_text():
+            text = re.sub(r"size: \d+(?=\s*$)", f"size: {len(content)}", entry.read_text().replace(old, new))
+            entry.write_text(text)
+
+
+@pytest.mark.usefixtures("interleaved")
+def test_a_cancelled_job_leaves_nothing(bench: Bench, tmp_path: Path) -> None:
+    before = read_state(bench)
+    process, log = start(bench, tmp_path, *words(bench, rounds=3))
+    wait_for(process, log, r"round 3 of .*(.|\n)*  load\n")
+    process.terminate()
+    assert process.wait(timeout=30) == 128 + signal.SIGTERM
+    assert read_state(bench) == before
+    assert not processes_in(bench.pipeline.folder)
+    assert "Traceback" not in log.read_text()

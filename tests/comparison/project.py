@@ -1,0 +1,88 @@
+"""A real Git and DVC repository whose results are tables of known truth."""
+
+import json
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.synthetic_tables import Plan, synthetic_tables, write_tables
+
+MACHINE: dict[str, Any] = {
+    "schema_version": 1,
+    "system": {"os": "Linux", "kernel": "6.1.0", "machine": "x86_64"},
+    "cpu": {"brand": "Synthetic CPU", "physical_cores": 2},
+    "memory": {"total_gib": 24},
+    "accelerators": [],
+    "accelerator_notes": [],
+    "python": {"version": "3.11.7"},
+    "compiler": "g++ 12.2.0",
+    "packages": {"torch": {"version": "2.13.0"}, "transformers": {"version": "5.22.2"}},
+    "variables": {},
+}
+MANIFEST: dict[str, Any] = {
+    "name": "synthetic",
+    "source": {"source": "hub", "repository": "owner/synthetic", "revision": "main"},
+    "provenance": {"revision": "a" * 40},
+    "architecture": "LlamaForCausalLM",
+    "model_type": "llama",
+    "vocab_size": 600,
+    "max_position_embeddings": 128,
+    "files": [{"path": "model.safetensors", "size_bytes": 1_000_000, "sha256": "0" * 64}],
+}
+PARAMS = "device: cpu\nsampling:\n  min_iterations: 12\n"
+# `dvc commit` takes the tables as they lie there; the command never runs.
+_PIPELINE = "stages:\n  aggregate:\n    cmd: python -m stages.aggregate\n    outs:\n      - results/tables\n"
+
+
+@dataclass(frozen=True)
+class Project:
+    """A repository in `folder`, which may lie below the top of the git repository."""
+
+    folder: Path
+
+    @classmethod
+    def create(cls, folder: Path, below: str = "") -> "Project":
+        from dvc.repo import Repo
+
+        folder.mkdir(parents=True, exist_ok=True)
+        project = cls(folder / below)
+        _run(folder, "git", "init", "--quiet", "--initial-branch", "main")
+        _run(folder, "git", "config", "user.email", "tests@example.org")
+        _run(folder, "git", "config", "user.name", "tests")
+        project.folder.mkdir(parents=True, exist_ok=True)
+        Repo.init(str(project.folder), subdir=bool(below)).close()
+        (project.folder / "dvc.yaml").write_text(_PIPELINE)
+        (project.folder / "params.yaml").write_text(PARAMS)
+        (project.folder / "hfbench" / "measurement").mkdir(parents=True)
+        (project.folder / "hfbench" / "measurement" / "loop.py").write_text("pass\n")
+        return project
+
+    def git(self, *words: str) -> str:
+        return _run(self.folder, "git", *words)
+
+    def measure(
+        self, plan: Plan, environment: dict[str, Any] | None = None, manifest: dict[str, Any] | None = None
+    ) -> None:
+        """Leave the results of the plan in the workspace."""
+        results = self.folder / "results"
+        shutil.rmtree(results / "tables", ignore_errors=True)
+        write_tables(synthetic_tables(plan), results / "tables")
+        (results / "models").mkdir(exist_ok=True)
+        (results / "environment.json").write_text(json.dumps(MACHINE if environment is None else environment))
+        (results / "models" / "synthetic.json").write_text(json.dumps(manifest or MANIFEST))
+
+    def commit(self, message: str) -> str:
+        """Give the tables to DVC, commit everything, and return the commit."""
+        from dvc.repo import Repo
+
+        with Repo(str(self.folder)) as repo:
+            repo.commit(str(self.folder / "dvc.yaml:aggregate"), force=True)
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--message", message)
+        return self.git("rev-parse", "HEAD").strip()
+
+
+def _run(folder: Path, *words: str) -> str:
+    return subprocess.run(words, cwd=folder, check=True, capture_output=True, text=True).stdout

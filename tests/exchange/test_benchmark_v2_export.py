@@ -1,0 +1,227 @@
+"""Results in the layout of transformers' benchmark_v2, and back."""
+
+import argparse
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+from hfbench.commands import export
+from hfbench.exchange.benchmark_v2_export import export_benchmark_v2
+from hfbench.exchange.benchmark_v2_import import import_benchmark_v2
+from hfbench.foundation.errors import UserError
+from hfbench.foundation.files import read_json, write_json
+from hfbench.foundation.records import Record
+from hfbench.tables.storage import read_table
+from tests.exchange import benchmark_v2_files
+from tests.reporting.point_records import full_record, save_results
+from tests.tables.hand_records import failed_record, observed, ok_record, point
+
+ENVIRONMENT = {
+    "schema_version": 1,
+    "python": {"version": "3.11.7"},
+    "accelerators": [{"name": "NVIDIA H200", "memory_bytes": 141 * 2**30}],
+    "packages": {"torch": {"version": "2.13.0"}, "transformers": {"version": "5.23.0.dev0", "commit": "abc123"}},
+}
+
+
+def _saved(folder: Path, *records: Record) -> Path:
+    save_results(folder, *records)
+    write_json(folder / "environment.json", ENVIRONMENT)
+    return folder
+
+
+def _entries(results: Path, output: Path) -> list[dict[str, Any]]:
+    (path,) = export_benchmark_v2(results, output)
+    return list(json.loads(path.read_text()).values())
+
+
+def test_an_entry_has_the_keys_of_theirs_in_their_order(tmp_path: Path) -> None:
+    (entry,) = _entries(_saved(tmp_path, full_record(point())), tmp_path / "out.json")
+    theirs = benchmark_v2_files.measurements([(1.0, [[0.5, 0.6, 0.7, 0.8]])], 4)
+    assert list(entry) == ["metadata", "measurements", "config"]
+    assert list(entry["config"]) == list(benchmark_v2_files.config())
+    assert list(entry["measurements"]) == list(theirs)
+    assert list(entry["metadata"]) == [*benchmark_v2_files.metadata(), "hfbench"]
+    assert list(entry["metadata"]["hardware_info"]) == list(benchmark_v2_files.metadata()["hardware_info"])
+    assert entry["metadata"]["hardware_info"]["gpu_memory_total_gb"] == 141
+    assert entry["metadata"]["commit_id"] == "abc123"
+    assert entry["config"]["name"] == "w2_i6-unmonitored-b2_s10_n4-sdpa-uncompiled-unkernelized-generate"
+
+
+def test_an_entry_stands_under_the_hash_of_its_config(tmp_path: Path) -> None:
+    results = _saved(tmp_path, full_record(point()), full_record(point(compile_mode="default", use_kernels=True)))
+    (path,) = export_benchmark_v2(results, tmp_path / "out.json")
+    content = json.loads(path.read_text())
+    assert len(content) == 2
+    for key, entry in content.items():
+        assert hashlib.sha256(json.dumps(entry["config"]).encode()).hexdigest() == key
+    compiled = list(content.values())[1]["config"]
+    assert compiled["compile_kwargs"] == {
+        "fullgraph": False,
+        "dynamic": None,
+        "backend": "inductor",
+        "mode": "default",
+        "options": None,
+    }
+    assert compiled["kernelize"] is True
+
+
+def test_what_the_layout_has_no_word_for_is_a_key_of_its_own(tmp_path: Path) -> None:
+    results = _saved(tmp_path, full_record(point(attn_implementation="sdpa:math", dtype="float32")))
+    (entry,) = _entries(results, tmp_path / "out.json")
+    assert entry["config"]["attn_implementation"] == "sdpa"
+    assert (entry["config"]["sdpa_backend"], entry["config"]["dtype"]) == ("math", "float32")
+    assert "sdpa_math" in entry["config"]["name"]
+
+
+def test_measurements_worked_out_by_hand(tmp_path: Path) -> None:
+    batch = point(continuous_batching=True)
+    requests = observed([0.5, 0.6, 0.8, 1.1], [0.25, 1.0, 2.0, 3.25])
+    plain = observed([0.5, 0.6, 0.8, 1.1], end_to_end=1.5)
+    cb, generate = _entries(
+        _saved(tmp_path, ok_record(batch, requests, output={"text": " so"}), ok_record(point(), plain, plain)),
+        tmp_path / "out.json",
+    )
+    assert cb["measurements"] == {
+        "e2e_latency": [3.25],
+        "time_to_first_token": [0.25],  # of the earliest request
+        "inter_token_latency": [pytest.approx((0.2 + 1.0) / 2)],
+        "shape_and_decoded_outputs": ["(2, 4) |  so"],
+        "gpu_metrics": None,
+        "timestamps": [[[0.5, 0.6, 0.8, 1.1], [0.25, 1.0, 2.0, 3.25]]],
+    }
+    assert generate["measurements"]["e2e_latency"] == [1.5, 1.5]
+    assert generate["measurements"]["inter_token_latency"] == pytest.approx([0.2, 0.2])  # three gaps, not four
+    assert generate["config"]["measurement_iterations"] == 2
+
+
+def test_the_device_is_read_while_each_iteration_ran(tmp_path: Path) -> None:
+    """The readings are invented: there is no GPU to take them from."""
+    record = ok_record(point(), replace(observed([0.5, 0.6]), start_seconds=1.0, call_seconds=2.0))
+    record.started_at = "2025-01-01T00:00:00+00:00"
+    used = [2**30, 2**31, 2**31, 2**30]
+    record.monitoring = {
+        "time_seconds": [0.5, 1.5, 2.5, 3.5],
+        "devices": [{"device": "cuda:0", "series": {"utilisation_percent": [1, 90, 95, 2], "memory_used_bytes": used}}],
+    }
+    (entry,) = _entries(_saved(tmp_path, record), tmp_path / "out.json")
+    assert entry["config"]["gpu_monitoring"] is True
+    assert entry["measurements"]["gpu_metrics"] == [
+        {
+            "utilization": [90, 95],
+            "memory_used": [2.0, 2.0],
+            "timestamps": [0.0, 1.0],
+            "timestamp_0": 1735689601.5,
+            "monitoring_status": "success",
+        }
+    ]
+
+
+def test_rounds_are_concatenated_and_told_apart(tmp_path: Path) -> None:
+    rounds = [full_record(point(round=number)) for number in (1, 2, 3)]
+    rounds[1] = failed_record(point(round=2), "killed", "crashed")
+    (entry,) = _entries(_saved(tmp_path, *rounds), tmp_path / "out.json")
+    told = entry["metadata"]["hfbench"]["rounds"]
+    assert [(each["round"], each["measurements"], each["facts"]["status"]) for each in told] == [
+        (1, 6, "ok"),
+        (2, 0, "crashed"),
+        (3, 6, "ok"),
+    ]
+    assert len(entry["measurements"]["e2e_latency"]) == 12
+    assert entry["metadata"]["success"] is True
+
+
+def test_a_configuration_that_never_ran_is_no_success(tmp_path: Path) -> None:
+    (entry,) = _entries(_saved(tmp_path, failed_record(point(), "no")), tmp_path / "out.json")
+    assert entry["metadata"]["success"] is False
+    assert entry["measurements"]["e2e_latency"] == []
+
+
+def _ending_as_measured(record: Record) -> Record:
+    """With ends as real records have them: of `generate` with the call, of `generate_batch` with the last token."""
+    batched = record.configuration.continuous_batching
+    record.iterations = [
+        replace(
+            each, end_to_end_seconds=max(times[-1] for times in each.token_seconds) if batched else each.call_seconds
+        )
+        for each in record.iterations
+        if each.observed
+    ]
+    return record
+
+
+def test_there_and_back_again(tmp_path: Path) -> None:
+    configurations = [
+        point(round=number, attn_implementation=attention, dtype=dtype, continuous_batching=batching, max_new_tokens=8)
+        for number in (1, 2, 3)
+        for attention, dtype, batching in (("sdpa:math", "float32", False), ("eager", "bfloat16", True))
+    ]
+    records = [_ending_as_measured(full_record(each)) for each in configurations[:-1]]
+    records.append(failed_record(configurations[-1], "killed"))
+    results = _saved(tmp_path / "results", *records)
+    (path,) = export_benchmark_v2(results, tmp_path / "out.json")
+    imported = import_benchmark_v2([path], tmp_path / "back")
+    assert imported.notes == ()
+    assert read_json(imported.folder / "environment.json") == ENVIRONMENT
+    before, after = (read_table(folder / "tables", "summary") for folder in (results, imported.folder))
+    assert before.height > 10
+    assert_frame_equal(before, after, check_exact=True)  # to the last bit
+    points = [read_table(folder / "tables", "points") for folder in (results, imported.folder)]
+    facts = ["status", "reason", "device_name", "prompt_nll", "load_seconds", "peak_memory_bytes", "started_at"]
+    assert_frame_equal(*(table.select("round", "dtype", "attn_implementation", *facts) for table in points))
+
+
+def test_a_file_a_model(tmp_path: Path) -> None:
+    results = _saved(tmp_path, full_record(point()), full_record(point(model="other")))
+    write_json(results / "models" / "other.json", {"source": {"source": "hub", "repository": "Org/Other-1B"}})
+    written = export_benchmark_v2(results, tmp_path / "out")
+    assert [path.name for path in written] == [
+        "tiny_benchmark_20250101_000000.json",
+        "other_benchmark_20250101_000000.json",
+    ]
+    ids = [next(iter(read_json(path).values()))["metadata"]["model_id"] for path in written]
+    assert ids == ["tiny", "Org/Other-1B"]
+    with pytest.raises(UserError, match="2 models"):
+        export_benchmark_v2(results, tmp_path / "out.json")
+
+
+def _export(*words: str) -> None:
+    parser = argparse.ArgumentParser()
+    export.add_arguments(parser)
+    export.run(parser.parse_args(words))
+
+
+@pytest.mark.parametrize("format_name", ["csv", "parquet"])
+def test_flat_tables_have_full_precision(tmp_path: Path, format_name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    results = _saved(tmp_path, full_record(point()), failed_record(point(round=2), 'a, b\n"c"'))
+    _export("--format", format_name, "--output", str(tmp_path / "flat"), "--results", str(results))
+    names = [Path(line).name for line in capsys.readouterr().out.splitlines()]
+    assert names == [f"{name}.{format_name}" for name in ("summary", "samples", "points")]
+    read = pl.read_csv if format_name == "csv" else pl.read_parquet
+    for name in ("summary", "samples", "points"):
+        table, written = read_table(results / "tables", name), read(tmp_path / "flat" / f"{name}.{format_name}")
+        assert written.height == table.height
+        floats = [column for column, dtype in table.schema.items() if dtype == pl.Float64 and table[column].count()]
+        assert floats
+        assert_frame_equal(written.select(floats), table.select(floats), check_exact=True)
+    points = read(tmp_path / "flat" / f"points.{format_name}")
+    assert points["reason"][1] == 'a, b\n"c"'
+
+
+def test_lists_are_json_in_csv(tmp_path: Path) -> None:
+    results = _saved(tmp_path, full_record(point()), full_record(point(round=2)))
+    _export("--format", "csv", "--output", str(tmp_path / "flat"), "--results", str(results))
+    medians = pl.read_csv(tmp_path / "flat" / "summary.csv")["round_medians"]
+    assert json.loads(medians[0]) == read_table(results / "tables", "summary")["round_medians"][0].to_list()
+    assert "token_seconds" not in pl.read_csv(tmp_path / "flat" / "samples.csv").columns
+
+
+def test_without_results_it_says_what_makes_them(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="dvc repro"):
+        _export("--format", "benchmark-v2", "--results", str(tmp_path))
