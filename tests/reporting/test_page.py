@@ -128,6 +128,7 @@ def test_the_stage_writes_the_page(folder: Path, tmp_path: Path) -> None:
 
 def test_the_stage_without_tables_ends_with_a_sentence(tmp_path: Path) -> None:
     words = ["--tables", tmp_path, "--environment", tmp_path / "e.json", "--output", tmp_path / "report.html"]
+    words += ["--plots", tmp_path / "plots"]
     command = [sys.executable, "-m", "stages.report", *map(str, words)]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 1
