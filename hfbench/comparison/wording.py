@@ -13,6 +13,7 @@ from hfbench.statistics.decidability import MOST_MORE_ROUNDS
 
 _SHORT_COMMIT = 7
 _MILLISECONDS = ("ms", 1e-3)
+_SAYS_NOTHING = 10  # times the baseline, or a share of it as small
 
 
 def unit_of(metric: ComparedMetric, values: Iterable[float | None]) -> tuple[str, float]:
@@ -36,7 +37,9 @@ def percent(ratio: float) -> str:
 
 
 def limits(interval: Interval) -> str:
-    """Return the limits of a ratio's interval as changes: −1.3 … +0.8%."""
+    """Return the limits of a ratio's interval as changes, −1.3 … +0.8%, unless they say nothing."""
+    if interval.high > _SAYS_NOTHING or interval.low * _SAYS_NOTHING < 1:
+        return "not known"
     return f"{percent(interval.low).removesuffix('%')} … {percent(interval.high)}"
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 
 from hfbench.reporting.captions import AXIS_LABELS, axis_text
-from hfbench.reporting.numbers import MISSING, margin, memory_unit, significant
+from hfbench.reporting.numbers import MISSING, interval_text, margin, memory_unit, significant
 from hfbench.reporting.results import varying_axes
 from hfbench.reporting.warned import WarningGroup
 from hfbench.tables.keys import point_label
@@ -148,12 +148,7 @@ def _rounds_column(rows: pl.DataFrame) -> TextColumn:
 def _interval_column(rows: pl.DataFrame) -> TextColumn:
     """Return the 95% interval of the end-to-end latency; one round has none."""
     name = _END_TO_END.metric
-    texts = [
-        MISSING
-        if None in (row.get(f"{name}_low"), row.get(f"{name}_high"))
-        else f"{significant(row[f'{name}_low'])} … {significant(row[f'{name}_high'])}"
-        for row in rows.to_dicts()
-    ]
+    texts = [interval_text(*(row.get(key) for key in (name, f"{name}_low", f"{name}_high"))) for row in rows.to_dicts()]
     return replace(_plain("95% interval", texts, rank=_INTERVAL_RANK, name="precision"), unit=_END_TO_END.unit)
 
 

@@ -6,6 +6,7 @@ MISSING = "–"
 _DIGITS = 3
 _LARGEST_PLAIN = 1e9  # more digits than these are read by nobody
 _MIB, _GIB = 2**20, 2**30
+_SAYS_NOTHING = 10  # a limit this many times the value, or this many times smaller
 
 
 def significant(value: float | None) -> str:
@@ -28,6 +29,15 @@ def margin(value: float | None, low: float | None, high: float | None) -> str:
         return ""
     percent = 100 * (high - low) / 2 / value
     return f"±{percent:.2g}%" if percent < 99.5 else "> ±100%"
+
+
+def interval_text(value: float | None, low: float | None, high: float | None) -> str:
+    """Return the limits of an interval, unless they are so far from the value that they say nothing of it."""
+    if value is None or low is None or high is None:
+        return MISSING
+    if low <= 0 or high > _SAYS_NOTHING * value or low * _SAYS_NOTHING < value:
+        return "not known"
+    return f"{significant(low)} … {significant(high)}"
 
 
 def memory_unit(largest_bytes: float) -> tuple[str, float]:

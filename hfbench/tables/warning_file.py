@@ -15,7 +15,7 @@ _SCHEMA_VERSION = 1
 
 @dataclasses.dataclass(frozen=True)
 class ConfigurationWarning:
-    """A warning, and whose: the configuration's key in metrics.json and its axes."""
+    """A warning, and whose: the configuration's key in metrics_by_point.json and its axes."""
 
     point: str
     configuration: dict[str, Any]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hfbench.reporting.numbers import margin, memory_unit, rate, significant
+from hfbench.reporting.numbers import interval_text, margin, memory_unit, rate, significant
 
 
 @pytest.mark.parametrize(
@@ -44,3 +44,10 @@ def test_rates_get_a_prefix() -> None:
     assert rate(2.13e10, "B") == "21.3 GB/s"
     assert rate(9.89e14, "FLOP") == "989 TFLOP/s"
     assert rate(12, "B") == "12.0 B/s"
+
+
+def test_an_interval_that_says_nothing_is_not_shown_as_numbers() -> None:
+    assert interval_text(0.17, 0.15, 0.19) == "0.150 … 0.190"
+    assert interval_text(0.17, 0.14, 1.95e18) == "not known"
+    assert interval_text(0.17, 0.0002, 0.2) == "not known"
+    assert interval_text(0.17, None, None) == "–"
