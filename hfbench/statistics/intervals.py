@@ -17,18 +17,8 @@ bootstrap standard error: T. C. Hesterberg, What Teachers Should Know about the 
 (2015) 371; for the logarithm: the delta method.
 """
 
-from math import exp
-
-import numpy as np
-
-from hfbench.statistics.bootstrap import (
-    StandardErrors,
-    draw_rounds,
-    resample_medians,
-    round_medians,
-    standard_errors,
-)
-from hfbench.statistics.confidence import CONFIDENCE, FEWEST_ROUNDS, RESAMPLES, Interval, Rounds, student
+from hfbench.statistics.batch import median_intervals
+from hfbench.statistics.confidence import CONFIDENCE, RESAMPLES, Interval, Rounds
 from hfbench.statistics.ratios import independent_ratio, paired_ratio
 
 __all__ = ["CONFIDENCE", "Interval", "Rounds", "median_interval", "paired_ratio_interval", "ratio_interval"]
@@ -42,11 +32,7 @@ def median_interval(
     `rounds` holds the values of each round, at least one each, as many as there are. Raises `ValueError` where a round
     is empty. The same values, confidence, resamples and seed give the same interval.
     """
-    if len(rounds) < FEWEST_ROUNDS:
-        return None
-    estimate, errors = _median_and_errors(rounds, resamples, np.random.default_rng(seed))
-    quantile = student(confidence, len(rounds) - 1)
-    return _around(estimate, quantile * errors.below, quantile * errors.above)
+    return median_intervals([rounds], confidence=confidence, resamples=resamples, seed=seed)[0]
 
 
 def ratio_interval(
@@ -79,17 +65,3 @@ def paired_ratio_interval(
     """
     ratio = paired_ratio(baseline, candidate, resamples=resamples, seed=seed)
     return ratio.interval(confidence) if ratio else None
-
-
-def _median_and_errors(rounds: Rounds, resamples: int, generator: np.random.Generator) -> tuple[float, StandardErrors]:
-    centres = round_medians(rounds)
-    drawn = draw_rounds(len(rounds), resamples, generator)
-    errors = standard_errors(centres, drawn, resample_medians(rounds, drawn, generator))
-    return float(np.median(centres)), errors
-
-
-def _around(estimate: float, below: float, above: float) -> Interval:
-    """Lay the margins around the estimate: in proportion to it, or on a linear scale where it is not positive."""
-    if estimate <= 0:
-        return Interval(estimate, estimate - below, estimate + above)
-    return Interval(estimate, estimate * exp(-below / estimate), estimate * exp(above / estimate))
