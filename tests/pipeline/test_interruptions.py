@@ -90,14 +90,14 @@ def test_the_next_repro_goes_on_where_it_stopped(interrupted: Checkout) -> None:
 
 @pytest.fixture(scope="module")
 def small_disk(measured: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
-    """A clone whose results lie on a file system of 1 MiB."""
+    """A clone whose results lie on a file system of 4 MiB."""
     folder = tmp_path_factory.mktemp("small_disk") / "checkout"
     shutil.copytree(measured.folder, folder)
     results = folder / "results"
     results.rename(folder / "results_before")
     results.mkdir()
     mount = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(results)], capture_output=True, text=True, check=False
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(results)], capture_output=True, text=True, check=False
     )
     if mount.returncode:
         pytest.skip(f"mounting a file system is not permitted here: {mount.stderr.strip()}")
