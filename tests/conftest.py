@@ -1,11 +1,13 @@
-"""What the tests of several rooms share: a tiny model with a real tokenizer, and an environment description."""
+"""What the tests of several rooms share: a tiny model, an environment description, and trees of files like /proc."""
 
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+WriteTree = Callable[[Mapping[str, str | int]], Path]
 ROOT = Path(__file__).resolve().parent.parent
 TINY: dict[str, Any] = {
     "model_type": "llama",
@@ -46,3 +48,17 @@ def cpu_environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     content: dict[str, Any] = {"cpu": {"brand": "test"}, "accelerators": [], "packages": {}, "compiler": "c++"}
     path.write_text(json.dumps(content))
     return path
+
+
+@pytest.fixture
+def write_tree(tmp_path: Path) -> WriteTree:
+    """Write files below one root, which stands for `/`, and return it."""
+
+    def write(files: Mapping[str, str | int]) -> Path:
+        for name, content in files.items():
+            path = tmp_path / "root" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"{content}\n")
+        return tmp_path / "root"
+
+    return write

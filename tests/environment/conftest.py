@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +11,6 @@ import pytest
 from hfbench.environment.packages import describe_packages
 
 NAME, MODULE = "hfb-sample", "hfb_sample"  # a package that is installed nowhere else
-WriteTree = Callable[[Mapping[str, str | int]], Path]
-
-
-@pytest.fixture
-def write_tree(tmp_path: Path) -> WriteTree:
-    """Write files below one root, which stands for `/`, and return it."""
-
-    def write(files: Mapping[str, str | int]) -> Path:
-        for name, content in files.items():
-            path = tmp_path / "root" / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(f"{content}\n")
-        return tmp_path / "root"
-
-    return write
 
 
 def git(folder: Path, *arguments: str) -> str:

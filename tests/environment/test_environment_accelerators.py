@@ -9,7 +9,7 @@ from hfbench.environment.accelerators import describe_accelerators
 from hfbench.environment.amd import AmdProbe
 from hfbench.environment.apple import AppleProbe
 from hfbench.environment.intel import IntelProbe
-from tests.environment.conftest import WriteTree
+from tests.conftest import WriteTree
 
 
 def test_notes_hold_no_places() -> None:

@@ -6,7 +6,7 @@ from hfbench.environment.containers import cpu_limit, memory_limit
 from hfbench.environment.cpu import describe_cpu
 from hfbench.environment.memory import describe_memory
 from hfbench.environment.system import describe_system
-from tests.environment.conftest import WriteTree
+from tests.conftest import WriteTree
 
 CPUS = "sys/devices/system/cpu"
 X86 = """processor : 0

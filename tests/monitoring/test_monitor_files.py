@@ -17,7 +17,7 @@ from hfbench.monitoring.devices.choose import open_devices
 from hfbench.monitoring.gauges import Columns
 from hfbench.monitoring.host.processor import processor_gauges
 from hfbench.monitoring.host.quota import quota_gauge
-from tests.monitoring.conftest import WriteTree
+from tests.conftest import WriteTree
 
 CPUS = "sys/devices/system/cpu"
 NODES = "sys/class/kfd/kfd/topology/nodes"
