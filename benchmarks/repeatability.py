@@ -1,6 +1,6 @@
 """Does hfbench call noise a change, and does it find a real one? Planted slowdowns and A/A, on this machine.
 
-`python -m benchmarks.repeatability [--experiments 20] [--rounds 7] [--records FOLDER]`
+`python -m benchmarks.repeatability [--experiments 20] [--rounds 7] [--arms a b] [--records FOLDER]`
 
 Each experiment measures five arms of one configuration in interleaved rounds, every measurement a process of its own:
 `a` and `b` are the same; `5%` and `20%` sleep after each forward pass for that share of what it took; `unmonitored`
@@ -57,10 +57,9 @@ _OPTIONS = {
 Rounds = list[list[float]]
 
 
-def measure_all(folder: Path, experiments: int, rounds: int) -> Iterator[int]:
-    """Measure what has no record in `folder` yet; yield the number of each finished experiment."""
+def measure_all(folder: Path, experiments: int, rounds: int, names: list[str]) -> Iterator[int]:
+    """Measure what has no record in `folder` yet of these arms; yield the number of each finished experiment."""
     inputs = _prepare(folder)
-    names = list(ARMS)
     for experiment in range(experiments):
         for number in range(1, rounds + 1):
             first = (experiment * rounds + number) % len(names)
@@ -122,9 +121,10 @@ def _path(folder: Path, experiment: int, arm: str, number: int) -> Path:
     return (folder / "records" / f"{experiment}-{arm.rstrip('%')}-{number}.json").resolve()
 
 
-def _print_results(folder: Path, experiments: int, rounds: int) -> None:
+def _print_results(folder: Path, experiments: int, rounds: int, names: list[str]) -> None:
     table = Table("candidate", "intervals", "median ratio", "slower", "faster", "none", "wanted", "")
-    for arm, wanted in (("b", "at most 10% differ"), ("5%", "at least 80% slower"), ("20%", "100% slower")):
+    wanted_of = {"b": "at most 10% differ", "5%": "at least 80% slower", "20%": "100% slower"}
+    for arm, wanted in ((arm, wanted_of[arm]) for arm in names if arm in wanted_of):
         for kind, function in (("paired rounds", paired_ratio_interval), ("unpaired", ratio_interval)):
             found = [
                 function(latencies(folder, experiment, "a", rounds), latencies(folder, experiment, arm, rounds))
@@ -138,7 +138,8 @@ def _print_results(folder: Path, experiments: int, rounds: int) -> None:
             table.add_row(arm, kind, f"{ratio:.4f}", *cells, wanted, "✓" if is_met else "✗")
     console = Console()
     console.print(table)
-    _print_monitor(console, folder, experiments, rounds)
+    if "unmonitored" in names:
+        _print_monitor(console, folder, experiments, rounds)
     _print_machine(console, folder, experiments, rounds)
 
 
@@ -184,14 +185,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--experiments", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), help="a, and what to hold against it")
     parser.add_argument("--records", type=Path, help="folder to keep the records in (a temporary one)")
     arguments = parser.parse_args()
+    if "a" not in arguments.arms:
+        parser.error("--arms needs a, which the others are compared with")
     with tempfile.TemporaryDirectory(prefix="hfbench-repeatability-") as temporary:
         folder = arguments.records or Path(temporary)
         (folder / "records").mkdir(parents=True, exist_ok=True)
-        for experiment in measure_all(folder, arguments.experiments, arguments.rounds):
+        for experiment in measure_all(folder, arguments.experiments, arguments.rounds, arguments.arms):
             print(f"experiment {experiment + 1} of {arguments.experiments} measured", file=sys.stderr)
-        _print_results(folder, arguments.experiments, arguments.rounds)
+        _print_results(folder, arguments.experiments, arguments.rounds, arguments.arms)
 
 
 if __name__ == "__main__":
