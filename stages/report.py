@@ -29,8 +29,8 @@ def main() -> None:
         manifests=read_manifests(arguments.models, tables["points"]),
         params=read_params(arguments.params),
     )
-    write_plots(tables["summary"], tables["samples"], tables["points"], arguments.plots)
     write_text(arguments.output, page)
+    write_plots(tables["summary"], tables["samples"], tables["points"], arguments.plots)
     if os.environ.get("HFBENCH_TABLE") != "off":
         print("report:", arguments.output)
 

@@ -1,6 +1,7 @@
 """What the tests of several rooms share: a tiny model, an environment description, and trees of files like /proc."""
 
 import json
+import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,11 @@ TINY: dict[str, Any] = {
     "max_position_embeddings": 128,
     "tie_word_embeddings": True,
 }
+
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    # As in a job that a shell runs in the background; what the tests start would ignore Ctrl-C too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

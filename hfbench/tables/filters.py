@@ -39,6 +39,8 @@ def parse_filter(text: str, columns: Columns | Collection[str]) -> pl.Expr:
     """
     types = columns if isinstance(columns, Mapping) else {name: AXIS_TYPES.get(name, pl.Unknown) for name in columns}
     parser = _Parser(text, types)
+    if "\0" in text:  # which Python's versions refuse in different ways
+        raise UserError(f"The filter {_shortened(text)} holds null bytes. Write one such as {_EXAMPLE}.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", SyntaxWarning)
@@ -46,7 +48,7 @@ def parse_filter(text: str, columns: Columns | Collection[str]) -> pl.Expr:
         return parser.condition(tree.body)
     except SyntaxError as error:
         raise UserError(_syntax_sentence(text, error)) from None
-    except (RecursionError, MemoryError, ValueError):  # nested too deeply; a null byte
+    except (RecursionError, MemoryError):  # nested too deeply
         raise UserError(f"The filter {_shortened(text)} cannot be read. Write one such as {_EXAMPLE}.") from None
 
 
