@@ -50,6 +50,8 @@ def test_the_shipped_file_is_right_and_rounds_come_first() -> None:
         ("sweep.attn_implementation", ["a/b@main"], ["'a/b@main'"]),
         ("sweep.compile_mode", ["defualt"], ["'defualt'", "'default'"]),
         ("sweep.compile_mode", [False], ["sweep.compile_mode.0", "False", "'off'"]),
+        ("compare.threshold", 2, ["compare.threshold", "2", "less than 1"]),
+        ("compare.treshold", 0.02, ["compare.treshold", "threshold"]),
         ("sweep.batch_size", [0], ["sweep.batch_size.0", "0", "greater than or equal to 1"]),
         ("sweep.batch_size", ["4"], ["'4'", "integer"]),
         ("sweep.batch_size", [True], ["True", "integer"]),

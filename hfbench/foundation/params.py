@@ -112,6 +112,12 @@ class Limits(_Strict):
     max_nll_difference: Annotated[float, Field(gt=0)]
 
 
+class Compare(_Strict):
+    """What `hfbench compare` calls the same: a change within `threshold`, a share of the baseline."""
+
+    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.02
+
+
 class Params(_Strict):
     """The whole of params.yaml."""
 
@@ -121,6 +127,7 @@ class Params(_Strict):
     prompt: FilePath
     sampling: SamplingParams
     limits: Limits
+    compare: Compare = Compare()
 
 
 def load_params(path: Path) -> Params:
@@ -188,7 +195,12 @@ def _sentence(path: Path, detail: ErrorDetails) -> str:
 
 
 _SOURCE_NAMES = tuple(get_args(source.model_fields["source"].annotation)[0] for source in get_args(Source))
-_SECTIONS: dict[str, type[BaseModel]] = {"sweep": Sweep, "sampling": SamplingParams, "limits": Limits}
+_SECTIONS: dict[str, type[BaseModel]] = {
+    "sweep": Sweep,
+    "sampling": SamplingParams,
+    "limits": Limits,
+    "compare": Compare,
+}
 
 
 def _did_you_mean(location: list[Any]) -> str:
