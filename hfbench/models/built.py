@@ -11,13 +11,16 @@ from hfbench.foundation.files import read_json, write_json
 from hfbench.foundation.records import SCHEMA_VERSION, Manifest
 from hfbench.models.architecture import read_architecture
 from hfbench.models.cache import build_once, built_folder, key_of
-from hfbench.models.folder import CONFIG, GENERATION_CONFIG, describe_files, files_in, has_sizes
+from hfbench.models.folder import CONFIG, GENERATION_CONFIG, TOKENIZER_CONFIG, describe_files, files_in, has_sizes
 from hfbench.models.hashing import sha256_of
 
 _MANIFEST = "hfbench-manifest.json"
+_FORMAT = 2  # of the folders: after a change of what is written into them, models are built anew
 # transformers notes its version in the configs that it saves. With one fixed version, a model has the same hashes
 # whichever transformers built it; with an older one or none, tokenizers of that folder load with a warning.
 _NOTED_VERSION = "5.0.0"
+# How the tokenizer was loaded before it was saved: an offline process notes other values.
+_HOW_LOADED = ("is_local", "local_files_only")
 
 
 def build(
@@ -35,11 +38,11 @@ def build(
     """
     # Without the build (+cpu, +cu130): it changes nothing that runs on the CPU.
     versions = {library: version(library).split("+")[0] for library in ("torch", "transformers")}
-    key = key_of({**specification, **versions})
+    key = key_of({**specification, **versions, "format": _FORMAT})
 
     def make_with_manifest(folder: Path) -> None:
         learnt = make(folder)
-        _normalise_versions(folder)
+        _normalise(folder)
         _manifest_of(folder, name, source, {**learnt, **versions, "build": key}).save(folder / _MANIFEST)
 
     folder = build_once(key, make_with_manifest, lambda folder: _stored_manifest(folder) is not None)
@@ -91,7 +94,12 @@ def _manifest_of(folder: Path, name: str, source: dict[str, Any], provenance: di
     )
 
 
-def _normalise_versions(folder: Path) -> None:
+def _normalise(folder: Path) -> None:
+    """Take out what differs from one building process to another, so that all build the same bytes."""
+    tokenizer_config = folder / TOKENIZER_CONFIG
+    if tokenizer_config.is_file():
+        content = read_json(tokenizer_config)
+        write_json(tokenizer_config, {key: value for key, value in content.items() if key not in _HOW_LOADED})
     for path in (folder / CONFIG, folder / GENERATION_CONFIG):
         if path.is_file():
             write_json(path, {**read_json(path), "transformers_version": _NOTED_VERSION})

