@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer
 
+from hfbench.foundation.configuration import Configuration
 from hfbench.foundation.params import load_source
-from hfbench.foundation.records import Configuration
 from hfbench.manifests import resolve
 from hfbench.measurement.device import Cpu
 from hfbench.measurement.generation import Call, Prompt, prepare_call
@@ -25,7 +25,9 @@ def main() -> None:
     """Run the pairs and print the ratio."""
     pairs = int(sys.argv[1]) if len(sys.argv) > 1 else 20
     folder = materialise(resolve(_MODEL, load_source(Path("params.yaml"), _MODEL), None, Path("params.yaml")))
-    configuration = Configuration(1, _MODEL, "sdpa", "off", False, False, "bfloat16", 1, 128, 32)
+    configuration = Configuration(
+        1, _MODEL, "sdpa", "off", "auto", False, False, 0, "bfloat16", "uniform", 1, 128, 32, 0
+    )
     device = Cpu()
     model, _ = load_model(folder, configuration, device.torch_device, trust_remote_code=False)
     text = Path("hfbench/inputs/standard_prompt.txt").read_text()

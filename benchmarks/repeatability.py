@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import slowed
+from hfbench.foundation.configuration import USUAL
 from hfbench.foundation.files import read_json
 from hfbench.statistics.intervals import Interval, paired_ratio_interval, ratio_interval
 from tests.pipeline.checkout import clone
@@ -32,15 +33,14 @@ ARMS: dict[str, dict[str, float]] = {
     "20%": {"slowdown": 0.20},
     "unmonitored": {"monitor_interval_seconds": 0},
 }
-_MODEL, _BATCH_SIZE, _SEQUENCE_LENGTH = "stories-15m-random", 1, 128
+_MODEL, _BATCH_SIZE, _SEQUENCE_LENGTH, _NEW_TOKENS = "stories-15m-random", 1, 128, 32
 _OPTIONS = {
     "model": _MODEL,
     "attn_implementation": "sdpa",
-    "compile_mode": "off",
-    "dtype": "bfloat16",
+    **{axis: value for axis, value in USUAL.items() if not isinstance(value, bool)},
     "batch_size": _BATCH_SIZE,
     "sequence_length": _SEQUENCE_LENGTH,
-    "max_new_tokens": 32,
+    "max_new_tokens": _NEW_TOKENS,
     "device": "cpu",
     "stopping_rule": "fixed",
     "min_warmup_iterations": 1,
@@ -90,7 +90,8 @@ def _prepare(folder: Path) -> Path:
     if not checkout.exists():
 
         def change(content: dict[str, dict[str, list[object]]]) -> None:
-            content["sweep"].update(model=[_MODEL], batch_size=[_BATCH_SIZE], sequence_length=[_SEQUENCE_LENGTH])
+            lengths: dict[str, list[object]] = {"sequence_length": [_SEQUENCE_LENGTH], "max_new_tokens": [_NEW_TOKENS]}
+            content["sweep"].update(model=[_MODEL], attn_implementation=["sdpa"], batch_size=[_BATCH_SIZE], **lengths)
 
         made = clone(checkout)
         made.change_params(change)
@@ -104,7 +105,8 @@ def _measure(arm: str, number: int, checkout: Path, output: Path) -> None:
     options |= {
         "environment": "results/environment.json",
         "manifest": f"results/models/{_MODEL}.json",
-        "inputs": f"results/inputs/{_MODEL}/b{_BATCH_SIZE}-s{_SEQUENCE_LENGTH}.safetensors",
+        "settings": "results/settings/sdpa-off-false-false.json",
+        "inputs": f"results/inputs/{_MODEL}/uniform/b{_BATCH_SIZE}-s{_SEQUENCE_LENGTH}-n{_NEW_TOKENS}-d0.safetensors",
         "log": output.with_suffix(".log"),
     }
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]

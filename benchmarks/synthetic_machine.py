@@ -7,7 +7,7 @@ import hashlib
 import random
 from typing import Any
 
-from hfbench.foundation.records import Configuration
+from hfbench.foundation.configuration import Configuration
 
 INTERVAL_SECONDS = 0.5
 _LAYERS, _VOCABULARY = 30, 49_152

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import synthetic_machine
+from hfbench.foundation.configuration import USUAL, Configuration
 from hfbench.foundation.files import write_json
 from hfbench.foundation.params import load_params
-from hfbench.foundation.records import FAILED, OK, Configuration, Iteration, Record, Sampling
+from hfbench.foundation.records import FAILED, OK, Iteration, Record, Sampling
 
 SAMPLING = Sampling(
     stopping_rule="fixed",
@@ -79,10 +80,8 @@ def synthetic_axes(records: int, max_new_tokens: int, continuous_batching: bool)
         "round": list(range(1, _ROUNDS + 1)),
         "model": ["synthetic", *(f"synthetic-{number}" for number in range(2, models + 1))],
         "attn_implementation": ["eager", "sdpa"],
-        "compile_mode": ["off"],
-        "use_kernels": [False],
+        **{axis: [value] for axis, value in USUAL.items()},
         "continuous_batching": batching,
-        "dtype": ["bfloat16"],
         "batch_size": [4 + index for index in range(batch_sizes)],
         "sequence_length": [16 * (1 + index) for index in range(lengths)],
         "max_new_tokens": [max_new_tokens],
@@ -94,7 +93,7 @@ def write_params(path: Path, axes: dict[str, list[Any]]) -> None:
     models = {name: {"source": "local", "path": "models/synthetic"} for name in axes["model"]}
     sampling = vars(SAMPLING)
     limits = {"min_top1_agreement": 0.9, "max_nll_difference": 0.05}
-    content = {"models": models, "sweep": axes, "device": "auto", "prompt": "prompt.txt"}
+    content = {"models": models, "sweep": axes, "device": "auto", "prompt": "prompt.txt", "configurations": []}
     write_json(path, {**content, "sampling": sampling, "limits": limits})
 
 
@@ -110,7 +109,7 @@ def write_sweep(
 ) -> None:
     """Write params.yaml and a record of each of its points; every `fail_every`-th one (0: none) is a failed one."""
     write_params(params, axes)
-    for index, configuration in enumerate(load_params(params).sweep.points(), start=1):
+    for index, configuration in enumerate(load_params(params).points(), start=1):
         failed = fail_every > 0 and index % fail_every == 0
         synthetic_record(configuration, sample_iterations, failed).save(record_path(folder, configuration))
 

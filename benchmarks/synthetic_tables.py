@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from hfbench.foundation.records import AXES, FAILED, OK, Configuration
+from hfbench.foundation.configuration import AXES, Configuration
+from hfbench.foundation.records import FAILED, OK
 from hfbench.tables.agreement import AGREEMENT_TYPES
 from hfbench.tables.columns import AXIS_TYPES, CONFIGURATION_AXES, PHASE, STATUS, axes_frame
 from hfbench.tables.record_facts import FACT_TYPES
@@ -66,7 +67,7 @@ class SyntheticTables:
 
 def sweep(**axes: Sequence[Any]) -> list[Configuration]:
     """Return every combination of these axes' values, round 1; an axis not named has one value."""
-    plain = Configuration(1, "synthetic", "sdpa", "off", False, False, "bfloat16", 1, 128, 32)
+    plain = Configuration(1, "synthetic", "sdpa", "off", "auto", False, False, 0, "bfloat16", "uniform", 1, 128, 32, 0)
     return [replace(plain, **dict(zip(axes, values, strict=True))) for values in product(*axes.values())]
 
 
@@ -80,7 +81,9 @@ def synthetic_tables(plan: Plan) -> SyntheticTables:
     configurations = points.group_by(CONFIGURATION_AXES, maintain_order=True).agg(
         rounds_asked=pl.len().cast(pl.Int64), rounds_ok=ok.sum().cast(pl.Int64)
     )
-    differs = [plan.output_differs(Configuration(1, *axes)) for axes in configurations[:, :9].iter_rows()]
+    differs = [
+        plan.output_differs(Configuration(1, *axes)) for axes in configurations.select(CONFIGURATION_AXES).iter_rows()
+    ]
     return SyntheticTables(
         samples=samples,
         summary=summary_table(samples, points),

@@ -65,7 +65,7 @@ def _part(folder: Path, records: int) -> Path:
     axes = synthetic_axes(records, _TOKENS, continuous_batching=False)
     write_params(part / "params.yaml", axes)
     write_json(part / "ceilings.json", _CEILINGS)
-    for point in load_params(part / "params.yaml").sweep.points():
+    for point in load_params(part / "params.yaml").points():
         link = record_path(part / "measurements", point)
         link.parent.mkdir(parents=True, exist_ok=True)
         link.hardlink_to(record_path(folder / "measurements", point))

@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from hfbench.foundation.errors import UserError
-from hfbench.foundation.params import LocalSource, Params, RandomSource, Source
+from hfbench.foundation.params import Params
 from hfbench.foundation.records import Manifest
+from hfbench.foundation.sources import LocalSource, RandomSource, Source
 from hfbench.models.architecture_file import read_architecture_file
 from hfbench.models.folder import to_json
 from hfbench.models.hub import resolve_hub

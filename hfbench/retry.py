@@ -3,15 +3,16 @@
 import hashlib
 import re
 import sys
-from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from hfbench.foundation.configuration import Configuration
 from hfbench.foundation.errors import UserError
 from hfbench.foundation.files import read_json
 from hfbench.foundation.params import load_params
-from hfbench.foundation.records import OK, STATUSES, UNSUPPORTED, Configuration
+from hfbench.foundation.records import OK, STATUSES, UNSUPPORTED
 
 _PARAMS = Path("params.yaml")
 _MEASUREMENTS = Path("results/measurements")  # as dvc.yaml names it
@@ -34,11 +35,11 @@ def retry(names: Sequence[str], statuses: Sequence[str], *, dry: bool) -> None:
     An interrupted retry is resumed by another: what it measured is done, and the rest is still known as failed. Raises
     `UserError` where a name matches nothing, or params.yaml or a record cannot be read.
     """
-    configurations = load_params(_PARAMS).sweep.points()
-    if not all(_record_path(_MEASUREMENTS, configuration).exists() for configuration in configurations):
+    stages = load_params(_PARAMS).stages()
+    if not all(record_path(_MEASUREMENTS, configuration).exists() for configuration in stages):
         # DVC removes a record before it measures its point: an interrupted retry leaves a gap where a failure was.
-        _dvc("checkout", "--quiet", "--allow-missing", "measure")
-    chosen = choose(find_points(_MEASUREMENTS, configurations), names, statuses)
+        _dvc("checkout", "--quiet", "--allow-missing", *sorted({stage.partition("@")[0] for stage in stages.values()}))
+    chosen = choose(find_points(_MEASUREMENTS, stages), names, statuses)
     if not chosen:
         print("Nothing to retry.")
         return
@@ -56,15 +57,14 @@ def retry(names: Sequence[str], statuses: Sequence[str], *, dry: bool) -> None:
     _dvc("repro")
 
 
-def find_points(folder: Path, configurations: Sequence[Configuration]) -> list[Point]:
-    """Return the points that have a record in `folder`, in the order of the configurations."""
+def find_points(folder: Path, stages: Mapping[Configuration, str]) -> list[Point]:
+    """Return the points that have a record in `folder`, in the order of the stages."""
     points = []
-    for configuration in configurations:
-        path = _record_path(folder, configuration)
+    for configuration, stage in stages.items():
+        path = record_path(folder, configuration)
         if path.exists():
             content = read_json(path)
             fields = content if isinstance(content, dict) else {}
-            stage = f"measure@{_key(configuration)}"
             points.append(Point(stage, path, str(fields.get("status")), fields.get("reason")))
     return points
 
@@ -129,10 +129,6 @@ def _no_match(name: str, points: Sequence[Point]) -> str:
     return f"no point of the sweep matches {name!r}; expected a stage, a part of one or a pattern. {there}"
 
 
-def _key(configuration: Configuration) -> str:
-    """Return the point's key as DVC's matrix forms it."""
-    return "-".join(map(str, astuple(configuration)))
-
-
-def _record_path(folder: Path, configuration: Configuration) -> Path:
-    return folder / f"{_key(configuration)}.json"
+def record_path(folder: Path, configuration: Configuration) -> Path:
+    """Return where the record of a point lies in the folder of measurements."""
+    return folder / f"{configuration.file_name}.json"

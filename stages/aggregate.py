@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--metrics-by-point", type=Path, help="JSON file with those of each point")
     arguments = parser.parse_args()
     params = load_params(arguments.params)
-    records = read_records(arguments.measurements, params.sweep.points())
+    records = read_records(arguments.measurements, params.points())
     tables = build_tables(records, read_json(arguments.ceilings), params.limits)
     tables.write(arguments.tables)
     write_json(arguments.metrics, headline(tables))

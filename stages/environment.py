@@ -8,6 +8,7 @@ from hfbench.foundation.errors import run
 from hfbench.foundation.files import write_json
 from hfbench.foundation.params import load_params
 from hfbench.manifests import fingerprint
+from hfbench.settings import settings_name, settings_of
 
 
 def main() -> None:
@@ -15,12 +16,15 @@ def main() -> None:
     parser.add_argument("--params", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--sources", type=Path, required=True, help="folder for what each model's manifest depends on")
+    parser.add_argument("--settings", type=Path, required=True, help="folder for what points depend on")
     arguments = parser.parse_args()
     # The first stage of every run: a bad value ends it before anything is measured.
     params = load_params(arguments.params)
     write_json(arguments.output, describe())
     for name in params.sweep.model:
         write_json(arguments.sources / f"{name}.json", fingerprint(name, params))
+    for point in params.points():
+        settings_of(point, params).save(arguments.settings / settings_name(point))
 
 
 if __name__ == "__main__":

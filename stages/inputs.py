@@ -12,13 +12,13 @@ from hfbench.inputs.prepare import prepare_inputs
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--manifest", type=Path, required=True, help="the model's manifest")
-    parser.add_argument("--params", type=Path, required=True, help="params.yaml: the sweep's shapes")
+    parser.add_argument("--params", type=Path, required=True, help="params.yaml: the shapes of its points")
     parser.add_argument("--prompt", type=Path, required=True, help="a UTF-8 text file")
-    parser.add_argument("--output", type=Path, required=True, help="the folder for b{batch}-s{length}.safetensors")
+    parser.add_argument("--output", type=Path, required=True, help="the folder for the batches")
     arguments = parser.parse_args()
-    prepare_inputs(
-        Manifest.load(arguments.manifest), load_params(arguments.params).sweep, arguments.prompt, arguments.output
-    )
+    manifest, points = Manifest.load(arguments.manifest), load_params(arguments.params).points()
+    wanted = [point for point in points if point.model == manifest.name]
+    prepare_inputs(manifest, wanted, arguments.prompt, arguments.output)
 
 
 if __name__ == "__main__":

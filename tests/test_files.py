@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from hfbench.foundation.configuration import Configuration
 from hfbench.foundation.errors import UserError
 from hfbench.foundation.files import atomic_path, read_json, readable_json, write_json, write_text
-from hfbench.foundation.records import Configuration, Iteration, Record, Sampling
+from hfbench.foundation.records import Iteration, Record, Sampling
 
 
 def test_numbers_stay_on_one_line_and_keys_get_their_own() -> None:
@@ -53,14 +54,14 @@ def test_broken_json_is_named(tmp_path: Path) -> None:
 
 def test_records_survive_a_round_trip(tmp_path: Path) -> None:
     record = Record(
-        Configuration(1, "m", "sdpa:math", "off", True, False, "bfloat16", 1, 8, 2),
+        Configuration(1, "m", "sdpa:math", "off", "auto", True, False, 0, "bfloat16", "uniform", 1, 8, 2, 0),
         "auto",
         Sampling("precision", 1, 5, 6, 30, 0.01, 12.0, 4, 100.0, 0.5),
         iterations=[Iteration("sample", True, 1.5, 0.123456789, 0.2, (2,), ((0.1, 0.123456789),))],
     )
     record.save(tmp_path / "r.json")
     assert Record.load(tmp_path / "r.json") == record
-    assert (tmp_path / "r.json").read_text().startswith('{\n "schema_version": 1')
+    assert (tmp_path / "r.json").read_text().startswith('{\n "schema_version": 2')
 
 
 def test_a_record_of_another_version_is_refused(tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from hfbench.foundation.configuration import AXES
 from hfbench.foundation.errors import UserError
 from hfbench.foundation.params import load_params, load_source, read_yaml
-from hfbench.foundation.records import AXES
 from tests.conftest import ROOT
 
 PARAMS = ROOT / "params.yaml"
@@ -34,7 +34,7 @@ def setting(dotted: str, value: object) -> Callable[[Any], None]:
 
 
 def test_the_shipped_file_is_right_and_rounds_come_first() -> None:
-    points = load_params(PARAMS).sweep.points()
+    points = load_params(PARAMS).points()
     assert len(points) == 12
     assert [point.round for point in points] == [1] * 4 + [2] * 4 + [3] * 4
     assert AXES[0] == "round"
@@ -56,7 +56,8 @@ def test_the_shipped_file_is_right_and_rounds_come_first() -> None:
         ("sweep.batch_size", ["4"], ["'4'", "integer"]),
         ("sweep.batch_size", [True], ["True", "integer"]),
         ("sweep.batch_size", 4, ["sweep.batch_size", "list"]),
-        ("sweep.sequence_length", [], ["sweep.sequence_length", "at least 1"]),
+        ("sweep.round", [], ["sweep.round", "at least 1"]),
+        ("sweep.sequence_length", [], ["sweep.sequence_length is empty", "nothing to measure"]),
         ("sweep.dtype", ["bf16"], ["'bf16'", "'bfloat16'"]),
         ("sweep.use_kernels", ["yes"], ["'yes'", "boolean"]),
         ("sweep.round", [1, 1], ["sweep.round", "differ"]),

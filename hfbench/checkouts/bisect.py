@@ -11,7 +11,7 @@ from pathlib import Path
 from hfbench.checkouts.answers import Marks, answer, failures, unfit
 from hfbench.checkouts.environments import describe_into, require_measured
 from hfbench.checkouts.plan import Plan
-from hfbench.checkouts.points import find_point, stage_name
+from hfbench.checkouts.points import find_point
 from hfbench.checkouts.processes import ending_in_order, run_to_end, uninterrupted
 from hfbench.checkouts.repository import Commit, Repository, try_git
 from hfbench.checkouts.verdicts import FAST, SLOW, Rule, Verdict, decisions_among
@@ -97,11 +97,12 @@ def _plan(repository: Repository, question: Question, good: Commit, commits: int
     """Bring up to date what the point needs, and return the plan."""
     from dvc.repo import Repo
 
-    point, _ = find_point(load_params(PARAMS).sweep.points(), question.point)
+    stages = load_params(PARAMS).stages()
+    point, _ = find_point(stages, question.point)
     [metric] = [each for each in METRICS if each.name == question.metric]
     dvc("repro", f"inputs@{point.model}")
     with Repo() as repo:
-        command = repo.stage.load_one(name=stage_name(point)).cmd
+        command = repo.stage.load_one(name=stages[point]).cmd
     return Plan(
         checkout=str(repository.folder),
         folder=str(folder),

@@ -14,7 +14,8 @@ from hfbench.foundation.files import read_json
 
 def describe_into(folder: Path, output: Path) -> bytes:
     """Run the stage `environment` of the pipeline in `folder` into `output`, and return what it wrote."""
-    words = ["--params", str(PARAMS), "--output", str(output), "--sources", str(output.parent / "sources")]
+    folders = [word for name in ("sources", "settings") for word in (f"--{name}", str(output.parent / name))]
+    words = ["--params", str(PARAMS), "--output", str(output), *folders]
     if run_to_end([sys.executable, "-m", "stages.environment", *words], folder, own_group=False):
         raise UserError("the environment could not be described; the reason stands above.")
     return output.read_bytes()

@@ -8,19 +8,19 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hfbench.checkouts.environments import describe_into, require_measured
-from hfbench.checkouts.points import record_path, stage_name
+from hfbench.checkouts.points import record_path
 from hfbench.checkouts.processes import ending_in_order
 from hfbench.checkouts.repository import Commit, Repository, run_git, try_git
 from hfbench.checkouts.rounds import SideOfRound, apart, read_measured
 from hfbench.checkouts.workspace import ENVIRONMENT, PARAMS, RESULTS, dvc, lent_workspace, set_rounds
+from hfbench.foundation.configuration import Configuration
 from hfbench.foundation.errors import UserError
 from hfbench.foundation.params import load_params
-from hfbench.foundation.records import Configuration
 from hfbench.retry import forget_runs
 from hfbench.statistics.confidence import FEWEST_ROUNDS
 
@@ -51,12 +51,12 @@ def interleave(
     with ending_in_order(), tempfile.TemporaryDirectory() as scratch, repository.borrowed(), lent_workspace():
         if rounds is not None:
             set_rounds(PARAMS, range(1, rounds + 1))
-        sweep = load_params(PARAMS).sweep
-        if len(sweep.round) < FEWEST_ROUNDS:
+        params = load_params(PARAMS)
+        if len(params.sweep.round) < FEWEST_ROUNDS:
             raise UserError(f"An interval takes {FEWEST_ROUNDS} rounds at least. Give --rounds, 5 for instance.")
         sides = _describe(repository, commits, names, Path(scratch))
-        for index, number in enumerate(sweep.round):
-            points = [point for point in sweep.points() if point.round == number]
+        for index, number in enumerate(params.sweep.round):
+            points = {point: stage for point, stage in params.stages().items() if point.round == number}
             _measure_round(repository, sides if index % 2 == 0 else sides[::-1], points)
         for side in sides:
             _save(repository, side)
@@ -86,7 +86,7 @@ def _describe(repository: Repository, commits: Sequence[Commit], names: Sequence
     return sides
 
 
-def _measure_round(repository: Repository, sides: Sequence[Side], points: Sequence[Configuration]) -> None:
+def _measure_round(repository: Repository, sides: Sequence[Side], points: Mapping[Configuration, str]) -> None:
     found = {side.experiment: _measure(repository, side, points) for side in sides}
     again = apart(found)
     for side in sides:
@@ -94,26 +94,31 @@ def _measure_round(repository: Repository, sides: Sequence[Side], points: Sequen
             _measure_again(repository, side, points, again[side.experiment])
 
 
-def _measure(repository: Repository, side: Side, points: Sequence[Configuration]) -> SideOfRound:
+def _measure(repository: Repository, side: Side, points: Mapping[Configuration, str]) -> SideOfRound:
     """Bring one round of one side up to date, from DVC's cache where that has it."""
-    number = points[0].round
-    _say(f"round {number} of {side.commit}")
+    _say(f"round {_round_of(points)} of {side.commit}")
     repository.switch(side.commit)
     began = time.time()
-    dvc("repro", "--glob", f"measure@{number}-*")
+    dvc("repro", *points.values())
     _check_environment(side)
-    return SideOfRound(began, {stage_name(point): read_measured(record_path(point)) for point in points})
+    return SideOfRound(began, {stage: read_measured(record_path(point)) for point, stage in points.items()})
 
 
-def _measure_again(repository: Repository, side: Side, points: Sequence[Configuration], stages: Sequence[str]) -> None:
+def _measure_again(
+    repository: Repository, side: Side, points: Mapping[Configuration, str], stages: Sequence[str]
+) -> None:
     """Measure points whose records are of another time than those that they are to be compared with."""
-    _say(f"round {points[0].round} of {side.commit}, again: what DVC had was not measured side by side")
+    _say(f"round {_round_of(points)} of {side.commit}, again: what DVC had was not measured side by side")
     repository.switch(side.commit)
     # Here they are this side's again, to be forgotten: of two results for the same dependencies DVC could take the old.
-    dvc("repro", "--glob", f"measure@{points[0].round}-*")
-    forget_runs([record_path(point) for point in points if stage_name(point) in stages])
+    dvc("repro", *points.values())
+    forget_runs([record_path(point) for point, stage in points.items() if stage in stages])
     dvc("repro", "--force", "--single-item", *stages)
     _check_environment(side)
+
+
+def _round_of(points: Mapping[Configuration, str]) -> int:
+    return next(iter(points)).round
 
 
 def _save(repository: Repository, side: Side) -> None:

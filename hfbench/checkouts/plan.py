@@ -7,8 +7,8 @@ from typing import Any
 
 from hfbench.checkouts.repository import Commit
 from hfbench.checkouts.verdicts import Rule
+from hfbench.foundation.configuration import Configuration
 from hfbench.foundation.files import read_json, write_json
-from hfbench.foundation.records import Configuration
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from typing import Any
 import polars as pl
 
 from hfbench.comparison.side import Side
+from hfbench.foundation.configuration import AXES
 from hfbench.foundation.errors import UserError
-from hfbench.foundation.records import AXES
 
 _TABLES = ("samples", "summary", "points", "configurations")
 

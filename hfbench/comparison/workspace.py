@@ -5,7 +5,7 @@ from typing import Any
 
 import polars as pl
 
-from hfbench.foundation.records import AXES
+from hfbench.foundation.configuration import AXES
 
 _REMEDY = "Run `dvc repro`."
 
@@ -18,7 +18,14 @@ def stale_notes(points: pl.DataFrame, params: Mapping[str, Any]) -> tuple[str, .
     sweep = params.get("sweep")
     if not isinstance(sweep, Mapping) or not all(isinstance(sweep.get(axis), list) for axis in AXES):
         return ()
-    changed = [axis for axis in AXES if set(sweep[axis]) != set(points[axis].unique())]
+    listed = [each for each in params.get("configurations") or () if isinstance(each, Mapping)]
+    has_product = all(sweep[axis] for axis in AXES)
+    changed = [
+        axis
+        for axis in AXES
+        if {*(sweep[axis] if has_product or axis == "round" else ()), *(each[axis] for each in listed if axis in each)}
+        != set(points[axis].unique())
+    ]
     if not changed:
         return ()
     keys = ", ".join(f"sweep.{axis}" for axis in changed)

@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from hfbench.exchange.benchmark_v2_file import Entry, read_entries
-from hfbench.exchange.benchmark_v2_layout import attention_of, compile_mode_of
+from hfbench.exchange.benchmark_v2_layout import OWN_AXES, attention_of, compile_mode_of
 from hfbench.exchange.benchmark_v2_notes import notes
 from hfbench.exchange.benchmark_v2_origin import environment, params
 from hfbench.exchange.benchmark_v2_prompt import prompt_tokens
 from hfbench.exchange.benchmark_v2_times import foreign_samples, step_seconds
+from hfbench.foundation.configuration import USUAL, Configuration
 from hfbench.foundation.errors import UserError
 from hfbench.foundation.files import write_json
-from hfbench.foundation.records import FAILED, OK, Configuration
+from hfbench.foundation.records import FAILED, OK
 from hfbench.tables.foreign import ForeignRound, ForeignSample, foreign_tables
 
 _FAILURE = "benchmark_v2 says that it failed, and not why"
@@ -113,6 +114,7 @@ def _axes(entry: Entry, length: int, model: str | None) -> dict[str, Any]:
         "batch_size": entry.config.batch_size,
         "sequence_length": length,
         "max_new_tokens": entry.config.num_tokens_to_generate,
+        **{axis: config.get(axis, USUAL[axis]) for axis in OWN_AXES},
     }
 
 

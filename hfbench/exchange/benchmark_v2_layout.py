@@ -11,12 +11,16 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from hfbench.foundation.configuration import USUAL
+
 # Keys beyond the layout, which benchmark_v2 ignores: it has no word for these values.
 EXTENSION = "hfbench"
 # Packages in environment.json. In one string, because a module that holds the bare name of a library is taken for one
 # that imports it (tests/test_stage_dependencies.py).
 TORCH, TRANSFORMERS = "torch transformers".split()  # noqa: SIM905
 DTYPE = "bfloat16"  # the only one that benchmark_v2 loads
+# The axes that the layout has no key for.
+OWN_AXES = ("cache_implementation", "prefill_chunk_size", "request_lengths", "context_depth")
 _PAGED = "paged|"  # what continuous batching calls an attention implementation
 _SDPA = "sdpa"
 _DEFAULT_COMPILE_MODE = "reduce-overhead"  # transformers.CompileConfig's, where only other arguments are given
@@ -27,7 +31,8 @@ def benchmark_config(
 ) -> dict[str, Any]:
     """Return `BenchmarkConfig.to_dict()` of a configuration, its keys in their order.
 
-    An SDPA backend and a dtype other than bfloat16 are keys of their own, as the first was in earlier versions.
+    An SDPA backend and a dtype other than bfloat16 are keys of their own, as the first was in earlier versions; so are
+    the unusual values of axes that the layout does not know.
     """
     attention, _, backend = axes["attn_implementation"].partition(":")
     if attention != _SDPA:
@@ -46,6 +51,7 @@ def benchmark_config(
         "kernelize": axes["use_kernels"],
         **({"sdpa_backend": backend} if backend else {}),
         **({"dtype": axes["dtype"]} if axes["dtype"] != DTYPE else {}),
+        **{axis: axes[axis] for axis in OWN_AXES if axes[axis] != USUAL[axis]},
     }
     return {**config, "name": _name(config)}
 

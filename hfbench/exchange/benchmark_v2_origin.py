@@ -6,8 +6,8 @@ from typing import Any
 
 from hfbench.exchange.benchmark_v2_file import Entry, HardwareInfo
 from hfbench.exchange.benchmark_v2_layout import TORCH, TRANSFORMERS
+from hfbench.foundation.configuration import AXES, Configuration
 from hfbench.foundation.errors import UserError
-from hfbench.foundation.records import AXES, Configuration
 
 _GIB = 2**30
 _UNTOLD = "unknown"

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hfbench.foundation.configuration import Configuration
 from hfbench.foundation.errors import UserError
 from hfbench.foundation.files import read_json, write_json
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 OK = "ok"
 UNSUPPORTED = "unsupported"  # this machine or these libraries cannot run the configuration
@@ -22,25 +23,6 @@ OUT_OF_MEMORY = "out_of_memory"
 TIMED_OUT = "timed_out"
 CRASHED = "crashed"  # the worker died by a signal
 STATUSES = (OK, UNSUPPORTED, REJECTED, FAILED, OUT_OF_MEMORY, TIMED_OUT, CRASHED)
-
-
-@dataclass(frozen=True)
-class Configuration:
-    """One point of the sweep: a value of each axis, named as transformers names them."""
-
-    round: int
-    model: str
-    attn_implementation: str
-    compile_mode: str
-    use_kernels: bool
-    continuous_batching: bool
-    dtype: str
-    batch_size: int
-    sequence_length: int
-    max_new_tokens: int
-
-
-AXES = tuple(axis.name for axis in dataclasses.fields(Configuration))
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,9 @@
 import re
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+CacheImplementation = Literal["auto", "dynamic", "static"]
 CompileMode = Literal["off", "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
 Dtype = Literal["bfloat16", "float16", "float32"]
 StoppingRule = Literal["precision", "fixed"]
@@ -25,6 +26,13 @@ HUB_NAME = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*"
 # As transformers spells one (`integrations.hub_kernels.is_kernel`), but without @revision: DVC splits a stage's name at
 # its last @, and then finds no stage at all.
 _HUB_KERNEL = rf"{HUB_NAME}(:\w+)?"
+
+
+class Strict(BaseModel):
+    """A section of params.yaml."""
+
+    # strict: "4" is no number and true is not 1; forbid: a misspelt key is an error.
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
 
 def matches(pattern: str, expected: str) -> AfterValidator:
@@ -72,8 +80,10 @@ Attention = Annotated[
     ),
 ]
 Count = Annotated[int, Field(ge=1)]
+CountOrNone = Annotated[int, Field(ge=0)]  # 0: none
 T = TypeVar("T")
-Axis = Annotated[list[T], Field(min_length=1), AfterValidator(_unique)]
+Axis = Annotated[list[T], AfterValidator(_unique)]
+FirstAxis = Annotated[list[T], Field(min_length=1), AfterValidator(_unique)]  # of listed configurations too
 # Every so many iterations, and seconds between readings of the hardware; 0 for never.
 Every = Annotated[int, AfterValidator(_not_every)]
 MonitorInterval = Annotated[float, AfterValidator(_not_too_often)]

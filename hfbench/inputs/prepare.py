@@ -1,31 +1,32 @@
 """What a model's inputs stage does: from a manifest, a sweep and a prompt to a folder of inputs files."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
+from hfbench.foundation.configuration import Configuration
 from hfbench.foundation.errors import UserError
-from hfbench.foundation.params import Sweep
 from hfbench.foundation.records import Manifest
 from hfbench.inputs import artifact
 from hfbench.inputs.prompt import read_prompt
 from hfbench.inputs.rows import count_distinct, exact_rows
-from hfbench.inputs.shapes import Shape, check_positions, sweep_shapes
+from hfbench.inputs.shapes import Shape, check_positions, shapes_of
 from hfbench.inputs.tokenized import TokenizedPrompt, tokenize_prompt
 from hfbench.models.materialise import materialise
 
 
-def prepare_inputs(manifest: Manifest, sweep: Sweep, prompt_path: Path, folder: Path) -> None:
-    """Write one inputs file for each shape of the sweep into `folder`; none where one of them cannot be made.
+def prepare_inputs(manifest: Manifest, points: Iterable[Configuration], prompt_path: Path, folder: Path) -> None:
+    """Write one inputs file for each shape of the points into `folder`; none where one of them cannot be made.
 
-    A file's bytes depend on its own shape, the prompt and the model alone, so that a shape added to the sweep changes
-    no other file. Raises `UserError` on too few positions, on a prompt or tokenizer of no use, on token ids outside the
-    model's vocabulary, and on rows too short to hold text.
+    A file's bytes depend on its own shape, the prompt and the model alone, so that another shape changes no other file.
+    Raises `UserError` on too few positions, on a prompt or tokenizer of no use, on token ids outside the model's
+    vocabulary, and on rows too short to hold text.
     """
-    check_positions(manifest, sweep)
+    shapes = shapes_of(points)
+    check_positions(manifest, shapes)
     prompt = read_prompt(prompt_path)
     tokenized = tokenize_prompt(manifest, materialise(manifest), prompt)
-    shapes = sweep_shapes(sweep)
     for shape in shapes:
         _check_room_for_text(manifest, shape, len(tokenized.prefix_ids))
     for shape in shapes:
@@ -35,18 +36,19 @@ def prepare_inputs(manifest: Manifest, sweep: Sweep, prompt_path: Path, folder: 
 def _check_room_for_text(manifest: Manifest, shape: Shape, prefix_tokens: int) -> None:
     if shape.sequence_length <= prefix_tokens:
         raise UserError(
-            f"sweep.sequence_length is {shape.sequence_length}, and the tokenizer of {manifest.name!r} begins each row "
+            f"sequence_length is {shape.sequence_length}, and the tokenizer of {manifest.name!r} begins each row "
             f"with {prefix_tokens} special token(s), which leaves no room for text. Ask for at least "
             f"{prefix_tokens + 1}."
         )
 
 
 def _write(path: Path, shape: Shape, tokenized: TokenizedPrompt) -> None:
-    rows = exact_rows(tokenized.prefix_ids, tokenized.text_ids, shape.batch_size, shape.sequence_length)
+    rows = exact_rows(tokenized.prefix_ids, tokenized.text_ids, shape.batch_size, shape.row_tokens)
     metadata = {
         **tokenized.metadata,
         "batch_size": str(shape.batch_size),
         "sequence_length": str(shape.sequence_length),
+        "context_depth": str(shape.context_depth),
         "distinct_rows": str(count_distinct(rows)),
     }
     artifact.write(path, rows, np.ones_like(rows), metadata)

@@ -1,46 +1,60 @@
-"""The shapes of a sweep's inputs, and whether a model has positions enough for them."""
+"""The shapes of the inputs that points need, and whether a model has positions enough for them."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import product
 
+from hfbench.foundation.configuration import Configuration
 from hfbench.foundation.errors import UserError
-from hfbench.foundation.params import Sweep
 from hfbench.foundation.records import Manifest
 
 
 @dataclass(frozen=True)
 class Shape:
-    """One input: `batch_size` rows of `sequence_length` prompt tokens each."""
+    """One input, in tokens: `batch_size` rows of `context_depth` and then `sequence_length` prompt tokens each.
 
+    Where `request_lengths` is not `uniform`, the rows are that entry's requests, the longest of them as long as this.
+    """
+
+    request_lengths: str
     batch_size: int
     sequence_length: int
+    max_new_tokens: int
+    context_depth: int
+
+    @property
+    def row_tokens(self) -> int:
+        """The prompt tokens of a row with those of its context."""
+        return self.context_depth + self.sequence_length
 
     @property
     def file_name(self) -> str:
-        """Return the name of this shape's file in the model's folder of inputs."""
-        return f"b{self.batch_size}-s{self.sequence_length}.safetensors"
+        """The name of this shape's file in the model's folder of inputs, as dvc.yaml composes it."""
+        lengths = f"b{self.batch_size}-s{self.sequence_length}-n{self.max_new_tokens}-d{self.context_depth}"
+        return f"{self.request_lengths}/{lengths}.safetensors"
 
 
-def sweep_shapes(sweep: Sweep) -> list[Shape]:
-    """Return every combination of `sweep.batch_size` and `sweep.sequence_length`."""
-    return [Shape(*values) for values in product(sweep.batch_size, sweep.sequence_length)]
+def shapes_of(points: Iterable[Configuration]) -> list[Shape]:
+    """Return the shapes of the points, each once."""
+    shapes = (
+        Shape(point.request_lengths, point.batch_size, point.sequence_length, point.max_new_tokens, point.context_depth)
+        for point in points
+    )
+    return list(dict.fromkeys(shapes))
 
 
-def check_positions(manifest: Manifest, sweep: Sweep) -> None:
+def check_positions(manifest: Manifest, shapes: Iterable[Shape]) -> None:
     """Raise `UserError` where a prompt, or a prompt and its new tokens, needs more positions than the model has."""
     limit = manifest.max_position_embeddings
     if limit is None:
         return
-    longest_output = max(sweep.max_new_tokens)
-    for length in sweep.sequence_length:
-        if length > limit:
+    for shape in shapes:
+        parts = {"context_depth": shape.context_depth, "sequence_length": shape.sequence_length}
+        if shape.row_tokens <= limit:
+            parts["max_new_tokens"] = shape.max_new_tokens
+        if sum(parts.values()) > limit:
+            named = [f"{name} is {value}" for name, value in parts.items() if value]
+            together = f", together {sum(parts.values())} tokens," if len(named) > 1 else ","
             raise UserError(
-                f"sweep.sequence_length is {length}, and the model {manifest.name!r} has {limit} positions "
-                f"(max_position_embeddings). Ask for at most {limit} tokens, new ones included, or another model."
-            )
-        if length + longest_output > limit:
-            raise UserError(
-                f"sweep.sequence_length is {length} and sweep.max_new_tokens is {longest_output}, together "
-                f"{length + longest_output} tokens, and the model {manifest.name!r} has {limit} positions "
-                "(max_position_embeddings). Lower one of the two, or choose another model."
+                f"{' and '.join(named)}{together} and the model {manifest.name!r} has {limit} positions "
+                "(max_position_embeddings). Ask for less, new tokens included, or choose another model."
             )

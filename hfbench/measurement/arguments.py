@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hfbench.foundation.records import Configuration, Sampling
+from hfbench.foundation.configuration import Configuration, Settings
+from hfbench.foundation.records import Sampling
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,7 @@ class Task:
 
     configuration: Configuration
     sampling: Sampling
+    settings: Settings
     device: str
     environment: Path
     manifest: Path
@@ -35,6 +37,7 @@ class Task:
         return cls(
             configuration=Configuration(**content["configuration"]),
             sampling=Sampling(**content["sampling"]),
+            settings=Settings(**{**content["settings"], "kernels": tuple(content["settings"]["kernels"])}),
             device=content["device"],
             **paths,
         )
@@ -46,10 +49,11 @@ def parse_task(arguments: Sequence[str] | None = None) -> Task:
     _add_fields(parser, Configuration)
     _add_fields(parser, Sampling)
     parser.add_argument("--device", required=True)
-    for name in ("environment", "manifest", "inputs", "output", "log"):
+    for name in ("environment", "settings", "manifest", "inputs", "output", "log"):
         parser.add_argument(f"--{name}", required=True, type=Path)
     values = vars(parser.parse_args(arguments))
-    return Task(configuration=_take(values, Configuration), sampling=_take(values, Sampling), **values)
+    settings = Settings.load(values.pop("settings"))
+    return Task(_take(values, Configuration), _take(values, Sampling), settings, **values)
 
 
 def _add_fields(parser: argparse.ArgumentParser, record: type) -> None:

@@ -10,7 +10,7 @@ import torch
 from transformers import CompileConfig, ContinuousBatchingConfig, GenerationConfig, PreTrainedModel
 from transformers.generation.streamers import BaseStreamer
 
-from hfbench.foundation.records import Configuration
+from hfbench.foundation.configuration import Configuration
 from hfbench.measurement.device import Device
 
 _PAGE_TOKENS = 256  # tokens a page of the paged cache holds (transformers' default)
@@ -65,13 +65,12 @@ def compile_config(configuration: Configuration) -> CompileConfig | None:
 
 def generation_config(configuration: Configuration, prompt: Prompt) -> GenerationConfig:
     """Return the greedy, open-ended generation config: no EOS token, so that exactly `max_new_tokens` come out."""
-    static = configuration.compile_mode != "off" and not configuration.continuous_batching
     return GenerationConfig(
         do_sample=False,
         max_new_tokens=configuration.max_new_tokens,
         pad_token_id=prompt.pad_token_id,
         eos_token_id=-1 if configuration.continuous_batching else None,
-        cache_implementation="static" if static else None,
+        cache_implementation="static" if configuration.is_static else None,
         compile_config=None if configuration.continuous_batching else compile_config(configuration),
     )
 

@@ -9,7 +9,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from hfbench.foundation.records import Configuration
+from hfbench.foundation.configuration import Configuration
 from hfbench.measurement.arguments import Task
 from hfbench.roofline.threads import openmp_threads
 

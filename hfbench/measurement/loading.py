@@ -8,7 +8,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
-from hfbench.foundation.records import Configuration
+from hfbench.foundation.configuration import Configuration
 
 _SDPA_BACKENDS = {
     "math": SDPBackend.MATH,

@@ -4,7 +4,8 @@ import shutil
 import sys
 from statistics import median
 
-from hfbench.foundation.records import OK, Configuration, Iteration, Record
+from hfbench.foundation.configuration import UNIFORM, Configuration
+from hfbench.foundation.records import OK, Iteration, Record
 
 _CLEAR_LINE = "\r\x1b[2K"
 
@@ -52,8 +53,11 @@ def label(configuration: Configuration) -> str:
     point = configuration
     options = [
         f"compile {point.compile_mode}" * (point.compile_mode != "off"),
+        f"{point.cache_implementation} cache" * (point.cache_implementation != "auto"),
         "kernels" * point.use_kernels,
         "continuous batching" * point.continuous_batching,
+        f"prefill by {point.prefill_chunk_size}" * (point.prefill_chunk_size > 0),
+        f"{point.request_lengths} requests" * (point.request_lengths != UNIFORM),
     ]
     parts = [
         f"round {point.round}",
@@ -62,9 +66,10 @@ def label(configuration: Configuration) -> str:
         *filter(None, options),
         point.dtype,
         f"batch {point.batch_size}",
+        f"after {point.context_depth} tokens" * (point.context_depth > 0),
         f"{point.sequence_length}+{point.max_new_tokens} tokens",
     ]
-    return " · ".join(parts)
+    return " · ".join(filter(None, parts))
 
 
 def _fitted(line: str) -> str:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hfbench.foundation.records import Configuration
+from hfbench.foundation.configuration import Configuration
 
 _FLASH_PACKAGES = {
     "flash_attention_2": "flash-attn",

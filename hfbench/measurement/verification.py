@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import CompileConfig, GenerationConfig, PreTrainedModel
 
-from hfbench.foundation.records import Configuration
+from hfbench.foundation.configuration import Configuration
 from hfbench.measurement.device import Device
 from hfbench.measurement.evidence import Evidence, SdpaOperators, watch_functions
 from hfbench.measurement.generation import Prompt, continuous_batching_config, generation_config
@@ -100,8 +100,7 @@ def differences(configuration: Configuration, effective: dict[str, Any]) -> list
         found.append("the model is in training mode")
     if effective["intra_op_threads"] != _asked_threads():
         found.append(f"torch uses {effective['intra_op_threads']} threads, not {_asked_threads()}")
-    static = configuration.compile_mode != "off" and not configuration.continuous_batching
-    if static and effective["cache"] != "StaticCache":
+    if configuration.is_static and effective["cache"] != "StaticCache":
         found.append(f"the cache is {effective['cache']}, not StaticCache")
     return found
 

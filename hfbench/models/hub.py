@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from hfbench.foundation.errors import UserError
-from hfbench.foundation.params import HubSource
 from hfbench.foundation.records import SCHEMA_VERSION, Manifest, ModelFile
+from hfbench.foundation.sources import HubSource
 from hfbench.models.architecture import read_architecture
 from hfbench.models.folder import CONFIG, WEIGHTS_INDEX, has_sizes, support_files, weight_files
 from hfbench.models.hashing import remembered_sha256

@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 
 from hfbench.foundation.errors import UserError
-from hfbench.foundation.params import HubSource
 from hfbench.foundation.records import ModelFile
+from hfbench.foundation.sources import HubSource
 from hfbench.models.folder import CONFIG, WEIGHTS_INDEX, files_in, support_files, weight_files
 from hfbench.models.hashing import remembered_sha256
 from hfbench.models.progress import say

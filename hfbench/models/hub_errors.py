@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from json import JSONDecodeError
 
 from hfbench.foundation.errors import UserError
-from hfbench.foundation.params import HubSource
+from hfbench.foundation.sources import HubSource
 from hfbench.models.progress import one_line
 
 

@@ -4,8 +4,8 @@ import dataclasses
 from pathlib import Path
 
 from hfbench.foundation.errors import UserError
-from hfbench.foundation.params import LocalSource
 from hfbench.foundation.records import SCHEMA_VERSION, Manifest, ModelFile
+from hfbench.foundation.sources import LocalSource
 from hfbench.models.architecture import read_architecture
 from hfbench.models.folder import (
     WEIGHTS_INDEX,

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from hfbench.foundation.errors import UserError
-from hfbench.foundation.params import PypiSource
 from hfbench.foundation.records import Manifest
+from hfbench.foundation.sources import PypiSource
 from hfbench.models.built import build, check_rebuilt, find_built
 from hfbench.models.hashing import sha256_of
 from hfbench.models.progress import one_line, quiet_libraries, say, size_text

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from hfbench.foundation.errors import UserError
-from hfbench.foundation.params import RandomSource
 from hfbench.foundation.records import Manifest
+from hfbench.foundation.sources import RandomSource
 from hfbench.models.architecture_file import make_config, read_architecture_file
 from hfbench.models.built import build, check_rebuilt, find_built
 from hfbench.models.progress import one_line, quiet_libraries, say, size_text

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from hfbench.foundation.errors import UserError
-from hfbench.foundation.params import HubSource, LocalSource, PypiSource, RandomSource, load_source, read_yaml
+from hfbench.foundation.params import load_source, read_yaml
 from hfbench.foundation.records import Manifest, ModelFile
+from hfbench.foundation.sources import HubSource, LocalSource, PypiSource, RandomSource
 from hfbench.models.folder import to_json, tokenizer_files
 from hfbench.models.hub import materialise_hub, resolve_hub
 from hfbench.models.local import scan_tokenizer

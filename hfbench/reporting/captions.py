@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from hfbench.foundation.configuration import USUAL
 from hfbench.foundation.records import OK
 from hfbench.reporting.results import varying_axes
 from hfbench.tables.columns import CONFIGURATION_AXES
@@ -12,14 +13,19 @@ AXIS_LABELS = {
     "model": "model",
     "attn_implementation": "attention",
     "compile_mode": "compile",
+    "cache_implementation": "cache",
     "use_kernels": "kernels",
     "continuous_batching": "continuous batching",
+    "prefill_chunk_size": "prefill chunk",
     "dtype": "dtype",
+    "request_lengths": "requests",
     "batch_size": "batch",
     "sequence_length": "prompt tokens",
     "max_new_tokens": "new tokens",
+    "context_depth": "context depth",
 }
 _TITLE_AXES = ("model", "dtype")
+_SAID_WHERE_UNUSUAL = ("cache_implementation", "prefill_chunk_size", "request_lengths", "context_depth")
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,8 @@ def captions(points: pl.DataFrame, rows: pl.DataFrame) -> Captions:
     constant = [axis for axis in CONFIGURATION_AXES if axis not in varying and axis not in _TITLE_AXES]
     ok = int((points["status"] == OK).sum())
     configurations = points.select(CONFIGURATION_AXES).n_unique()
-    shared = ", ".join(f"{AXIS_LABELS[axis]} {axis_text(points[axis][0])}" for axis in constant)
+    told = [axis for axis in constant if axis not in _SAID_WHERE_UNUSUAL or points[axis][0] != USUAL[axis]]
+    shared = ", ".join(f"{AXIS_LABELS[axis]} {axis_text(points[axis][0])}" for axis in told)
     return Captions(
         title=" · ".join([_values(points["model"]), ", ".join(device_names(points)), _values(points["dtype"])]),
         constants=f"all with {shared}" if shared else "",

@@ -14,7 +14,13 @@ def choose_point(text: str, known: Sequence[MeasuredPoint]) -> list[MeasuredPoin
     It is, the first that fits: a configuration's key, a stage (`measure@…`) or the file of a record; words of a key; a
     part of a key; a part of a stage. Raises `UserError` with the candidates where it fits several, or none.
     """
-    wanted = text.strip().removesuffix(".json").removeprefix("measure@")
+    wanted = (
+        text.strip()
+        .removesuffix(".json")
+        .removeprefix("measure@")
+        .replace("-False", "-false")
+        .replace("-True", "-true")
+    )
     wanted = wanted.removeprefix("./").removeprefix("results/measurements/")
     words = set(wanted.split())
     fits: tuple[Callable[[MeasuredPoint], bool], ...] = (

@@ -11,7 +11,7 @@ from hfbench.tables.storage import read_table
 from hfbench.tables.warning_file import ConfigurationWarning, read_warnings
 
 # Configurations are compared with those that do the same work.
-WORKLOAD_AXES = ("model", "batch_size", "sequence_length", "max_new_tokens")
+WORKLOAD_AXES = ("model", "request_lengths", "batch_size", "sequence_length", "max_new_tokens", "context_depth")
 
 
 @dataclass(frozen=True)

@@ -5,22 +5,20 @@ from typing import Any
 
 import polars as pl
 
+from hfbench.foundation.configuration import REFERENCE, USUAL
 from hfbench.reporting.results import WORKLOAD_AXES, varying_axes
 from hfbench.tables.columns import CONFIGURATION_AXES
 from hfbench.tables.keys import key_tokens
 
 # A configuration is a workload (what runs) and a way (how). The batch sizes of one scene make a frontier.
 WAY_AXES = tuple(axis for axis in CONFIGURATION_AXES if axis not in WORKLOAD_AXES)
-# The plainest way, which the others' outputs are compared with too (`hfbench.tables.agreement`).
-_REFERENCE = {
-    "attn_implementation": "eager",
-    "compile_mode": "off",
-    "use_kernels": False,
-    "continuous_batching": False,
+_WORDS = {
+    "request_lengths": "{} requests",
+    "batch_size": "batch {}",
+    "sequence_length": "{} prompt tokens",
+    "max_new_tokens": "{} new tokens",
+    "context_depth": "after {} tokens",
 }
-# What a name need not say.
-_USUAL = {"compile_mode": "off", "use_kernels": False, "continuous_batching": False, "dtype": "bfloat16"}
-_WORDS = {"batch_size": "batch {}", "sequence_length": "{} prompt tokens", "max_new_tokens": "{} new tokens"}
 
 
 def named_configurations(points: pl.DataFrame) -> pl.DataFrame:
@@ -40,7 +38,7 @@ def named_configurations(points: pl.DataFrame) -> pl.DataFrame:
             "workload": _workload_name(row, workload_axes),
             "scene": _workload_name(row, scene_axes),
             "name": _full_name(row, way_axes, workload_axes),
-            "is_reference": all(row[axis] == value for axis, value in _REFERENCE.items()),
+            "is_reference": all(row[axis] == value for axis, value in REFERENCE.items()),
         }
         for row in axes.to_dicts()
     ]
@@ -54,7 +52,7 @@ def way_name(configuration: Mapping[str, Any], axes: Sequence[str]) -> str:
     Where all is as usual, the words say that.
     """
     tokens = key_tokens(configuration)
-    unusual = [axis for axis in axes if axis not in _USUAL or configuration[axis] != _USUAL[axis]]
+    unusual = [axis for axis in axes if axis not in USUAL or configuration[axis] != USUAL[axis]]
     return " ".join(tokens[axis] for axis in unusual or axes)
 
 

@@ -1,7 +1,7 @@
 """Whether points with the same work give the same output: each against its reference, and each round against the first.
 
 The reference of a point is the one with its model, dtype, batch and lengths that is plainest: eager attention, not
-compiled, no kernels, no continuous batching.
+compiled, no kernels, no continuous batching, the prompt at once.
 """
 
 from collections.abc import Sequence
@@ -9,19 +9,14 @@ from typing import Any
 
 import polars as pl
 
-from hfbench.foundation.records import OK, Configuration
+from hfbench.foundation.configuration import REFERENCE, Configuration
+from hfbench.foundation.records import OK
 from hfbench.tables.outputs import Output, difference
 from hfbench.tables.reading import ReadRecord
 from hfbench.warnings.correctness import MISSING_REFERENCE
 
 COMPARED = "compared"
-_REFERENCE = {
-    "attn_implementation": "eager",
-    "compile_mode": "off",
-    "use_kernels": False,
-    "continuous_batching": False,
-}
-_WORK = ("model", "dtype", "batch_size", "sequence_length", "max_new_tokens")
+_WORK = ("model", "dtype", "request_lengths", "batch_size", "sequence_length", "max_new_tokens", "context_depth")
 
 AGREEMENT_TYPES: dict[str, type[pl.DataType]] = {
     "reference": pl.String,
@@ -62,7 +57,7 @@ def _row(record: ReadRecord, references: dict[_Axes, Output], first_rounds: dict
 
 
 def _is_reference(configuration: Configuration) -> bool:
-    return all(getattr(configuration, axis) == value for axis, value in _REFERENCE.items())
+    return all(getattr(configuration, axis) == value for axis, value in REFERENCE.items())
 
 
 def _work(configuration: Configuration) -> _Axes:

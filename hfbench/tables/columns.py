@@ -5,7 +5,8 @@ from typing import Any
 
 import polars as pl
 
-from hfbench.foundation.records import AXES, STATUSES, Configuration
+from hfbench.foundation.configuration import AXES, Configuration
+from hfbench.foundation.records import STATUSES
 from hfbench.tables.metrics import METRIC_NAMES
 
 STATUS = pl.Enum(STATUSES)

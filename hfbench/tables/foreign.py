@@ -6,8 +6,8 @@ from typing import Any
 
 import polars as pl
 
+from hfbench.foundation.configuration import Configuration
 from hfbench.foundation.params import Limits
-from hfbench.foundation.records import Configuration
 from hfbench.tables.build import Tables
 from hfbench.tables.configurations import configurations_table
 from hfbench.tables.outputs import Output

@@ -6,8 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-# Left out of a key where they have these values, so that adding a value to an axis renames no point.
-_DEFAULTS = {"compile_mode": "off", "use_kernels": False, "continuous_batching": False, "dtype": "bfloat16"}
+from hfbench.foundation.configuration import USUAL
 
 
 def key_tokens(configuration: Mapping[str, Any]) -> dict[str, str]:
@@ -16,19 +15,24 @@ def key_tokens(configuration: Mapping[str, Any]) -> dict[str, str]:
         "model": str(configuration["model"]),
         "attn_implementation": str(configuration["attn_implementation"]),
         "compile_mode": f"compile-{configuration['compile_mode']}",
+        "cache_implementation": f"cache-{configuration['cache_implementation']}",
         "use_kernels": "kernels" if configuration["use_kernels"] else "no-kernels",
         "continuous_batching": "continuous" if configuration["continuous_batching"] else "static",
+        "prefill_chunk_size": f"chunk{configuration['prefill_chunk_size']}",
         "dtype": str(configuration["dtype"]),
+        "request_lengths": str(configuration["request_lengths"]),
         "batch_size": f"b{configuration['batch_size']}",
         "sequence_length": f"s{configuration['sequence_length']}",
         "max_new_tokens": f"n{configuration['max_new_tokens']}",
+        "context_depth": f"d{configuration['context_depth']}",
     }
 
 
 def configuration_keys(configurations: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return a readable key for each, such as `smollm2-135m-instruct eager b1 s128 n32`.
 
-    A key depends on its configuration alone. Dots and slashes, which mean levels in DVC's paths, become hyphens; where
+    A key depends on its configuration alone, and leaves out what is usual, so that adding a value to an axis renames no
+    point. Dots and slashes, which mean levels in DVC's paths, become hyphens; where
     that makes two keys equal, a digest tells them apart.
     """
     keys = [_key(configuration) for configuration in configurations]
@@ -47,7 +51,7 @@ def point_label(configuration: Mapping[str, Any], axes: Iterable[str]) -> str:
 
 def _key(configuration: Mapping[str, Any]) -> str:
     tokens = key_tokens(configuration)
-    kept = (tokens[axis] for axis in tokens if axis not in _DEFAULTS or configuration[axis] != _DEFAULTS[axis])
+    kept = (tokens[axis] for axis in tokens if axis not in USUAL or configuration[axis] != USUAL[axis])
     return " ".join(re.sub(r"[^A-Za-z0-9_-]+", "-", token) for token in kept)
 
 

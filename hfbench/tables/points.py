@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from hfbench.foundation.records import AXES
+from hfbench.foundation.configuration import AXES
 from hfbench.tables.agreement import AGREEMENT_TYPES, agreement_table
 from hfbench.tables.columns import axes_frame
 from hfbench.tables.reading import ReadRecord

@@ -9,9 +9,10 @@ from typing import Any
 
 import polars as pl
 
+from hfbench.foundation.configuration import AXES, Configuration
 from hfbench.foundation.errors import UserError
 from hfbench.foundation.files import read_json
-from hfbench.foundation.records import AXES, SCHEMA_VERSION, Configuration, Record
+from hfbench.foundation.records import SCHEMA_VERSION, Record
 from hfbench.tables.columns import PHASE
 from hfbench.tables.outputs import Output
 from hfbench.tables.record_facts import record_facts

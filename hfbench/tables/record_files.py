@@ -7,15 +7,16 @@ from typing import Any
 
 import polars as pl
 
+from hfbench.foundation.configuration import AXES, Configuration
 from hfbench.foundation.errors import UserError
-from hfbench.foundation.records import AXES, Record
+from hfbench.foundation.records import Record
 from hfbench.tables.columns import CONFIGURATION_AXES
 from hfbench.tables.keys import configuration_keys
 
 
 @dataclass(frozen=True)
 class MeasuredPoint:
-    """A point: the key of its configuration, its axes, and its name as DVC's matrix forms it."""
+    """A point: the key of its configuration, its axes, and the name of its files."""
 
     key: str
     axes: dict[str, Any]
@@ -36,7 +37,7 @@ def measured_points(points: pl.DataFrame) -> list[MeasuredPoint]:
         MeasuredPoint(
             key=keys[tuple(row[axis] for axis in CONFIGURATION_AXES)],
             axes=row,
-            name="-".join(str(row[axis]) for axis in AXES),
+            name=Configuration(**row).file_name,
         )
         for row in axes
     ]

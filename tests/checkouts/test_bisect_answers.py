@@ -12,12 +12,12 @@ from hfbench.checkouts.bisect import _run_git_bisect
 from hfbench.checkouts.plan import Plan
 from hfbench.checkouts.repository import Commit, Repository
 from hfbench.checkouts.verdicts import EXIT_STATUSES, FAILED, FAST, SLOW, UNDECIDED, Rule, Verdict
+from hfbench.foundation.configuration import Configuration
 from hfbench.foundation.errors import UserError
-from hfbench.foundation.records import Configuration
 from hfbench.statistics.intervals import Interval
 from tests.environment.conftest import git
 
-POINT = Configuration(1, "m", "sdpa", "off", False, False, "bfloat16", 1, 16, 4)
+POINT = Configuration(1, "m", "sdpa", "off", "auto", False, False, 0, "bfloat16", "uniform", 1, 16, 4, 0)
 GOOD = Commit("0" * 40, "Start")
 BAD = Commit("f" * 40, "End")
 RATIO = Interval(1.5, 1.4, 1.6)

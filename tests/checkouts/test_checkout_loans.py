@@ -6,18 +6,19 @@ import signal
 import subprocess
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hfbench.checkouts.environments import require_measured
-from hfbench.checkouts.points import find_point, stage_name
+from hfbench.checkouts.points import find_point
 from hfbench.checkouts.processes import stage_variables, uninterrupted
 from hfbench.checkouts.repository import Commit, Repository
 from hfbench.checkouts.workspace import set_rounds
+from hfbench.foundation.configuration import USUAL, Configuration
 from hfbench.foundation.errors import UserError
 from hfbench.foundation.files import write_json
 from hfbench.foundation.params import load_params
-from hfbench.foundation.records import Configuration
 from tests.conftest import ROOT
 from tests.environment.conftest import commit_all, git
 
@@ -121,10 +122,13 @@ def test_commits_must_differ_in_what_is_measured(tmp_path: Path) -> None:
         require_measured(tmp_path, described(tmp_path, "a", "a"))
 
 
-POINTS = [
-    Configuration(number, "m", attention, "off", False, False, "bfloat16", size, 128, 32)
+LENGTHS: dict[str, Any] = {"sequence_length": 128, "max_new_tokens": 32}
+POINTS = {
+    Configuration(round=number, model="m", attn_implementation=attention, **USUAL, batch_size=size, **LENGTHS): (
+        f"measure@{number}-m-{attention}-off-auto-False-False-0-bfloat16-uniform-{size}-128-32-0"
+    )
     for number, attention, size in product((1, 2), ("sdpa", "sdpa:math"), (1, 16))
-]
+}
 
 
 @pytest.mark.parametrize(
@@ -133,8 +137,8 @@ POINTS = [
         ("m sdpa b1 s128 n32", "sdpa", 1),  # the whole key, which is also a part of no other
         ("sdpa b16", "sdpa", 16),
         ("m sdpa-math b1 s128 n32", "sdpa:math", 1),
-        ("measure@2-m-sdpa:math-off-False-False-bfloat16-16-128-32", "sdpa:math", 16),
-        ("sdpa:math-off-False-False-bfloat16-16", "sdpa:math", 16),
+        ("measure@2-m-sdpa:math-off-auto-False-False-0-bfloat16-uniform-16-128-32-0", "sdpa:math", 16),
+        ("sdpa:math-off-auto-False-False-0-bfloat16-uniform-16", "sdpa:math", 16),
     ],
 )
 def test_a_point_by_its_key_or_a_part_of_its_stage(wanted: str, attention: str, size: int) -> None:
@@ -148,7 +152,3 @@ def test_a_name_of_no_point_or_several_lists_what_there_is() -> None:
         find_point(POINTS, "gpt2")
     with pytest.raises(UserError, match=r"(?s)'sdpa' names several points.*m sdpa b1.*m sdpa-math b16"):
         find_point(POINTS, "sdpa")
-
-
-def test_stages_are_named_as_dvc_names_them() -> None:
-    assert stage_name(POINTS[0]) == "measure@1-m-sdpa-off-False-False-bfloat16-1-128-32"

@@ -16,7 +16,7 @@ from tests.checkouts.conftest import Bench, read_state
 from tests.pipeline.background import processes_in
 
 SIDES = ("Start", "Notes 4")
-KEY = "tiny-sdpa-off-False-False-bfloat16-1-16-4"
+KEY = "tiny-sdpa-off-auto-False-False-0-bfloat16-uniform-1-16-4-0"
 
 
 def words(bench: Bench, rounds: int = 2) -> list[str]:

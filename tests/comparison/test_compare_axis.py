@@ -10,8 +10,9 @@ from hfbench.comparison.axis import AxisComparison, compare_axis
 from hfbench.comparison.compare import Options
 from hfbench.comparison.compared import choose_metrics
 from hfbench.comparison.verdicts import FASTER, SAME, SLOWER, UNDECIDED
+from hfbench.foundation.configuration import Configuration
 from hfbench.foundation.errors import UserError
-from hfbench.foundation.records import Configuration
+from hfbench.tables.columns import CONFIGURATION_AXES
 from tests.comparison.sides import side
 
 ATTENTION = "attn_implementation"
@@ -59,7 +60,10 @@ def test_the_rounds_of_one_run_are_paired() -> None:
 
 def test_the_winner_is_told_for_each_workload() -> None:
     winners = compared(replace(PLAN, effect=truth)).winners
-    assert [(winner.axes[6], winner.value, winner.runner_up, winner.verdict.word) for winner in winners] == [
+    assert [
+        (winner.axes[CONFIGURATION_AXES.index("batch_size") - 1], winner.value, winner.runner_up, winner.verdict.word)
+        for winner in winners
+    ] == [
         (1, "sdpa", "flex_attention", FASTER),
         (4, "flex_attention", "sdpa", FASTER),
     ]

@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks.synthetic_tables import START, Plan, sweep
 from hfbench.commands import compare
-from hfbench.foundation.records import Configuration
+from hfbench.foundation.configuration import Configuration
 from tests.comparison.project import MACHINE, Project
 
 BASELINE = Plan(sweep(attn_implementation=["eager", "sdpa"], batch_size=[1, 4]), rounds=(1, 2, 3, 4, 5))

@@ -15,7 +15,7 @@ from hfbench.comparison.comparison import Comparison
 from hfbench.comparison.selection import filtered
 from hfbench.comparison.side import Side
 from hfbench.comparison.verdicts import FASTER, INCOMPARABLE, SAME, SLOWER, UNDECIDED
-from hfbench.foundation.records import Configuration
+from hfbench.foundation.configuration import Configuration
 from tests.comparison.project import MACHINE, MANIFEST
 from tests.comparison.sides import side
 

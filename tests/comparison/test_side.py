@@ -12,6 +12,7 @@ import pytest
 from benchmarks.synthetic_tables import Plan, sweep, synthetic_tables, write_tables
 from hfbench.comparison.side import read_side
 from hfbench.comparison.values import values_of
+from hfbench.foundation.configuration import AXES
 from hfbench.foundation.errors import UserError
 from tests.comparison.project import MACHINE, Project
 from tests.tables.hand_records import observed, ok_record, point, tables_of
@@ -66,7 +67,8 @@ def test_the_workspace_is_read_as_it_lies_there(project: Project) -> None:
 
 def test_a_workspace_that_is_older_than_its_params_says_so(project: Project) -> None:
     axes = {
-        axis: [values[0]] for axis, values in synthetic_tables(PLAN).points[:, :10].to_dict(as_series=False).items()
+        axis: [values[0]]
+        for axis, values in synthetic_tables(PLAN).points.select(AXES).to_dict(as_series=False).items()
     }
     sweep_asked = {**axes, "round": [1, 2], "attn_implementation": ["eager", "sdpa"], "batch_size": [1, 8]}
     (project.folder / "params.yaml").write_text(json.dumps({"sweep": sweep_asked}))

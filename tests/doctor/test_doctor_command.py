@@ -21,7 +21,7 @@ def _manifest(results: Path, name: str, weights_bytes: int) -> None:
         ModelFile("model.safetensors", weights_bytes, "0" * 64),
         ModelFile("tokenizer.json", 10**15, "1" * 64),  # not loaded onto a device
     )
-    manifest = Manifest(1, name, {}, {}, "LlamaForCausalLM", "llama", 600, 128, files)
+    manifest = Manifest(2, name, {}, {}, "LlamaForCausalLM", "llama", 600, 128, files)
     manifest.save(results / "models" / f"{name}.json")
 
 

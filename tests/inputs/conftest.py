@@ -11,8 +11,10 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, PreTrainedTokenizerFast
 
-from hfbench.foundation.params import LocalSource, Sweep
+from hfbench.foundation.configuration import USUAL, Configuration
 from hfbench.foundation.records import Manifest
+from hfbench.foundation.sources import LocalSource
+from hfbench.foundation.sweep import Sweep
 from hfbench.models.local import resolve_local
 
 PROMPT = Path(__file__).parents[2] / "hfbench" / "inputs" / "standard_prompt.txt"
@@ -116,13 +118,22 @@ def make_sweep() -> Callable[[list[int], list[int], list[int]], Sweep]:
             round=[1],
             model=["tiny"],
             attn_implementation=["sdpa"],
-            compile_mode=["off"],
-            use_kernels=[False],
-            continuous_batching=[False],
-            dtype=["float32"],
+            **{axis: [value] for axis, value in USUAL.items()},
             batch_size=batch_size,
             sequence_length=sequence_length,
             max_new_tokens=max_new_tokens,
         )
+
+    return make
+
+
+@pytest.fixture
+def make_points(
+    make_sweep: Callable[[list[int], list[int], list[int]], Sweep],
+) -> Callable[[list[int], list[int], list[int]], list[Configuration]]:
+    """Return a function from the same to the points of that sweep."""
+
+    def make(*lengths: list[int]) -> list[Configuration]:
+        return make_sweep(*lengths).points()
 
     return make

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from hfbench.foundation.params import Sweep
 from hfbench.foundation.records import Manifest
+from hfbench.foundation.sweep import Sweep
 
 MakeManifest = Callable[..., Manifest]
 MakeSweep = Callable[[list[int], list[int], list[int]], Sweep]
@@ -26,6 +26,7 @@ def run_stage(
     params: dict[str, Any] = {
         "models": {"tiny": {"source": "local", "path": "tiny"}},
         "sweep": sweep.model_dump(),
+        "configurations": [],
         "device": "cpu",
         "prompt": "prompt.txt",
         "sampling": {
@@ -56,20 +57,22 @@ def test_adding_a_shape_changes_no_other_file(
     run = run_stage(tmp_path, manifest, make_sweep([1], [16], [4, 8]))
     assert run.returncode == 0
     assert "longer than" not in run.stderr  # its model_max_length is less than the prompt, and no row is that long
-    before = (tmp_path / "inputs" / "b1-s16.safetensors").read_bytes()
+    before = (tmp_path / "inputs" / "uniform" / "b1-s16-n8-d0.safetensors").read_bytes()
     assert run_stage(tmp_path, manifest, make_sweep([1, 2], [16, 300], [4, 8])).returncode == 0
-    files = {path.name: path.read_bytes() for path in (tmp_path / "inputs").iterdir()}
-    assert set(files) == {f"b{batch}-s{length}.safetensors" for batch in (1, 2) for length in (16, 300)}
-    assert files["b1-s16.safetensors"] == before
+    files = {path.name: path.read_bytes() for path in (tmp_path / "inputs" / "uniform").iterdir()}
+    assert set(files) == {
+        f"b{batch}-s{length}-n{new}-d0.safetensors" for batch in (1, 2) for length in (16, 300) for new in (4, 8)
+    }
+    assert files["b1-s16-n8-d0.safetensors"] == before
 
 
 @pytest.mark.parametrize(
     ("sequence_length", "changes", "expected"),
     [
-        ([16, 65], {"max_position_embeddings": 64}, "sweep.sequence_length is 65, and the model 'tiny' has 64"),
-        ([16, 60], {"max_position_embeddings": 64}, "sweep.sequence_length is 60 and sweep.max_new_tokens is 8"),
+        ([16, 65], {"max_position_embeddings": 64}, "sequence_length is 65, and the model 'tiny' has 64"),
+        ([16, 60], {"max_position_embeddings": 64}, "sequence_length is 60 and max_new_tokens is 8"),
         ([16], {"vocab_size": 500}, "vocab_size is 500"),
-        ([16, 1], {}, "sweep.sequence_length is 1, and the tokenizer of 'tiny' begins each row with 1"),
+        ([16, 1], {}, "sequence_length is 1, and the tokenizer of 'tiny' begins each row with 1"),
     ],
 )
 def test_what_cannot_be_made_is_a_sentence_and_no_file(
@@ -95,7 +98,7 @@ def test_positions_and_prompt_are_checked_before_the_model_is_touched(
     manifest = make_manifest(
         "gpt2", max_position_embeddings=64, source={"source": "local", "path": str(tmp_path / "nowhere")}
     )
-    assert "sweep.sequence_length is 65" in run_stage(tmp_path, manifest, make_sweep([1], [65], [4, 8])).stderr
+    assert "sequence_length is 65" in run_stage(tmp_path, manifest, make_sweep([1], [65], [4, 8])).stderr
     missing = run_stage(tmp_path, manifest, make_sweep([1], [16], [4, 8]), prompt=tmp_path / "no-prompt.txt")
     assert missing.returncode == 1
     assert missing.stderr.startswith("hfbench: the prompt ")

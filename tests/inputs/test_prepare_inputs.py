@@ -9,14 +9,15 @@ import pytest
 from safetensors import safe_open
 from transformers import AutoTokenizer, LlamaConfig
 
-from hfbench.foundation.params import RandomSource, Sweep
+from hfbench.foundation.configuration import Configuration
 from hfbench.foundation.records import Manifest
+from hfbench.foundation.sources import RandomSource
 from hfbench.inputs.artifact import read_metadata
 from hfbench.inputs.prepare import prepare_inputs
 from hfbench.manifests import resolve
 
 MakeManifest = Callable[..., Manifest]
-MakeSweep = Callable[[list[int], list[int], list[int]], Sweep]
+MakePoints = Callable[[list[int], list[int], list[int]], list[Configuration]]
 STANDARD = Path(__file__).parents[2] / "hfbench" / "inputs" / "standard_prompt.txt"
 
 
@@ -33,11 +34,11 @@ def read_rows(path: Path) -> list[list[int]]:
 
 
 def test_rows_are_the_prompt_read_on_from_row_to_row(
-    tmp_path: Path, make_manifest: MakeManifest, make_sweep: MakeSweep
+    tmp_path: Path, make_manifest: MakeManifest, make_points: MakePoints
 ) -> None:
     manifest = make_manifest("appends-eos")
-    prepare_inputs(manifest, make_sweep([3], [40], [8]), STANDARD, tmp_path)
-    rows = read_rows(tmp_path / "b3-s40.safetensors")
+    prepare_inputs(manifest, make_points([3], [40], [8]), STANDARD, tmp_path)
+    rows = read_rows(tmp_path / "uniform" / "b3-s40-n8-d0.safetensors")
     assert [len(row) for row in rows] == [40, 40, 40]
     assert [row[0] for row in rows] == [0, 0, 0]  # BOS
     tokenizer = AutoTokenizer.from_pretrained(manifest.source["path"])
@@ -46,11 +47,13 @@ def test_rows_are_the_prompt_read_on_from_row_to_row(
     assert tokenizer.eos_token_id not in text_ids
 
 
-def test_a_long_row_repeats_a_short_prompt(tmp_path: Path, make_manifest: MakeManifest, make_sweep: MakeSweep) -> None:
+def test_a_long_row_repeats_a_short_prompt(
+    tmp_path: Path, make_manifest: MakeManifest, make_points: MakePoints
+) -> None:
     prompt = tmp_path / "short.txt"
     prompt.write_text("The river runs to the sea.\n")
-    prepare_inputs(make_manifest("gpt2"), make_sweep([2], [100], [8]), prompt, tmp_path)
-    path = tmp_path / "b2-s100.safetensors"
+    prepare_inputs(make_manifest("gpt2"), make_points([2], [100], [8]), prompt, tmp_path)
+    path = tmp_path / "uniform" / "b2-s100-n8-d0.safetensors"
     period = int(read_metadata(path)["prompt_tokens"])
     assert period < 50
     first, second = read_rows(path)
@@ -59,7 +62,7 @@ def test_a_long_row_repeats_a_short_prompt(tmp_path: Path, make_manifest: MakeMa
 
 
 def test_the_tokenizer_is_loaded_once_for_all_shapes(
-    tmp_path: Path, make_manifest: MakeManifest, make_sweep: MakeSweep, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, make_manifest: MakeManifest, make_points: MakePoints, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load, loaded = AutoTokenizer.from_pretrained, []
 
@@ -68,13 +71,13 @@ def test_the_tokenizer_is_loaded_once_for_all_shapes(
         return load(folder, **options)
 
     monkeypatch.setattr(AutoTokenizer, "from_pretrained", count)
-    prepare_inputs(make_manifest("gpt2"), make_sweep([1, 2], [8, 16], [8]), STANDARD, tmp_path)
-    assert len(list(tmp_path.iterdir())) == 4
+    prepare_inputs(make_manifest("gpt2"), make_points([1, 2], [8, 16], [8]), STANDARD, tmp_path)
+    assert len(list((tmp_path / "uniform").iterdir())) == 4
     assert len(loaded) == 1
 
 
 def test_a_random_model_with_a_smaller_vocabulary_than_its_tokenizer(
-    tmp_path: Path, model_folders: dict[str, Path], make_sweep: MakeSweep
+    tmp_path: Path, model_folders: dict[str, Path], make_points: MakePoints
 ) -> None:
     config = tmp_path / "tiny.json"
     LlamaConfig(
@@ -84,17 +87,17 @@ def test_a_random_model_with_a_smaller_vocabulary_than_its_tokenizer(
     params.write_text("models: {}\n")
     source = RandomSource(source="random", config=str(config), tokenizer=str(model_folders["appends-eos"]))
     manifest = resolve("random", source, None, params)
-    prepare_inputs(manifest, make_sweep([2], [32], [8]), STANDARD, tmp_path / "inputs")
-    path = tmp_path / "inputs" / "b2-s32.safetensors"
+    prepare_inputs(manifest, make_points([2], [32], [8]), STANDARD, tmp_path / "inputs")
+    path = tmp_path / "inputs" / "uniform" / "b2-s32-n8-d0.safetensors"
     assert max(token_id for row in read_rows(path) for token_id in row) < 100
     assert read_metadata(path)["folded"] == "true"
 
 
 def test_the_metadata_says_what_the_rows_were_made_from(
-    tmp_path: Path, make_manifest: MakeManifest, make_sweep: MakeSweep
+    tmp_path: Path, make_manifest: MakeManifest, make_points: MakePoints
 ) -> None:
-    prepare_inputs(make_manifest("llama"), make_sweep([2], [16], [8]), STANDARD, tmp_path)
-    metadata = read_metadata(tmp_path / "b2-s16.safetensors")
+    prepare_inputs(make_manifest("llama"), make_points([2], [16], [8]), STANDARD, tmp_path)
+    metadata = read_metadata(tmp_path / "uniform" / "b2-s16-n8-d0.safetensors")
     assert int(metadata.pop("prompt_tokens")) > 2048
     assert len(metadata.pop("tokenizer_sha256")) == 64
     assert metadata.pop("prompt_sha256") == hashlib.sha256(STANDARD.read_bytes()).hexdigest()
@@ -110,5 +113,6 @@ def test_the_metadata_says_what_the_rows_were_made_from(
         "folded": "false",
         "batch_size": "2",
         "sequence_length": "16",
+        "context_depth": "0",
         "distinct_rows": "2",
     }

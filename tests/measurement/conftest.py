@@ -19,7 +19,7 @@ def bench(tmp_path: Path, tiny_model: Path, cpu_environment: Path) -> Bench:
         for path in sorted(tiny_model.iterdir())
     )
     source = {"source": "local", "path": str(tiny_model), "trust_remote_code": False}
-    Manifest(1, "tiny", source, {}, "LlamaForCausalLM", "llama", 600, 128, files).save(tmp_path / "manifest.json")
+    Manifest(2, "tiny", source, {}, "LlamaForCausalLM", "llama", 600, 128, files).save(tmp_path / "manifest.json")
     rows = torch.arange(1, 33).reshape(2, 16)
     save_file(
         {"input_ids": rows, "attention_mask": torch.ones_like(rows)},

@@ -3,17 +3,17 @@
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from hfbench.foundation.configuration import USUAL, Settings
 from hfbench.foundation.records import Record
 
 AXES = {
     "round": 1,
     "model": "tiny",
     "attn_implementation": "sdpa",
-    "compile_mode": "off",
-    "dtype": "bfloat16",
+    **{axis: value for axis, value in USUAL.items() if not isinstance(value, bool)},
     "batch_size": 2,
     "sequence_length": 16,
     "max_new_tokens": 6,
@@ -39,6 +39,7 @@ class Bench:
     folder: Path
     environment: Path
     temporary: Path | None = None  # for temporary files, instead of `folder`
+    settings: Settings = field(default_factory=Settings)
 
     @property
     def output(self) -> Path:
@@ -50,9 +51,11 @@ class Bench:
 
     def command(self, *flags: str, **values: object) -> list[str]:
         options = {**AXES, **SAMPLING, "device": "cpu", **values}
+        self.settings.save(self.folder / "settings.json")
         shape = f"b{options['batch_size']}-s{options['sequence_length']}"
         paths = {
             "environment": self.environment,
+            "settings": self.folder / "settings.json",
             "manifest": self.folder / "manifest.json",
             "inputs": self.folder / f"{shape}.safetensors",
             "output": self.output,

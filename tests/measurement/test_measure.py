@@ -4,7 +4,8 @@ import os
 
 import pytest
 
-from hfbench.foundation.records import OK, REJECTED, UNSUPPORTED, Configuration
+from hfbench.foundation.configuration import Configuration
+from hfbench.foundation.records import OK, REJECTED, UNSUPPORTED
 from hfbench.measurement.isolation import worker_environment
 from tests.measurement.stage_process import Bench
 
@@ -98,7 +99,7 @@ def test_unsupported_is_known_without_a_worker(bench: Bench) -> None:
 
 
 def test_hash_seed_threads_and_caches_are_set(bench: Bench) -> None:
-    configuration = Configuration(1, "m", "sdpa", "off", False, False, "bfloat16", 1, 8, 8)
+    configuration = Configuration(1, "m", "sdpa", "off", "auto", False, False, 0, "bfloat16", "uniform", 1, 8, 8, 0)
     environment = worker_environment(configuration, bench.folder)
     assert environment["HF_HUB_OFFLINE"] == "1"
     assert environment["OMP_NUM_THREADS"] == os.environ.get("OMP_NUM_THREADS", environment["OMP_NUM_THREADS"])

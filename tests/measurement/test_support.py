@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from hfbench.foundation.records import Configuration
+from hfbench.foundation.configuration import USUAL, Configuration
 from hfbench.measurement.support import unsupported_reason
 
 CPU: dict[str, Any] = {"accelerators": [], "packages": {}, "compiler": "g++ 12"}
@@ -11,14 +11,11 @@ CUDA: dict[str, Any] = {**CPU, "accelerators": [{"vendor": "nvidia", "torch_devi
 
 
 def point(**values: object) -> Configuration:
-    defaults = {
+    defaults: dict[str, object] = {
         "round": 1,
         "model": "m",
         "attn_implementation": "sdpa",
-        "compile_mode": "off",
-        "use_kernels": False,
-        "continuous_batching": False,
-        "dtype": "bfloat16",
+        **USUAL,
         "batch_size": 1,
         "sequence_length": 8,
         "max_new_tokens": 8,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from hfbench.foundation.errors import UserError
-from hfbench.foundation.params import LocalSource
+from hfbench.foundation.sources import LocalSource
 from hfbench.models.hashing import REMEMBERED_FROM_BYTES, remembered_sha256, sha256_of
 from hfbench.models.local import resolve_local
 from hfbench.models.materialise import materialise

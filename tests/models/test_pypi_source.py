@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from hfbench.foundation.errors import UserError
-from hfbench.foundation.params import PypiSource
 from hfbench.foundation.records import Manifest
+from hfbench.foundation.sources import PypiSource
 from hfbench.models.materialise import materialise
 from hfbench.models.pypi import build_pypi
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from hfbench.foundation.errors import UserError
-from hfbench.foundation.params import RandomSource
 from hfbench.foundation.records import Manifest
+from hfbench.foundation.sources import RandomSource
 from hfbench.models.architecture_file import make_config, read_architecture_file
 from hfbench.models.materialise import materialise
 from hfbench.models.random_weights import resolve_random

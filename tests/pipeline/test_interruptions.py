@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 from tests.pipeline.background import Running, processes_in, start
 from tests.pipeline.checkout import Checkout
 
-NEW_POINT = "measure@1-tiny-eager-off-False-False-bfloat16-1-16-4"
+NEW_POINT = "measure@1-tiny-eager-off-auto-False-False-0-bfloat16-uniform-1-16-4-0"
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,9 @@ from hfbench.retry import Point, choose
 from tests.pipeline.background import start
 from tests.pipeline.checkout import Checkout, ran
 
-SDPA = "measure@1-tiny-sdpa-off-False-False-bfloat16-1-16-4"
-FLASH = "measure@1-tiny-flash_attention_2-off-False-False-bfloat16-1-16-4"
-EAGER = "measure@1-tiny-eager-off-False-False-bfloat16-1-16-4"
+SDPA = "measure@1-tiny-sdpa-off-auto-False-False-0-bfloat16-uniform-1-16-4-0"
+FLASH = "measure@1-tiny-flash_attention_2-off-auto-False-False-0-bfloat16-uniform-1-16-4-0"
+EAGER = "measure@1-tiny-eager-off-auto-False-False-0-bfloat16-uniform-1-16-4-0"
 BY_STATUS = {
     "measure@1-m-eager-1": OK,
     "measure@1-m-flash-1": UNSUPPORTED,

@@ -29,7 +29,7 @@ CEILINGS = {
     "matmul_flops_per_second": {"bfloat16": 1.1e12, "float16": None},
 }
 MANIFEST = Manifest(
-    schema_version=1,
+    schema_version=2,
     name="tiny",
     source={"source": "hub", "repository": "OWNER/TINY", "revision": "main"},
     provenance={"commit": "1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d"},

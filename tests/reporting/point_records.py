@@ -8,7 +8,8 @@ from typing import Any
 
 from benchmarks.synthetic_records import synthetic_record
 from hfbench.commands import show
-from hfbench.foundation.records import AXES, Configuration, Record
+from hfbench.foundation.configuration import Configuration
+from hfbench.foundation.records import Record
 from tests.tables.hand_records import failed_record, point, tables_of
 
 LOG = ["line one", "Traceback (most recent call last):", "RuntimeError: \x1b[31mno kernel"]
@@ -57,8 +58,7 @@ def save_results(folder: Path, *records: Record) -> None:
     """Write the records and their tables as the pipeline lays them out."""
     tables_of(folder / "by-hand", *records).write(folder / "tables")
     for record in records:
-        name = "-".join(str(getattr(record.configuration, axis)) for axis in AXES)
-        record.save(folder / "measurements" / f"{name}.json")
+        record.save(folder / "measurements" / f"{record.configuration.file_name}.json")
 
 
 def save_mixed_results(folder: Path) -> None:

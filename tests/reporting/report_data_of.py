@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hfbench.foundation.records import Configuration, Record
+from hfbench.foundation.configuration import Configuration
+from hfbench.foundation.records import Record
 from hfbench.reporting.charts.chart import Chart
 from hfbench.reporting.report_data import ReportData, report_data
 from tests.tables.hand_records import observed, ok_record, tables_of

@@ -5,7 +5,8 @@ from itertools import product
 from typing import Any
 
 from benchmarks.synthetic_records import SAMPLING
-from hfbench.foundation.records import OK, Configuration, Iteration, Record
+from hfbench.foundation.configuration import Configuration
+from hfbench.foundation.records import OK, Iteration, Record
 from tests.tables.hand_records import point
 
 CEILINGS: dict[str, Any] = {

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from hfbench.foundation.records import Configuration, Record
+from hfbench.foundation.configuration import Configuration
+from hfbench.foundation.records import Record
 from hfbench.reporting.report_data import ReportData, report_data
 from hfbench.reporting.sections.fastest import summary_sentence
 from hfbench.reporting.winners import Winner, speedups, winners

@@ -7,7 +7,8 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from hfbench.foundation.records import Configuration, Record
+from hfbench.foundation.configuration import Configuration
+from hfbench.foundation.records import Record
 from hfbench.reporting.page import report_page
 from hfbench.reporting.terminal import print_results
 from hfbench.reporting.warned import warning_groups

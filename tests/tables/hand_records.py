@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.synthetic_records import SAMPLING, record_path
+from hfbench.foundation.configuration import USUAL, Configuration
 from hfbench.foundation.params import Limits
-from hfbench.foundation.records import FAILED, OK, Configuration, Iteration, Record
+from hfbench.foundation.records import FAILED, OK, Iteration, Record
 from hfbench.tables.build import Tables, build_tables
 from hfbench.tables.reading import read_records
 
@@ -16,13 +17,10 @@ POINT = Configuration(
     round=1,
     model="tiny",
     attn_implementation="sdpa",
-    compile_mode="off",
-    use_kernels=False,
-    continuous_batching=False,
-    dtype="bfloat16",
     batch_size=2,
     sequence_length=10,
     max_new_tokens=4,
+    **USUAL,
 )
 
 

@@ -1,0 +1,102 @@
+"""The sections of params.yaml on which points depend beside their axes: compile, kernels, batching, request lengths."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
+
+from hfbench.foundation.values import HUB_NAME, Count, FilePath, Strict, matches
+
+KernelDevice = Literal["cpu", "cuda", "rocm", "xpu", "mps", "npu"]
+
+
+class CompileParams(Strict):
+    """What `CompileConfig` takes beside the mode, for every point that compiles; `options` add to those of the mode."""
+
+    backend: Annotated[str, matches(r"[A-Za-z0-9_.-]+", "the name of a backend of torch.compile")] = "inductor"
+    fullgraph: bool = False
+    dynamic: bool | None = None
+    options: dict[str, bool | int | float | str] = Field(default_factory=dict)
+
+
+class HubKernel(Strict):
+    """A repository of the Hugging Face hub, pinned: its layer `layer_name` takes the place of `layer`."""
+
+    layer: Annotated[str, matches(r"\w+", "the name of a layer, as RMSNorm")]
+    device: KernelDevice
+    repository: Annotated[str, matches(HUB_NAME, "a repository as OWNER/NAME")]
+    revision: Annotated[str, matches(r"[\w./-]+", "a branch, tag or commit")]
+    layer_name: Annotated[str, matches(r"\w+", "the name of a class in the kernel's layers")]
+
+
+class LocalKernel(Strict):
+    """A folder with a built kernel: its layer `layer_name` takes the place of `layer`."""
+
+    layer: Annotated[str, matches(r"\w+", "the name of a layer, as RMSNorm")]
+    device: KernelDevice
+    path: FilePath
+    layer_name: Annotated[str, matches(r"\w+", "the name of a class in the kernel's layers")]
+
+
+class BatchingParams(Strict):
+    """What `ContinuousBatchingConfig` takes, for every point with continuous batching."""
+
+    page_size: Annotated[int, Field(ge=4)] = 256
+    num_blocks: Count | None = None
+    max_batch_tokens: Count | None = None
+    scheduler_type: Literal["fifo", "prefill_first"] = "fifo"
+    allow_block_sharing: bool = False
+    use_async_batching: bool | None = None
+    use_cuda_graph: bool | None = None
+
+
+class ListedLengths(Strict):
+    """Requests of these lengths, in tokens; both lists have an entry a request."""
+
+    prompt_tokens: Annotated[list[Count], Field(min_length=1)]
+    new_tokens: Annotated[list[Count], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _same_length(self) -> Self:
+        if len(self.prompt_tokens) != len(self.new_tokens):
+            raise ValueError(
+                f"as many new_tokens as prompt_tokens; there are {len(self.new_tokens)} and {len(self.prompt_tokens)}"
+            )
+        return self
+
+
+class LogNormalLengths(Strict):
+    """`requests` with seeded log-normal lengths of this `sigma`, scaled so that the longest is the axis's value."""
+
+    requests: Count
+    sigma: Annotated[float, Field(gt=0, le=3)]
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+def _not_reserved(value: dict[str, Any]) -> dict[str, Any]:
+    if "uniform" in value:
+        raise ValueError("other names than uniform, which is built in")
+    return value
+
+
+def _kernel_tag(value: Any) -> str:
+    return KERNEL_TAGS[_has(value, "path")]
+
+
+def _lengths_tag(value: Any) -> str:
+    return LENGTHS_TAGS[not (_has(value, "prompt_tokens") or _has(value, "new_tokens"))]
+
+
+def _has(value: Any, key: str) -> bool:
+    return key in value if isinstance(value, dict) else hasattr(value, key)
+
+
+KERNEL_TAGS = ("hub kernel", "local kernel")
+LENGTHS_TAGS = ("listed lengths", "log-normal lengths")
+KernelEntry = Annotated[
+    Annotated[HubKernel, Tag(KERNEL_TAGS[0])] | Annotated[LocalKernel, Tag(KERNEL_TAGS[1])], Discriminator(_kernel_tag)
+]
+RequestLengths = Annotated[
+    Annotated[ListedLengths, Tag(LENGTHS_TAGS[0])] | Annotated[LogNormalLengths, Tag(LENGTHS_TAGS[1])],
+    Discriminator(_lengths_tag),
+]
+NotReserved = AfterValidator(_not_reserved)
