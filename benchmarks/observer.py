@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer
 
-from hfbench.foundation.configuration import Configuration
+from hfbench.foundation.configuration import Configuration, Settings
 from hfbench.foundation.params import load_source
 from hfbench.manifests import resolve
 from hfbench.measurement.device import Cpu
-from hfbench.measurement.generation import Call, Prompt, prepare_call
+from hfbench.measurement.generation import Call, Prompt, prepare_generate
 from hfbench.measurement.loading import load_model
 from hfbench.models.materialise import materialise
 
@@ -32,7 +32,7 @@ def main() -> None:
     model, _ = load_model(folder, configuration, device.torch_device, trust_remote_code=False)
     text = Path("hfbench/inputs/standard_prompt.txt").read_text()
     ids = torch.tensor([AutoTokenizer.from_pretrained(folder)(text)["input_ids"][:128]])
-    call = prepare_call(model, configuration, Prompt(ids, torch.ones_like(ids), pad_token_id=2), device)
+    call = prepare_generate(model, configuration, Settings(), Prompt(ids, torch.ones_like(ids), pad_token_id=2), device)
     call(True), call(False)
     ratios, bare = [], []
     for pair in range(pairs):

@@ -1,19 +1,16 @@
-"""The measured call: `generate` or `generate_batch`, greedy, open-ended, with a clock reading for every token."""
+"""The measured call of `generate`: greedy, open-ended, with a clock reading for every token."""
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from transformers import CompileConfig, ContinuousBatchingConfig, GenerationConfig, PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel
 from transformers.generation.streamers import BaseStreamer
 
-from hfbench.foundation.configuration import Configuration
+from hfbench.foundation.configuration import Configuration, Settings
+from hfbench.measurement.compile_settings import compile_config
 from hfbench.measurement.device import Device
-
-_PAGE_TOKENS = 256  # tokens a page of the paged cache holds (transformers' default)
 
 
 @dataclass(frozen=True)
@@ -54,16 +51,7 @@ class Prompt:
     pad_token_id: int
 
 
-def compile_config(configuration: Configuration) -> CompileConfig | None:
-    """Return the `CompileConfig` asked for. Without `_compile_all_devices`, transformers skips the CPU in silence."""
-    if configuration.compile_mode == "off":
-        return None
-    config = CompileConfig(mode=configuration.compile_mode)
-    config._compile_all_devices = True  # type: ignore[assignment]
-    return config
-
-
-def generation_config(configuration: Configuration, prompt: Prompt) -> GenerationConfig:
+def generation_config(configuration: Configuration, settings: Settings, prompt: Prompt) -> GenerationConfig:
     """Return the greedy, open-ended generation config: no EOS token, so that exactly `max_new_tokens` come out."""
     return GenerationConfig(
         do_sample=False,
@@ -71,43 +59,15 @@ def generation_config(configuration: Configuration, prompt: Prompt) -> Generatio
         pad_token_id=prompt.pad_token_id,
         eos_token_id=-1 if configuration.continuous_batching else None,
         cache_implementation="static" if configuration.is_static else None,
-        compile_config=None if configuration.continuous_batching else compile_config(configuration),
+        compile_config=None if configuration.continuous_batching else compile_config(configuration, settings),
     )
 
 
-def continuous_batching_config(configuration: Configuration) -> ContinuousBatchingConfig:
-    """Return the config of `generate_batch` with nothing left to be inferred from free memory, which differs by run.
-
-    The cache holds twice what the requests need. Prefix sharing is off and the attention stays the one asked for.
-    """
-    tokens = configuration.sequence_length + configuration.max_new_tokens
-    compiled = compile_config(configuration)
-    return ContinuousBatchingConfig(
-        page_size=_PAGE_TOKENS,
-        num_blocks=2 * configuration.batch_size * (math.ceil(tokens / _PAGE_TOKENS) + 1),
-        max_batch_tokens=max(_PAGE_TOKENS, configuration.batch_size * configuration.sequence_length),
-        max_requests_per_batch=configuration.batch_size,
-        allow_block_sharing=False,
-        auto_switch_to_flash=False,
-        varlen_compile_config=compiled,
-        decode_compile_config=compiled,
-        seed=0,
-    )
-
-
-def prepare_call(
-    model: PreTrainedModel, configuration: Configuration, prompt: Prompt, device: Device
+def prepare_generate(
+    model: PreTrainedModel, configuration: Configuration, settings: Settings, prompt: Prompt, device: Device
 ) -> Callable[[bool], Call]:
-    """Return the function that runs one iteration; its argument says whether each token's time is observed."""
-    if configuration.continuous_batching:
-        return _prepare_generate_batch(model, configuration, prompt, device)
-    return _prepare_generate(model, configuration, prompt, device)
-
-
-def _prepare_generate(
-    model: PreTrainedModel, configuration: Configuration, prompt: Prompt, device: Device
-) -> Callable[[bool], Call]:
-    config = generation_config(configuration, prompt)
+    """Return the function that runs one iteration of `generate`; its argument says whether each token is observed."""
+    config = generation_config(configuration, settings, prompt)
 
     def call(observed: bool) -> Call:
         clock = TokenClock() if observed else None
@@ -120,36 +80,5 @@ def _prepare_generate(
         end = time.perf_counter()
         tokens = sequences[:, prompt.input_ids.shape[1] :].tolist()
         return Call(start, end, end, [clock.readings[1:]] if clock else [], tokens)
-
-    return call
-
-
-def _prepare_generate_batch(
-    model: PreTrainedModel, configuration: Configuration, prompt: Prompt, device: Device
-) -> Callable[[bool], Call]:
-    config = generation_config(configuration, prompt)
-    batching = continuous_batching_config(configuration)
-    requests = prompt.input_ids.tolist()
-
-    def call(observed: bool) -> Call:
-        device.synchronize()
-        start = time.perf_counter()
-        # The manager with its cache and graphs is kept for the next iteration, as a server keeps it.
-        results: dict[str, Any] = model.generate_batch(  # type: ignore[operator]
-            requests,
-            generation_config=config,
-            continuous_batching_config=batching,
-            record_timestamps=observed,
-            persistent_manager=True,
-        )
-        device.synchronize()
-        end = time.perf_counter()
-        outputs = list(results.values())
-        errors = [output.error for output in outputs if output.error]
-        if errors or len(outputs) != len(requests):
-            raise RuntimeError(f"generate_batch returned {len(outputs)} of {len(requests)} requests: {errors[:1]}")
-        times = [list(output.timestamps) for output in outputs] if observed else []
-        tokens = [list(output.generated_tokens) for output in outputs]
-        return Call(start, max(output.lifespan[1] for output in outputs), end, times, tokens)
 
     return call

@@ -13,9 +13,11 @@ from hfbench.foundation.records import Manifest
 from hfbench.measurement import compilation, verification
 from hfbench.measurement.accounting import describe_needs, fill_cache
 from hfbench.measurement.arguments import Task
+from hfbench.measurement.batching import prepare_generate_batch
 from hfbench.measurement.channel import Reporter
+from hfbench.measurement.compile_settings import compile_config
 from hfbench.measurement.device import Device, open_device
-from hfbench.measurement.generation import Call, Prompt, compile_config, prepare_call
+from hfbench.measurement.generation import Call, Prompt, prepare_generate
 from hfbench.measurement.loading import load_model, sdpa_backend
 from hfbench.measurement.output_check import check_prompt
 from hfbench.measurement.sampling import Sampler
@@ -36,6 +38,7 @@ class Point:
     def __init__(self, task: Task, reporter: Reporter) -> None:
         self._task = task
         self._configuration = task.configuration
+        self._settings = task.settings
         self._reporter = reporter
         self._manifest = Manifest.load(task.manifest)
         self._effective: dict[str, Any] = {}
@@ -43,7 +46,9 @@ class Point:
 
     def prepare(self) -> None:
         """Find the device, put the prompt on it, and have the model's folder ready."""
-        wanted = verification.requested(self._configuration, self._task.device, compile_config(self._configuration))
+        wanted = verification.requested(
+            self._configuration, self._task.device, compile_config(self._configuration, self._settings)
+        )
         self._reporter.update(requested=wanted)
         self._device = open_device(self._task.device)
         with safe_open(self._task.inputs, framework="pt") as artifact:
@@ -68,7 +73,7 @@ class Point:
 
     def verify(self) -> list[str]:
         """Watch what a short call runs through and check the prompt's likelihood; return the differences."""
-        watched, cache = verification.watch_short_call(self._model, self._configuration, self._prompt)
+        watched, cache = verification.watch_short_call(self._model, self._configuration, self._settings, self._prompt)
         self._effective |= watched
         needs = describe_needs(self._model, fill_cache(self._model, self._prompt) if cache is None else cache)
         del cache  # it would count as memory
@@ -80,7 +85,8 @@ class Point:
 
     def first_call(self) -> None:
         """Run the first iteration and keep the first tokens of its output."""
-        self._call = prepare_call(self._model, self._configuration, self._prompt, self._device)
+        prepare = prepare_generate_batch if self._configuration.continuous_batching else prepare_generate
+        self._call = prepare(self._model, self._configuration, self._settings, self._prompt, self._device)
         self._sampler = Sampler(self._call, self._configuration.max_new_tokens, self._reporter)
         call = self._sampler.first_call()
         self._reporter.update(first_call_seconds=round(call.last_token - call.start, 9))

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from transformers import CompileConfig, GenerationConfig, PreTrainedModel
 
-from hfbench.foundation.configuration import Configuration
+from hfbench.foundation.configuration import Configuration, Settings
+from hfbench.measurement.batching import continuous_batching_config
 from hfbench.measurement.device import Device
 from hfbench.measurement.evidence import Evidence, SdpaOperators, watch_functions
-from hfbench.measurement.generation import Prompt, continuous_batching_config, generation_config
+from hfbench.measurement.generation import Prompt, generation_config
 from hfbench.measurement.kernels import kernelized_layers
 from hfbench.measurement.loading import split_attention
 
@@ -41,7 +42,7 @@ def describe_model(model: PreTrainedModel, device: Device) -> dict[str, Any]:
 
 
 def watch_short_call(
-    model: PreTrainedModel, configuration: Configuration, prompt: Prompt
+    model: PreTrainedModel, configuration: Configuration, settings: Settings, prompt: Prompt
 ) -> tuple[dict[str, Any], Any]:
     """Run one prefill and one decoding step, uncompiled.
 
@@ -50,7 +51,7 @@ def watch_short_call(
     """
     with watch_functions() as evidence:
         short_call = _short_batch if configuration.continuous_batching else _short_generate
-        cache = short_call(model, configuration, prompt, evidence)
+        cache = short_call(model, configuration, settings, prompt, evidence)
     kind = None if cache is None else type(cache).__name__
     watched = {
         "attention_functions": dict(evidence.functions),
@@ -61,8 +62,10 @@ def watch_short_call(
     return watched, cache
 
 
-def _short_generate(model: PreTrainedModel, configuration: Configuration, prompt: Prompt, evidence: Evidence) -> Any:
-    config = generation_config(configuration, prompt)
+def _short_generate(
+    model: PreTrainedModel, configuration: Configuration, settings: Settings, prompt: Prompt, evidence: Evidence
+) -> Any:
+    config = generation_config(configuration, settings, prompt)
     config.update(max_new_tokens=_SHORT, return_dict_in_generate=True, disable_compile=True)
     arguments = {"attention_mask": prompt.attention_mask, "generation_config": config}
     if split_attention(configuration.attn_implementation)[0] == "sdpa":
@@ -73,11 +76,13 @@ def _short_generate(model: PreTrainedModel, configuration: Configuration, prompt
     return getattr(output, "past_key_values", None)
 
 
-def _short_batch(model: PreTrainedModel, configuration: Configuration, prompt: Prompt, evidence: Evidence) -> Any:
+def _short_batch(
+    model: PreTrainedModel, configuration: Configuration, settings: Settings, prompt: Prompt, evidence: Evidence
+) -> Any:
     del evidence  # the hook sees the batching thread's functions; its operators cannot be watched from here
-    config: GenerationConfig = generation_config(configuration, prompt)
+    config: GenerationConfig = generation_config(configuration, settings, prompt)
     config.max_new_tokens = _SHORT
-    batching = continuous_batching_config(configuration)
+    batching = continuous_batching_config(configuration, settings)
     batching.varlen_compile_config = batching.decode_compile_config = None
     results = model.generate_batch(  # type: ignore[operator]
         prompt.input_ids.tolist(), generation_config=config, continuous_batching_config=batching

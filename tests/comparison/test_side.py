@@ -66,10 +66,8 @@ def test_the_workspace_is_read_as_it_lies_there(project: Project) -> None:
 
 
 def test_a_workspace_that_is_older_than_its_params_says_so(project: Project) -> None:
-    axes = {
-        axis: [values[0]]
-        for axis, values in synthetic_tables(PLAN).points.select(AXES).to_dict(as_series=False).items()
-    }
+    first = synthetic_tables(PLAN).points.row(0, named=True)
+    axes = {axis: [first[axis]] for axis in AXES}
     sweep_asked = {**axes, "round": [1, 2], "attn_implementation": ["eager", "sdpa"], "batch_size": [1, 8]}
     (project.folder / "params.yaml").write_text(json.dumps({"sweep": sweep_asked}))
     (note,) = read_side("workspace", project.folder).notes

@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import CompileConfig, PreTrainedModel
 
+from hfbench.foundation.configuration import Settings
 from hfbench.measurement import verification
 from hfbench.measurement.channel import Reporter
 from hfbench.measurement.compilation import describe_compilation
@@ -37,7 +38,7 @@ def model(tiny_model: Path) -> PreTrainedModel:
 
 def effective_of(model: PreTrainedModel, **asked: object) -> dict[str, Any]:
     described = {**verification.describe_model(model, Cpu()), "loading": NO_LOADING}
-    return described | verification.watch_short_call(model, point(**asked), PROMPT)[0]
+    return described | verification.watch_short_call(model, point(**asked), Settings(), PROMPT)[0]
 
 
 def differences(model: PreTrainedModel, **asked: object) -> list[str]:
@@ -103,7 +104,7 @@ def test_cache_that_is_not_static(model: PreTrainedModel) -> None:
 
 def test_compilation_that_transformers_skips(model: PreTrainedModel) -> None:
     compiled = point(compile_mode="default")
-    config = generation_config(compiled, PROMPT)
+    config = generation_config(compiled, Settings(), PROMPT)
     config.compile_config = CompileConfig(mode="default")  # without hfbench's flag, the CPU is skipped with a log line
     model.generate(PROMPT.input_ids, attention_mask=PROMPT.attention_mask, generation_config=config)  # type: ignore[operator]
     found = verification.compilation_differences(compiled, describe_compilation(), compiled_calls=0)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from hfbench.reporting import terminal
+from hfbench.tables.columns import CONFIGURATION_AXES
 from hfbench.tables.storage import read_table
 from tests.reporting.point_records import run_show, save_mixed_results
 
@@ -44,7 +45,10 @@ def test_csv_has_full_precision_and_what_failed(capsys: pytest.CaptureFixture[st
         ).row(0, named=True)
         assert float(row["decode_tokens_per_second"]) == estimate["estimate"]
         assert float(row["decode_tokens_per_second_low"]) == estimate["low"]
-    assert all(re.search(r"_(seconds|second|bytes|token|low|high|fraction)$", name) for name in list(rows[0])[11:-2])
+    assert all(
+        re.search(r"_(seconds|second|bytes|token|low|high|fraction)$", name)
+        for name in list(rows[0])[len(CONFIGURATION_AXES) + 2 : -2]
+    )
     crashed = next(row for row in rows if (row["attn_implementation"], row["batch_size"]) == ("sdpa", "2"))
     assert (crashed["rounds_ok"], crashed["rounds_asked"]) == ("2", "3")
     assert crashed["not_ok"] == "failed in round 3: RuntimeError: no kernel"
