@@ -65,7 +65,9 @@ def _stored(model: PreTrainedModel) -> set[str]:
 
 def _kept(model: PreTrainedModel, tensors: Mapping[str, torch.Tensor]) -> int:
     """Return how many of the tensors are in float32 because the model's class asks for it."""
-    declared = {*(model._keep_in_fp32_modules_strict or ()), *(model._keep_in_fp32_modules or ())}
+    declared = set(model._keep_in_fp32_modules_strict or ())
+    if model.config.dtype == torch.float16:  # transformers keeps these from float16 only
+        declared |= set(model._keep_in_fp32_modules or ())
     in_float32 = [name for name, tensor in tensors.items() if tensor.dtype == torch.float32]
     return sum(any(part in name for part in declared) for name in in_float32)
 

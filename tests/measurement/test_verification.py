@@ -105,6 +105,20 @@ def test_what_the_models_class_keeps_in_float32(tmp_path: Path) -> None:
     assert verification.differences(point(), effective) == ["parameters are not all bfloat16: {'float32': 1}"]
 
 
+@pytest.mark.parametrize(("dtype", "kept"), [("float16", 4), ("bfloat16", 0)])
+def test_what_the_models_class_keeps_from_float16_only(tmp_path: Path, dtype: str, kept: int) -> None:
+    config = AutoConfig.for_model("rwkv", vocab_size=600, hidden_size=64, num_hidden_layers=2)
+    AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(tmp_path)
+    asked = point(attn_implementation="eager", dtype=dtype)
+    model, _ = load_model(tmp_path, asked, torch.device("cpu"), trust_remote_code=False)
+    decay = model.get_parameter("rwkv.blocks.0.attention.time_decay")
+    decay.data = decay.data.float()
+    effective = effective_of(model, attn_implementation="eager", dtype=dtype)
+    assert effective["kept_in_float32"]["parameters"] == kept
+    wrong = [] if kept else ["parameters are not all bfloat16: {'float32': 1}"]
+    assert verification.differences(asked, effective) == wrong
+
+
 def test_buffers_of_another_dtype(model: PreTrainedModel) -> None:
     effective = effective_of(model)
     assert effective["buffer_dtypes"] == {"float32": 2}  # the frequencies of the rotary embedding
