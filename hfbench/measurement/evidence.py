@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 _ATTENTION_FUNCTIONS = "attention_forward"  # how transformers ends the names of its attention functions
 # What calls a graph that inductor compiled, whether its code runs or a CUDA graph of it is replayed.
 _COMPILED_GRAPH = ("torch._inductor.output_code", "__call__")
+_PAGED_CACHE = "PagedAttentionCache."  # whose methods continuous batching goes through
 _SDPA = "scaled_dot_product_attention"
 # Operator in torch's dispatcher → SDPA backend. The math backend dissolves into matrix products and has none.
 _OPERATORS = {
@@ -28,12 +29,13 @@ _OPERATORS = {
 
 @dataclass
 class Evidence:
-    """Counts of what was seen: attention functions by full name, calls of SDPA, its backends, compiled graphs."""
+    """Counts of what was seen: attention functions by full name, SDPA, its backends, compiled graphs, paged cache."""
 
     functions: Counter[str] = field(default_factory=Counter)
     sdpa_calls: int = 0
     sdpa_backends: Counter[str] = field(default_factory=Counter)
     compiled_calls: int = 0
+    paged_cache_calls: int = 0
 
 
 @contextmanager
@@ -51,6 +53,8 @@ def watch_functions() -> Iterator[Evidence]:
                 evidence.functions[f"{module}.{name}"] += 1
             elif (module, name) == _COMPILED_GRAPH:
                 evidence.compiled_calls += 1
+            elif frame.f_code.co_qualname.startswith(_PAGED_CACHE):
+                evidence.paged_cache_calls += 1
         elif event == "c_call" and argument.__name__ == _SDPA:
             evidence.sdpa_calls += 1
 

@@ -23,12 +23,23 @@ _REFUSALS = (
 _FETCHING = ("an error occurred while trying to load from", "could not verify publisher", "offline mode")
 
 
-# How torch's allocator on the CPU, the system and its loader say that there is no memory.
-_NO_MEMORY = ("can't allocate memory", "cannot allocate memory", "failed to map segment from shared object")
+# How torch's allocators, the system and its loader say that there is no memory. On the CPU, on Apple's GPUs and from
+# the thread of `generate_batch` it comes in exceptions of general types.
+_NO_MEMORY = (
+    "can't allocate memory",
+    "cannot allocate memory",
+    "failed to map segment from shared object",
+    "out of memory",
+    "cublas_status_alloc_failed",
+)
 
 
 class DeviceMissingError(Exception):
     """The device that was asked for is not there."""
+
+
+class NotFiniteError(Exception):
+    """The model computes no numbers."""
 
 
 class WrongTokenCountError(Exception):
@@ -42,7 +53,7 @@ def status_of(error: BaseException, phase: str) -> str:
     is_memory_error = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     if is_memory_error or any(words in text for words in _NO_MEMORY):
         return OUT_OF_MEMORY
-    if isinstance(error, WrongTokenCountError):
+    if isinstance(error, WrongTokenCountError | NotFiniteError):
         return REJECTED
     if isinstance(error, DeviceMissingError | ImportError | NotImplementedError):
         return UNSUPPORTED
