@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from playwright.sync_api import Browser, sync_playwright
 from rich.console import Console
@@ -23,7 +24,7 @@ from hfbench.foundation.files import write_json
 from tests.reporting.report_records import CEILINGS, sweep_records
 from tests.tables.hand_records import tables_of
 
-_AXES = {
+_AXES: dict[str, list[Any]] = {
     "attn_implementation": ["eager", "sdpa"],
     "batch_size": [1, 2, 4, 8, 16],
     "sequence_length": [32 * (1 + index) for index in range(10)],
@@ -42,7 +43,7 @@ def main() -> None:
     repeats = int(sys.argv[1]) if len(sys.argv) > 1 else 3
     with tempfile.TemporaryDirectory(prefix="hfbench-report-") as temporary:
         folder = Path(temporary)
-        records = sweep_records(_ROUNDS, _ITERATIONS, **_AXES)
+        records = sweep_records(_ROUNDS, _ITERATIONS, noise=0.01, **_AXES)
         tables_of(folder / "measurements", *records, ceilings=CEILINGS).write(folder / "tables")
         write_json(folder / "environment.json", {"packages": {}})
         write_json(folder / "ceilings.json", CEILINGS)

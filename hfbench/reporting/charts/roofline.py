@@ -107,9 +107,10 @@ def _title(points: pl.DataFrame) -> str:
     for phase in _PHASES:
         some = points.filter(kind=phase)
         if not some.is_empty():
-            low, high = (significant(each) for each in (some["intensity"].min(), some["intensity"].max()))
+            intensities, flops = some["intensity"].to_list(), some["flops"].to_list()
+            low, high = significant(min(intensities)), significant(max(intensities))
             needs = low if low == high else f"{low} to {high}"
-            parts.append(f"{phase} needs {needs} FLOPs a byte and reaches {rate(some['flops'].max(), 'FLOP')}")
+            parts.append(f"{phase} needs {needs} FLOPs a byte and reaches {rate(max(flops), 'FLOP')}")
     text = "; ".join(parts)
     return text[0].upper() + text[1:]
 
