@@ -9,7 +9,14 @@ from ruamel.yaml.error import YAMLError
 
 from hfbench.foundation.configuration import AXES, UNIFORM, Configuration
 from hfbench.foundation.errors import UserError
-from hfbench.foundation.settings import BatchingParams, CompileParams, KernelEntry, NotReserved, RequestLengths
+from hfbench.foundation.settings import (
+    BatchingParams,
+    CompileParams,
+    KernelEntry,
+    NotReserved,
+    RequestLengths,
+    contradiction,
+)
 from hfbench.foundation.sources import Source
 from hfbench.foundation.sweep import Listed, Sweep
 from hfbench.foundation.values import Count, Device, Every, FilePath, MonitorInterval, Name, StoppingRule, Strict
@@ -120,7 +127,9 @@ def read_yaml(path: Path) -> Any:
 
 
 def _check_references(path: Path, params: Params) -> None:
-    complaint = _unknown_name(params) or _nothing_or_twice(params) or _bounds(params.sampling)
+    complaint = (
+        _unknown_name(params) or _nothing_or_twice(params) or contradiction(params.kernels) or _bounds(params.sampling)
+    )
     if complaint:
         raise UserError(f"{path}: {complaint}")
 

@@ -18,6 +18,8 @@ from hfbench.measurement.channel import Reporter
 from hfbench.measurement.compile_settings import compile_config
 from hfbench.measurement.device import Device, open_device
 from hfbench.measurement.generation import Call, Prompt, prepare_generate
+from hfbench.measurement.kernel_mapping import check_unedited, kernel_device, open_kernels
+from hfbench.measurement.kernels import kernel_differences, kernelized_layers, loaded_kernels
 from hfbench.measurement.loading import load_model, sdpa_backend
 from hfbench.measurement.output_check import check_prompt
 from hfbench.measurement.sampling import Sampler
@@ -46,11 +48,11 @@ class Point:
         compilation.remember_all()
 
     def prepare(self) -> None:
-        """Find the device, put the prompt on it, and have the model's folder ready."""
+        """Find the device, put the prompt on it, import the kernels, and have the model's folder ready."""
         wanted = verification.requested(
             self._configuration, self._task.device, compile_config(self._configuration, self._settings)
         )
-        self._reporter.update(requested=wanted)
+        self._reporter.update(requested={**wanted, "kernels": self._settings.kernels})
         self._device = open_device(self._task.device)
         with safe_open(self._task.inputs, framework="pt") as artifact:
             self._prompt = Prompt(
@@ -58,6 +60,7 @@ class Point:
                 attention_mask=artifact.get_tensor("attention_mask").to(self._device.torch_device),
                 pad_token_id=int(artifact.metadata()["pad_token_id"]),
             )
+        self._kernels = open_kernels(self._configuration, self._settings, self._device)
         self._folder = materialise(self._manifest)
 
     def load(self) -> None:
@@ -65,10 +68,18 @@ class Point:
         trusted = bool(self._manifest.source.get("trust_remote_code", False))
         self._sdpa.enter_context(sdpa_backend(self._configuration.attn_implementation))
         start = time.perf_counter()
-        self._model, loading = load_model(self._folder, self._configuration, self._device.torch_device, trusted)
+        self._model, loading = load_model(
+            self._folder, self._configuration, self._device.torch_device, trusted, self._kernels
+        )
         self._device.synchronize()
         self._reporter.update(load_seconds=round(time.perf_counter() - start, 9))
-        self._effective = {**verification.describe_model(self._model, self._device), "loading": loading}
+        check_unedited(self._settings)  # now that what was in its folder is imported
+        self._effective = {
+            **verification.describe_model(self._model, self._device),
+            "kernelized_layers": kernelized_layers(self._model, self._settings),
+            "loaded_kernels": loaded_kernels(self._settings),
+            "loading": loading,
+        }
         if self._device.name == "cpu":
             self._effective["device_name"] = read_json(self._task.environment)["cpu"]["brand"]
 
@@ -82,7 +93,11 @@ class Point:
         output = check_prompt(self._model, self._prompt, self._model.config.get_text_config().vocab_size)
         self._reporter.update(output=output)
         self._output = output
-        return verification.differences(self._configuration, self._effective)
+        kind = kernel_device(self._device)
+        return [
+            *verification.differences(self._configuration, self._effective),
+            *kernel_differences(self._configuration, self._settings, kind, self._effective),
+        ]
 
     def first_call(self) -> None:
         """Run the first iteration and keep the first row of its output."""

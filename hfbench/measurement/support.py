@@ -77,10 +77,10 @@ def _attention_reason(configuration: Configuration, kind: str, environment: dict
                 f"{implementation} needs the package {_FLASH_PACKAGES[implementation]}, which is not installed; "
                 "install it, or name a hub kernel such as kernels-community/flash-attn2"
             )
-    repository = implementation.partition("@")[0]
-    if kind not in _KERNEL_DEVICES.get(repository, (kind,)):
-        return f"{repository} has builds for {', '.join(_KERNEL_DEVICES[repository])} only; this point runs on {kind}"
-    is_flash = implementation in _FLASH_PACKAGES or ("flash" in repository and "/" in repository)
+    if kind not in _KERNEL_DEVICES.get(implementation, (kind,)):
+        builds = ", ".join(_KERNEL_DEVICES[implementation])
+        return f"{implementation} has builds for {builds} only; this point runs on {kind}"
+    is_flash = implementation in _FLASH_PACKAGES or ("flash" in implementation and "/" in implementation)
     if is_flash and configuration.dtype not in _HALF_PRECISION:
         return f"{name} runs in {' or '.join(_HALF_PRECISION)} only, not in {configuration.dtype}"
     if implementation == "flex_attention" and configuration.continuous_batching:

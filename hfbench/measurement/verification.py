@@ -13,8 +13,7 @@ from hfbench.measurement.device import Device
 from hfbench.measurement.evidence import Evidence, SdpaOperators, watch_functions
 from hfbench.measurement.generation import Prompt, generation_config
 from hfbench.measurement.isolation import SETTINGS
-from hfbench.measurement.kernels import kernelized_layers
-from hfbench.measurement.loading import split_attention
+from hfbench.measurement.loading import split_attention, unpinned
 from hfbench.measurement.tensors import describe_tensors, tensor_differences
 
 _RECOMPILE_LIMIT = "recompile limit exceeded"  # how torch says that it runs a frame uncompiled from now on
@@ -22,7 +21,7 @@ _SHORT = 2  # new tokens of the verifying call: one from the prefill, one from a
 
 
 def describe_model(model: PreTrainedModel, device: Device) -> dict[str, Any]:
-    """Return what can be read off the loaded model: attention, dtypes, devices, threads, kernels, weights."""
+    """Return what can be read off the loaded model: attention, dtypes, devices, threads, weights."""
     parameters = list(model.parameters())
     return {
         "device": str(device.torch_device),
@@ -37,7 +36,6 @@ def describe_model(model: PreTrainedModel, device: Device) -> dict[str, Any]:
         "inter_op_threads": torch.get_num_interop_threads(),
         "variables": {name: os.environ.get(name) for name in SETTINGS},
         "clock_resolution_seconds": time.get_clock_info("perf_counter").resolution,
-        "kernelized_layers": kernelized_layers(model),
     }
 
 
@@ -101,11 +99,6 @@ def differences(configuration: Configuration, effective: dict[str, Any]) -> list
         if keys:
             found.append(f"{len(keys)} {name.replace('_', ' ')} in the weights, first {keys[0]}")
     found += _attention_differences(configuration, effective)
-    replaced = sum(layer["replaced"] for layer in effective["kernelized_layers"])
-    if configuration.use_kernels and not replaced:
-        found.append("use_kernels replaced no layer: no kernel is mapped to this device, or none could be loaded")
-    if not configuration.use_kernels and replaced:
-        found.append(f"use_kernels is off, and {replaced} layers run a kernel")
     if effective["training"]:
         found.append("the model is in training mode")
     if effective["intra_op_threads"] != _asked_threads():
@@ -125,7 +118,7 @@ def differences(configuration: Configuration, effective: dict[str, Any]) -> list
 def _attention_differences(configuration: Configuration, effective: dict[str, Any]) -> list[str]:
     implementation, backend = split_attention(configuration.attn_implementation)
     found = []
-    if effective["attn_implementation"] != implementation:
+    if unpinned(effective["attn_implementation"]) != implementation:
         found.append(f"attention is {effective['attn_implementation']}, not {implementation}")
     uses_sdpa, functions = effective["sdpa_calls"] > 0, effective["attention_functions"]
     seen = ", ".join(functions) or "none"

@@ -5,6 +5,7 @@ from typing import Any
 
 from hfbench.foundation.records import Record
 from hfbench.reporting.numbers import MISSING, significant
+from hfbench.tables.record_facts import kernel_origin
 
 _MIB = 2**20
 
@@ -112,9 +113,9 @@ def _layers(layers: Sequence[Mapping[str, Any]] | None) -> str:
     """Return each kind of layer that could run a kernel, and where one came from."""
     parts = []
     for layer in layers or ():
-        origin = layer.get("repository") or layer.get("kernel")
-        origin = f" from {origin}" if origin and layer["replaced"] else ""
-        parts.append(f"{layer['layer']} {layer['replaced']} of {layer['modules']}{origin}")
+        origin = f" from {kernel_origin(layer)}" if layer["replaced"] else ""
+        of_class = "" if layer.get("class") in (None, layer["layer"]) else f" ({layer['class']})"
+        parts.append(f"{layer['layer']}{of_class} {layer['replaced']} of {layer['modules']}{origin}")
     return ", ".join(parts)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from hfbench.foundation.configuration import Configuration
-from hfbench.foundation.records import OK, REJECTED, UNSUPPORTED
+from hfbench.foundation.records import OK, UNSUPPORTED
 from hfbench.measurement.isolation import worker_environment
 from hfbench.measurement.scratch import scratch_folder
 from tests.measurement.stage_process import Bench
@@ -93,13 +93,6 @@ def test_continuous_batching_times_every_token_of_every_request(bench: Bench, at
         assert iteration.end_to_end_seconds <= iteration.call_seconds
         for times in iteration.token_seconds:
             assert times[-1] <= iteration.end_to_end_seconds
-
-
-def test_kernels_that_replace_nothing_are_rejected(bench: Bench) -> None:
-    record = bench.measure("--use_kernels")
-    assert record.status == REJECTED
-    assert "replaced no layer" in str(record.reason)
-    assert not record.iterations
 
 
 def test_unsupported_is_known_without_a_worker(bench: Bench) -> None:

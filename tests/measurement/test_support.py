@@ -37,7 +37,7 @@ def test_cpu_may_try(attention: str) -> None:
         ("sdpa:cudnn_attention", "no SDPA backend cudnn_attention"),
         ("flash_attention_2", "does not run on the CPU"),
         ("kernels-community/flash-attn3", "builds for cuda only"),
-        ("kernels-community/flash-attn2@abc", "builds for cuda, xpu only"),
+        ("kernels-community/flash-attn2", "builds for cuda, xpu only"),
     ],
 )
 def test_cpu_cannot(attention: str, words: str) -> None:
