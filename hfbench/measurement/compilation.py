@@ -5,7 +5,7 @@ from typing import Any
 from torch._dynamo.utils import CompilationMetrics, counters, get_compilation_metrics
 
 # flex_attention compiles a graph of its own in every model, compiled or not.
-_NOT_THE_MODEL = ("torch/nn/attention/flex_attention.py",)
+NOT_THE_MODEL = ("torch/nn/attention/flex_attention.py",)
 
 
 def describe_compilation() -> dict[str, Any]:
@@ -28,7 +28,7 @@ def describe_compilation() -> dict[str, Any]:
 
 
 def _is_foreign(metric: CompilationMetrics) -> bool:
-    return (metric.co_filename or "").endswith(_NOT_THE_MODEL)
+    return (metric.co_filename or "").endswith(NOT_THE_MODEL)
 
 
 def _one_line(text: Any) -> str:

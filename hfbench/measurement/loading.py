@@ -9,6 +9,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
 from hfbench.foundation.configuration import Configuration
+from hfbench.measurement import flex_attention
 
 _SDPA_BACKENDS = {
     "math": SDPBackend.MATH,
@@ -42,6 +43,8 @@ def load_model(
     that the configuration does not name.
     """
     implementation = split_attention(configuration.attn_implementation)[0]
+    if flex_attention.uses_static_flex_attention(configuration):
+        implementation = flex_attention.register()
     loaded: Any = AutoModelForCausalLM.from_pretrained(
         folder,
         dtype=getattr(torch, configuration.dtype),
