@@ -5,7 +5,7 @@ from typing import Any
 from torch._dynamo.utils import CompilationMetrics, counters, get_compilation_metrics, set_compilation_metrics_limit
 
 # flex_attention compiles a graph of its own in every model, compiled or not.
-_NOT_THE_MODEL = ("torch/nn/attention/flex_attention.py",)
+NOT_THE_MODEL = ("torch/nn/attention/flex_attention.py",)
 _MOST_FRAMES = 100_000  # far beyond the recompile limit of every layer of a large model
 
 
@@ -48,7 +48,7 @@ def compiled_since(known: frozenset[str]) -> list[str]:
 
 
 def _is_foreign(metric: CompilationMetrics) -> bool:
-    return (metric.co_filename or "").endswith(_NOT_THE_MODEL)
+    return (metric.co_filename or "").endswith(NOT_THE_MODEL)
 
 
 def _one_line(text: Any) -> str:

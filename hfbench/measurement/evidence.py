@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from hfbench.measurement.compilation import NOT_THE_MODEL
+
 _ATTENTION_FUNCTIONS = "attention_forward"  # how transformers ends the names of its attention functions
 # What calls a graph that inductor compiled, whether its code runs or a CUDA graph of it is replayed.
 _COMPILED_GRAPH = ("torch._inductor.output_code", "__call__")
@@ -29,7 +31,7 @@ _OPERATORS = {
 
 @dataclass
 class Evidence:
-    """Counts of what was seen: attention functions by full name, SDPA, its backends, compiled graphs, paged cache."""
+    """Counts of what was seen: attention functions by full name, SDPA and its backends, compiled graphs, paged caches."""
 
     functions: Counter[str] = field(default_factory=Counter)
     sdpa_calls: int = 0
@@ -51,7 +53,7 @@ def watch_functions() -> Iterator[Evidence]:
             name, module = frame.f_code.co_name, frame.f_globals.get("__name__", "?")
             if name.endswith(_ATTENTION_FUNCTIONS):
                 evidence.functions[f"{module}.{name}"] += 1
-            elif (module, name) == _COMPILED_GRAPH:
+            elif (module, name) == _COMPILED_GRAPH and not _is_called_by_flex_attention(frame):
                 evidence.compiled_calls += 1
             elif frame.f_code.co_qualname.startswith(_PAGED_CACHE):
                 evidence.paged_cache_calls += 1
@@ -65,6 +67,14 @@ def watch_functions() -> Iterator[Evidence]:
     finally:
         sys.setprofile(None)
         threading.setprofile(None)
+
+
+def _is_called_by_flex_attention(frame: FrameType) -> bool:
+    """Tell a graph that flex attention compiled for itself: in a compiled model it runs as a part of the model's."""
+    caller: FrameType | None = frame
+    while caller and not caller.f_code.co_filename.endswith(NOT_THE_MODEL):
+        caller = caller.f_back
+    return caller is not None
 
 
 class SdpaOperators(TorchDispatchMode):

@@ -12,6 +12,8 @@ from hfbench.foundation.configuration import Configuration, Settings
 from hfbench.measurement.compile_settings import compile_config
 from hfbench.measurement.device import Device
 
+_CACHES = {"auto": None, "dynamic": "dynamic"}  # None: what transformers takes for the model
+
 
 @dataclass(frozen=True)
 class Call:
@@ -58,7 +60,7 @@ def generation_config(configuration: Configuration, settings: Settings, prompt: 
         max_new_tokens=configuration.max_new_tokens,
         pad_token_id=prompt.pad_token_id,
         eos_token_id=-1 if configuration.continuous_batching else None,
-        cache_implementation="static" if configuration.is_static else None,
+        cache_implementation="static" if configuration.is_static else _CACHES[configuration.cache_implementation],
         compile_config=None if configuration.continuous_batching else compile_config(configuration, settings),
     )
 

@@ -10,6 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
 from hfbench.foundation.configuration import Configuration
+from hfbench.measurement import flex_attention
 from hfbench.measurement.kernel_mapping import Kernels
 
 _SDPA_BACKENDS = {
@@ -53,10 +54,13 @@ def load_model(
     that the configuration does not name.
     """
     kernels = kernels or Kernels(configuration.attn_implementation)
+    implementation = split_attention(kernels.attn_implementation)[0]
+    if flex_attention.uses_static_flex_attention(configuration):
+        implementation = flex_attention.register()
     loaded: Any = AutoModelForCausalLM.from_pretrained(
         folder,
         dtype=getattr(torch, configuration.dtype),
-        attn_implementation=split_attention(kernels.attn_implementation)[0],
+        attn_implementation=implementation,
         use_kernels=configuration.use_kernels,
         kernel_config=kernels.config,
         allow_all_kernels=kernels.trust_remote_code,

@@ -37,6 +37,7 @@ def unsupported_reason(configuration: Configuration, device: str, environment: d
     return (
         missing
         or _attention_reason(configuration, kind, environment)
+        or _cache_reason(configuration)
         or _compile_reason(configuration, kind, environment)
     )
 
@@ -85,8 +86,19 @@ def _attention_reason(configuration: Configuration, kind: str, environment: dict
         return f"{name} runs in {' or '.join(_HALF_PRECISION)} only, not in {configuration.dtype}"
     if implementation == "flex_attention" and configuration.continuous_batching:
         return "continuous batching in transformers takes eager, sdpa and flash attention, not flex_attention"
-    if implementation == "flex_attention" and configuration.compile_mode != "off":
-        return "compiling in generate needs a static cache, with which flex_attention fails in transformers"
+    return None
+
+
+def _cache_reason(configuration: Configuration) -> str | None:
+    asked = configuration.cache_implementation
+    if asked != "auto" and configuration.continuous_batching:
+        return (
+            f"cache_implementation is {asked}, and continuous batching has a paged cache of its own; "
+            "it runs with cache_implementation auto"
+        )
+    if asked == "dynamic" and configuration.compile_mode != "off":
+        # GenerationMixin._valid_auto_compile_criteria in transformers 5.22
+        return "generate compiles with a static cache only, and with a dynamic one it would run uncompiled"
     return None
 
 

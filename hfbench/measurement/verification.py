@@ -2,12 +2,14 @@
 
 import os
 import time
+from collections import Counter
 from typing import Any
 
 import torch
 from transformers import CompileConfig, GenerationConfig, PreTrainedModel
 
 from hfbench.foundation.configuration import Configuration, Settings
+from hfbench.measurement import flex_attention
 from hfbench.measurement.batching import continuous_batching_config
 from hfbench.measurement.device import Device
 from hfbench.measurement.evidence import Evidence, SdpaOperators, watch_functions
@@ -17,6 +19,7 @@ from hfbench.measurement.loading import split_attention, unpinned
 from hfbench.measurement.tensors import describe_tensors, tensor_differences
 
 _RECOMPILE_LIMIT = "recompile limit exceeded"  # how torch says that it runs a frame uncompiled from now on
+_CACHES = {"static": "StaticCache", "dynamic": "DynamicCache"}
 _SHORT = 2  # new tokens of the verifying call: one from the prefill, one from a decoding step
 
 
@@ -27,7 +30,8 @@ def describe_model(model: PreTrainedModel, device: Device) -> dict[str, Any]:
         "device": str(device.torch_device),
         "device_name": device.name,
         "architecture": type(model).__name__,
-        "attn_implementation": model.config._attn_implementation,
+        "attn_implementation": flex_attention.asked_name(model.config._attn_implementation),
+        "attention_registered_as": model.config._attn_implementation,
         "parameters": sum(parameter.numel() for parameter in parameters),
         "weight_bytes": sum(parameter.numel() * parameter.element_size() for parameter in parameters),
         **describe_tensors(model),
@@ -57,6 +61,7 @@ def watch_short_call(
         "sdpa_calls": evidence.sdpa_calls,
         "sdpa_backends": dict(evidence.sdpa_backends),
         "cache": paged if configuration.continuous_batching else kind,
+        "cache_layers": dict(Counter(type(layer).__name__ for layer in getattr(cache, "layers", []))),
     }
     return watched, cache
 
@@ -66,6 +71,8 @@ def _short_generate(
 ) -> Any:
     config = generation_config(configuration, settings, prompt)
     config.update(max_new_tokens=_SHORT, return_dict_in_generate=True, disable_compile=True)
+    if configuration.is_static:  # as long a cache as the measured call's
+        config.max_cache_len = prompt.input_ids.shape[1] + configuration.max_new_tokens - 1
     arguments = {"attention_mask": prompt.attention_mask, "generation_config": config}
     if split_attention(configuration.attn_implementation)[0] == "sdpa":
         with SdpaOperators(evidence):
@@ -103,15 +110,12 @@ def differences(configuration: Configuration, effective: dict[str, Any]) -> list
         found.append("the model is in training mode")
     if effective["intra_op_threads"] != _asked_threads():
         found.append(f"torch uses {effective['intra_op_threads']} threads, not {_asked_threads()}")
-    wanted = (
-        "StaticCache"
-        if configuration.is_static
-        else "PagedAttentionCache"
-        if configuration.continuous_batching
-        else None
-    )
-    if wanted and effective["cache"] != wanted:
-        found.append(f"the cache is {effective['cache']}, not {wanted}")
+    if configuration.continuous_batching:
+        cache = "PagedAttentionCache"
+    else:
+        cache = _CACHES.get("static" if configuration.is_static else configuration.cache_implementation)
+    if cache and effective["cache"] != cache:
+        found.append(f"the cache is {effective['cache']}, not {cache}")
     return found
 
 
@@ -176,6 +180,7 @@ def requested(configuration: Configuration, device: str, compile_config: Compile
         "attn_implementation": implementation,
         "sdpa_backend": backend,
         "compile_config": compile_config.to_dict() if compile_config else None,
+        "cache_implementation": configuration.cache_implementation,
         "use_kernels": configuration.use_kernels,
         "continuous_batching": configuration.continuous_batching,
         "intra_op_threads": _asked_threads(),

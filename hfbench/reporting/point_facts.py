@@ -20,7 +20,8 @@ def asked_and_ran(record: Record) -> list[tuple[str, str, str]]:
         ("SDPA backend", _text(asked.get("sdpa_backend"), "any"), _counts(ran.get("sdpa_backends"), "call")),
         ("compile", _compile_asked(asked), _compile_ran(ran.get("compilation"))),
         ("kernels", _text(asked.get("use_kernels")), _kernels(ran.get("kernelized_layers"))),
-        ("continuous batching", _text(asked.get("continuous_batching")), _text(ran.get("cache"))),
+        ("cache", _text(asked.get("cache_implementation")), _text(ran.get("cache"))),
+        ("continuous batching", _text(asked.get("continuous_batching")), _batched(ran)),
         ("intra-op threads", _text(asked.get("intra_op_threads"), "any"), _text(ran.get("intra_op_threads"))),
     ]
 
@@ -32,6 +33,8 @@ def evidence(record: Record) -> list[tuple[str, str]]:
         ("architecture", _text(ran.get("architecture"))),
         ("weights", _weights(ran)),
         ("attention ran through", _counts(ran.get("attention_functions"), "call")),
+        ("attention registered as", _registered(ran)),
+        ("layers of the cache", _counts(ran.get("cache_layers"), "layer")),
         ("tensors on", _counts(ran.get("tensor_devices"), "tensor")),
         ("buffers", _counts(ran.get("buffer_dtypes"), "buffer")),
         ("layers with a kernel", _layers(ran.get("kernelized_layers"))),
@@ -70,6 +73,16 @@ def differing_rounds(records: Sequence[Record]) -> list[int]:
     """Return the rounds in which something else ran than in the first of them."""
     first = asked_and_ran(records[0])
     return [record.configuration.round for record in records[1:] if asked_and_ran(record) != first]
+
+
+def _batched(ran: Mapping[str, Any]) -> str:
+    return _text(ran["cache"] == "PagedAttentionCache") if "cache" in ran else MISSING
+
+
+def _registered(ran: Mapping[str, Any]) -> str:
+    """Return transformers' name of the attention where that is not the one it is asked for by."""
+    name = ran.get("attention_registered_as")
+    return "" if name == ran.get("attn_implementation") else _text(name)
 
 
 def _compile_asked(asked: Mapping[str, Any]) -> str:

@@ -70,11 +70,25 @@ def test_flash_attention_needs_its_package_and_half_precision() -> None:
     assert "not in float32" in str(unsupported_reason(single, "cuda", installed))
 
 
-def test_flex_attention_with_static_or_paged_cache() -> None:
-    compiled = point(attn_implementation="flex_attention", compile_mode="default")
+def test_flex_attention_with_a_paged_cache() -> None:
     batched = point(attn_implementation="flex_attention", continuous_batching=True)
-    assert "static cache" in str(unsupported_reason(compiled, "cpu", CPU))
     assert "continuous batching" in str(unsupported_reason(batched, "cpu", CPU))
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"cache_implementation": "dynamic", "compile_mode": "default"}, "compiles with a static cache only"),
+        ({"cache_implementation": "dynamic", "continuous_batching": True}, "paged cache of its own"),
+        ({"cache_implementation": "static", "continuous_batching": True}, "paged cache of its own"),
+        ({"cache_implementation": "static", "compile_mode": "default"}, None),
+        ({"cache_implementation": "static", "attn_implementation": "flex_attention"}, None),
+        ({"attn_implementation": "flex_attention", "compile_mode": "default"}, None),
+    ],
+)
+def test_caches(asked: dict[str, object], words: str | None) -> None:
+    reason = unsupported_reason(point(**asked), "cpu", CPU)
+    assert reason is None if words is None else words in str(reason)
 
 
 def test_compiling_for_the_cpu_needs_a_compiler() -> None:
