@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from hfbench.foundation.configuration import USUAL, Configuration
+from hfbench.foundation.configuration import USUAL, Configuration, Settings
 from hfbench.measurement.support import unsupported_reason
 
 CPU: dict[str, Any] = {"accelerators": [], "packages": {}, "compiler": "g++ 12"}
@@ -27,7 +27,7 @@ def point(**values: object) -> Configuration:
     "attention", ["eager", "sdpa", "sdpa:math", "sdpa:flash_attention", "flex_attention", "someone/cpu-attention"]
 )
 def test_cpu_may_try(attention: str) -> None:
-    assert unsupported_reason(point(attn_implementation=attention), "cpu", CPU) is None
+    assert unsupported_reason(point(attn_implementation=attention), "cpu", CPU, Settings()) is None
 
 
 @pytest.mark.parametrize(
@@ -42,42 +42,42 @@ def test_cpu_may_try(attention: str) -> None:
 )
 def test_cpu_cannot(attention: str, words: str) -> None:
     for device in ("cpu", "auto"):
-        assert words in str(unsupported_reason(point(attn_implementation=attention), device, CPU))
+        assert words in str(unsupported_reason(point(attn_implementation=attention), device, CPU, Settings()))
 
 
 def test_missing_device() -> None:
-    assert "no cuda device" in str(unsupported_reason(point(), "cuda", CPU))
-    assert "has 1 cuda device" in str(unsupported_reason(point(), "cuda:1", CUDA))
-    assert unsupported_reason(point(), "cuda:0", CUDA) is None
-    assert unsupported_reason(point(), "auto", CUDA) is None
+    assert "no cuda device" in str(unsupported_reason(point(), "cuda", CPU, Settings()))
+    assert "has 1 cuda device" in str(unsupported_reason(point(), "cuda:1", CUDA, Settings()))
+    assert unsupported_reason(point(), "cuda:0", CUDA, Settings()) is None
+    assert unsupported_reason(point(), "auto", CUDA, Settings()) is None
 
 
 def test_a_gpu_that_torch_cannot_see_does_not_count() -> None:
     without_cuda = {**CUDA, "packages": {"torch": {"version": "2.13.0+cpu"}}}
     hidden = {**CUDA, "variables": {"CUDA_VISIBLE_DEVICES": ""}}
     for environment in (without_cuda, hidden):
-        assert "no cuda device" in str(unsupported_reason(point(), "cuda", environment))
+        assert "no cuda device" in str(unsupported_reason(point(), "cuda", environment, Settings()))
         flash = point(attn_implementation="flash_attention_2")
-        assert "CPU" in str(unsupported_reason(flash, "auto", environment))
+        assert "CPU" in str(unsupported_reason(flash, "auto", environment, Settings()))
 
 
 def test_flash_attention_needs_its_package_and_half_precision() -> None:
     flash = point(attn_implementation="flash_attention_2")
-    assert "needs the package flash-attn" in str(unsupported_reason(flash, "cuda", CUDA))
+    assert "needs the package flash-attn" in str(unsupported_reason(flash, "cuda", CUDA, Settings()))
     installed = {**CUDA, "packages": {"flash-attn": {"version": "2.8"}}}
-    assert unsupported_reason(flash, "cuda", installed) is None
+    assert unsupported_reason(flash, "cuda", installed, Settings()) is None
     single = point(attn_implementation="flash_attention_2", dtype="float32")
-    assert "not in float32" in str(unsupported_reason(single, "cuda", installed))
+    assert "not in float32" in str(unsupported_reason(single, "cuda", installed, Settings()))
 
 
 def test_flex_attention_with_static_or_paged_cache() -> None:
     compiled = point(attn_implementation="flex_attention", compile_mode="default")
     batched = point(attn_implementation="flex_attention", continuous_batching=True)
-    assert "static cache" in str(unsupported_reason(compiled, "cpu", CPU))
-    assert "continuous batching" in str(unsupported_reason(batched, "cpu", CPU))
+    assert "static cache" in str(unsupported_reason(compiled, "cpu", CPU, Settings()))
+    assert "continuous batching" in str(unsupported_reason(batched, "cpu", CPU, Settings()))
 
 
 def test_compiling_for_the_cpu_needs_a_compiler() -> None:
     bare = {**CPU, "compiler": None}
-    assert "C++ compiler" in str(unsupported_reason(point(compile_mode="default"), "cpu", bare))
-    assert unsupported_reason(point(), "cpu", bare) is None
+    assert "C++ compiler" in str(unsupported_reason(point(compile_mode="default"), "cpu", bare, Settings()))
+    assert unsupported_reason(point(), "cpu", bare, Settings()) is None
