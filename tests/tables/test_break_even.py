@@ -39,7 +39,7 @@ def test_against_the_uncompiled_twin(tmp_path: Path) -> None:
 
 
 def test_the_twin_has_the_cache_that_it_has_by_itself(tmp_path: Path) -> None:
-    static = {"cache_implementation": "static"}
+    static: dict[str, Any] = {"cache_implementation": "static"}
     uncompiled = [*_rounds(3.0, 2.0), *_rounds(3.0, 4.0, **static)]
     row = _compiled(tmp_path, *uncompiled, *_rounds(21.5, 1.5, compile_mode="default", **static))
     assert row["break_even_new_tokens"] == pytest.approx(38 * 8)
@@ -59,7 +59,7 @@ def test_without_a_twin_there_is_none(tmp_path: Path, axes: dict[str, Any]) -> N
 
 
 def test_what_computes_something_else_has_not_paid(tmp_path: Path) -> None:
-    reference = {"attn_implementation": "eager"}
+    reference: dict[str, Any] = {"attn_implementation": "eager"}
     records = [*_rounds(3.0, 2.0, **reference), *_rounds(21.5, 1.5, **reference, compile_mode="default")]
     for record in records:
         is_wrong = record.configuration.compile_mode != "off"
