@@ -20,6 +20,7 @@ from hfbench.measurement.failure import reason_of, status_of
 from hfbench.measurement.generation import Prompt, generation_config, prepare_generate
 from hfbench.measurement.loading import load_model
 from tests.measurement.stage_process import Bench
+from tests.measurement.test_faults import finish, samples, wait_for, worker_of
 from tests.measurement.test_support import point
 
 COMPILE: dict[str, Any] = {
@@ -69,11 +70,16 @@ def test_a_compiled_point_and_its_second_start(bench: Bench) -> None:
     assert not list(bench.folder.glob("hfbench-*")), "the compile cache was left behind"
 
 
-def test_a_second_start_that_fails_loses_no_measurement(bench: Bench) -> None:
-    settings = Settings(compile={**COMPILE, "backend": "eager"})
-    record = replace(bench, settings=settings).measure(compile_mode="default", timeout_seconds=1000)
-    assert record.status == OK, record.reason
-    assert record.warm_start["cache_hits"] == 0, "the backend eager has no cache"
+def test_a_second_start_that_is_killed_loses_no_measurement(bench: Bench) -> None:
+    settings = Settings(compile={**COMPILE, "backend": "eager"})  # which compiles with Dynamo, and so in no time
+    process = replace(bench, settings=settings).start(compile_mode="default")
+    wait_for(process, "warm start")
+    worker_of(process).kill()
+    record = finish(bench, process)
+    assert (record.status, record.reason) == (OK, None)
+    assert samples(record) == 5
+    assert record.effective["compilation"]["compiled_calls"] == 5
+    assert record.warm_start == {"reason": "crashed: the worker was killed by SIGKILL"}
 
 
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])

@@ -81,3 +81,28 @@ def test_compiling_for_the_cpu_needs_a_compiler() -> None:
     bare = {**CPU, "compiler": None}
     assert "C++ compiler" in str(unsupported_reason(point(compile_mode="default"), "cpu", bare, Settings()))
     assert unsupported_reason(point(), "cpu", bare, Settings()) is None
+
+
+def compiled(device: str, environment: dict[str, Any], mode: str = "default", **settings: object) -> str | None:
+    asked = Settings(compile={"backend": "inductor", "options": {}, **settings})
+    return unsupported_reason(point(compile_mode=mode), device, environment, asked)
+
+
+def test_modes_made_of_cuda_graphs_need_cuda() -> None:
+    assert "torch would run default" in str(compiled("cpu", CPU, "reduce-overhead"))
+    assert "torch would run max-autotune-no-cudagraphs" in str(compiled("cpu", CPU, "max-autotune"))
+    assert "asks for triton.cudagraphs" in str(compiled("cpu", CPU, options={"triton.cudagraphs": True}))
+    for mode in ("default", "max-autotune-no-cudagraphs"):
+        assert compiled("cpu", CPU, mode) is None
+    for mode in ("reduce-overhead", "max-autotune"):
+        assert compiled("cuda", CUDA, mode) is None
+
+
+def test_other_backends_have_no_modes_and_some_no_options() -> None:
+    assert compiled("cpu", CPU, backend="aot_eager") is None
+    assert "aot_eager has no modes" in str(compiled("cpu", CPU, "max-autotune-no-cudagraphs", backend="aot_eager"))
+    assert "eager ignores them" in str(compiled("cpu", CPU, backend="eager", options={"max_autotune": True}))
+    assert "needs CUDA" in str(compiled("cpu", CPU, backend="cudagraphs"))
+    assert compiled("cuda", CUDA, backend="cudagraphs") is None
+    without_compiler = {**CPU, "compiler": None}
+    assert compiled("cpu", without_compiler, backend="eager") is None, "only inductor needs a compiler"
