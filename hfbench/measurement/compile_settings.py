@@ -45,16 +45,16 @@ def check_compile_config(config: CompileConfig) -> None:
     backends = torch.compiler.list_backends(exclude_tags=())
     if config.backend not in backends:
         raise UserError(
-            f"compile.backend is {config.backend!r}, which torch {torch.__version__} does not know"
-            f"{_hint(str(config.backend), backends)}. Expected one of: {', '.join(torch.compiler.list_backends())}; "
-            f"for debugging {', '.join(name for name in ('eager', 'aot_eager') if name in backends)}."
+            f"compile.backend is {config.backend!r}, which torch {torch.__version__} does not know. "
+            f"{_hint(str(config.backend), backends)}Expected one of: {', '.join(torch.compiler.list_backends())}, or "
+            "eager and aot_eager, which find what a failure comes from."
         )
     known = torch._inductor.list_options()
     for name in options_of(config):
         if name not in known:
             raise UserError(
-                f"compile.options has {name!r}, which is no option of inductor in torch {torch.__version__}"
-                f"{_hint(name, known)}. `torch._inductor.list_options()` lists all {len(known)}."
+                f"compile.options has {name!r}, which is no option of inductor in torch {torch.__version__}. "
+                f"{_hint(name, known)}`torch._inductor.list_options()` lists all {len(known)}."
             )
     try:
         torch.compile(_nothing, **config.to_dict())
@@ -68,4 +68,4 @@ def _nothing() -> None:
 
 def _hint(name: str, known: Sequence[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]}?" if close else ""
+    return f"Did you mean {close[0]}? " if close else ""

@@ -22,6 +22,8 @@ def compile_reason(
     """
     mode, asked = configuration.compile_mode, settings.compile or {}
     backend, options = asked.get("backend", _INDUCTOR), asked.get("options", {})
+    if mode != "off" and asked.get("fullgraph") and (reason := _fullgraph_reason(configuration)):
+        return reason
     if mode != "off" and backend != _INDUCTOR:
         return _backend_reason(backend, mode, kind, has_options=bool(options))
     # flex_attention compiles itself, whatever the mode.
@@ -32,6 +34,15 @@ def compile_reason(
         plain = _WITHOUT_CUDA_GRAPHS.get(mode, mode)
         what = f"compile mode {mode} is {plain} with" if mode != plain else f"compile.options asks for {_CUDA_GRAPHS},"
         return f"{what} CUDA graphs, which {kind} does not have: torch would run {plain}; measure that"
+    return None
+
+
+def _fullgraph_reason(configuration: Configuration) -> str | None:
+    """Return where transformers (5.22) never makes one graph: it leaves out its paged cache, and drops fullgraph."""
+    if configuration.continuous_batching:
+        return "compile.fullgraph is true, and transformers' paged cache of continuous batching breaks the graph"
+    if "flash" in configuration.attn_implementation.partition(":")[0]:
+        return f"compile.fullgraph is true, and transformers turns it off for {configuration.attn_implementation}"
     return None
 
 

@@ -64,8 +64,9 @@ def watch_functions() -> Iterator[Evidence]:
         elif event == "c_call" and argument.__name__ == _SDPA:
             evidence.sdpa_calls += 1
 
-    threading.setprofile(profile)
-    sys.setprofile(profile)
+    hook = torch.compiler.disable(profile)  # else Dynamo compiles it too, and with fullgraph fails over it
+    threading.setprofile(hook)
+    sys.setprofile(hook)
     try:
         yield evidence
     finally:

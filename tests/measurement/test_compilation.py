@@ -82,19 +82,20 @@ def test_a_second_start_that_is_killed_loses_no_measurement(bench: Bench) -> Non
     assert record.warm_start == {"reason": "crashed: the worker was killed by SIGKILL"}
 
 
-@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
-def test_compiled_code_is_counted_whatever_the_backend(tiny_model: Path, backend: str) -> None:
-    model, settings = _model(tiny_model), Settings(compile={**COMPILE, "backend": backend})
+@pytest.mark.parametrize(("backend", "fullgraph"), [("eager", True), ("aot_eager", False)])
+def test_compiled_code_is_counted_whatever_the_backend(tiny_model: Path, backend: str, fullgraph: bool) -> None:
+    values = {"backend": backend, "fullgraph": fullgraph}
+    model, settings = _model(tiny_model), Settings(compile={**COMPILE, **values})
     call = prepare_generate(model, DEFAULT, settings, PROMPT, Cpu())
     call(True)
     found = watch_compiled_call(model, call)
     assert (found["compiled_calls"], found["inductor_calls"]) == (7, 0)
     compilation = describe_compilation() | found
-    assert compilation_differences(DEFAULT, asked(backend=backend), compilation) == []
-    # The same under the name of another backend, and of a graph that transformers did not make.
-    assert compilation_differences(DEFAULT, asked(fullgraph=True), compilation) == [
+    assert compilation_differences(DEFAULT, asked(**values), compilation) == []
+    # The same under the name of another backend, and where transformers had changed fullgraph.
+    assert compilation_differences(DEFAULT, asked(fullgraph=not fullgraph), compilation) == [
         "code that inductor compiled ran 0 times in 7 decoding steps",
-        "transformers compiled with fullgraph False, not True",
+        f"transformers compiled with fullgraph {fullgraph}, not {not fullgraph}",
         f"transformers compiled with backend {backend}, not inductor",
     ]
 
@@ -180,10 +181,10 @@ def test_no_cuda_graph_where_the_mode_is_made_of_them() -> None:
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"backend": "inducktor"}, "compile.backend is 'inducktor', which torch .* did you mean inductor"),
+        ({"backend": "inducktor"}, "compile.backend is 'inducktor', which torch .* Did you mean inductor"),
         (
             {"options": {"max_autotun": True}},
-            "'max_autotun', which is no option of inductor.* did you mean max_autotune",
+            "'max_autotun', which is no option of inductor.* Did you mean max_autotune",
         ),
         ({"options": {"max_autotune": 3}}, "Unexpected type of attr max_autotune, got int should be bool"),
     ],

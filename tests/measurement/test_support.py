@@ -83,9 +83,11 @@ def test_compiling_for_the_cpu_needs_a_compiler() -> None:
     assert unsupported_reason(point(), "cpu", bare, Settings()) is None
 
 
-def compiled(device: str, environment: dict[str, Any], mode: str = "default", **settings: object) -> str | None:
+def compiled(
+    device: str, environment: dict[str, Any], mode: str = "default", axes: Any = None, **settings: object
+) -> str | None:
     asked = Settings(compile={"backend": "inductor", "options": {}, **settings})
-    return unsupported_reason(point(compile_mode=mode), device, environment, asked)
+    return unsupported_reason(point(compile_mode=mode, **(axes or {})), device, environment, asked)
 
 
 def test_modes_made_of_cuda_graphs_need_cuda() -> None:
@@ -106,3 +108,12 @@ def test_other_backends_have_no_modes_and_some_no_options() -> None:
     assert compiled("cuda", CUDA, backend="cudagraphs") is None
     without_compiler = {**CPU, "compiler": None}
     assert compiled("cpu", without_compiler, backend="eager") is None, "only inductor needs a compiler"
+
+
+def test_one_whole_graph_is_not_to_be_had_everywhere() -> None:
+    assert compiled("cpu", CPU, fullgraph=True) is None
+    assert compiled("cpu", CPU, axes={"attn_implementation": "sdpa:flash_attention"}, fullgraph=True) is None
+    assert "paged cache" in str(compiled("cpu", CPU, axes={"continuous_batching": True}, fullgraph=True))
+    flash = {"attn_implementation": "kernels-community/flash-attn3"}
+    assert "turns it off" in str(compiled("cuda", CUDA, axes=flash, fullgraph=True))
+    assert compiled("cuda", CUDA, axes=flash) is None
