@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from torch._dynamo.utils import CompilationMetrics, counters, get_compilation_metrics
+from torch._dynamo.utils import CompilationMetrics, counters, get_compilation_metrics, set_compilation_metrics_limit
 from transformers import CompileConfig, PreTrainedModel
 
 from hfbench.foundation.configuration import Configuration
@@ -12,6 +12,7 @@ from hfbench.measurement.evidence import FLEX_ATTENTION_FILE, watch_functions
 
 _RECOMPILE_LIMIT = "recompile limit exceeded"  # how torch says that it runs a frame uncompiled from now on
 _RECORDED = "cudagraph_recorded_non_static_inputs"  # a counter that torch adds to, 0 included, for each graph recorded
+_MOST_FRAMES = 100_000  # far beyond the recompile limit of every layer of a large model
 
 
 def describe_compilation() -> dict[str, Any]:
@@ -101,6 +102,25 @@ def _wants_cuda_graphs(asked: CompileConfig) -> bool:
     # Without trees, torch records CUDA graphs and counts nothing.
     wanted: bool = options.get("triton.cudagraphs", False) and options.get("triton.cudagraph_trees", True)
     return wanted or asked.backend == "cudagraphs"
+
+
+def remember_all() -> None:
+    """Have torch keep what it tells of every frame that it compiles; it forgets all but the last 64 otherwise."""
+    set_compilation_metrics_limit(_MOST_FRAMES)
+
+
+def compile_ids() -> frozenset[str]:
+    """Return torch's ids of what it compiled in this process so far."""
+    return frozenset(metric.compile_id for metric in get_compilation_metrics() if metric.compile_id)
+
+
+def compiled_since(known: frozenset[str]) -> list[str]:
+    """Return, for each frame that was compiled and not `known` to `compile_ids`, why; flex attention's own too."""
+    return [
+        _one_line(metric.recompile_reason or f"first call of {metric.co_name} in {metric.co_filename}")
+        for metric in get_compilation_metrics()
+        if metric.compile_id and metric.compile_id not in known
+    ]
 
 
 def _is_foreign(metric: CompilationMetrics) -> bool:

@@ -18,6 +18,7 @@ _INDUCTOR_GRAPH = ("torch._inductor.output_code", "__call__")
 # The name of a compiled graph in the code that Dynamo puts in place of a function's own, with whatever backend.
 _DYNAMO_GRAPH = "__compiled_fn"
 FLEX_ATTENTION_FILE = "torch/nn/attention/flex_attention.py"  # which compiles itself in every model
+_PAGED_CACHE = "PagedAttentionCache."  # whose methods continuous batching goes through
 _SDPA = "scaled_dot_product_attention"
 # Operator in torch's dispatcher → SDPA backend. The math backend dissolves into matrix products and has none.
 _OPERATORS = {
@@ -31,7 +32,7 @@ _OPERATORS = {
 
 @dataclass
 class Evidence:
-    """Counts of what was seen: attention functions by full name, calls of SDPA, its backends, compiled code.
+    """Counts of what was seen: attention functions by full name, SDPA, its backends, compiled code, paged cache.
 
     `compiled_calls` are entries into functions that Dynamo rewrote, flex attention's own left out; `inductor_calls` are
     calls of graphs that inductor compiled.
@@ -42,6 +43,7 @@ class Evidence:
     sdpa_backends: Counter[str] = field(default_factory=Counter)
     compiled_calls: int = 0
     inductor_calls: int = 0
+    paged_cache_calls: int = 0
 
 
 @contextmanager
@@ -61,6 +63,8 @@ def watch_functions() -> Iterator[Evidence]:
                 evidence.inductor_calls += 1
             elif _is_compiled(frame.f_code):
                 evidence.compiled_calls += 1
+            elif frame.f_code.co_qualname.startswith(_PAGED_CACHE):
+                evidence.paged_cache_calls += 1
         elif event == "c_call" and argument.__name__ == _SDPA:
             evidence.sdpa_calls += 1
 

@@ -24,12 +24,23 @@ _COMPILERS_ADVICE = "\nSet TORCHDYNAMO_VERBOSE=1"  # how torch.compile ends what
 _FETCHING = ("an error occurred while trying to load from", "could not verify publisher", "offline mode")
 
 
-# How torch's allocator on the CPU, the system and its loader say that there is no memory.
-_NO_MEMORY = ("can't allocate memory", "cannot allocate memory", "failed to map segment from shared object")
+# How torch's allocators, the system and its loader say that there is no memory. On the CPU, on Apple's GPUs and from
+# the thread of `generate_batch` it comes in exceptions of general types.
+_NO_MEMORY = (
+    "can't allocate memory",
+    "cannot allocate memory",
+    "failed to map segment from shared object",
+    "out of memory",
+    "cublas_status_alloc_failed",
+)
 
 
 class DeviceMissingError(Exception):
     """The device that was asked for is not there."""
+
+
+class NotFiniteError(Exception):
+    """The model computes no numbers."""
 
 
 class WrongTokenCountError(Exception):
@@ -43,7 +54,7 @@ def status_of(error: BaseException, phase: str) -> str:
     is_memory_error = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     if is_memory_error or any(words in text for words in _NO_MEMORY):
         return OUT_OF_MEMORY
-    if isinstance(error, WrongTokenCountError):
+    if isinstance(error, WrongTokenCountError | NotFiniteError):
         return REJECTED
     # Of a backend of torch.compile, the exception is an attribute.
     if isinstance(getattr(error, "inner_exception", error), DeviceMissingError | ImportError | NotImplementedError):

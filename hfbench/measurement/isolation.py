@@ -13,6 +13,17 @@ from hfbench.foundation.configuration import Configuration
 from hfbench.measurement.arguments import Task
 from hfbench.roofline.threads import openmp_threads
 
+# The variables that change what is measured, set by `worker_environment` or kept as they are; the record holds them.
+SETTINGS = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "PYTHONHASHSEED",
+    "TOKENIZERS_PARALLELISM",
+    "HF_HUB_OFFLINE",
+    "PYTORCH_ALLOC_CONF",
+    "PYTORCH_CUDA_ALLOC_CONF",  # which torch prefers to the name that all devices share
+    "PYTORCH_HIP_ALLOC_CONF",
+)
 _WORKER: tuple[str, ...] = ("hfbench.measurement.worker",)  # module, and arguments before the worker's own
 
 
@@ -47,6 +58,7 @@ def worker_environment(configuration: Configuration, scratch: Path) -> dict[str,
     return {
         **os.environ,
         "OMP_NUM_THREADS": openmp_threads(),
+        "PYTORCH_ALLOC_CONF": os.environ.get("PYTORCH_ALLOC_CONF", ""),
         "PYTHONHASHSEED": "0",
         "PYTHONUNBUFFERED": "1",
         "TOKENIZERS_PARALLELISM": "false",

@@ -1,10 +1,12 @@
 """Whether the loaded model still computes what it should: the prompt's likelihood and the most likely tokens."""
 
+import math
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
+from hfbench.measurement.failure import NotFiniteError
 from hfbench.measurement.generation import Prompt
 
 _LOGITS_AT_ONCE = 2**28  # elements; 1 GiB in float32
@@ -15,7 +17,7 @@ def check_prompt(model: PreTrainedModel, prompt: Prompt, vocab_size: int) -> dic
     """Return the negative log-likelihood (mean nats a token) of the prompt's first row, and the top-1 tokens.
 
     It is teacher-forced, in one forward pass unless the logits would be larger than 1 GiB; then it needs a model that
-    takes `past_key_values`, and both are None for any other.
+    takes `past_key_values`, and both are None for any other. Raises `NotFiniteError` where the likelihood is no number.
     """
     row = prompt.input_ids[:1]
     length = row.shape[1]
@@ -37,5 +39,10 @@ def check_prompt(model: PreTrainedModel, prompt: Prompt, vocab_size: int) -> dic
         top1 += log_probabilities.argmax(-1).tolist()
         targets = row[0, start + 1 : min(end + 1, length)]
         total -= log_probabilities[: len(targets)].gather(1, targets[:, None]).double().sum().item()
+    if not math.isfinite(total):
+        raise NotFiniteError(
+            f"the negative log-likelihood of the prompt is {total}: the model overflows in "
+            f"{str(model.dtype).removeprefix('torch.')}, or its weights are broken"
+        )
     nll = total / (length - 1) if length > 1 else None
     return {"prompt_nll": nll, "prompt_top1": top1}

@@ -44,6 +44,7 @@ class Point:
         self._manifest = Manifest.load(task.manifest)
         self._effective: dict[str, Any] = {}
         self._sdpa = ExitStack()
+        compilation.remember_all()
 
     def prepare(self) -> None:
         """Find the device, put the prompt on it, and have the model's folder ready."""
@@ -85,19 +86,19 @@ class Point:
         return verification.differences(self._configuration, self._effective)
 
     def first_call(self) -> None:
-        """Run the first iteration and keep the first tokens of its output."""
+        """Run the first iteration and keep the first row of its output."""
         prepare = prepare_generate_batch if self._configuration.continuous_batching else prepare_generate
         self._call = prepare(self._model, self._configuration, self._settings, self._prompt, self._device)
         self._sampler = Sampler(self._call, self._configuration.max_new_tokens, self._reporter)
         call = self._sampler.first_call()
         self._reporter.update(first_call_seconds=round(call.last_token - call.start, 9))
-        self._output["tokens"] = call.tokens[0][:_SAMPLE_TOKENS]
+        self._output["tokens"] = call.tokens[0]
         self._reporter.update(output=self._output)
 
     def warm_up(self) -> None:
         """Run the warm-up iterations."""
         self._reporter.update(warmup_steady=self._sampler.warm_up(self._task.sampling))
-        self._compiled_before = compilation.describe_compilation()
+        self._compiled_before = compilation.compile_ids()
 
     def sample(self) -> None:
         """Run the sampled iterations."""
@@ -106,10 +107,11 @@ class Point:
     def conclude(self) -> list[str]:
         """Report memory and what was compiled; return where that is not what was asked for."""
         memory = {"peak_bytes": self._device.peak_bytes(), "kind": self._device.memory_kind}
-        self._output["text"] = self._decode(self._output["tokens"])  # only now: the tokenizer would count as memory
+        # Only now: the tokenizer would count as memory.
+        self._output["text"] = self._decode(self._output["tokens"][:_SAMPLE_TOKENS])
         self._reporter.update(memory=memory, output=self._output)
         compiled = compilation.describe_compilation()
-        compiled["recompiles_while_sampling"] = compiled["recompiles"][len(self._compiled_before["recompiles"]) :]
+        compiled["recompiles_while_sampling"] = compilation.compiled_since(self._compiled_before)
         if self._compile is not None and not self._configuration.continuous_batching:  # whose thread is not watched
             compiled |= compilation.watch_compiled_call(self._model, self._call)
         return self._report_compilation(compiled)

@@ -2,7 +2,6 @@
 
 import os
 import time
-from collections import Counter
 from typing import Any
 
 import torch
@@ -13,8 +12,10 @@ from hfbench.measurement.batching import continuous_batching_config
 from hfbench.measurement.device import Device
 from hfbench.measurement.evidence import Evidence, SdpaOperators, watch_functions
 from hfbench.measurement.generation import Prompt, generation_config
+from hfbench.measurement.isolation import SETTINGS
 from hfbench.measurement.kernels import kernelized_layers
 from hfbench.measurement.loading import split_attention
+from hfbench.measurement.tensors import describe_tensors, tensor_differences
 
 _SHORT = 2  # new tokens of the verifying call: one from the prefill, one from a decoding step
 
@@ -29,12 +30,11 @@ def describe_model(model: PreTrainedModel, device: Device) -> dict[str, Any]:
         "attn_implementation": model.config._attn_implementation,
         "parameters": sum(parameter.numel() for parameter in parameters),
         "weight_bytes": sum(parameter.numel() * parameter.element_size() for parameter in parameters),
-        "parameter_dtypes": _count(str(parameter.dtype).removeprefix("torch.") for parameter in parameters),
-        "buffer_dtypes": _count(str(buffer.dtype).removeprefix("torch.") for buffer in model.buffers()),
-        "tensor_devices": _count(str(tensor.device) for tensor in [*parameters, *model.buffers()]),
+        **describe_tensors(model),
         "training": any(module.training for module in model.modules()),
         "intra_op_threads": torch.get_num_threads(),
         "inter_op_threads": torch.get_num_interop_threads(),
+        "variables": {name: os.environ.get(name) for name in SETTINGS},
         "clock_resolution_seconds": time.get_clock_info("perf_counter").resolution,
         "kernelized_layers": kernelized_layers(model),
     }
@@ -52,11 +52,12 @@ def watch_short_call(
         short_call = _short_batch if configuration.continuous_batching else _short_generate
         cache = short_call(model, configuration, settings, prompt, evidence)
     kind = None if cache is None else type(cache).__name__
+    paged = "PagedAttentionCache" if evidence.paged_cache_calls else None
     watched = {
         "attention_functions": dict(evidence.functions),
         "sdpa_calls": evidence.sdpa_calls,
         "sdpa_backends": dict(evidence.sdpa_backends),
-        "cache": "PagedAttentionCache" if configuration.continuous_batching else kind,
+        "cache": paged if configuration.continuous_batching else kind,
     }
     return watched, cache
 
@@ -94,7 +95,11 @@ def _short_batch(
 
 def differences(configuration: Configuration, effective: dict[str, Any]) -> list[str]:
     """Return, in words, where what runs is not what was asked for."""
-    found = [*_tensor_differences(configuration, effective), *_attention_differences(configuration, effective)]
+    found = tensor_differences(configuration.dtype, effective)
+    for name, keys in effective["loading"].items():
+        if keys:
+            found.append(f"{len(keys)} {name.replace('_', ' ')} in the weights, first {keys[0]}")
+    found += _attention_differences(configuration, effective)
     replaced = sum(layer["replaced"] for layer in effective["kernelized_layers"])
     if configuration.use_kernels and not replaced:
         found.append("use_kernels replaced no layer: no kernel is mapped to this device, or none could be loaded")
@@ -104,22 +109,15 @@ def differences(configuration: Configuration, effective: dict[str, Any]) -> list
         found.append("the model is in training mode")
     if effective["intra_op_threads"] != _asked_threads():
         found.append(f"torch uses {effective['intra_op_threads']} threads, not {_asked_threads()}")
-    if configuration.is_static and effective["cache"] != "StaticCache":
-        found.append(f"the cache is {effective['cache']}, not StaticCache")
-    return found
-
-
-def _tensor_differences(configuration: Configuration, effective: dict[str, Any]) -> list[str]:
-    found = []
-    others = {dtype: count for dtype, count in effective["parameter_dtypes"].items() if dtype != configuration.dtype}
-    if others:
-        found.append(f"parameters are not all {configuration.dtype}: {others}")
-    elsewhere = {where: count for where, count in effective["tensor_devices"].items() if where != effective["device"]}
-    if elsewhere:
-        found.append(f"tensors are not all on {effective['device']}: {elsewhere}")
-    for name, keys in effective["loading"].items():
-        if keys:
-            found.append(f"{len(keys)} {name.replace('_', ' ')} in the weights, first {keys[0]}")
+    wanted = (
+        "StaticCache"
+        if configuration.is_static
+        else "PagedAttentionCache"
+        if configuration.continuous_batching
+        else None
+    )
+    if wanted and effective["cache"] != wanted:
+        found.append(f"the cache is {effective['cache']}, not {wanted}")
     return found
 
 
@@ -136,8 +134,8 @@ def _attention_differences(configuration: Configuration, effective: dict[str, An
         found.append("attention went through scaled_dot_product_attention")
     if implementation not in ("sdpa", "eager") and not any(_is_kind(name, implementation) for name in functions):
         found.append(f"{implementation} was not called; attention functions seen: {seen}")
-    if implementation == "eager" and any("eager" not in name for name in functions):
-        found.append(f"attention functions other than eager ran: {seen}")
+    if any(("eager" in name) != (implementation == "eager") for name in functions):
+        found.append(f"other attention functions than {implementation}'s ran: {seen}")
     if backend and not configuration.continuous_batching:  # there torch allows this backend only, and raises
         wanted = {} if backend == "math" else {backend}
         if set(effective["sdpa_backends"]) != set(wanted):
@@ -168,7 +166,3 @@ def requested(configuration: Configuration, device: str, compile_config: Compile
 def _asked_threads() -> int:
     """Return what the supervisor set; OpenMP takes a list, with a number for each level of nesting."""
     return int(os.environ["OMP_NUM_THREADS"].split(",")[0])
-
-
-def _count(values: Any) -> dict[str, int]:
-    return dict(Counter(values))

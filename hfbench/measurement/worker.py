@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import traceback
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from hfbench.foundation.errors import UserError
@@ -51,7 +52,8 @@ def main() -> None:
     except Exception as error:
         from hfbench.measurement.failure import is_full_disk, reason_of, status_of
 
-        traceback.print_exc()
+        with suppress(OSError):  # the log's disk may be the one that is full
+            traceback.print_exc()
         if is_full_disk(error):  # which no other configuration would survive either
             reporter.user_error(_full_disk(phase))
             return

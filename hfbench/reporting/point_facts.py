@@ -102,7 +102,7 @@ def _compilation(compilation: Mapping[str, Any] | None) -> str:
     parts = [_compile_ran(compilation), _counted(compilation.get("graph_breaks", 0), "graph break") + _first(breaks)]
     parts.append(_counted(len(recompiles), "recompile") + _first(recompiles))
     while_sampling = len(compilation.get("recompiles_while_sampling", ()))
-    parts += [f"{while_sampling} of them while sampling"] if while_sampling else []
+    parts += [f"{_counted(while_sampling, 'frame')} compiled while sampling"] if while_sampling else []
     parts += [f"fell back: {reason}" for reason in compilation.get("fell_back", ())]
     return ", ".join(parts)
 

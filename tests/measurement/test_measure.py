@@ -1,13 +1,17 @@
 """Real measurements: real processes and a real model."""
 
 import os
+from pathlib import Path
 
 import pytest
 
 from hfbench.foundation.configuration import Configuration
 from hfbench.foundation.records import OK, REJECTED, UNSUPPORTED
 from hfbench.measurement.isolation import worker_environment
+from hfbench.measurement.scratch import scratch_folder
 from tests.measurement.stage_process import Bench
+
+CACHES = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "TMPDIR")
 
 
 def test_one_record_holds_what_was_measured(bench: Bench) -> None:
@@ -30,6 +34,10 @@ def test_one_record_holds_what_was_measured(bench: Bench) -> None:
     assert record.effective["sdpa_backends"] == {"flash_attention": 4}
     assert record.effective["cache"] == "DynamicCache"
     assert record.effective["parameter_dtypes"].keys() == {"bfloat16"}
+    variables = record.effective["variables"]
+    assert (variables["PYTHONHASHSEED"], variables["HF_HUB_OFFLINE"]) == ("0", "1")
+    assert variables["OMP_NUM_THREADS"] == str(record.effective["intra_op_threads"])
+    assert variables["PYTORCH_ALLOC_CONF"] == os.environ.get("PYTORCH_ALLOC_CONF", "")
     phases = ["import", "prepare", "load", "verify", "first call", "warm-up", "sample", "conclude", "end"]
     assert list(record.timeline) == phases
     assert sorted(record.timeline.values()) == list(record.timeline.values())
@@ -44,11 +52,14 @@ def test_iterations_lie_in_their_phase_on_one_clock(bench: Bench) -> None:
 
 def test_attention_implementations_agree_in_float32(bench: Bench) -> None:
     records = {
-        name: bench.measure(attn_implementation=name, dtype="float32", min_iterations=1, max_iterations=1)
+        name: bench.measure(
+            attn_implementation=name, dtype="float32", max_new_tokens=70, min_iterations=1, max_iterations=1
+        )
         for name in ("eager", "sdpa", "sdpa:math")
     }
     assert {record.status for record in records.values()} == {OK}
     reference = records["eager"].output
+    assert len(reference["tokens"]) == 70, "where a long output begins to differ must be seen"
     for record in records.values():
         assert record.output["prompt_nll"] == pytest.approx(reference["prompt_nll"], abs=1e-4)
         assert record.output["tokens"] == reference["tokens"]
@@ -89,5 +100,20 @@ def test_hash_seed_threads_and_caches_are_set(bench: Bench) -> None:
     environment = worker_environment(configuration, bench.folder)
     assert environment["HF_HUB_OFFLINE"] == "1"
     assert environment["OMP_NUM_THREADS"] == os.environ.get("OMP_NUM_THREADS", environment["OMP_NUM_THREADS"])
-    for location in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "TMPDIR"):
+    for location in CACHES:
         assert environment[location].startswith(str(bench.folder))
+
+
+def test_nothing_compiled_is_found_by_the_next_measurement() -> None:
+    configuration = Configuration(1, "m", "sdpa", "default", False, False, "bfloat16", 1, 8, 8)
+    with scratch_folder() as first:
+        folders = [Path(worker_environment(configuration, first)[location]) for location in CACHES]
+        for folder in folders:
+            folder.mkdir(exist_ok=True)
+            (folder / "compiled").touch()
+    assert not first.exists()
+    with scratch_folder() as second:
+        for location in CACHES:
+            folder = Path(worker_environment(configuration, second)[location])
+            assert folder not in folders
+            assert not folder.exists() or not list(folder.iterdir())
