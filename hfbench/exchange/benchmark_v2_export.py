@@ -61,6 +61,7 @@ def _entries(
             max((sum(each.phase != "sample" for each in record.iterations) for record in ok), default=0),
             len(measured["e2e_latency"]),
             gpu_monitoring=measured["gpu_metrics"] is not None,
+            compile_kwargs=next((record.requested.get("compile_config") for record in ok), None),
         )
         metadata = {
             **_metadata(records, environment, model_id, success=bool(ok)),

@@ -27,9 +27,16 @@ _DEFAULT_COMPILE_MODE = "reduce-overhead"  # transformers.CompileConfig's, where
 
 
 def benchmark_config(
-    axes: Mapping[str, Any], warmup_iterations: int, measurement_iterations: int, *, gpu_monitoring: bool
+    axes: Mapping[str, Any],
+    warmup_iterations: int,
+    measurement_iterations: int,
+    *,
+    gpu_monitoring: bool,
+    compile_kwargs: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return `BenchmarkConfig.to_dict()` of a configuration, its keys in their order.
+
+    `compile_kwargs` are those that were used, where a record tells; else those of the mode alone.
 
     An SDPA backend and a dtype other than bfloat16 are keys of their own, as the first was in earlier versions; so are
     the unusual values of axes that the layout does not know.
@@ -47,7 +54,7 @@ def benchmark_config(
         "sequence_length": axes["sequence_length"],
         "num_tokens_to_generate": axes["max_new_tokens"],
         "attn_implementation": attention,
-        "compile_kwargs": _compile_kwargs(axes["compile_mode"]),
+        "compile_kwargs": compile_kwargs or _compile_kwargs(axes["compile_mode"]),
         "kernelize": axes["use_kernels"],
         **({"sdpa_backend": backend} if backend else {}),
         **({"dtype": axes["dtype"]} if axes["dtype"] != DTYPE else {}),

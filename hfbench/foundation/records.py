@@ -116,6 +116,7 @@ class Record:
     timeline: dict[str, float] = field(default_factory=dict)
     load_seconds: float | None = None
     first_call_seconds: float | None = None
+    warm_start: dict[str, Any] = field(default_factory=dict)
     warmup_steady: bool | None = None
     stopped_because: str | None = None
     memory: dict[str, Any] = field(default_factory=dict)

@@ -13,12 +13,16 @@ KernelDevice = Literal["cpu", "cuda", "rocm", "xpu", "mps", "npu"]
 
 
 class CompileParams(Strict):
-    """What `CompileConfig` takes beside the mode, for every point that compiles; `options` add to those of the mode."""
+    """What `CompileConfig` takes beside the mode, for every point that compiles; `options` add to those of the mode.
+
+    With `measure_warm_start` a second process makes the first call again on the caches that the first one filled.
+    """
 
     backend: Annotated[str, matches(r"[A-Za-z0-9_.-]+", "the name of a backend of torch.compile")] = "inductor"
     fullgraph: bool = False
     dynamic: bool | None = None
     options: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    measure_warm_start: bool = True
 
 
 class AttentionKernel(Strict):

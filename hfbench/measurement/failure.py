@@ -21,6 +21,7 @@ _REFUSALS = (
     "invalidcxxcompiler",
     "no working c++ compiler",
 )
+_COMPILERS_ADVICE = "\nSet TORCHDYNAMO_VERBOSE=1"  # how torch.compile ends what it says
 _FETCHING = ("an error occurred while trying to load from", "could not verify publisher", "offline mode")
 _FETCHING_PHASES = ("prepare", "load")
 _TRANSPORT = ("httpx", "httpx2", "httpcore")  # whose exceptions say that the hub cannot be reached
@@ -57,8 +58,11 @@ def status_of(error: BaseException, phase: str) -> str:
         return OUT_OF_MEMORY
     if isinstance(error, WrongTokenCountError | NotFiniteError):
         return REJECTED
-    if isinstance(error, DeviceMissingError | ImportError | NotImplementedError):
+    # Of a backend of torch.compile, the exception is an attribute.
+    if isinstance(getattr(error, "inner_exception", error), DeviceMissingError | ImportError | NotImplementedError):
         return UNSUPPORTED
+    if _is_broken_graph(error):  # whose text may hold the words of a refusal
+        return FAILED
     if any(words in text for words in _REFUSALS) or (phase in _FETCHING_PHASES and _is_about_fetching(error)):
         return UNSUPPORTED
     return FAILED
@@ -79,10 +83,17 @@ def is_full_disk(error: BaseException) -> bool:
 
 def reason_of(error: BaseException) -> str:
     """Return the exception in one line."""
-    text = " ".join(str(error).split())
+    text = " ".join(str(error).partition(_COMPILERS_ADVICE)[0].split())
     if len(text) > _LONGEST_REASON:
         text = text[: _LONGEST_REASON - 1] + "…"
     if _is_about_fetching(error):
         text = f"a kernel could not be fetched; is the hub reachable? {text}"
     name = type(error).__name__
-    return f"{name}: {text}" if text else name
+    reason = f"{name}: {text}" if text else name
+    broken = "compile.fullgraph is true, and torch cannot make one graph. " if _is_broken_graph(error) else ""
+    return broken + reason
+
+
+def _is_broken_graph(error: BaseException) -> bool:
+    """Return whether torch.compile gives up on one whole graph, for which it raises with fullgraph only."""
+    return any(kind.__name__ == "Unsupported" for kind in type(error).__mro__)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from transformers import PreTrainedModel
+from transformers import CompileConfig, PreTrainedModel
 
 from hfbench.foundation.files import read_json
 from hfbench.foundation.records import Manifest
@@ -16,7 +16,7 @@ from hfbench.measurement.accounting import describe_needs, fill_cache
 from hfbench.measurement.arguments import Task
 from hfbench.measurement.batching import prepare_generate_batch
 from hfbench.measurement.channel import Reporter
-from hfbench.measurement.compile_settings import compile_config
+from hfbench.measurement.compile_settings import check_compile_config, compile_config
 from hfbench.measurement.device import Device, open_device
 from hfbench.measurement.generation import Call, Prompt, prepare_generate
 from hfbench.measurement.kernel_mapping import check_unedited, kernel_device, open_kernels
@@ -37,6 +37,7 @@ class Point:
     _model: PreTrainedModel
     _call: Callable[[bool], Call]
     _sampler: Sampler
+    _compile: CompileConfig | None
 
     def __init__(self, task: Task, reporter: Reporter) -> None:
         self._task = task
@@ -50,9 +51,10 @@ class Point:
 
     def prepare(self) -> None:
         """Find the device, put the prompt on it, import the kernels, and have the model's folder ready."""
-        wanted = verification.requested(
-            self._configuration, self._task.device, compile_config(self._configuration, self._settings)
-        )
+        self._compile = compile_config(self._configuration, self._settings)
+        if self._compile is not None:
+            check_compile_config(self._compile)
+        wanted = verification.requested(self._configuration, self._task.device, self._compile)
         self._reporter.update(requested={**wanted, "kernels": self._settings.kernels})
         self._device = open_device(self._task.device)
         with safe_open(self._task.inputs, framework="pt") as artifact:
@@ -129,13 +131,19 @@ class Point:
         self._output["text"] = self._decode(self._output["tokens"][:_SAMPLE_TOKENS])
         self._reporter.update(memory=memory, output=self._output)
         compiled = compilation.describe_compilation()
-        recompiles = compilation.compiled_since(self._compiled_before)
-        calls = None
-        if self._configuration.compile_mode != "off" and not self._configuration.continuous_batching:
-            calls = verification.watch_compiled_call(self._call)
-        self._effective["compilation"] = {**compiled, "recompiles_while_sampling": recompiles, "compiled_calls": calls}
+        compiled["recompiles_while_sampling"] = compilation.compiled_since(self._compiled_before)
+        if self._compile is not None and not self._configuration.continuous_batching:  # whose thread is not watched
+            compiled |= compilation.watch_compiled_call(self._model, self._call)
+        return self._report_compilation(compiled)
+
+    def conclude_first_call(self) -> list[str]:
+        """Report what the first call compiled, where it was all that was asked; return differences as `conclude`."""
+        return self._report_compilation(compilation.describe_compilation())
+
+    def _report_compilation(self, compiled: dict[str, Any]) -> list[str]:
+        self._effective["compilation"] = compiled
         self._reporter.update(effective=self._effective)
-        return verification.compilation_differences(self._configuration, compiled, calls)
+        return compilation.compilation_differences(self._configuration, self._compile, compiled)
 
     def _decode(self, tokens: list[int]) -> str:
         from transformers import AutoTokenizer

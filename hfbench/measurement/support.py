@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from hfbench.foundation.configuration import Configuration
+from hfbench.foundation.configuration import Configuration, Settings
+from hfbench.measurement.compile_support import compile_reason
 
 _FLASH_PACKAGES = {
     "flash_attention_2": "flash-attn",
@@ -28,7 +29,9 @@ _SDPA_BACKENDS = {
 _HALF_PRECISION = ("bfloat16", "float16")
 
 
-def unsupported_reason(configuration: Configuration, device: str, environment: dict[str, Any]) -> str | None:
+def unsupported_reason(
+    configuration: Configuration, device: str, environment: dict[str, Any], settings: Settings
+) -> str | None:
     """Return why this machine cannot run the configuration, or None where that can only be known by trying.
 
     `device` is as in params.yaml; `environment` is the content of results/environment.json.
@@ -38,7 +41,7 @@ def unsupported_reason(configuration: Configuration, device: str, environment: d
         missing
         or _attention_reason(configuration, kind, environment)
         or _cache_reason(configuration)
-        or _compile_reason(configuration, kind, environment)
+        or compile_reason(configuration, settings, kind, environment)
     )
 
 
@@ -99,11 +102,4 @@ def _cache_reason(configuration: Configuration) -> str | None:
     if asked == "dynamic" and configuration.compile_mode != "off":
         # GenerationMixin._valid_auto_compile_criteria in transformers 5.22
         return "generate compiles with a static cache only, and with a dynamic one it would run uncompiled"
-    return None
-
-
-def _compile_reason(configuration: Configuration, kind: str, environment: dict[str, Any]) -> str | None:
-    needs_compiler = configuration.compile_mode != "off" or configuration.attn_implementation == "flex_attention"
-    if kind == "cpu" and needs_compiler and environment.get("compiler", "") is None:
-        return "compiling for the CPU needs a C++ compiler, and none was found; install g++ or set CXX"
     return None

@@ -18,7 +18,6 @@ from hfbench.measurement.isolation import SETTINGS
 from hfbench.measurement.loading import split_attention, unpinned
 from hfbench.measurement.tensors import describe_tensors, tensor_differences
 
-_RECOMPILE_LIMIT = "recompile limit exceeded"  # how torch says that it runs a frame uncompiled from now on
 _CACHES = {"static": "StaticCache", "dynamic": "DynamicCache"}
 _SHORT = 2  # new tokens of the verifying call: one from the prefill, one from a decoding step
 
@@ -110,10 +109,8 @@ def differences(configuration: Configuration, effective: dict[str, Any]) -> list
         found.append("the model is in training mode")
     if effective["intra_op_threads"] != _asked_threads():
         found.append(f"torch uses {effective['intra_op_threads']} threads, not {_asked_threads()}")
-    if configuration.continuous_batching:
-        cache = "PagedAttentionCache"
-    else:
-        cache = _CACHES.get("static" if configuration.is_static else configuration.cache_implementation)
+    kind = "static" if configuration.is_static else configuration.cache_implementation
+    cache = "PagedAttentionCache" if configuration.continuous_batching else _CACHES.get(kind)
     if cache and effective["cache"] != cache:
         found.append(f"the cache is {effective['cache']}, not {cache}")
     return found
@@ -144,31 +141,6 @@ def _attention_differences(configuration: Configuration, effective: dict[str, An
 def _is_kind(function: str, implementation: str) -> bool:
     kind = "flex" if implementation == "flex_attention" else "flash"
     return kind in function.rpartition(".")[2] or ("/" in implementation and "eager" not in function)
-
-
-def compilation_differences(
-    configuration: Configuration, compilation: dict[str, Any], compiled_calls: int | None
-) -> list[str]:
-    """Return where compilation is not what was asked for; `compiled_calls`: how often compiled code ran in a call."""
-    if configuration.compile_mode == "off":
-        return [f"{compilation['graphs']} graphs were compiled"] if compilation["graphs"] else []
-    found = []
-    if not compilation["graphs"]:
-        found.append("nothing was compiled")
-    given_up = [reason for reason in compilation["fell_back"] if _RECOMPILE_LIMIT in reason.lower()]
-    if given_up:
-        found.append(f"torch gave up recompiling and ran uncompiled: {given_up[0]}")
-    steps = configuration.max_new_tokens - 1
-    if compiled_calls is not None and compiled_calls < steps:
-        found.append(f"compiled code ran {compiled_calls} times in {steps} decoding steps")
-    return found
-
-
-def watch_compiled_call(call: Any) -> int:
-    """Run one iteration and return how often it entered compiled code."""
-    with watch_functions() as evidence:
-        call(False)
-    return evidence.compiled_calls
 
 
 def requested(configuration: Configuration, device: str, compile_config: CompileConfig | None) -> dict[str, Any]:

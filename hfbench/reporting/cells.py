@@ -56,7 +56,7 @@ _BANDWIDTH = ShownMetric("mbu", "MBU", "%", 100, 10)
 _FLOPS = ShownMetric("mfu", "MFU", "%", 100, 11)
 _ENERGY = ShownMetric("energy_joules_per_token", "energy", "J/tok", 1, 12)
 SHOWN_METRICS = (_END_TO_END, _TIME_TO_FIRST_TOKEN, _INTER_TOKEN, _DECODE, _PREFILL, _LOAD, _PEAK_MEMORY, _ENERGY)
-_OUTPUT_RANK, _INTERVAL_RANK, _ROUNDS_RANK = 2, 4, 5
+_OUTPUT_RANK, _INTERVAL_RANK, _ROUNDS_RANK, _BREAK_EVEN_RANK = 2, 4, 5, 7
 
 
 def result_columns(rows: pl.DataFrame, points: pl.DataFrame) -> list[TextColumn]:
@@ -77,6 +77,7 @@ def number_columns(rows: pl.DataFrame) -> list[TextColumn]:
         *(metric_column(rows, shown) for shown in latencies),
         _interval_column(rows),
         *(metric_column(rows, shown) for shown in rest),
+        break_even_column(rows),
         _output_column(rows),
     ]
 
@@ -99,6 +100,24 @@ def metric_column(rows: pl.DataFrame, shown: ShownMetric) -> TextColumn:
         margins=tuple(map(margin, values, low, high)),
         name=shown.metric,
     )
+
+
+def break_even_column(rows: pl.DataFrame) -> TextColumn:
+    """Return after how many new tokens compiling has paid for itself, or in words that it never does, or is unknown."""
+    name = "break_even_new_tokens"
+    verdicts, values, lows, highs = (
+        _values(rows, each) for each in ("break_even", name, f"{name}_low", f"{name}_high")
+    )
+    texts = [
+        (verdict or MISSING) if value is None else significant(value)
+        for verdict, value in zip(verdicts, values, strict=True)
+    ]
+    ranges = [
+        "" if low is None or high is None else f"{significant(low)} … {significant(high)}"
+        for low, high in zip(lows, highs, strict=True)
+    ]
+    plain = _plain("break-even", texts, rank=_BREAK_EVEN_RANK, name=name)
+    return replace(plain, unit="new tok", margins=tuple(ranges))
 
 
 def point_column(rows: pl.DataFrame, points: pl.DataFrame) -> TextColumn:

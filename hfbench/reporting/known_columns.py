@@ -16,6 +16,8 @@ _OTHER_METRICS = (
     ShownMetric("inter_token_gap_seconds", "token gap", "ms", 1e3, _RANK),
     ShownMetric("first_call_seconds", "first call", "s", 1, _RANK),
     ShownMetric("compile_seconds", "compile time", "s", 1, _RANK),
+    ShownMetric("warm_first_call_seconds", "warm first call", "s", 1, _RANK),
+    ShownMetric("warm_compile_seconds", "warm compile time", "s", 1, _RANK),
 )
 METRICS_SHOWN = {shown.metric: shown for shown in (*SHOWN_METRICS, *_OTHER_METRICS)}
 

@@ -19,6 +19,7 @@ from hfbench.reporting.machine import ceilings_part, environment_part
 from hfbench.reporting.report_data import report_data
 from hfbench.reporting.results import failure_rows, result_rows
 from hfbench.reporting.sections.charted import CHART_SECTIONS, chart_section
+from hfbench.reporting.sections.compiling import compiling_part
 from hfbench.reporting.sections.fastest import fastest_section
 from hfbench.reporting.sections.figures import figure
 from hfbench.reporting.sections.overview import overview
@@ -50,7 +51,10 @@ def report_page(
     data, text = report_data(samples, summary, points, configurations), captions(points, rows)
     speed, charts = speed_chart(data), {each.name: each.draw(data) for each in CHART_SECTIONS}
     shares = shares_chart(data)
-    below = {"roofline": [*([] if shares is None else [figure(shares)]), *ceilings_part(ceilings)]}
+    below = {
+        "roofline": [*([] if shares is None else [figure(shares)]), *ceilings_part(ceilings)],
+        "startup": compiling_part(data.rows),
+    }
     sections = [
         fastest_section(winners(data), speed, len(data.ways)),
         *(chart_section(each, charts[each.name], *below.get(each.name, ())) for each in CHART_SECTIONS),

@@ -18,7 +18,7 @@ def asked_and_ran(record: Record) -> list[tuple[str, str, str]]:
         ("dtype", _text(asked.get("dtype")), _counts(ran.get("parameter_dtypes"), "parameter")),
         ("attention", _text(asked.get("attn_implementation")), _text(ran.get("attn_implementation"))),
         ("SDPA backend", _text(asked.get("sdpa_backend"), "any"), _counts(ran.get("sdpa_backends"), "call")),
-        ("compile", _compile_asked(asked), _compile_ran(ran.get("compilation"))),
+        ("compile", _compile_asked(record), _compile_ran(ran.get("compilation"))),
         ("kernels", _text(asked.get("use_kernels")), _kernels(ran.get("kernelized_layers"))),
         ("cache", _text(asked.get("cache_implementation")), _text(ran.get("cache"))),
         ("continuous batching", _text(asked.get("continuous_batching")), _batched(ran)),
@@ -39,6 +39,7 @@ def evidence(record: Record) -> list[tuple[str, str]]:
         ("buffers", _counts(ran.get("buffer_dtypes"), "buffer")),
         ("layers with a kernel", _layers(ran.get("kernelized_layers"))),
         ("compilation", _compilation(ran.get("compilation"))),
+        ("warm start", _warm_start(record.warm_start)),
         ("weights not as expected", _loading(ran.get("loading"))),
         ("warm-up steady", _text(record.warmup_steady)),
     ]
@@ -85,11 +86,16 @@ def _registered(ran: Mapping[str, Any]) -> str:
     return "" if name == ran.get("attn_implementation") else _text(name)
 
 
-def _compile_asked(asked: Mapping[str, Any]) -> str:
-    config = asked.get("compile_config")
-    if "compile_config" not in asked:
+def _compile_asked(record: Record) -> str:
+    """Return the mode, and what else is not as torch.compile has it by itself."""
+    if "compile_config" not in record.requested:
         return MISSING
-    return "off" if config is None else _text(config.get("mode") if isinstance(config, Mapping) else config)
+    config = record.requested["compile_config"]
+    if config is None:
+        return "off"
+    usual = {"backend": "inductor", "fullgraph": False, "dynamic": None, "options": None}
+    unusual = [f"{name} {config[name]}" for name, value in usual.items() if config.get(name, value) != value]
+    return ", ".join([record.configuration.compile_mode, *unusual])
 
 
 def _compile_ran(compilation: Mapping[str, Any] | None) -> str:
@@ -106,12 +112,25 @@ def _compile_ran(compilation: Mapping[str, Any] | None) -> str:
 def _compilation(compilation: Mapping[str, Any] | None) -> str:
     if not compilation or not compilation.get("graphs"):
         return ""
-    parts = [_compile_ran(compilation), _counted(compilation.get("graph_breaks", 0), "graph break")]
-    parts.append(_counted(len(compilation.get("recompiles", ())), "recompile"))
+    breaks, recompiles = compilation.get("graph_break_reasons", ()), compilation.get("recompiles", ())
+    parts = [_compile_ran(compilation), _counted(compilation.get("graph_breaks", 0), "graph break") + _first(breaks)]
+    parts.append(_counted(len(recompiles), "recompile") + _first(recompiles))
     while_sampling = len(compilation.get("recompiles_while_sampling", ()))
     parts += [f"{_counted(while_sampling, 'frame')} compiled while sampling"] if while_sampling else []
     parts += [f"fell back: {reason}" for reason in compilation.get("fell_back", ())]
     return ", ".join(parts)
+
+
+def _first(reasons: Sequence[str]) -> str:
+    return f" (first: {reasons[0]})" if reasons else ""
+
+
+def _warm_start(warm: Mapping[str, Any]) -> str:
+    """Return what a second process on the filled caches took, or why it is not known; nothing where there was none."""
+    if "first_call_seconds" not in warm:
+        return f"not measured: {warm['reason']}" if "reason" in warm else ""
+    seconds, compiling = significant(warm["first_call_seconds"]), significant(warm["compile_seconds"])
+    return f"first call in {seconds} s, {compiling} s of it compiling, {_counted(warm['cache_hits'], 'cache hit')}"
 
 
 def _kernels(layers: Sequence[Mapping[str, Any]] | None) -> str:

@@ -73,6 +73,18 @@ METRICS = (
         "What torch.compile took in a fresh process with empty caches, once in each round; part of the first call.",
     ),
     Metric(
+        "warm_first_call_seconds",
+        "s",
+        False,
+        "The first call of a second process, which finds the caches that compiling filled; once in each round.",
+    ),
+    Metric(
+        "warm_compile_seconds",
+        "s",
+        False,
+        "What torch.compile took in that second process; part of its first call.",
+    ),
+    Metric(
         "peak_memory_bytes",
         "bytes",
         False,

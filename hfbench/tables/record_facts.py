@@ -23,6 +23,8 @@ FACT_TYPES: dict[str, pl.DataType | type[pl.DataType]] = {
     "load_seconds": pl.Float64,
     "first_call_seconds": pl.Float64,
     "compile_seconds": pl.Float64,
+    "warm_first_call_seconds": pl.Float64,
+    "warm_compile_seconds": pl.Float64,
     "peak_memory_bytes": pl.Int64,
     "energy_joules_per_token": pl.Float64,
     "throttle_reasons": pl.List(pl.String),
@@ -71,6 +73,8 @@ def record_facts(content: dict[str, Any]) -> dict[str, Any]:
         "first_call_seconds": _optional(float, content["first_call_seconds"]),
         # What was not asked to compile has no compile time, rather than none of it.
         "compile_seconds": _optional(float, compilation.get("seconds")) if compilation.get("graphs") else None,
+        "warm_first_call_seconds": _optional(float, content["warm_start"].get("first_call_seconds")),
+        "warm_compile_seconds": _optional(float, content["warm_start"].get("compile_seconds")),
         "peak_memory_bytes": _optional(int, content["memory"].get("peak_bytes")),
         **machine_facts(content),
         "intra_op_threads": _optional(int, effective.get("intra_op_threads")),

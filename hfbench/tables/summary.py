@@ -12,6 +12,8 @@ _ONE_VALUE_A_ROUND = (
     "load_seconds",
     "first_call_seconds",
     "compile_seconds",
+    "warm_first_call_seconds",
+    "warm_compile_seconds",
     "peak_memory_bytes",
     "energy_joules_per_token",
 )

@@ -68,20 +68,6 @@ def test_attention_implementations_agree_in_float32(bench: Bench) -> None:
     assert records["sdpa:math"].effective["sdpa_backends"] == {}
 
 
-def test_compiled_point_really_compiles(bench: Bench) -> None:
-    record = bench.measure(compile_mode="default")
-    assert record.status == OK, record.reason
-    compilation = record.effective["compilation"]
-    assert compilation["graphs"] == 1
-    assert compilation["compiled_calls"] == 5  # decoding steps after the prefill
-    assert compilation["seconds"] > 0.5
-    assert compilation["cache_hits"] == 0
-    assert record.effective["cache"] == "StaticCache"
-    assert record.first_call_seconds is not None
-    assert record.first_call_seconds > compilation["seconds"]
-    assert not list(bench.folder.glob("hfbench-*")), "the compile cache was left behind"
-
-
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_continuous_batching_times_every_token_of_every_request(bench: Bench, attention: str) -> None:
     record = bench.measure("--continuous_batching", attn_implementation=attention)

@@ -9,17 +9,16 @@ from typing import Any
 
 import pytest
 import torch
-from torch._dynamo.utils import clear_compilation_metrics
-from transformers import AutoConfig, AutoModelForCausalLM, CompileConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from hfbench.foundation.configuration import Settings
 from hfbench.foundation.records import OUT_OF_MEMORY, REJECTED
 from hfbench.measurement import verification
 from hfbench.measurement.channel import Reporter
-from hfbench.measurement.compilation import compile_ids, compiled_since, describe_compilation, remember_all
+from hfbench.measurement.compilation import compile_ids, compiled_since, remember_all
 from hfbench.measurement.device import Cpu
 from hfbench.measurement.failure import NotFiniteError, WrongTokenCountError, status_of
-from hfbench.measurement.generation import Call, Prompt, generation_config
+from hfbench.measurement.generation import Call, Prompt
 from hfbench.measurement.loading import load_model, sdpa_backend
 from hfbench.measurement.output_check import check_prompt
 from hfbench.measurement.sampling import Sampler
@@ -157,23 +156,6 @@ def test_threads(model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_cache_that_is_not_static(model: PreTrainedModel) -> None:
     found = verification.differences(point(compile_mode="default"), effective_of(model))
     assert found == ["the cache is DynamicCache, not StaticCache"]
-
-
-def test_compilation_that_transformers_skips(model: PreTrainedModel) -> None:
-    clear_compilation_metrics()  # of other tests
-    compiled = point(compile_mode="default")
-    config = generation_config(compiled, Settings(), PROMPT)
-    config.compile_config = CompileConfig(mode="default")  # without hfbench's flag, the CPU is skipped with a log line
-    model.generate(PROMPT.input_ids, attention_mask=PROMPT.attention_mask, generation_config=config)  # type: ignore[operator]
-    found = verification.compilation_differences(compiled, describe_compilation(), compiled_calls=0)
-    assert found == ["nothing was compiled", "compiled code ran 0 times in 7 decoding steps"]
-
-
-def test_recompile_limit_is_a_difference() -> None:
-    compilation = {"graphs": 8, "fell_back": ["Dynamo recompile limit exceeded Explanation: …"], "cache_hits": 0}
-    found = verification.compilation_differences(point(compile_mode="default"), compilation, compiled_calls=100)
-    assert len(found) == 1
-    assert "gave up recompiling" in found[0]
 
 
 def test_a_frame_that_is_compiled_after_many_others_is_told() -> None:

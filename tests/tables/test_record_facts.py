@@ -64,6 +64,16 @@ def test_compile_time_is_that_of_compiled_code(tmp_path: Path, compilation: Any,
     assert _points(tmp_path, {"compilation": compilation})["compile_seconds"].to_list() == [seconds]
 
 
+def test_the_second_start_is_apart_from_the_first(tmp_path: Path) -> None:
+    warm = {"first_call_seconds": 3.25, "compile_seconds": 2.5, "cache_hits": 1}
+    names = ("compile_seconds", "warm_first_call_seconds", "warm_compile_seconds")
+    effective = {"compilation": {"graphs": 1, "seconds": 14.5}}
+    started = _points(tmp_path / "a", effective, warm_start=warm)
+    assert started.select(names).rows() == [(14.5, 3.25, 2.5)]
+    failed = _points(tmp_path / "b", effective, warm_start={"reason": "timed_out"})
+    assert failed.select(names).rows() == [(14.5, None, None)]
+
+
 def test_a_record_that_failed_early_has_none_of_them(tmp_path: Path) -> None:
     early = failed_record(POINT, "no such kernel", provenance=PROVENANCE)
     (row,) = tables_of(tmp_path, early).points.to_dicts()
