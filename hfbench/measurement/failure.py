@@ -15,6 +15,8 @@ _REFUSALS = (
     "no viable backend for scaled_dot_product_attention",
     "no available kernel",
     "is not supported for continuous batching",
+    "async batching requires a device type",
+    "no pinned memory allocator is available",
     "does not support",
     "not supported",
     "invalidcxxcompiler",

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hfbench.foundation.configuration import Configuration
+from hfbench.foundation.configuration import UNIFORM, Configuration
 
 _FLASH_PACKAGES = {
     "flash_attention_2": "flash-attn",
@@ -38,6 +38,7 @@ def unsupported_reason(configuration: Configuration, device: str, environment: d
         missing
         or _attention_reason(configuration, kind, environment)
         or _compile_reason(configuration, kind, environment)
+        or _workload_reason(configuration)
     )
 
 
@@ -94,4 +95,23 @@ def _compile_reason(configuration: Configuration, kind: str, environment: dict[s
     needs_compiler = configuration.compile_mode != "off" or configuration.attn_implementation == "flex_attention"
     if kind == "cpu" and needs_compiler and environment.get("compiler", "") is None:
         return "compiling for the CPU needs a C++ compiler, and none was found; install g++ or set CXX"
+    return None
+
+
+def _workload_reason(configuration: Configuration) -> str | None:
+    """Return why requests that start and end on their own cannot be run as asked."""
+    asked = {
+        "context_depth": "fills the cache of one batch before the clock starts",
+        "prefill_chunk_size": "is how generate takes in a prompt",
+    }
+    given = next((axis for axis in asked if getattr(configuration, axis)), None)
+    if configuration.continuous_batching:
+        if given:
+            remedy = "; there continuous_batching.max_batch_tokens does" if given == "prefill_chunk_size" else ""
+            return f"{given} {asked[given]}, which continuous batching has not{remedy}"
+        if configuration.cache_implementation != "auto":
+            cache = configuration.cache_implementation
+            return f"continuous batching has a paged cache of its own, and takes no {cache} one"
+    elif configuration.request_lengths != UNIFORM and given:
+        return f"{given} is for rows of one length, and the requests of {configuration.request_lengths} are of several"
     return None

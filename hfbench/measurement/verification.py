@@ -9,12 +9,14 @@ import torch
 from transformers import CompileConfig, GenerationConfig, PreTrainedModel
 
 from hfbench.foundation.configuration import Configuration, Settings
-from hfbench.measurement.batching import continuous_batching_config
+from hfbench.measurement.batching import Batching, continuous_batching_config
+from hfbench.measurement.batching_facts import effective_batching
 from hfbench.measurement.device import Device
 from hfbench.measurement.evidence import Evidence, SdpaOperators, watch_functions
 from hfbench.measurement.generation import Prompt, generation_config
 from hfbench.measurement.kernels import kernelized_layers
 from hfbench.measurement.loading import split_attention
+from hfbench.measurement.workload import batches_of
 
 _RECOMPILE_LIMIT = "recompile limit exceeded"  # how torch says that it runs a frame uncompiled from now on
 _SHORT = 2  # new tokens of the verifying call: one from the prefill, one from a decoding step
@@ -47,17 +49,22 @@ def watch_short_call(
     """Run one prefill and one decoding step, uncompiled.
 
     Return which attention and which kind of cache they went through, and the cache itself (None where it stays inside
-    `generate_batch`, or there is none).
+    continuous batching, or there is none). Of requests of unequal lengths, the first that run together are taken.
     """
+    batching: dict[str, Any] = {}
+    prompt = batches_of(prompt, configuration.batch_size)[0]
     with watch_functions() as evidence:
-        short_call = _short_batch if configuration.continuous_batching else _short_generate
-        cache = short_call(model, configuration, settings, prompt, evidence)
+        if configuration.continuous_batching:
+            cache, batching = None, _short_batch(model, configuration, settings, prompt)
+        else:
+            cache = _short_generate(model, configuration, settings, prompt, evidence)
     kind = None if cache is None else type(cache).__name__
     watched = {
         "attention_functions": dict(evidence.functions),
         "sdpa_calls": evidence.sdpa_calls,
         "sdpa_backends": dict(evidence.sdpa_backends),
         "cache": "PagedAttentionCache" if configuration.continuous_batching else kind,
+        **batching,
     }
     return watched, cache
 
@@ -77,20 +84,22 @@ def _short_generate(
 
 
 def _short_batch(
-    model: PreTrainedModel, configuration: Configuration, settings: Settings, prompt: Prompt, evidence: Evidence
-) -> Any:
-    del evidence  # the hook sees the batching thread's functions; its operators cannot be watched from here
+    model: PreTrainedModel, configuration: Configuration, settings: Settings, prompt: Prompt
+) -> dict[str, Any]:
+    """Run the requests for two tokens each; return what the manager does.
+
+    The hook sees the functions of the batching thread; its operators cannot be watched from here.
+    """
     config: GenerationConfig = generation_config(configuration, settings, prompt)
     config.max_new_tokens = _SHORT
-    batching = continuous_batching_config(configuration, settings)
-    batching.varlen_compile_config = batching.decode_compile_config = None
-    results = model.generate_batch(  # type: ignore[operator]
-        prompt.input_ids.tolist(), generation_config=config, continuous_batching_config=batching
-    )
-    errors = [output.error for output in results.values() if output.error]
-    if errors or len(results) != len(prompt.input_ids):
-        raise RuntimeError(f"generate_batch failed: {errors[0] if errors else 'no result; see the log'}")
-    return None
+    asked = continuous_batching_config(configuration, settings)
+    asked.varlen_compile_config = asked.decode_compile_config = None
+    batching = Batching(model, config, asked, prompt)
+    batching.run((_SHORT,) * len(prompt.input_ids), observed=False)
+    assert batching.manager is not None
+    effective = effective_batching(batching.manager)
+    model.destroy_cached_continuous_batching_manager()  # type: ignore[operator]
+    return {"continuous_batching_config": effective}
 
 
 def differences(configuration: Configuration, effective: dict[str, Any]) -> list[str]:
@@ -152,9 +161,12 @@ def _is_kind(function: str, implementation: str) -> bool:
 
 
 def compilation_differences(
-    configuration: Configuration, compilation: dict[str, Any], compiled_calls: int | None
+    configuration: Configuration, compilation: dict[str, Any], compiled_calls: int | None, steps: int
 ) -> list[str]:
-    """Return where compilation is not what was asked for; `compiled_calls`: how often compiled code ran in a call."""
+    """Return where compilation is not what was asked for.
+
+    `compiled_calls` is how often compiled code ran in an iteration of `steps` decoding steps.
+    """
     if configuration.compile_mode == "off":
         return [f"{compilation['graphs']} graphs were compiled"] if compilation["graphs"] else []
     found = []
@@ -163,7 +175,6 @@ def compilation_differences(
     given_up = [reason for reason in compilation["fell_back"] if _RECOMPILE_LIMIT in reason.lower()]
     if given_up:
         found.append(f"torch gave up recompiling and ran uncompiled: {given_up[0]}")
-    steps = configuration.max_new_tokens - 1
     if compiled_calls is not None and compiled_calls < steps:
         found.append(f"compiled code ran {compiled_calls} times in {steps} decoding steps")
     return found

@@ -107,13 +107,15 @@ def test_compilation_that_transformers_skips(model: PreTrainedModel) -> None:
     config = generation_config(compiled, Settings(), PROMPT)
     config.compile_config = CompileConfig(mode="default")  # without hfbench's flag, the CPU is skipped with a log line
     model.generate(PROMPT.input_ids, attention_mask=PROMPT.attention_mask, generation_config=config)  # type: ignore[operator]
-    found = verification.compilation_differences(compiled, describe_compilation(), compiled_calls=0)
+    found = verification.compilation_differences(compiled, describe_compilation(), compiled_calls=0, steps=7)
     assert found == ["nothing was compiled", "compiled code ran 0 times in 7 decoding steps"]
 
 
 def test_recompile_limit_is_a_difference() -> None:
     compilation = {"graphs": 8, "fell_back": ["Dynamo recompile limit exceeded Explanation: …"], "cache_hits": 0}
-    found = verification.compilation_differences(point(compile_mode="default"), compilation, compiled_calls=100)
+    found = verification.compilation_differences(
+        point(compile_mode="default"), compilation, compiled_calls=100, steps=7
+    )
     assert len(found) == 1
     assert "gave up recompiling" in found[0]
 
@@ -122,5 +124,5 @@ def test_wrong_number_of_tokens_ends_the_measurement() -> None:
     read_end, write_end = os.pipe()
     short = Call(start=0.0, last_token=1.0, end=1.0, token_times=[[0.5]], tokens=[[7]])
     with pytest.raises(WrongTokenCountError, match="1 new tokens instead of 2"):
-        Sampler(lambda _: short, 2, Reporter(write_end, 0.0)).first_call()
+        Sampler(lambda _: short, (2,), Reporter(write_end, 0.0)).first_call()
     os.close(read_end)
