@@ -5,6 +5,7 @@ from typing import Any
 
 import polars as pl
 
+from hfbench.foundation.configuration import UNIFORM
 from hfbench.foundation.records import OK
 from hfbench.roofline.utilisation import (
     decode_bytes_per_step,
@@ -26,7 +27,8 @@ def utilisation_table(
     """Return, for each configuration whose model's needs are known, `mbu` of decoding and `mfu` of prefill.
 
     Both are fractions of 1, from the estimates in the summary and what `ceilings` say, and null where a part is unknown
-    (the formulas: `hfbench.roofline.utilisation`).
+    (the formulas: `hfbench.roofline.utilisation`). They are of steps and prefills that are all alike, and null where
+    requests of unequal lengths come and go.
     """
     known = [record for record in records if record.facts["status"] == OK and record.needs]
     axes = axes_frame(record.configuration for record in known).drop("round")
@@ -38,6 +40,8 @@ def utilisation_table(
 
 
 def _utilisation(needs: Mapping[str, Any], row: Mapping[str, Any], ceilings: Mapping[str, Any]) -> dict[str, Any]:
+    if row["request_lengths"] != UNIFORM:
+        return dict.fromkeys(_TYPES)
     return {"mbu": _bandwidth(needs, row, ceilings), "mfu": _flops(needs, row, ceilings)}
 
 

@@ -64,7 +64,7 @@ def test_both_ways_give_each_request_its_own_tokens(workload: Bench) -> None:
             assert iteration.new_tokens == NEW_TOKENS
             times = iteration.token_seconds
             assert [len(each) for each in times] == (list(NEW_TOKENS) if iteration.observed else [])
-            assert all(0 < each[0] and each[-1] <= iteration.end_to_end_seconds for each in times)
+            assert all(each[0] > 0 and each[-1] <= iteration.end_to_end_seconds for each in times)
     assert padded.output["prompt_nll"] == pytest.approx(continuous.output["prompt_nll"], abs=1e-4)
     assert padded.output["tokens"] == continuous.output["tokens"]
     assert padded.effective["batches"] == [
@@ -118,7 +118,7 @@ def test_a_knob_that_cannot_take_effect_is_said(
     assert not record.iterations
 
 
-def test_prefix_sharing_finds_nothing_of_the_iteration_before(workload: Bench, tiny_model: Path) -> None:
+def test_prefix_sharing_finds_nothing_of_the_iteration_before(tiny_model: Path) -> None:
     from transformers import AutoModelForCausalLM
 
     from hfbench.measurement.batching import Batching, continuous_batching_config
