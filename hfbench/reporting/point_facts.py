@@ -20,6 +20,7 @@ def asked_and_ran(record: Record) -> list[tuple[str, str, str]]:
         ("compile", _compile_asked(asked), _compile_ran(ran.get("compilation"))),
         ("kernels", _text(asked.get("use_kernels")), _kernels(ran.get("kernelized_layers"))),
         ("continuous batching", _text(asked.get("continuous_batching")), _text(ran.get("cache"))),
+        *_knobs(asked.get("continuous_batching_config") or {}, ran.get("continuous_batching_config") or {}),
         ("intra-op threads", _text(asked.get("intra_op_threads"), "any"), _text(ran.get("intra_op_threads"))),
     ]
 
@@ -36,6 +37,7 @@ def evidence(record: Record) -> list[tuple[str, str]]:
         ("layers with a kernel", _layers(ran.get("kernelized_layers"))),
         ("compilation", _compilation(ran.get("compilation"))),
         ("weights not as expected", _loading(ran.get("loading"))),
+        ("requests", _requests(record.requested.get("requests"), ran.get("batches"))),
         ("warm-up steady", _text(record.warmup_steady)),
     ]
     return [(name, finding) for name, finding in rows if finding not in ("", MISSING)]
@@ -69,6 +71,19 @@ def differing_rounds(records: Sequence[Record]) -> list[int]:
     """Return the rounds in which something else ran than in the first of them."""
     first = asked_and_ran(records[0])
     return [record.configuration.round for record in records[1:] if asked_and_ran(record) != first]
+
+
+def _knobs(asked: Mapping[str, Any], ran: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Return the knobs of continuous batching; `any` is what was left to transformers."""
+    return [(f"  {name}", _text(value, "any"), _text(ran.get(name))) for name, value in asked.items() if name in ran]
+
+
+def _requests(lengths: Mapping[str, Sequence[int]] | None, batches: Sequence[Mapping[str, int]] | None) -> str:
+    if lengths is None:
+        return ""
+    prompts, new_tokens = lengths["prompt_tokens"], lengths["new_tokens"]
+    padded = f", batches padded: {len(batches)}" if batches else ""
+    return f"{len(prompts)}, with {sum(prompts):,} prompt and {sum(new_tokens):,} new tokens in all{padded}"
 
 
 def _compile_asked(asked: Mapping[str, Any]) -> str:
