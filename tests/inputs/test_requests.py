@@ -23,8 +23,8 @@ LISTED = ListedLengths(prompt_tokens=[4, 2, 3], new_tokens=[1, 5, 2])
 
 
 def point(name: str, batch_size: int, sequence_length: int, max_new_tokens: int) -> Configuration:
-    usual = {**USUAL, "request_lengths": name}
-    lengths = {"batch_size": batch_size, "sequence_length": sequence_length, "max_new_tokens": max_new_tokens}
+    usual = {**USUAL, "request_lengths": name, "batch_size": batch_size}
+    lengths: dict[str, Any] = {"sequence_length": sequence_length, "max_new_tokens": max_new_tokens}
     return Configuration(round=1, model="tiny", attn_implementation="sdpa", **usual, **lengths)
 
 

@@ -81,3 +81,18 @@ def test_compiling_for_the_cpu_needs_a_compiler() -> None:
     bare = {**CPU, "compiler": None}
     assert "C++ compiler" in str(unsupported_reason(point(compile_mode="default"), "cpu", bare))
     assert unsupported_reason(point(), "cpu", bare) is None
+
+
+@pytest.mark.parametrize(
+    ("axes", "words"),
+    [
+        ({"continuous_batching": True, "context_depth": 64}, "context_depth fills the cache of one batch"),
+        ({"continuous_batching": True, "prefill_chunk_size": 8}, "there continuous_batching.max_batch_tokens does"),
+        ({"continuous_batching": True, "cache_implementation": "dynamic"}, "a paged cache of its own"),
+        ({"request_lengths": "mixed", "context_depth": 64}, "the requests of mixed are of several"),
+        ({"request_lengths": "mixed", "prefill_chunk_size": 8}, "the requests of mixed are of several"),
+    ],
+)
+def test_requests_that_come_and_go_take_no_setting_of_one_batch(axes: dict[str, object], words: str) -> None:
+    assert words in str(unsupported_reason(point(**axes), "cpu", CPU))
+    assert unsupported_reason(point(continuous_batching=True, request_lengths="mixed"), "cpu", CPU) is None
