@@ -13,6 +13,7 @@ from hfbench.foundation.settings import (
     BatchingParams,
     CompileParams,
     KernelEntry,
+    ListedLengths,
     NotReserved,
     RequestLengths,
     contradiction,
@@ -128,7 +129,11 @@ def read_yaml(path: Path) -> Any:
 
 def _check_references(path: Path, params: Params) -> None:
     complaint = (
-        _unknown_name(params) or _nothing_or_twice(params) or contradiction(params.kernels) or _bounds(params.sampling)
+        _unknown_name(params)
+        or _longest_request(params)
+        or _nothing_or_twice(params)
+        or contradiction(params.kernels)
+        or _bounds(params.sampling)
     )
     if complaint:
         raise UserError(f"{path}: {complaint}")
@@ -151,6 +156,22 @@ def _unknown_name(params: Params) -> str | None:
     for key, name in named:
         if name not in lengths:
             return f"{key} names {name!r}, which is not under request_lengths. Expected one of: {', '.join(lengths)}."
+    return None
+
+
+def _longest_request(params: Params) -> str | None:
+    """Return a sentence on the first point whose lengths are not those of the longest of its listed requests."""
+    for point in params.points():
+        entry = params.request_lengths.get(point.request_lengths)
+        if not isinstance(entry, ListedLengths):
+            continue
+        for axis, listed in (("sequence_length", entry.prompt_tokens), ("max_new_tokens", entry.new_tokens)):
+            if getattr(point, axis) != max(listed):
+                return (
+                    f"request_lengths.{point.request_lengths} has at most {max(listed)} "
+                    f"{'prompt' if axis == 'sequence_length' else 'new'} tokens, and it is to run with {axis} "
+                    f"{getattr(point, axis)}. The axis has the longest request's: write {max(listed)} there."
+                )
     return None
 
 

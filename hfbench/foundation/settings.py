@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
-from hfbench.foundation.values import HUB_NAME, Count, FilePath, Strict, matches
+from hfbench.foundation.values import HUB_NAME, Count, CountOrNone, FilePath, Strict, matches
 
 # A branch or a tag may move, and nothing would be measured again.
 _FIND_COMMIT = "docs/kernels.md says how to find that of a branch"
@@ -51,15 +51,26 @@ class LocalKernel(Strict):
 
 
 class BatchingParams(Strict):
-    """What `ContinuousBatchingConfig` takes, for every point with continuous batching."""
+    """What `ContinuousBatchingConfig` takes, for every point with continuous batching; docs/request-lengths.md.
+
+    None, and 0 for an interval, leave it to transformers, or to hfbench where `hfbench.measurement.batching` says so.
+    What the axes decide (requests at a time, compilation, attention) and what would make an iteration another amount of
+    work (a sampling seed, log probabilities) is no key here.
+    """
 
     page_size: Annotated[int, Field(ge=4)] = 256
     num_blocks: Count | None = None
     max_batch_tokens: Count | None = None
+    max_memory_percent: Annotated[float, Field(gt=0, le=1)] | None = None
+    max_blocks_per_request: CountOrNone | None = None
     scheduler_type: Literal["fifo", "prefill_first"] = "fifo"
+    safety_margin: Annotated[float, Field(ge=0, le=1)] | None = None
     allow_block_sharing: bool = False
     use_async_batching: bool | None = None
     use_cuda_graph: bool | None = None
+    q_padding_interval_size: CountOrNone = 0
+    kv_padding_interval_size: CountOrNone = 0
+    cpu_offload_space: Annotated[float, Field(ge=0)] = 0.0
 
 
 class ListedLengths(Strict):

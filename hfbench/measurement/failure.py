@@ -16,6 +16,8 @@ _REFUSALS = (
     "no available kernel",
     "cannot find a build variant for this system",
     "is not supported for continuous batching",
+    "async batching requires a device type",
+    "no pinned memory allocator is available",
     "does not support",
     "not supported",
     "invalidcxxcompiler",

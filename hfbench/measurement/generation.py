@@ -19,7 +19,7 @@ _CACHES = {"auto": None, "dynamic": "dynamic"}  # None: what transformers takes 
 class Call:
     """One timed call. `start`, `last_token`, `end` and `token_times` are readings of `time.perf_counter`, in seconds.
 
-    `token_times` has one list for the whole batch with `generate` and one a request with `generate_batch`; `tokens` has
+    `token_times` has one list for the whole batch where its rows advance in step, and else one a request; `tokens` has
     the new tokens of each row or request.
     """
 
@@ -46,11 +46,16 @@ class TokenClock(BaseStreamer):
 
 @dataclass(frozen=True)
 class Prompt:
-    """The prompt batch on the device, both int64 of shape (batch_size, sequence_length), and the padding token."""
+    """The prompt batch on the device, both int64 of shape (batch_size, sequence_length), and the padding token.
+
+    Requests of unequal lengths are rows padded on the left, and `new_tokens` says how many each is to get; it is empty
+    where all rows are alike.
+    """
 
     input_ids: torch.Tensor
     attention_mask: torch.Tensor
     pad_token_id: int
+    new_tokens: tuple[int, ...] = ()
 
 
 def generation_config(configuration: Configuration, settings: Settings, prompt: Prompt) -> GenerationConfig:

@@ -8,18 +8,21 @@ from transformers import PreTrainedModel
 
 from hfbench.measurement.failure import NotFiniteError
 from hfbench.measurement.generation import Prompt
+from hfbench.measurement.workload import longest_row
 
 _LOGITS_AT_ONCE = 2**28  # elements; 1 GiB in float32
 
 
 @torch.no_grad()
 def check_prompt(model: PreTrainedModel, prompt: Prompt, vocab_size: int) -> dict[str, Any]:
-    """Return the negative log-likelihood (mean nats a token) of the prompt's first row, and the top-1 tokens.
+    """Return the negative log-likelihood (mean nats a token) of a row of the prompt, and the top-1 tokens.
 
-    It is teacher-forced, in one forward pass unless the logits would be larger than 1 GiB; then it needs a model that
-    takes `past_key_values`, and both are None for any other. Raises `NotFiniteError` where the likelihood is no number.
+    The row is the first without padding. It is teacher-forced, in one forward pass unless the logits would be larger
+    than 1 GiB; then it needs a model that takes `past_key_values`, and both are None for any other. Raises
+    `NotFiniteError` where the likelihood is no number.
     """
-    row = prompt.input_ids[:1]
+    prompt = longest_row(prompt)
+    row = prompt.input_ids
     length = row.shape[1]
     step = max(1, _LOGITS_AT_ONCE // max(1, vocab_size))
     top1: list[int] = []
@@ -28,7 +31,7 @@ def check_prompt(model: PreTrainedModel, prompt: Prompt, vocab_size: int) -> dic
         end = min(length, start + step)
         output = model(
             row[:, start:end],
-            attention_mask=prompt.attention_mask[:1, :end],
+            attention_mask=prompt.attention_mask[:, :end],
             past_key_values=cache,
             use_cache=step < length,
         )

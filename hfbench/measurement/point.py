@@ -6,7 +6,6 @@ from contextlib import ExitStack
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from transformers import CompileConfig, PreTrainedModel
 
 from hfbench.foundation.files import read_json
@@ -14,7 +13,8 @@ from hfbench.foundation.records import Manifest
 from hfbench.measurement import compilation, flex_attention, verification
 from hfbench.measurement.accounting import describe_needs, fill_cache
 from hfbench.measurement.arguments import Task
-from hfbench.measurement.batching import prepare_generate_batch
+from hfbench.measurement.batching import continuous_batching_config, kept_manager, prepare_generate_batch
+from hfbench.measurement.batching_facts import batching_differences, effective_batching, requested_batching
 from hfbench.measurement.channel import Reporter
 from hfbench.measurement.compile_settings import check_compile_config, compile_config
 from hfbench.measurement.device import Device, open_device
@@ -23,7 +23,9 @@ from hfbench.measurement.kernel_mapping import check_unedited, kernel_device, op
 from hfbench.measurement.kernels import kernel_differences, kernelized_layers, loaded_kernels
 from hfbench.measurement.loading import load_model, sdpa_backend
 from hfbench.measurement.output_check import check_prompt
+from hfbench.measurement.padded import prepare_padded_generate
 from hfbench.measurement.sampling import Sampler
+from hfbench.measurement.workload import batches_of, describe_batches, describe_requests, load_prompt, new_tokens_of
 from hfbench.models.materialise import materialise
 
 _SAMPLE_TOKENS = 64  # of the generated text, decoded into the record
@@ -55,14 +57,13 @@ class Point:
         if self._compile is not None:
             check_compile_config(self._compile)
         wanted = verification.requested(self._configuration, self._task.device, self._compile)
-        self._reporter.update(requested={**wanted, "kernels": self._settings.kernels})
         self._device = open_device(self._task.device)
-        with safe_open(self._task.inputs, framework="pt") as artifact:
-            self._prompt = Prompt(
-                input_ids=artifact.get_tensor("input_ids").to(self._device.torch_device),
-                attention_mask=artifact.get_tensor("attention_mask").to(self._device.torch_device),
-                pad_token_id=int(artifact.metadata()["pad_token_id"]),
-            )
+        self._prompt = load_prompt(self._task.inputs, self._device.torch_device)
+        self._requested = {**wanted, "kernels": self._settings.kernels, **describe_requests(self._prompt)}
+        if self._configuration.continuous_batching:
+            asked = continuous_batching_config(self._configuration, self._settings)
+            self._requested["continuous_batching_config"] = requested_batching(asked)
+        self._reporter.update(requested=self._requested)
         self._kernels = open_kernels(self._configuration, self._settings, self._device)
         self._folder = materialise(self._manifest)
 
@@ -89,7 +90,7 @@ class Point:
     def verify(self) -> list[str]:
         """Watch what a short call runs through and check the prompt's likelihood; return the differences."""
         watched, cache = verification.watch_short_call(self._model, self._configuration, self._settings, self._prompt)
-        self._effective |= watched
+        self._effective |= watched | describe_batches(self._prompt, self._configuration)
         needs = describe_needs(self._model, fill_cache(self._model, self._prompt) if cache is None else cache)
         del cache  # it would count as memory
         self._reporter.update(effective=self._effective, accounting=needs)
@@ -100,16 +101,20 @@ class Point:
         self._reporter.update(output=output)
         self._output = output
         kind = kernel_device(self._device)
-        return [
+        found = [
             *verification.differences(self._configuration, self._effective),
             *kernel_differences(self._configuration, self._settings, kind, self._effective),
         ]
+        # Compiling, which this call left out, decides on padding and graphs too: `conclude` looks at those.
+        return found if self._configuration.compile_mode != "off" else [*found, *self._batching_differences()]
 
     def first_call(self) -> None:
         """Run the first iteration and keep the first row of its output."""
-        prepare = prepare_generate_batch if self._configuration.continuous_batching else prepare_generate
+        prepare = prepare_padded_generate if self._prompt.new_tokens else prepare_generate
+        if self._configuration.continuous_batching:
+            prepare = prepare_generate_batch
         self._call = prepare(self._model, self._configuration, self._settings, self._prompt, self._device)
-        self._sampler = Sampler(self._call, self._configuration.max_new_tokens, self._reporter)
+        self._sampler = Sampler(self._call, new_tokens_of(self._prompt, self._configuration), self._reporter)
         call = self._sampler.first_call()
         self._reporter.update(first_call_seconds=round(call.last_token - call.start, 9))
         self._output["tokens"] = call.tokens[0]
@@ -134,7 +139,9 @@ class Point:
         compiled["recompiles_while_sampling"] = compilation.compiled_since(self._compiled_before)
         if self._compile is not None and not self._configuration.continuous_batching:  # whose thread is not watched
             compiled |= compilation.watch_compiled_call(self._model, self._call)
-        return self._report_compilation(compiled)
+        if self._configuration.continuous_batching:  # what sampled, where verifying had a manager of its own
+            self._effective["continuous_batching_config"] = effective_batching(kept_manager(self._model))
+        return [*self._report_compilation(compiled), *self._batching_differences()]
 
     def conclude_first_call(self) -> list[str]:
         """Report what the first call compiled, where it was all that was asked; return differences as `conclude`."""
@@ -143,7 +150,15 @@ class Point:
     def _report_compilation(self, compiled: dict[str, Any]) -> list[str]:
         self._effective["compilation"] = compiled
         self._reporter.update(effective=self._effective)
-        return compilation.compilation_differences(self._configuration, self._compile, compiled)
+        steps = sum(
+            max(new_tokens_of(batch, self._configuration)) - 1
+            for batch in batches_of(self._prompt, self._configuration.batch_size)
+        )
+        return compilation.compilation_differences(steps, self._compile, compiled)
+
+    def _batching_differences(self) -> list[str]:
+        asked, ran = (known.get("continuous_batching_config") for known in (self._requested, self._effective))
+        return batching_differences(asked, ran) if asked and ran else []
 
     def _decode(self, tokens: list[int]) -> str:
         from transformers import AutoTokenizer

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hfbench.foundation.configuration import Configuration, Settings
+from hfbench.foundation.configuration import UNIFORM, Configuration, Settings
 from hfbench.measurement.compile_support import compile_reason
 
 _FLASH_PACKAGES = {
@@ -42,6 +42,7 @@ def unsupported_reason(
         or _attention_reason(configuration, kind, environment)
         or _cache_reason(configuration)
         or compile_reason(configuration, settings, kind, environment)
+        or _workload_reason(configuration)
     )
 
 
@@ -102,4 +103,20 @@ def _cache_reason(configuration: Configuration) -> str | None:
     if asked == "dynamic" and configuration.compile_mode != "off":
         # GenerationMixin._valid_auto_compile_criteria in transformers 5.22
         return "generate compiles with a static cache only, and with a dynamic one it would run uncompiled"
+    return None
+
+
+def _workload_reason(configuration: Configuration) -> str | None:
+    """Return why requests that start and end on their own cannot be run as asked."""
+    asked = {
+        "context_depth": "fills the cache of one batch before the clock starts",
+        "prefill_chunk_size": "is how generate takes in a prompt",
+    }
+    given = next((axis for axis in asked if getattr(configuration, axis)), None)
+    if configuration.continuous_batching:
+        if given:
+            remedy = "; there continuous_batching.max_batch_tokens does" if given == "prefill_chunk_size" else ""
+            return f"{given} {asked[given]}, which continuous batching has not{remedy}"
+    elif configuration.request_lengths != UNIFORM and given:
+        return f"{given} is for rows of one length, and the requests of {configuration.request_lengths} are of several"
     return None

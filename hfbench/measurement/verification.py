@@ -10,13 +10,15 @@ from transformers import CompileConfig, GenerationConfig, PreTrainedModel
 
 from hfbench.foundation.configuration import Configuration, Settings
 from hfbench.measurement import flex_attention
-from hfbench.measurement.batching import continuous_batching_config
+from hfbench.measurement.batching import Batching, continuous_batching_config
+from hfbench.measurement.batching_facts import effective_batching
 from hfbench.measurement.device import Device
 from hfbench.measurement.evidence import Evidence, SdpaOperators, watch_functions
 from hfbench.measurement.generation import Prompt, generation_config
 from hfbench.measurement.isolation import SETTINGS
 from hfbench.measurement.loading import split_attention, unpinned
 from hfbench.measurement.tensors import describe_tensors, tensor_differences
+from hfbench.measurement.workload import batches_of
 
 _CACHES = {"static": "StaticCache", "dynamic": "DynamicCache"}
 _SHORT = 2  # new tokens of the verifying call: one from the prefill, one from a decoding step
@@ -48,11 +50,15 @@ def watch_short_call(
     """Run one prefill and one decoding step, uncompiled.
 
     Return which attention and which kind of cache they went through, and the cache itself (None where it stays inside
-    `generate_batch`, or there is none).
+    continuous batching, or there is none). Of requests of unequal lengths, the first that run together are taken.
     """
+    batching: dict[str, Any] = {}
+    prompt = batches_of(prompt, configuration.batch_size)[0]
     with watch_functions() as evidence:
-        short_call = _short_batch if configuration.continuous_batching else _short_generate
-        cache = short_call(model, configuration, settings, prompt, evidence)
+        if configuration.continuous_batching:
+            cache, batching = None, _short_batch(model, configuration, settings, prompt)
+        else:
+            cache = _short_generate(model, configuration, settings, prompt, evidence)
     kind = None if cache is None else type(cache).__name__
     paged = "PagedAttentionCache" if evidence.paged_cache_calls else None
     watched = {
@@ -61,6 +67,7 @@ def watch_short_call(
         "sdpa_backends": dict(evidence.sdpa_backends),
         "cache": paged if configuration.continuous_batching else kind,
         "cache_layers": dict(Counter(type(layer).__name__ for layer in getattr(cache, "layers", []))),
+        **batching,
     }
     return watched, cache
 
@@ -82,20 +89,22 @@ def _short_generate(
 
 
 def _short_batch(
-    model: PreTrainedModel, configuration: Configuration, settings: Settings, prompt: Prompt, evidence: Evidence
-) -> Any:
-    del evidence  # the hook sees the batching thread's functions; its operators cannot be watched from here
+    model: PreTrainedModel, configuration: Configuration, settings: Settings, prompt: Prompt
+) -> dict[str, Any]:
+    """Run the requests for two tokens each; return what the manager does.
+
+    The hook sees the functions of the batching thread; its operators cannot be watched from here.
+    """
     config: GenerationConfig = generation_config(configuration, settings, prompt)
     config.max_new_tokens = _SHORT
-    batching = continuous_batching_config(configuration, settings)
-    batching.varlen_compile_config = batching.decode_compile_config = None
-    results = model.generate_batch(  # type: ignore[operator]
-        prompt.input_ids.tolist(), generation_config=config, continuous_batching_config=batching
-    )
-    errors = [output.error for output in results.values() if output.error]
-    if errors or len(results) != len(prompt.input_ids):
-        raise RuntimeError(f"generate_batch failed: {errors[0] if errors else 'no result; see the log'}")
-    return None
+    asked = continuous_batching_config(configuration, settings)
+    asked.varlen_compile_config = asked.decode_compile_config = None
+    batching = Batching(model, config, asked, prompt)
+    batching.run((_SHORT,) * len(prompt.input_ids), observed=False)
+    assert batching.manager is not None
+    effective = effective_batching(batching.manager)
+    model.destroy_cached_continuous_batching_manager()  # type: ignore[operator]
+    return {"continuous_batching_config": effective}
 
 
 def differences(configuration: Configuration, effective: dict[str, Any]) -> list[str]:

@@ -16,7 +16,7 @@ from hfbench.tables import latency
 from hfbench.tables.columns import CONFIGURATION_AXES
 from hfbench.tables.keys import configuration_keys, point_label
 
-_LENGTHS = ("model", "sequence_length", "max_new_tokens")
+_LENGTHS = ("model", "request_lengths", "sequence_length", "max_new_tokens")
 _WORK = (*_LENGTHS, "batch_size")
 _HIGHEST = 2  # times the estimate: an interval that ends beyond it would leave the rest of a chart no room
 _MOST_POSITIONS = 128  # along a sequence; of a longer one, each is the median of its neighbours

@@ -22,6 +22,7 @@ def asked_and_ran(record: Record) -> list[tuple[str, str, str]]:
         ("kernels", _text(asked.get("use_kernels")), _kernels(ran.get("kernelized_layers"))),
         ("cache", _text(asked.get("cache_implementation")), _text(ran.get("cache"))),
         ("continuous batching", _text(asked.get("continuous_batching")), _batched(ran)),
+        *_knobs(asked.get("continuous_batching_config") or {}, ran.get("continuous_batching_config") or {}),
         ("intra-op threads", _text(asked.get("intra_op_threads"), "any"), _text(ran.get("intra_op_threads"))),
     ]
 
@@ -41,6 +42,7 @@ def evidence(record: Record) -> list[tuple[str, str]]:
         ("compilation", _compilation(ran.get("compilation"))),
         ("warm start", _warm_start(record.warm_start)),
         ("weights not as expected", _loading(ran.get("loading"))),
+        ("requests", _requests(record.requested.get("requests"), ran.get("batches"))),
         ("warm-up steady", _text(record.warmup_steady)),
     ]
     return [(name, finding) for name, finding in rows if finding not in ("", MISSING)]
@@ -84,6 +86,19 @@ def _registered(ran: Mapping[str, Any]) -> str:
     """Return transformers' name of the attention where that is not the one it is asked for by."""
     name = ran.get("attention_registered_as")
     return "" if name == ran.get("attn_implementation") else _text(name)
+
+
+def _knobs(asked: Mapping[str, Any], ran: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Return the knobs of continuous batching; `any` is what was left to transformers."""
+    return [(f"  {name}", _text(value, "any"), _text(ran.get(name))) for name, value in asked.items() if name in ran]
+
+
+def _requests(lengths: Mapping[str, Sequence[int]] | None, batches: Sequence[Mapping[str, int]] | None) -> str:
+    if lengths is None:
+        return ""
+    prompts, new_tokens = lengths["prompt_tokens"], lengths["new_tokens"]
+    padded = f", batches padded: {len(batches)}" if batches else ""
+    return f"{len(prompts)}, with {sum(prompts):,} prompt and {sum(new_tokens):,} new tokens in all{padded}"
 
 
 def _compile_asked(record: Record) -> str:

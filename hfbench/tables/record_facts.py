@@ -7,6 +7,7 @@ import polars as pl
 
 from hfbench.tables.columns import STATUS
 from hfbench.tables.machine_facts import machine_facts
+from hfbench.tables.request_facts import REQUEST_TYPES, request_facts
 
 FACT_TYPES: dict[str, pl.DataType | type[pl.DataType]] = {
     "status": STATUS,
@@ -38,6 +39,7 @@ FACT_TYPES: dict[str, pl.DataType | type[pl.DataType]] = {
     "intra_op_threads": pl.Int64,
     "clock_resolution_seconds": pl.Float64,
     "kernels": pl.List(pl.String),
+    **REQUEST_TYPES,
     "environment_sha256": pl.String,
     "manifest_sha256": pl.String,
     "inputs_sha256": pl.String,
@@ -80,6 +82,7 @@ def record_facts(content: dict[str, Any]) -> dict[str, Any]:
         "intra_op_threads": _optional(int, effective.get("intra_op_threads")),
         "clock_resolution_seconds": _optional(float, effective.get("clock_resolution_seconds")),
         "kernels": _kernels(effective.get("kernelized_layers", ())),
+        **request_facts(content),
         **{f"{name}_sha256": _optional(str, provenance.get(name)) for name in ("environment", "manifest", "inputs")},
     }
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import polars as pl
 
+from hfbench.foundation.configuration import UNIFORM
 from hfbench.foundation.records import OK
 from hfbench.roofline.utilisation import (
     decode_bytes_per_step,
@@ -36,7 +37,8 @@ def utilisation_table(
 
     The first two are fractions of 1, from the estimates in the summary and what `ceilings` say; the roofline has, for
     decode and prefill, PHASE_flops_per_byte, PHASE_flops_per_second and PHASE_roof_bytes_per_second, and
-    roof_flops_per_second of the dtype. Null is what is unknown (the formulas: `hfbench.roofline.utilisation`).
+    roof_flops_per_second of the dtype. Null is what is unknown (the formulas: `hfbench.roofline.utilisation`); and all
+    is where requests of unequal lengths come and go, as the formulas are of steps and prefills that are all alike.
     """
     known = [record for record in records if record.facts["status"] == OK and record.needs]
     axes = axes_frame(record.configuration for record in known).drop("round")
@@ -48,6 +50,8 @@ def utilisation_table(
 
 
 def _utilisation(needs: Mapping[str, Any], row: Mapping[str, Any], ceilings: Mapping[str, Any]) -> dict[str, Any]:
+    if row["request_lengths"] != UNIFORM:
+        return dict.fromkeys(_TYPES)
     work = (needs, row["batch_size"], row["sequence_length"])
     steps = (*work, row["max_new_tokens"])
     decode = (decode_flops_per_step(*steps), decode_bytes_per_step(*steps), row.get("inter_token_seconds"))

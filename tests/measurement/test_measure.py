@@ -98,7 +98,7 @@ def test_hash_seed_threads_and_caches_are_set(bench: Bench) -> None:
 
 
 def test_nothing_compiled_is_found_by_the_next_measurement() -> None:
-    configuration = Configuration(1, "m", "sdpa", "default", False, False, "bfloat16", 1, 8, 8)
+    configuration = Configuration(1, "m", "sdpa", "default", "auto", False, False, 0, "bfloat16", "uniform", 1, 8, 8, 0)
     with scratch_folder() as first:
         folders = [Path(worker_environment(configuration, first)[location]) for location in CACHES]
         for folder in folders:

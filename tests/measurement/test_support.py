@@ -131,3 +131,18 @@ def test_one_whole_graph_is_not_to_be_had_everywhere() -> None:
     flash = {"attn_implementation": "kernels-community/flash-attn3"}
     assert "turns it off" in str(compiled("cuda", CUDA, axes=flash, fullgraph=True))
     assert compiled("cuda", CUDA, axes=flash) is None
+
+
+@pytest.mark.parametrize(
+    ("axes", "words"),
+    [
+        ({"continuous_batching": True, "context_depth": 64}, "context_depth fills the cache of one batch"),
+        ({"continuous_batching": True, "prefill_chunk_size": 8}, "there continuous_batching.max_batch_tokens does"),
+        ({"request_lengths": "mixed", "context_depth": 64}, "the requests of mixed are of several"),
+        ({"request_lengths": "mixed", "prefill_chunk_size": 8}, "the requests of mixed are of several"),
+    ],
+)
+def test_requests_that_come_and_go_take_no_setting_of_one_batch(axes: dict[str, object], words: str) -> None:
+    assert words in str(unsupported_reason(point(**axes), "cpu", CPU, Settings()))
+    mixed = point(continuous_batching=True, request_lengths="mixed")
+    assert unsupported_reason(mixed, "cpu", CPU, Settings()) is None
