@@ -87,7 +87,11 @@ class Params(Strict):
 
 def load_params(path: Path) -> Params:
     """Read and check params.yaml. Raises `UserError` naming each wrong key, its value and what is allowed."""
-    content = read_yaml(path)
+    return checked_params(path, read_yaml(path))
+
+
+def checked_params(path: Path, content: Any) -> Params:
+    """Check the content of params.yaml as `load_params` does; `path` is for the sentences of the `UserError`."""
     try:
         params = Params.model_validate(content)
     except ValidationError as error:
