@@ -27,29 +27,30 @@ def rewrite(path: Path, values: Mapping[str, Any]) -> bool:
     """
     content = read_yaml(path)
     text = path.read_text(encoding="utf-8")
-    new = text
+    changed = {}
     for key, value in values.items():
         section, last = _section(content, key)
         if last not in section:
             raise UserError(f"{path} has no key {key}, which is to be {_flow(value)}. Add it.")
         if section[last] != value:
-            section[last] = value
-            new = _replaced(new, key.split("."), value)
+            section[last] = changed[key] = value
     checked_params(path, content)
-    if not _holds(new, content):  # there is an alias, say, whose value stands elsewhere
-        raise UserError(
-            f"{path}: {', '.join(values)} cannot be replaced as written there. Write the values out plainly."
-        )
+    new = _edited(text, changed, content)
+    if new is None:
+        raise UserError(f"{path}: cannot replace {', '.join(changed)} as written there. Write the values out plainly.")
     if new != text:
         write_text(path, new)
     return new != text
 
 
-def _holds(text: str, content: Any) -> bool:
+def _edited(text: str, changed: Mapping[str, Any], content: Any) -> str | None:
+    """Return YAML with values replaced; None where that is not `content`: an alias may stand for one of them."""
     try:
-        return bool(YAML(typ="safe").load(text) == content)
-    except YAMLError:
-        return False
+        for key, value in changed.items():
+            text = _replaced(text, key.split("."), value)
+        return text if YAML(typ="safe").load(text) == content else None
+    except (YAMLError, KeyError):
+        return None
 
 
 def _section(content: Any, key: str) -> tuple[Any, str]:
@@ -64,6 +65,8 @@ def _replaced(text: str, keys: list[str], value: Any) -> str:
     """Return YAML with one value replaced; a comment behind it keeps its column where there is room."""
     key, node = _find(YAML(typ="safe", pure=True).compose(text), keys)
     start, end = node.start_mark.index, _end(node)
+    if start == end:  # a null that is not written out, which YAML takes to stand farther down
+        start = end = key.end_mark.index + 1
     new = _written(value, key.start_mark.column)
     between = text[key.end_mark.index : start]  # a colon, space, perhaps a comment
     if new.startswith("\n"):

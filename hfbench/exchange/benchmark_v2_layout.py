@@ -79,8 +79,8 @@ def compile_mode_of(config: Mapping[str, Any]) -> str:
 def compile_params_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a configuration that compiles asks of torch beside the mode; `CompileConfig`'s keys, but no callable.
 
-    As in `BenchmarkConfig`, `compile_kwargs` ask for `fullgraph` unless they say otherwise; the earlier versions, with a
-    key `compile_mode`, did not.
+    As in `BenchmarkConfig`, `compile_kwargs` ask for `fullgraph` unless they say otherwise; the earlier versions, with
+    a key `compile_mode`, did not.
     """
     kwargs = config.get("compile_kwargs")
     if kwargs is None:

@@ -15,6 +15,8 @@ from hfbench.foundation.sweep import Listed, Sweep
 from hfbench.foundation.values import Count, Device, Every, FilePath, MonitorInterval, Name, StoppingRule, Strict
 from hfbench.foundation.wording import sentence
 
+LISTED_STAGE = "measure_listed@"  # as dvc.yaml names it
+
 
 class SamplingParams(Strict):
     """How many iterations a measurement takes; see `hfbench.foundation.records.Sampling`."""
@@ -75,7 +77,7 @@ class Params(Strict):
     def stages(self) -> dict[Configuration, str]:
         """Return the stage that measures each point, as DVC names it."""
         listed = {
-            each.in_round(number): f"measure_listed@{number}-configuration{index}"
+            each.in_round(number): f"{LISTED_STAGE}{number}-configuration{index}"
             for number in self.sweep.round
             for index, each in enumerate(self.configurations)
         }
