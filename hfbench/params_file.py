@@ -64,9 +64,10 @@ def _section(content: Any, key: str) -> tuple[Any, str]:
 def _replaced(text: str, keys: list[str], value: Any) -> str:
     """Return YAML with one value replaced; a comment behind it keeps its column where there is room."""
     key, node = _find(YAML(typ="safe", pure=True).compose(text), keys)
-    start, end = node.start_mark.index, _end(node)
+    start: int = node.start_mark.index
+    end = _end(node)
     if start == end:  # a null that is not written out, which YAML takes to stand farther down
-        start = end = key.end_mark.index + 1
+        start = end = int(key.end_mark.index) + 1
     new = _written(value, key.start_mark.column)
     between = text[key.end_mark.index : start]  # a colon, space, perhaps a comment
     if new.startswith("\n"):
