@@ -1,4 +1,4 @@
-# make bench   measure what params.yaml asks for, then show the results
+# make bench   measure what params.yaml asks for, then show the results; LEVEL=2 first writes that coverage preset there
 # make test    lint, types, unit tests, and the real pipeline on a small sweep
 # make example-kernel   measure the kernel in examples/kernels/rmsnorm-cpu against the built-in layer (docs/kernels.md)
 # The first of either sets up .venv; PYTHON names another interpreter for it.
@@ -12,6 +12,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := bench
 
 bench: $(READY)
+	@$(if $(LEVEL),hfbench level $(LEVEL))
 	@hfbench check
 	@HFBENCH_TABLE=off dvc repro --quiet || { echo "The pipeline stopped; \`dvc repro\` says more." >&2; exit 1; }
 	@hfbench show

@@ -23,6 +23,8 @@ from hfbench.foundation.sweep import Listed, Sweep
 from hfbench.foundation.values import Count, Device, Every, FilePath, MonitorInterval, Name, StoppingRule, Strict
 from hfbench.foundation.wording import sentence
 
+LISTED_STAGE = "measure_listed@"  # as dvc.yaml names it
+
 
 class SamplingParams(Strict):
     """How many iterations a measurement takes; see `hfbench.foundation.records.Sampling`."""
@@ -83,7 +85,7 @@ class Params(Strict):
     def stages(self) -> dict[Configuration, str]:
         """Return the stage that measures each point, as DVC names it."""
         listed = {
-            each.in_round(number): f"measure_listed@{number}-configuration{index}"
+            each.in_round(number): f"{LISTED_STAGE}{number}-configuration{index}"
             for number in self.sweep.round
             for index, each in enumerate(self.configurations)
         }
@@ -95,7 +97,11 @@ class Params(Strict):
 
 def load_params(path: Path) -> Params:
     """Read and check params.yaml. Raises `UserError` naming each wrong key, its value and what is allowed."""
-    content = read_yaml(path)
+    return checked_params(path, read_yaml(path))
+
+
+def checked_params(path: Path, content: Any) -> Params:
+    """Check the content of params.yaml as `load_params` does; `path` is for the sentences of the `UserError`."""
     try:
         params = Params.model_validate(content)
     except ValidationError as error:
