@@ -51,7 +51,7 @@ def test_the_shipped_file_is_right_and_rounds_come_first() -> None:
         ("sweep.attn_implementation", ["egaer"], ["sweep.attn_implementation.0", "'egaer'", "eager"]),
         ("sweep.attn_implementation", ["sdpa|x"], ["'sdpa|x'"]),
         ("sweep.attn_implementation", ["a/b;c"], ["'a/b;c'"]),
-        ("sweep.attn_implementation", ["a/b@main"], ["'a/b@main'"]),
+        ("sweep.attn_implementation", ["a/b@main"], ["'a/b@main'", "its commit goes under kernels"]),
         ("sweep.compile_mode", ["defualt"], ["'defualt'", "'default'"]),
         ("sweep.compile_mode", [False], ["sweep.compile_mode.0", "False", "'off'"]),
         ("compare.threshold", 2, ["compare.threshold", "2", "less than 1"]),

@@ -150,15 +150,16 @@ def test_a_hub_that_is_not_there_is_told(bench: Bench, monkeypatch: pytest.Monke
 
 
 def test_transformers_own_mapping_without_a_hub_is_told(
-    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     # The one architecture with a layer for which transformers 5.22 maps a kernel on the CPU, and that from the hub.
     config = AutoConfig.for_model(**{**TINY, "model_type": "gpt_oss", "num_local_experts": 4, "num_experts_per_tok": 2})
+    shutil.copytree(tiny_model, tmp_path / "gpt-oss")  # for the tokenizer
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "gpt-oss")
     save_manifest(bench.folder, tmp_path / "gpt-oss", "GptOssForCausalLM", "gpt_oss")
     monkeypatch.setenv("HF_ENDPOINT", NOBODY)
-    record = measure(bench)
+    record = measure(bench, attn_implementation="eager")
     assert (record.status, record.phase) == (UNSUPPORTED, "load")
     assert str(record.reason).startswith("ConnectError: a kernel could not be fetched; is the hub reachable?")
