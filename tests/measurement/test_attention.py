@@ -1,12 +1,13 @@
 """Each attention, with each cache: right against eager in float32, and in force in a real measurement."""
 
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch._dynamo.utils import clear_compilation_metrics
+from torch._dynamo.utils import clear_compilation_metrics, counters
 from transformers import AttentionMaskInterface, LogitsProcessor, LogitsProcessorList
 from transformers.masking_utils import flex_attention_mask
 
@@ -14,6 +15,7 @@ from hfbench.foundation.configuration import Settings
 from hfbench.foundation.records import OK
 from hfbench.measurement import flex_attention
 from hfbench.measurement.compilation import describe_compilation
+from hfbench.measurement.evidence import watch_functions
 from hfbench.measurement.generation import Prompt, generation_config
 from hfbench.measurement.loading import load_model, sdpa_backend
 from tests.measurement.stage_process import Bench
@@ -26,7 +28,7 @@ FORCED = torch.arange(100, 100 + 2 * STEPS).reshape(2, STEPS)
 SHAPES = [(1, 0), (2, 0), (2, 5)]  # rows, and tokens of padding before the second one's prompt
 CACHES = {"dynamic": "DynamicCache", "static": "StaticCache"}
 pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without", "ignore:_compile flag on create_block")
-MINUTES = 600.0  # a machine that is busy with other things takes a few to compile flex attention
+MINUTES = 600.0  # where other work keeps the cores busy, flex attention takes minutes to compile
 
 
 class Forced(LogitsProcessor):
@@ -100,12 +102,26 @@ def test_a_mask_that_reads_the_length_of_the_cache_would_be_noticed(
     assert AttentionMaskInterface()[flex_attention.FLEX_FOR_STATIC_CACHE] is flex_attention.static_cache_mask
 
 
-def test_compiled_kernels_of_flex_attention(tiny_model: Path) -> None:
+def forget_compilation() -> None:
     torch.compiler.reset()
     clear_compilation_metrics()
-    for kind in CACHES:
-        assert_like_eager(tiny_model, (2, 0), kind, attn_implementation="flex_attention")
-    assert describe_compilation()["graphs"] == 0  # none of the model
+    counters.clear()
+
+
+@pytest.fixture
+def nothing_compiled() -> Iterator[None]:
+    """Keep what the test compiles, and what torch says of it, from the other tests of this process."""
+    forget_compilation()
+    yield
+    forget_compilation()
+
+
+@pytest.mark.usefixtures("nothing_compiled")
+def test_compiled_kernels_of_flex_attention(tiny_model: Path) -> None:
+    assert_like_eager(tiny_model, (2, 0), "static", attn_implementation="flex_attention")
+    with watch_functions() as evidence:  # again, now that flex attention has compiled its own graphs
+        decoded(tiny_model, (2, 0), attn_implementation="flex_attention", cache_implementation="static")
+    assert (describe_compilation()["graphs"], evidence.compiled_calls) == (0, 0)  # none of the model
     assert_like_eager(tiny_model, (2, 0), "static", attn_implementation="flex_attention", compile_mode="default")
     compilation = describe_compilation()
     assert (compilation["graphs"], compilation["recompiles"], compilation["fell_back"]) == (1, [], [])
