@@ -102,6 +102,13 @@ def test_cache_that_is_not_static(model: PreTrainedModel) -> None:
     assert found == ["the cache is DynamicCache, not StaticCache"]
 
 
+def test_cache_that_is_not_dynamic(model: PreTrainedModel) -> None:
+    static = effective_of(model, cache_implementation="static")
+    assert verification.differences(point(cache_implementation="static"), static) == []
+    found = verification.differences(point(cache_implementation="dynamic"), static)
+    assert found == ["the cache is StaticCache, not DynamicCache"]
+
+
 def test_compilation_that_transformers_skips(model: PreTrainedModel) -> None:
     compiled = point(compile_mode="default")
     config = generation_config(compiled, Settings(), PROMPT)
