@@ -158,6 +158,13 @@ def test_cache_that_is_not_static(model: PreTrainedModel) -> None:
     assert found == ["the cache is DynamicCache, not StaticCache"]
 
 
+def test_cache_that_is_not_dynamic(model: PreTrainedModel) -> None:
+    static = effective_of(model, cache_implementation="static")
+    assert verification.differences(point(cache_implementation="static"), static) == []
+    found = verification.differences(point(cache_implementation="dynamic"), static)
+    assert found == ["the cache is StaticCache, not DynamicCache"]
+
+
 def test_a_frame_that_is_compiled_after_many_others_is_told() -> None:
     functions: list[Callable[[torch.Tensor], torch.Tensor]] = [
         torch.compile(eval("lambda x: x + 1"), backend="eager", dynamic=False) for _ in range(70)
