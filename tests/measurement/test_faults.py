@@ -17,8 +17,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from hfbench.foundation.params import LocalSource
 from hfbench.foundation.records import CRASHED, FAILED, OUT_OF_MEMORY, TIMED_OUT, Record
+from hfbench.foundation.sources import LocalSource
 from hfbench.models.local import resolve_local
 from tests.measurement.stage_process import Bench
 
