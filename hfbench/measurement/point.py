@@ -117,7 +117,7 @@ class Point:
         self._sampler = Sampler(self._call, new_tokens_of(self._prompt, self._configuration), self._reporter)
         call = self._sampler.first_call()
         self._reporter.update(first_call_seconds=round(call.last_token - call.start, 9))
-        self._output["tokens"] = call.tokens[0]
+        self._output["tokens"] = max(call.tokens, key=len)  # of the first row, where all are alike
         self._reporter.update(output=self._output)
 
     def warm_up(self) -> None:

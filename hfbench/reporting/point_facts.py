@@ -90,7 +90,8 @@ def _registered(ran: Mapping[str, Any]) -> str:
 
 def _knobs(asked: Mapping[str, Any], ran: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Return the knobs of continuous batching; `any` is what was left to transformers."""
-    return [(f"  {name}", _text(value, "any"), _text(ran.get(name))) for name, value in asked.items() if name in ran]
+    told = [name for name in asked if ran.get(name) is not None]
+    return [(f"  {name}", _text(asked[name], "any"), _text(ran[name])) for name in told]
 
 
 def _requests(lengths: Mapping[str, Sequence[int]] | None, batches: Sequence[Mapping[str, int]] | None) -> str:

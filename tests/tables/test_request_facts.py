@@ -8,6 +8,7 @@ import pytest
 from hfbench.foundation.records import Iteration, Record
 from hfbench.reporting.captions import captions
 from hfbench.reporting.cells import result_columns
+from hfbench.reporting.point_requests import RequestTimes, request_times
 from hfbench.reporting.results import result_rows
 from hfbench.tables.build import Tables
 from hfbench.tables.request_facts import padding_waste_share
@@ -82,3 +83,11 @@ def test_the_results_say_what_the_workload_is_and_show_waste_only_for_it(tmp_pat
     labels = {column.label for column in result_columns(rows, alike.points)}
     assert not labels & {"padding waste", "TTFT p95", "output"}
     assert values(alike, "output_tokens_per_second") == [pytest.approx(8 / 0.7)]  # 2 rows of 4
+
+
+def test_each_request_has_latencies_of_its_own() -> None:
+    first, second, third = request_times([record(batched=True)])
+    assert first == RequestTimes(10, 2, 0.2, pytest.approx(0.2), pytest.approx(2 / 0.4))  # type: ignore[arg-type]
+    assert second == RequestTimes(4, 4, 0.2, pytest.approx(0.2), pytest.approx(4 / 0.8))  # type: ignore[arg-type]
+    assert (third.time_to_first_token_seconds, third.tokens_per_second) == (1.0, pytest.approx(3 / 1.4))
+    assert request_times([ok_record(POINT, observed([0.5, 0.7]))]) == []
