@@ -129,7 +129,8 @@ def cache_layout(cache: Any, sliding_window: int | None) -> dict[str, Any] | Non
 @torch.no_grad()
 def fill_cache(model: PreTrainedModel, prompt: Prompt) -> Any:
     """Return the cache that a forward pass over the prompt's first tokens fills, or None where it hands out none."""
-    output = model(prompt.input_ids[:1, :_SHORT], attention_mask=prompt.attention_mask[:1, :_SHORT], use_cache=True)
+    tokens = prompt.input_ids[:1, :_SHORT]
+    output = model(tokens, attention_mask=torch.ones_like(tokens), use_cache=True)
     return next((output[name] for name in ALL_CACHE_NAMES if output.get(name) is not None), None)
 
 

@@ -17,6 +17,7 @@ _REFUSALS = (
     "is not supported for continuous batching",
     "does not support",
     "not supported",
+    "cannot use prefill chunking without a cache",
     "invalidcxxcompiler",
     "no working c++ compiler",
 )

@@ -52,10 +52,11 @@ class Point:
         self._reporter.update(requested=wanted)
         self._device = open_device(self._task.device)
         with safe_open(self._task.inputs, framework="pt") as artifact:
-            self._prompt = Prompt(
-                input_ids=artifact.get_tensor("input_ids").to(self._device.torch_device),
-                attention_mask=artifact.get_tensor("attention_mask").to(self._device.torch_device),
-                pad_token_id=int(artifact.metadata()["pad_token_id"]),
+            self._prompt = Prompt.of_rows(
+                artifact.get_tensor("input_ids").to(self._device.torch_device),
+                artifact.get_tensor("attention_mask").to(self._device.torch_device),
+                int(artifact.metadata()["pad_token_id"]),
+                self._configuration.context_depth,
             )
         self._folder = materialise(self._manifest)
 
@@ -101,6 +102,10 @@ class Point:
     def sample(self) -> None:
         """Run the sampled iterations."""
         self._reporter.update(stopped_because=self._sampler.sample(self._task.sampling))
+
+    def run_once(self) -> Call:
+        """Run one iteration more, which is recorded nowhere, and return its call with the time of each token."""
+        return self._call(True)
 
     def conclude(self) -> list[str]:
         """Report memory and what was compiled; return where that is not what was asked for."""

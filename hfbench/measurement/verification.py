@@ -3,6 +3,7 @@
 import os
 import time
 from collections import Counter
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -10,11 +11,13 @@ from transformers import CompileConfig, GenerationConfig, PreTrainedModel
 
 from hfbench.foundation.configuration import Configuration, Settings
 from hfbench.measurement.batching import continuous_batching_config
+from hfbench.measurement.context import prepare_context, tokens_in
 from hfbench.measurement.device import Device
 from hfbench.measurement.evidence import Evidence, SdpaOperators, watch_functions
 from hfbench.measurement.generation import Prompt, generation_config
 from hfbench.measurement.kernels import kernelized_layers
 from hfbench.measurement.loading import split_attention
+from hfbench.measurement.prefill import expected_lengths, forward_lengths, prefill_differences
 
 _RECOMPILE_LIMIT = "recompile limit exceeded"  # how torch says that it runs a frame uncompiled from now on
 _SHORT = 2  # new tokens of the verifying call: one from the prefill, one from a decoding step
@@ -46,42 +49,50 @@ def watch_short_call(
 ) -> tuple[dict[str, Any], Any]:
     """Run one prefill and one decoding step, uncompiled.
 
-    Return which attention and which kind of cache they went through, and the cache itself (None where it stays inside
-    `generate_batch`, or there is none).
+    Return which attention and which kind of cache they went through, how prompt and context went in, and the cache
+    itself (None where it stays inside `generate_batch`, or there is none).
     """
     with watch_functions() as evidence:
         short_call = _short_batch if configuration.continuous_batching else _short_generate
-        cache = short_call(model, configuration, settings, prompt, evidence)
+        cache, went_in = short_call(model, configuration, settings, prompt, evidence)
     kind = None if cache is None else type(cache).__name__
     watched = {
         "attention_functions": dict(evidence.functions),
         "sdpa_calls": evidence.sdpa_calls,
         "sdpa_backends": dict(evidence.sdpa_backends),
         "cache": "PagedAttentionCache" if configuration.continuous_batching else kind,
+        **went_in,
     }
     return watched, cache
 
 
 def _short_generate(
     model: PreTrainedModel, configuration: Configuration, settings: Settings, prompt: Prompt, evidence: Evidence
-) -> Any:
+) -> tuple[Any, dict[str, Any]]:
     config = generation_config(configuration, settings, prompt)
-    config.update(max_new_tokens=_SHORT, return_dict_in_generate=True, disable_compile=True)
-    arguments = {"attention_mask": prompt.attention_mask, "generation_config": config}
-    if split_attention(configuration.attn_implementation)[0] == "sdpa":
-        with SdpaOperators(evidence):
-            output = model.generate(prompt.input_ids, **arguments)  # type: ignore[operator]
-    else:  # flex attention's own compiled graph cannot run below a dispatch mode
+    new_tokens = min(_SHORT, configuration.max_new_tokens)
+    config.update(max_new_tokens=new_tokens, return_dict_in_generate=True, disable_compile=True)
+    context = prepare_context(model, configuration, prompt, new_tokens)()
+    before = [tokens_in(cache) for cache in context.values()]
+    arguments = {"attention_mask": prompt.attention_mask, "generation_config": config, **context}
+    # flex attention's own compiled graph cannot run below a dispatch mode
+    is_sdpa = split_attention(configuration.attn_implementation)[0] == "sdpa"
+    with forward_lengths(model) as lengths, SdpaOperators(evidence) if is_sdpa else nullcontext():
         output = model.generate(prompt.input_ids, **arguments)  # type: ignore[operator]
-    return getattr(output, "past_key_values", None)
+    cache = getattr(output, "past_key_values", None)
+    went_in: dict[str, Any] = {"prefill_lengths": lengths[: len(lengths) - new_tokens + 1], "context": None}
+    if before:
+        after = None if cache is None else tokens_in(cache)
+        went_in["context"] = {"tokens_before": before[0], "tokens_after": after, "new_tokens": new_tokens}
+    return cache, went_in
 
 
 def _short_batch(
     model: PreTrainedModel, configuration: Configuration, settings: Settings, prompt: Prompt, evidence: Evidence
-) -> Any:
+) -> tuple[None, dict[str, Any]]:
     del evidence  # the hook sees the batching thread's functions; its operators cannot be watched from here
     config: GenerationConfig = generation_config(configuration, settings, prompt)
-    config.max_new_tokens = _SHORT
+    config.max_new_tokens = min(_SHORT, configuration.max_new_tokens)
     batching = continuous_batching_config(configuration, settings)
     batching.varlen_compile_config = batching.decode_compile_config = None
     results = model.generate_batch(  # type: ignore[operator]
@@ -90,12 +101,16 @@ def _short_batch(
     errors = [output.error for output in results.values() if output.error]
     if errors or len(results) != len(prompt.input_ids):
         raise RuntimeError(f"generate_batch failed: {errors[0] if errors else 'no result; see the log'}")
-    return None
+    return None, {}
 
 
 def differences(configuration: Configuration, effective: dict[str, Any]) -> list[str]:
     """Return, in words, where what runs is not what was asked for."""
-    found = [*_tensor_differences(configuration, effective), *_attention_differences(configuration, effective)]
+    found = [
+        *_tensor_differences(configuration, effective),
+        *_attention_differences(configuration, effective),
+        *prefill_differences(configuration, effective),
+    ]
     replaced = sum(layer["replaced"] for layer in effective["kernelized_layers"])
     if configuration.use_kernels and not replaced:
         found.append("use_kernels replaced no layer: no kernel is mapped to this device, or none could be loaded")
@@ -163,9 +178,12 @@ def compilation_differences(
     given_up = [reason for reason in compilation["fell_back"] if _RECOMPILE_LIMIT in reason.lower()]
     if given_up:
         found.append(f"torch gave up recompiling and ran uncompiled: {given_up[0]}")
+    # transformers compiles the prefill too where it is in chunks, and else the decoding steps only.
+    chunks = len(expected_lengths(configuration)) if configuration.prefill_chunk_size else 0
     steps = configuration.max_new_tokens - 1
-    if compiled_calls is not None and compiled_calls < steps:
-        found.append(f"compiled code ran {compiled_calls} times in {steps} decoding steps")
+    if compiled_calls is not None and compiled_calls < chunks + steps:
+        passes = f"{chunks} prefill chunks and {steps} decoding steps" if chunks else f"{steps} decoding steps"
+        found.append(f"compiled code ran {compiled_calls} times in {passes}")
     return found
 
 
@@ -187,6 +205,8 @@ def requested(configuration: Configuration, device: str, compile_config: Compile
         "compile_config": compile_config.to_dict() if compile_config else None,
         "use_kernels": configuration.use_kernels,
         "continuous_batching": configuration.continuous_batching,
+        "prefill_chunk_size": configuration.prefill_chunk_size,
+        "context_depth": configuration.context_depth,
         "intra_op_threads": _asked_threads(),
     }
 

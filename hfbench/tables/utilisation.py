@@ -42,7 +42,8 @@ def _utilisation(needs: Mapping[str, Any], row: Mapping[str, Any], ceilings: Map
 
 
 def _bandwidth(needs: Mapping[str, Any], row: Mapping[str, Any], ceilings: Mapping[str, Any]) -> float | None:
-    step_bytes = decode_bytes_per_step(needs, row["batch_size"], row["sequence_length"], row["max_new_tokens"])
+    lengths = (row["batch_size"], row["sequence_length"], row["max_new_tokens"], row["context_depth"])
+    step_bytes = decode_bytes_per_step(needs, *lengths)
     ceiling = None if step_bytes is None else read_ceiling(ceilings, step_bytes)
     seconds = row.get("inter_token_seconds")
     if not seconds or not ceiling or step_bytes is None:
@@ -53,7 +54,7 @@ def _bandwidth(needs: Mapping[str, Any], row: Mapping[str, Any], ceilings: Mappi
 def _flops(needs: Mapping[str, Any], row: Mapping[str, Any], ceilings: Mapping[str, Any]) -> float | None:
     """Return MFU over the seconds until the last row has its first token: with `generate` all have it at once."""
     flops, ceiling = (
-        prefill_flops(needs, row["batch_size"], row["sequence_length"]),
+        prefill_flops(needs, row["batch_size"], row["sequence_length"], row["context_depth"]),
         matmul_ceiling(ceilings, row["dtype"]),
     )
     tokens_per_second = row.get("prefill_tokens_per_second")

@@ -77,6 +77,21 @@ def test_flex_attention_with_static_or_paged_cache() -> None:
     assert "continuous batching" in str(unsupported_reason(batched, "cpu", CPU))
 
 
+def test_continuous_batching_starts_empty_and_chunks_by_its_own_knob() -> None:
+    deep = point(continuous_batching=True, context_depth=512)
+    chunked = point(continuous_batching=True, prefill_chunk_size=64)
+    assert "generate_batch takes none" in str(unsupported_reason(deep, "cpu", CPU))
+    assert "max_batch_tokens" in str(unsupported_reason(chunked, "cpu", CPU))
+    assert unsupported_reason(point(context_depth=512, prefill_chunk_size=64), "cpu", CPU) is None
+
+
+def test_a_prefill_alone_is_compiled_in_chunks_only() -> None:
+    whole = point(compile_mode="default", max_new_tokens=1)
+    assert "no decoding step" in str(unsupported_reason(whole, "cpu", CPU))
+    chunked = point(compile_mode="default", max_new_tokens=1, prefill_chunk_size=4)
+    assert unsupported_reason(chunked, "cpu", CPU) is None
+
+
 def test_compiling_for_the_cpu_needs_a_compiler() -> None:
     bare = {**CPU, "compiler": None}
     assert "C++ compiler" in str(unsupported_reason(point(compile_mode="default"), "cpu", bare))

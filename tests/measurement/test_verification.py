@@ -1,6 +1,7 @@
 """What runs is not what was asked for: each case is provoked on a real model, and said."""
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from hfbench.measurement.failure import WrongTokenCountError
 from hfbench.measurement.generation import Call, Prompt, generation_config
 from hfbench.measurement.loading import load_model, sdpa_backend
 from hfbench.measurement.sampling import Sampler
-from tests.measurement.test_support import point
+from tests.measurement import test_support
 
+point = partial(test_support.point, sequence_length=16)
 ROWS = torch.arange(1, 33).reshape(2, 16)
 PROMPT = Prompt(ROWS, torch.ones_like(ROWS), pad_token_id=0)
 NO_LOADING: dict[str, list[str]] = {"missing_keys": [], "unexpected_keys": [], "mismatched_keys": []}
