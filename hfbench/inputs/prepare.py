@@ -48,11 +48,12 @@ def prepare_inputs(
 
 
 def _check_room_for_text(manifest: Manifest, shape: Shape, prefix_tokens: int) -> None:
-    if shape.sequence_length <= prefix_tokens:
+    if shape.row_tokens <= prefix_tokens:
+        after = f" after a context_depth of {shape.context_depth}" if shape.context_depth else ""
         raise UserError(
-            f"sequence_length is {shape.sequence_length}, and the tokenizer of {manifest.name!r} begins each row "
-            f"with {prefix_tokens} special token(s), which leaves no room for text. Ask for at least "
-            f"{prefix_tokens + 1}."
+            f"sequence_length is {shape.sequence_length}{after}, and the tokenizer of {manifest.name!r} begins each "
+            f"row with {prefix_tokens} special token(s), which leaves no room for text. Ask for at least "
+            f"{prefix_tokens + 1 - shape.context_depth}."
         )
 
 

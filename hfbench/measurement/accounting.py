@@ -130,8 +130,8 @@ def cache_layout(cache: Any, sliding_window: int | None) -> dict[str, Any] | Non
 @torch.no_grad()
 def fill_cache(model: PreTrainedModel, prompt: Prompt) -> Any:
     """Return the cache that a forward pass over the prompt's first tokens fills, or None where it hands out none."""
-    row = longest_row(prompt)
-    output = model(row.input_ids[:, :_SHORT], attention_mask=row.attention_mask[:, :_SHORT], use_cache=True)
+    tokens = longest_row(prompt).input_ids[:, :_SHORT]
+    output = model(tokens, attention_mask=torch.ones_like(tokens), use_cache=True)
     return next((output[name] for name in ALL_CACHE_NAMES if output.get(name) is not None), None)
 
 

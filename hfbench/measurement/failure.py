@@ -20,6 +20,7 @@ _REFUSALS = (
     "no pinned memory allocator is available",
     "does not support",
     "not supported",
+    "cannot use prefill chunking without a cache",
     "invalidcxxcompiler",
     "no working c++ compiler",
 )

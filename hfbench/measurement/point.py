@@ -24,6 +24,7 @@ from hfbench.measurement.kernels import kernel_differences, kernelized_layers, l
 from hfbench.measurement.loading import load_model, sdpa_backend
 from hfbench.measurement.output_check import check_prompt
 from hfbench.measurement.padded import prepare_padded_generate
+from hfbench.measurement.prefill import expected_lengths
 from hfbench.measurement.sampling import Sampler
 from hfbench.measurement.workload import batches_of, describe_batches, describe_requests, load_prompt, new_tokens_of
 from hfbench.models.materialise import materialise
@@ -58,7 +59,7 @@ class Point:
             check_compile_config(self._compile)
         wanted = verification.requested(self._configuration, self._task.device, self._compile)
         self._device = open_device(self._task.device)
-        self._prompt = load_prompt(self._task.inputs, self._device.torch_device)
+        self._prompt = load_prompt(self._task.inputs, self._device.torch_device, self._configuration.context_depth)
         self._requested = {**wanted, "kernels": self._settings.kernels, **describe_requests(self._prompt)}
         if self._configuration.continuous_batching:
             asked = continuous_batching_config(self._configuration, self._settings)
@@ -129,6 +130,10 @@ class Point:
         """Run the sampled iterations."""
         self._reporter.update(stopped_because=self._sampler.sample(self._task.sampling))
 
+    def run_once(self) -> Call:
+        """Run one iteration more, which is recorded nowhere, and return its call with the time of each token."""
+        return self._call(True)
+
     def conclude(self) -> list[str]:
         """Report memory and what was compiled; return where that is not what was asked for."""
         memory = {"peak_bytes": self._device.peak_bytes(), "kind": self._device.memory_kind}
@@ -154,6 +159,8 @@ class Point:
             max(new_tokens_of(batch, self._configuration)) - 1
             for batch in batches_of(self._prompt, self._configuration.batch_size)
         )
+        if self._configuration.prefill_chunk_size:  # whose chunks transformers compiles too
+            steps += len(expected_lengths(self._configuration))
         return compilation.compilation_differences(steps, self._compile, compiled)
 
     def _batching_differences(self) -> list[str]:

@@ -39,6 +39,7 @@ def unsupported_reason(
     kind, missing = _device_kind(device, environment)
     return (
         missing
+        or _lengths_reason(configuration)
         or _attention_reason(configuration, kind, environment)
         or _cache_reason(configuration)
         or compile_reason(configuration, settings, kind, environment)
@@ -67,6 +68,26 @@ def _usable_devices(environment: dict[str, Any]) -> list[str]:
     devices = [accelerator["torch_device"] for accelerator in environment.get("accelerators", [])]
     hidden = environment.get("variables", {}).get("CUDA_VISIBLE_DEVICES") in ("", "-1")
     return [device for device in devices if not (hidden and device == "cuda")]
+
+
+def _lengths_reason(configuration: Configuration) -> str | None:
+    if configuration.continuous_batching and configuration.context_depth:
+        return (
+            "context_depth needs a cache that is filled before the call, and generate_batch takes none "
+            "(past_key_values is an argument of generate)"
+        )
+    if configuration.continuous_batching and configuration.prefill_chunk_size:
+        return (
+            "generate_batch does not read prefill_chunk_size: it takes prompts in by max_batch_tokens, which is under "
+            "continuous_batching in params.yaml"
+        )
+    is_compiled = configuration.compile_mode != "off" and not configuration.continuous_batching
+    if is_compiled and configuration.max_new_tokens == 1 and not configuration.prefill_chunk_size:
+        return (
+            "generate compiles decoding steps, and the prefill only where prefill_chunk_size is set; max_new_tokens 1 "
+            "has no decoding step"
+        )
+    return None
 
 
 def _attention_reason(configuration: Configuration, kind: str, environment: dict[str, Any]) -> str | None:
@@ -107,16 +128,9 @@ def _cache_reason(configuration: Configuration) -> str | None:
 
 
 def _workload_reason(configuration: Configuration) -> str | None:
-    """Return why requests that start and end on their own cannot be run as asked."""
-    asked = {
-        "context_depth": "fills the cache of one batch before the clock starts",
-        "prefill_chunk_size": "is how generate takes in a prompt",
-    }
-    given = next((axis for axis in asked if getattr(configuration, axis)), None)
-    if configuration.continuous_batching:
-        if given:
-            remedy = "; there continuous_batching.max_batch_tokens does" if given == "prefill_chunk_size" else ""
-            return f"{given} {asked[given]}, which continuous batching has not{remedy}"
-    elif configuration.request_lengths != UNIFORM and given:
-        return f"{given} is for rows of one length, and the requests of {configuration.request_lengths} are of several"
+    for axis in ("context_depth", "prefill_chunk_size"):
+        if configuration.request_lengths != UNIFORM and getattr(configuration, axis):
+            return (
+                f"{axis} is for rows of one length, and the requests of {configuration.request_lengths} are of several"
+            )
     return None

@@ -3,6 +3,7 @@
 import os
 import time
 from collections import Counter
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -12,11 +13,13 @@ from hfbench.foundation.configuration import Configuration, Settings
 from hfbench.measurement import flex_attention
 from hfbench.measurement.batching import Batching, continuous_batching_config
 from hfbench.measurement.batching_facts import effective_batching
+from hfbench.measurement.context import prepare_context, tokens_in
 from hfbench.measurement.device import Device
 from hfbench.measurement.evidence import Evidence, SdpaOperators, watch_functions
 from hfbench.measurement.generation import Prompt, generation_config
 from hfbench.measurement.isolation import SETTINGS
 from hfbench.measurement.loading import split_attention, unpinned
+from hfbench.measurement.prefill import forward_lengths, prefill_differences
 from hfbench.measurement.tensors import describe_tensors, tensor_differences
 from hfbench.measurement.workload import batches_of
 
@@ -49,16 +52,16 @@ def watch_short_call(
 ) -> tuple[dict[str, Any], Any]:
     """Run one prefill and one decoding step, uncompiled.
 
-    Return which attention and which kind of cache they went through, and the cache itself (None where it stays inside
-    continuous batching, or there is none). Of requests of unequal lengths, the first that run together are taken.
+    Return which attention and which kind of cache they went through, how prompt and context went in, and the cache
+    itself (None where it stays inside continuous batching, or there is none). Of requests of unequal lengths, the first
+    that run together are taken.
     """
-    batching: dict[str, Any] = {}
     prompt = batches_of(prompt, configuration.batch_size)[0]
     with watch_functions() as evidence:
         if configuration.continuous_batching:
-            cache, batching = None, _short_batch(model, configuration, settings, prompt)
+            cache, seen = None, _short_batch(model, configuration, settings, prompt)
         else:
-            cache = _short_generate(model, configuration, settings, prompt, evidence)
+            cache, seen = _short_generate(model, configuration, settings, prompt, evidence)
     kind = None if cache is None else type(cache).__name__
     paged = "PagedAttentionCache" if evidence.paged_cache_calls else None
     watched = {
@@ -67,25 +70,32 @@ def watch_short_call(
         "sdpa_backends": dict(evidence.sdpa_backends),
         "cache": paged if configuration.continuous_batching else kind,
         "cache_layers": dict(Counter(type(layer).__name__ for layer in getattr(cache, "layers", []))),
-        **batching,
+        **seen,
     }
     return watched, cache
 
 
 def _short_generate(
     model: PreTrainedModel, configuration: Configuration, settings: Settings, prompt: Prompt, evidence: Evidence
-) -> Any:
+) -> tuple[Any, dict[str, Any]]:
     config = generation_config(configuration, settings, prompt)
-    config.update(max_new_tokens=_SHORT, return_dict_in_generate=True, disable_compile=True)
-    if configuration.is_static:  # as long a cache as the measured call's
+    new_tokens = min(_SHORT, configuration.max_new_tokens)
+    config.update(max_new_tokens=new_tokens, return_dict_in_generate=True, disable_compile=True)
+    if config.cache_implementation == "static":  # as long a cache as the measured call's
         config.max_cache_len = prompt.input_ids.shape[1] + configuration.max_new_tokens - 1
-    arguments = {"attention_mask": prompt.attention_mask, "generation_config": config}
-    if split_attention(configuration.attn_implementation)[0] == "sdpa":
-        with SdpaOperators(evidence):
-            output = model.generate(prompt.input_ids, **arguments)  # type: ignore[operator]
-    else:  # flex attention's own compiled graph cannot run below a dispatch mode
+    context = prepare_context(model, configuration, prompt, configuration.max_new_tokens)()
+    before = [tokens_in(cache) for cache in context.values()]
+    arguments = {"attention_mask": prompt.attention_mask, "generation_config": config, **context}
+    # flex attention's own compiled graph cannot run below a dispatch mode
+    is_sdpa = split_attention(configuration.attn_implementation)[0] == "sdpa"
+    with forward_lengths(model) as lengths, SdpaOperators(evidence) if is_sdpa else nullcontext():
         output = model.generate(prompt.input_ids, **arguments)  # type: ignore[operator]
-    return getattr(output, "past_key_values", None)
+    cache = getattr(output, "past_key_values", None)
+    went_in: dict[str, Any] = {"prefill_lengths": lengths[: len(lengths) - new_tokens + 1], "context": None}
+    if before:
+        after = None if cache is None else tokens_in(cache)
+        went_in["context"] = {"tokens_before": before[0], "tokens_after": after, "new_tokens": new_tokens}
+    return cache, went_in
 
 
 def _short_batch(
@@ -96,11 +106,11 @@ def _short_batch(
     The hook sees the functions of the batching thread; its operators cannot be watched from here.
     """
     config: GenerationConfig = generation_config(configuration, settings, prompt)
-    config.max_new_tokens = _SHORT
+    config.max_new_tokens = new_tokens = min(_SHORT, configuration.max_new_tokens)
     asked = continuous_batching_config(configuration, settings)
     asked.varlen_compile_config = asked.decode_compile_config = None
     batching = Batching(model, config, asked, prompt)
-    batching.run((_SHORT,) * len(prompt.input_ids), observed=False)
+    batching.run((new_tokens,) * len(prompt.input_ids), observed=False)
     assert batching.manager is not None
     effective = effective_batching(batching.manager)
     model.destroy_cached_continuous_batching_manager()  # type: ignore[operator]
@@ -114,6 +124,7 @@ def differences(configuration: Configuration, effective: dict[str, Any]) -> list
         if keys:
             found.append(f"{len(keys)} {name.replace('_', ' ')} in the weights, first {keys[0]}")
     found += _attention_differences(configuration, effective)
+    found += prefill_differences(configuration, effective)
     if effective["training"]:
         found.append("the model is in training mode")
     if effective["intra_op_threads"] != _asked_threads():
@@ -164,6 +175,8 @@ def requested(configuration: Configuration, device: str, compile_config: Compile
         "cache_implementation": configuration.cache_implementation,
         "use_kernels": configuration.use_kernels,
         "continuous_batching": configuration.continuous_batching,
+        "prefill_chunk_size": configuration.prefill_chunk_size,
+        "context_depth": configuration.context_depth,
         "intra_op_threads": _asked_threads(),
     }
 

@@ -11,15 +11,17 @@ from hfbench.foundation.configuration import Configuration
 from hfbench.measurement.generation import Prompt
 
 
-def load_prompt(path: Path, device: torch.device) -> Prompt:
-    """Read a file of inputs onto the device."""
+def load_prompt(path: Path, device: torch.device, context_depth: int) -> Prompt:
+    """Read a file of inputs onto the device; the first `context_depth` tokens of each row are the context."""
     with safe_open(path, framework="pt") as artifact:
         unequal = "new_tokens" in artifact.keys()  # noqa: SIM118, it is no mapping
+        rows = artifact.get_tensor("input_ids").to(device)
         return Prompt(
-            input_ids=artifact.get_tensor("input_ids").to(device),
+            input_ids=rows[:, context_depth:].contiguous(),
             attention_mask=artifact.get_tensor("attention_mask").to(device),
             pad_token_id=int(artifact.metadata()["pad_token_id"]),
             new_tokens=tuple(artifact.get_tensor("new_tokens").tolist()) if unequal else (),
+            context_ids=rows[:, :context_depth].contiguous() if context_depth else None,
         )
 
 
@@ -58,6 +60,7 @@ def _part(prompt: Prompt, start: int, end: int) -> Prompt:
         input_ids=prompt.input_ids[start:end, padding:],
         attention_mask=mask[:, padding:],
         new_tokens=prompt.new_tokens[start:end],
+        context_ids=None if prompt.context_ids is None else prompt.context_ids[start:end],
     )
 
 

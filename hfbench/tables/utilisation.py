@@ -52,10 +52,10 @@ def utilisation_table(
 def _utilisation(needs: Mapping[str, Any], row: Mapping[str, Any], ceilings: Mapping[str, Any]) -> dict[str, Any]:
     if row["request_lengths"] != UNIFORM:
         return dict.fromkeys(_TYPES)
-    work = (needs, row["batch_size"], row["sequence_length"])
-    steps = (*work, row["max_new_tokens"])
+    lengths, depth = (row["batch_size"], row["sequence_length"]), row["context_depth"]
+    steps = (needs, *lengths, row["max_new_tokens"], depth)
     decode = (decode_flops_per_step(*steps), decode_bytes_per_step(*steps), row.get("inter_token_seconds"))
-    prefill = (prefill_flops(*work), prefill_bytes(*work), _prefill_seconds(row))
+    prefill = (prefill_flops(needs, *lengths, depth), prefill_bytes(needs, *lengths, depth), _prefill_seconds(row))
     return {
         "mbu": _bandwidth(needs, row, ceilings),
         "mfu": _flops(needs, row, ceilings),
@@ -78,7 +78,8 @@ def _coordinates(
 
 
 def _bandwidth(needs: Mapping[str, Any], row: Mapping[str, Any], ceilings: Mapping[str, Any]) -> float | None:
-    step_bytes = decode_bytes_per_step(needs, row["batch_size"], row["sequence_length"], row["max_new_tokens"])
+    lengths = (row["batch_size"], row["sequence_length"], row["max_new_tokens"], row["context_depth"])
+    step_bytes = decode_bytes_per_step(needs, *lengths)
     ceiling = None if step_bytes is None else read_ceiling(ceilings, step_bytes)
     seconds = row.get("inter_token_seconds")
     if not seconds or not ceiling or step_bytes is None:
@@ -88,7 +89,7 @@ def _bandwidth(needs: Mapping[str, Any], row: Mapping[str, Any], ceilings: Mappi
 
 def _flops(needs: Mapping[str, Any], row: Mapping[str, Any], ceilings: Mapping[str, Any]) -> float | None:
     flops, ceiling = (
-        prefill_flops(needs, row["batch_size"], row["sequence_length"]),
+        prefill_flops(needs, row["batch_size"], row["sequence_length"], row["context_depth"]),
         matmul_ceiling(ceilings, row["dtype"]),
     )
     seconds = _prefill_seconds(row)

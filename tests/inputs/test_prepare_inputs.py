@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from safetensors import safe_open
 from transformers import AutoTokenizer, LlamaConfig
 
 from hfbench.foundation.configuration import Configuration
+from hfbench.foundation.errors import UserError
 from hfbench.foundation.records import Manifest
 from hfbench.foundation.sources import RandomSource
 from hfbench.inputs.artifact import read_metadata
@@ -116,3 +118,15 @@ def test_the_metadata_says_what_the_rows_were_made_from(
         "context_depth": "0",
         "distinct_rows": "2",
     }
+
+
+def test_a_prompt_of_one_token_needs_a_context_with_the_special_token(
+    tmp_path: Path, make_manifest: MakeManifest, make_points: MakePoints
+) -> None:
+    alone = make_points([1], [1], [8])
+    with pytest.raises(UserError, match=r"sequence_length is 1, and .* leaves no room for text. Ask for at least 2"):
+        prepare_inputs(make_manifest("llama"), alone, STANDARD, tmp_path, {})
+    after = [replace(point, context_depth=20) for point in alone]
+    prepare_inputs(make_manifest("llama"), after, STANDARD, tmp_path, {})
+    (row,) = read_rows(tmp_path / "uniform" / "b1-s1-n8-d20.safetensors")
+    assert len(row) == 21

@@ -91,6 +91,21 @@ def test_caches(asked: dict[str, object], words: str | None) -> None:
     assert reason is None if words is None else words in str(reason)
 
 
+def test_continuous_batching_starts_empty_and_chunks_by_its_own_knob() -> None:
+    deep = point(continuous_batching=True, context_depth=512)
+    chunked = point(continuous_batching=True, prefill_chunk_size=64)
+    assert "generate_batch takes none" in str(unsupported_reason(deep, "cpu", CPU, Settings()))
+    assert "max_batch_tokens" in str(unsupported_reason(chunked, "cpu", CPU, Settings()))
+    assert unsupported_reason(point(context_depth=512, prefill_chunk_size=64), "cpu", CPU, Settings()) is None
+
+
+def test_a_prefill_alone_is_compiled_in_chunks_only() -> None:
+    whole = point(compile_mode="default", max_new_tokens=1)
+    assert "no decoding step" in str(unsupported_reason(whole, "cpu", CPU, Settings()))
+    chunked = point(compile_mode="default", max_new_tokens=1, prefill_chunk_size=4)
+    assert unsupported_reason(chunked, "cpu", CPU, Settings()) is None
+
+
 def test_compiling_for_the_cpu_needs_a_compiler() -> None:
     bare = {**CPU, "compiler": None}
     assert "C++ compiler" in str(unsupported_reason(point(compile_mode="default"), "cpu", bare, Settings()))
@@ -136,8 +151,6 @@ def test_one_whole_graph_is_not_to_be_had_everywhere() -> None:
 @pytest.mark.parametrize(
     ("axes", "words"),
     [
-        ({"continuous_batching": True, "context_depth": 64}, "context_depth fills the cache of one batch"),
-        ({"continuous_batching": True, "prefill_chunk_size": 8}, "there continuous_batching.max_batch_tokens does"),
         ({"request_lengths": "mixed", "context_depth": 64}, "the requests of mixed are of several"),
         ({"request_lengths": "mixed", "prefill_chunk_size": 8}, "the requests of mixed are of several"),
     ],

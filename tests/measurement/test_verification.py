@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from copy import copy
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,9 @@ from hfbench.measurement.loading import load_model, sdpa_backend
 from hfbench.measurement.output_check import check_prompt
 from hfbench.measurement.sampling import Sampler
 from tests.conftest import TINY
-from tests.measurement.test_support import point
+from tests.measurement import test_support
 
+point = partial(test_support.point, sequence_length=16)
 ROWS = torch.arange(1, 33).reshape(2, 16)
 PROMPT = Prompt(ROWS, torch.ones_like(ROWS), pad_token_id=0)
 NO_LOADING: dict[str, list[str]] = {"missing_keys": [], "unexpected_keys": [], "mismatched_keys": []}
