@@ -9,6 +9,7 @@ from hfbench.foundation.files import read_json, write_json
 from hfbench.foundation.records import OK
 
 PREFILL, DECODE, CONTEXT, LOAD = "prefill", "decode", "context", "load"
+ITERATION = "iteration"  # marked by torch itself, so that its clock and Python's can be set beside each other
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,9 @@ class OperatorTime:
 class Outcome:
     """How a profile ended; all but `status`, `reason` and `phase` is of a profile that is ok.
 
-    `host` and `device` are the operators by their time there, the longest first, of the traced iteration alone; the
-    totals are over all operators, also those that are not among them. `device` is None where there is the host only.
+    `host` and `device` are the operators of the traced call by their time there, the longest first; the totals are over
+    all operators, also those that are not among them. Filling the cache before the call is no part of it. `device` is
+    None where there is the host only.
     """
 
     status: str

@@ -16,9 +16,9 @@ from hfbench.measurement.channel import Reporter
 from hfbench.measurement.device import Device, open_device
 from hfbench.measurement.generation import Call
 from hfbench.measurement.point import Point
-from hfbench.profiling.operators import device_times, host_times
-from hfbench.profiling.outcome import CONTEXT, DECODE, LOAD, PREFILL, Outcome, Span
-from hfbench.profiling.trace import ITERATION, write_trace
+from hfbench.profiling.operators import device_times, events_since, host_times
+from hfbench.profiling.outcome import CONTEXT, DECODE, ITERATION, LOAD, PREFILL, Outcome, Span
+from hfbench.profiling.trace import write_trace
 
 
 def trace_point(task: Task, trace: Path, entered: Callable[[str], None]) -> Outcome:
@@ -62,8 +62,8 @@ def trace_point(task: Task, trace: Path, entered: Callable[[str], None]) -> Outc
         return Outcome(REJECTED, "; ".join(differences), "conclude")
     spans += call_spans(start, call, has_context=task.configuration.context_depth > 0)
     write_trace(trace, _exported(running), start, spans, [_exported(loading)])
-    averages = running.key_averages()
-    (host, host_seconds), (on_device, device_seconds) = host_times(averages), device_times(averages)
+    operators = events_since(running.events() or (), call.start - start)
+    (host, host_seconds), (on_device, device_seconds) = host_times(operators), device_times(operators)
     return Outcome(
         status=OK,
         device_name=device.name,

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from hfbench.foundation.files import atomic_path
-from hfbench.profiling.outcome import Span
+from hfbench.profiling.outcome import ITERATION, Span
 
-ITERATION = "iteration"  # marked in the trace by torch itself, so that its clock and Python's can be set beside another
 _MARK = re.compile(rf'"cat": "user_annotation",\s*"name": "{ITERATION}",\s*"pid": (\d+)[^{{}}]*?"ts": ([0-9.]+)')
 _EVENTS = re.compile(r'"traceEvents":\s*\[')
 _MICROSECONDS = 1e6
