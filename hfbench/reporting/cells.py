@@ -49,13 +49,13 @@ class ShownMetric:
 _TIME_TO_FIRST_TOKEN = ShownMetric("time_to_first_token_seconds", "TTFT", "ms", 1e3, 3)
 _INTER_TOKEN = ShownMetric("inter_token_seconds", "inter-token", "ms", 1e3, 6)
 _DECODE = ShownMetric("decode_tokens_per_second", "decode", "tok/s", 1, 2)
-_PREFILL = ShownMetric("prefill_tokens_per_second", "prefill", "tok/s", 1, 8)
+_PREFILL = ShownMetric("prefill_tokens_per_second", "prefill", "tok/s", 1, 9)
 _END_TO_END = ShownMetric("end_to_end_seconds", "end-to-end", "s", 1, 1)
-_LOAD = ShownMetric("load_seconds", "load", "s", 1, 9)
-_PEAK_MEMORY = ShownMetric("peak_memory_bytes", "peak memory", "MiB", 2**-20, 7)
-_BANDWIDTH = ShownMetric("mbu", "MBU", "%", 100, 10)
-_FLOPS = ShownMetric("mfu", "MFU", "%", 100, 11)
-_ENERGY = ShownMetric("energy_joules_per_token", "energy", "J/tok", 1, 12)
+_LOAD = ShownMetric("load_seconds", "load", "s", 1, 10)
+_PEAK_MEMORY = ShownMetric("peak_memory_bytes", "peak memory", "MiB", 2**-20, 8)
+_BANDWIDTH = ShownMetric("mbu", "MBU", "%", 100, 11)
+_FLOPS = ShownMetric("mfu", "MFU", "%", 100, 12)
+_ENERGY = ShownMetric("energy_joules_per_token", "energy", "J/tok", 1, 13)
 # Shown where request lengths are not all uniform.
 REQUEST_METRICS = (
     ShownMetric("time_to_first_token_p95_seconds", "TTFT p95", "ms", 1e3, 4),

@@ -122,14 +122,16 @@ def _compile_ran(compilation: Mapping[str, Any] | None) -> str:
         return "no graphs"
     calls = compilation.get("compiled_calls")
     entered = "" if calls is None else f", entered {calls} times"
-    return f"{_counted(graphs, 'graph')} in {significant(compilation.get('seconds'))} s{entered}"
+    return f"{_counted(graphs, 'graph')}{entered}"
 
 
 def _compilation(compilation: Mapping[str, Any] | None) -> str:
     if not compilation or not compilation.get("graphs"):
         return ""
     breaks, recompiles = compilation.get("graph_break_reasons", ()), compilation.get("recompiles", ())
-    parts = [_compile_ran(compilation), _counted(compilation.get("graph_breaks", 0), "graph break") + _first(breaks)]
+    seconds = f"compiled in {significant(compilation.get('seconds'))} s"
+    broken = _counted(compilation.get("graph_breaks", 0), "graph break") + _first(breaks)
+    parts = [_compile_ran(compilation), seconds, broken]
     parts.append(_counted(len(recompiles), "recompile") + _first(recompiles))
     while_sampling = len(compilation.get("recompiles_while_sampling", ()))
     parts += [f"{_counted(while_sampling, 'frame')} compiled while sampling"] if while_sampling else []

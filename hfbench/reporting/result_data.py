@@ -10,7 +10,7 @@ from hfbench.tables.columns import CONFIGURATION_AXES
 from hfbench.tables.metrics import METRIC_NAMES
 
 _FRACTIONS = {"mbu": "mbu_fraction", "mfu": "mfu_fraction"}
-_BREAK_EVEN = ("break_even", *(f"break_even_new_tokens{end}" for end in ("", "_low", "_high")))
+_BREAK_EVEN = (*(f"break_even_new_tokens{end}" for end in ("", "_low", "_high")), "break_even")
 _ROUNDS = ("rounds_asked", "rounds_ok")
 NOT_OK = "not_ok"
 

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from hfbench.foundation.records import Record
-from hfbench.reporting.point_facts import asked_and_ran, evidence
+from hfbench.reporting.point_facts import asked_and_ran, differing_rounds, evidence
 from hfbench.reporting.sections.compiling import compiling_part
 from hfbench.reporting.terminal import print_results
 from tests.reporting.report_data_of import data_of
@@ -60,6 +60,18 @@ def test_the_report_says_when_each_has_paid(tmp_path: Path) -> None:
     for wanted in ("first call", "warm first call", "warm compile time", "break-even", "3.25", "never"):
         assert wanted in " ".join(rest[1].split())
     assert compiling_part(data_of(tmp_path / "off", _steady(2.0, 3.0, "off")).rows) == []
+
+
+def test_rounds_that_took_different_times_to_compile_ran_the_same() -> None:
+    records = [
+        ok_record(
+            point(round=number, compile_mode="default"),
+            effective={"compilation": {"graphs": 1, "seconds": 10.0 + number, "compiled_calls": calls}},
+        )
+        for number, calls in ((1, 3), (2, 3), (3, 2))
+    ]
+    assert differing_rounds(records) == [3]
+    assert "compiled in 11.0 s" in dict(evidence(records[0]))["compilation"]
 
 
 def test_a_point_tells_what_was_asked_beside_the_mode_and_how_it_started_again() -> None:

@@ -1,5 +1,6 @@
 """The report's part on what compiling costs at the start, and when it has paid for itself."""
 
+from dataclasses import replace
 from xml.etree import ElementTree as ET
 
 import polars as pl
@@ -23,9 +24,10 @@ def compiling_part(rows: pl.DataFrame) -> list[ET.Element]:
     if compiled.is_empty():
         return []
     known = [name for name in _STARTS if name in compiled.columns and compiled[name].count()]
+    unmarked = (False,) * compiled.height  # the mark of the results is of all, uncompiled ones too
     columns = [
         text_column("configuration", compiled["name"].to_list(), is_number=False),
-        *(metric_column(compiled, METRICS_SHOWN[name]) for name in known),
+        *(replace(metric_column(compiled, METRICS_SHOWN[name]), best=unmarked) for name in known),
         break_even_column(compiled),
     ]
     note = (
@@ -35,15 +37,10 @@ def compiling_part(rows: pl.DataFrame) -> list[ET.Element]:
     )
     return [
         element("h3", "What compiling costs, and when it has paid"),
-        element("ul", *(element("li", sentence) for sentence in sentences(compiled))),
+        element("ul", *(element("li", _sentence(row)) for row in compiled.to_dicts())),
         text_table(columns),
         element("p", note, class_="faint note"),
     ]
-
-
-def sentences(compiled: pl.DataFrame) -> list[str]:
-    """Return what is known of each row's break-even in a sentence."""
-    return [_sentence(row) for row in compiled.to_dicts()]
 
 
 def _sentence(row: dict[str, object]) -> str:
@@ -53,6 +50,7 @@ def _sentence(row: dict[str, object]) -> str:
     if verdict == NEVER:
         return f"{name} never pays for compiling: it is slower than the same uncompiled."
     if verdict != PAID:
-        return f"{name}: whether compiling pays is not known, since the 95% interval of its saving includes none."
+        why = "the 95% interval of what it saves includes nothing, or there is one round"
+        return f"{name}: whether compiling pays is not known, since {why}."
     number, low, high = (significant(row[f"break_even_new_tokens{end}"]) for end in ("", "_low", "_high"))  # type: ignore[arg-type]
     return f"{name} has paid for compiling after {number} new tokens ({low} to {high})."
