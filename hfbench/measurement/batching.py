@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from transformers import ContinuousBatchingConfig, GenerationConfig, PreTrainedModel
@@ -76,7 +77,7 @@ class Batching:
             persistent_manager=True,
             workload_hints=hints,
         ) as manager:
-            with manager.pause():
+            with _held(manager):
                 if self._batching.allow_block_sharing and self.manager is not None:
                     # Else each prompt would be found whole in what the run before has left.
                     manager.batch_processor.cache.reset()
@@ -88,6 +89,16 @@ class Batching:
             self.manager = manager
             found = _collect(manager, len(names))
         return start, [found[name] for name in names]
+
+
+@contextmanager
+def _held(manager: ContinuousBatchingManager) -> Iterator[None]:
+    """Hold the loop, so that what is added inside arrives together. Raises what ended the loop before it could hold."""
+    try:
+        with manager.pause():
+            yield
+    except RuntimeError as error:
+        raise error.__cause__ or error from None
 
 
 def _collect(manager: ContinuousBatchingManager, count: int) -> dict[str, GenerationOutput]:
