@@ -48,7 +48,8 @@ def test_a_listed_point_is_measured_shown_retried_and_moves_without_measuring(fr
     assert hfbench(fresh, "show", "--point", FIRST).startswith("tiny eager b1 s16 n4\n")
     stages = load_params(path).stages()
     assert [stage for stage in stages.values() if stage.startswith("measure_listed")] == [FIRST]
-    assert FIRST in hfbench(fresh, "retry", "--dry", "--status", "ok", "eager", FIRST)
+    retried = hfbench(fresh, "retry", "--dry", "--status", "ok", "eager", FIRST)
+    assert f"Would retry 1 point:\n  {FIRST} (1-tiny-eager-" in retried
 
     # To the list alone, with its keys in another order, and behind another point; then all of it into the sweep.
     write(fresh, [], {**EAGER, "attn_implementation": "sdpa"}, dict(reversed(EAGER.items())))
