@@ -84,7 +84,7 @@ def test_a_second_start_that_is_killed_loses_no_measurement(bench: Bench) -> Non
 
 @pytest.mark.parametrize(("backend", "fullgraph"), [("eager", True), ("aot_eager", False)])
 def test_compiled_code_is_counted_whatever_the_backend(tiny_model: Path, backend: str, fullgraph: bool) -> None:
-    values = {"backend": backend, "fullgraph": fullgraph}
+    values: dict[str, Any] = {"backend": backend, "fullgraph": fullgraph}
     model, settings = _model(tiny_model), Settings(compile={**COMPILE, **values})
     call = prepare_generate(model, DEFAULT, settings, PROMPT, Cpu())
     call(True)
