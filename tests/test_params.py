@@ -15,6 +15,8 @@ from tests.conftest import ROOT
 PARAMS = ROOT / "params.yaml"
 # The first point of the shipped sweep.
 LISTED = {axis: values[0] for axis, values in read_yaml(PARAMS)["sweep"].items() if axis != "round"}
+KERNEL = {"layer": "RMSNorm", "device": "cpu", "path": "x", "layer_name": "RMSNorm"}
+PIN = {"repository": "o/n", "revision": "0" * 40}
 
 
 def write(path: Path, change: Callable[[Any], None]) -> Path:
@@ -49,7 +51,7 @@ def test_the_shipped_file_is_right_and_rounds_come_first() -> None:
         ("sweep.attn_implementation", ["egaer"], ["sweep.attn_implementation.0", "'egaer'", "eager"]),
         ("sweep.attn_implementation", ["sdpa|x"], ["'sdpa|x'"]),
         ("sweep.attn_implementation", ["a/b;c"], ["'a/b;c'"]),
-        ("sweep.attn_implementation", ["a/b@main"], ["'a/b@main'"]),
+        ("sweep.attn_implementation", ["a/b@main"], ["'a/b@main'", "its commit goes under kernels"]),
         ("sweep.compile_mode", ["defualt"], ["'defualt'", "'default'"]),
         ("sweep.compile_mode", [False], ["sweep.compile_mode.0", "False", "'off'"]),
         ("compare.threshold", 2, ["compare.threshold", "2", "less than 1"]),
@@ -83,6 +85,16 @@ def test_the_shipped_file_is_right_and_rounds_come_first() -> None:
         ("continuous_batching.page_size", 2, ["continuous_batching.page_size", "greater than or equal to 4"]),
         ("kernels", [{"layer": "RMSNorm", "path": "x"}], ["kernels.0.device is missing"]),
         ("kernels", [{"layer": "RMSNorm", "device": "cpu", "repository": "x"}], ["kernels.0.repository", "OWNER/NAME"]),
+        ("kernels", [KERNEL | {"device": "gpu"}], ["kernels.0.device", "'gpu'", "'cuda'"]),
+        ("kernels", [KERNEL | {"layr": "RMSNorm"}], ["kernels.0.layr is not a key"]),
+        ("kernels", [KERNEL, KERNEL], ["kernels.1 replaces RMSNorm on cpu, as kernels.0 does"]),
+        ("kernels", [{"repository": "o/n"}], ["kernels.0.revision is missing"]),
+        (
+            "kernels",
+            [{"repository": "o/n", "revision": "main"}],
+            ["'main'", "40 hexadecimal digits", "docs/kernels.md"],
+        ),
+        ("kernels", [PIN, PIN | {"revision": "1" * 40}], ["kernels.1.revision is not that of kernels.0", "o/n"]),
         ("device", "gpu", ["device", "'gpu'", "cuda:1"]),
         ("prompt", "a $(b)", ["prompt", "path"]),
         ("sampling.stopping_rule", "exact", ["'exact'", "'precision'"]),
@@ -91,6 +103,9 @@ def test_the_shipped_file_is_right_and_rounds_come_first() -> None:
         ("sampling.unobserved_every", 1, ["sampling.unobserved_every", "2 and more"]),
         ("sampling.monitor_interval_seconds", 0.001, ["sampling.monitor_interval_seconds", "0.05"]),
         ("sampling.max_second", 5, ["sampling.max_second", "max_seconds"]),
+        ("configurations", [{"model": "x", "use_kernel": True}], ["configurations.0.use_kernel ", "mean use_kernels?"]),
+        ("configurations", [{"model": "x"}], ["configurations.0.batch_size is missing"]),
+        ("configurations", [[]], ["configurations.0"]),
         ("models.mine", {"source": "disk"}, ["models.mine.source", "'disk'", "local"]),
         ("models.mine", {"source": "hub", "repository": "x"}, ["models.mine.repository", "OWNER/NAME"]),
         ("models.mine", {"source": "pypi", "wheel": "x", "file": "a.gguf"}, ["models.mine.wheel", "NAME==VERSION"]),

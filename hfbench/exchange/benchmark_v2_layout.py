@@ -21,7 +21,7 @@ TORCH, TRANSFORMERS = "torch transformers".split()  # noqa: SIM905
 DTYPE = "bfloat16"  # the only one that benchmark_v2 loads
 # The axes that the layout has no key for.
 OWN_AXES = ("cache_implementation", "prefill_chunk_size", "request_lengths", "context_depth")
-_PAGED = "paged|"  # what continuous batching calls an attention implementation
+PAGED = "paged|"  # what continuous batching calls an attention implementation
 _SDPA = "sdpa"
 _DEFAULT_COMPILE_MODE = "reduce-overhead"  # transformers.CompileConfig's, where only other arguments are given
 
@@ -70,7 +70,7 @@ def config_hash(config: Mapping[str, Any]) -> str:
 
 def attention_of(config: Mapping[str, Any]) -> str:
     """Return hfbench's `attn_implementation` of a config, with its SDPA backend where it names one."""
-    attention = str(config["attn_implementation"]).removeprefix(_PAGED)
+    attention = str(config["attn_implementation"]).removeprefix(PAGED)
     backend = config.get("sdpa_backend")
     return f"{attention}:{backend}" if attention == _SDPA and backend else attention
 
@@ -79,8 +79,27 @@ def compile_mode_of(config: Mapping[str, Any]) -> str:
     """Return hfbench's `compile_mode` of a config: that of `compile_kwargs`, or of the key of earlier versions."""
     kwargs = config.get("compile_kwargs")
     if kwargs is not None:
-        return str(kwargs.get("mode") or _DEFAULT_COMPILE_MODE)
+        return str(kwargs.get("mode", _DEFAULT_COMPILE_MODE) or "default")  # torch takes null for its default mode
     return str(config.get("compile_mode") or "off")
+
+
+def compile_params_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a configuration that compiles asks of torch beside the mode; `CompileConfig`'s keys, but no callable.
+
+    As in `BenchmarkConfig`, `compile_kwargs` ask for `fullgraph` unless they say otherwise; the earlier versions, with
+    a key `compile_mode`, did not.
+    """
+    kwargs = config.get("compile_kwargs")
+    if kwargs is None:
+        kwargs = {"fullgraph": False, "options": config.get("compile_options")}
+    asked = {
+        "backend": "inductor",
+        "dynamic": None,
+        "fullgraph": True,
+        **kwargs,
+        "options": kwargs.get("options") or {},
+    }
+    return {key: value for key, value in asked.items() if key != "mode"}
 
 
 def _compile_kwargs(compile_mode: str) -> dict[str, Any] | None:

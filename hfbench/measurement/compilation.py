@@ -6,7 +6,6 @@ from typing import Any
 from torch._dynamo.utils import CompilationMetrics, counters, get_compilation_metrics, set_compilation_metrics_limit
 from transformers import CompileConfig, PreTrainedModel
 
-from hfbench.foundation.configuration import Configuration
 from hfbench.measurement.compile_settings import INDUCTOR, options_of
 from hfbench.measurement.evidence import FLEX_ATTENTION_FILE, watch_functions
 
@@ -55,10 +54,8 @@ def watch_compiled_call(model: PreTrainedModel, call: Callable[[bool], Any]) -> 
     }
 
 
-def compilation_differences(
-    configuration: Configuration, asked: CompileConfig | None, compilation: dict[str, Any]
-) -> list[str]:
-    """Return where compilation is not what was asked for.
+def compilation_differences(steps: int, asked: CompileConfig | None, compilation: dict[str, Any]) -> list[str]:
+    """Return where compilation is not what was asked for; an iteration has so many decoding `steps`.
 
     `compilation` is what `describe_compilation` returns and, where a call could be watched, `watch_compiled_call`.
     """
@@ -73,7 +70,7 @@ def compilation_differences(
     if asked.fullgraph and compilation["graph_breaks"]:
         found.append(f"compile.fullgraph is true, and the graph broke {compilation['graph_breaks']} times")
     if "compiled_calls" in compilation:
-        found += _call_differences(configuration.max_new_tokens - 1, asked, compilation)
+        found += _call_differences(steps, asked, compilation)
     return found
 
 

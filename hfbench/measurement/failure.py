@@ -14,15 +14,20 @@ _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _REFUSALS = (
     "no viable backend for scaled_dot_product_attention",
     "no available kernel",
+    "cannot find a build variant for this system",
     "is not supported for continuous batching",
+    "async batching requires a device type",
+    "no pinned memory allocator is available",
     "does not support",
     "not supported",
+    "cannot use prefill chunking without a cache",
     "invalidcxxcompiler",
     "no working c++ compiler",
 )
 _COMPILERS_ADVICE = "\nSet TORCHDYNAMO_VERBOSE=1"  # how torch.compile ends what it says
 _FETCHING = ("an error occurred while trying to load from", "could not verify publisher", "offline mode")
-
+_FETCHING_PHASES = ("prepare", "load")
+_TRANSPORT = ("httpx", "httpx2", "httpcore")  # whose exceptions say that the hub cannot be reached
 
 # How torch's allocators, the system and its loader say that there is no memory. On the CPU, on Apple's GPUs and from
 # the thread of `generate_batch` it comes in exceptions of general types.
@@ -61,9 +66,15 @@ def status_of(error: BaseException, phase: str) -> str:
         return UNSUPPORTED
     if _is_broken_graph(error):  # whose text may hold the words of a refusal
         return FAILED
-    if any(words in text for words in _REFUSALS) or (phase == "load" and any(words in text for words in _FETCHING)):
+    if any(words in text for words in _REFUSALS) or (phase in _FETCHING_PHASES and _is_about_fetching(error)):
         return UNSUPPORTED
     return FAILED
+
+
+def _is_about_fetching(error: BaseException) -> bool:
+    """Return whether the hub was asked for a kernel and did not give it; the worker asks it for nothing else."""
+    package = type(error).__module__.partition(".")[0]
+    return package in _TRANSPORT or any(words in str(error).lower() for words in _FETCHING)
 
 
 def is_full_disk(error: BaseException) -> bool:
@@ -78,7 +89,7 @@ def reason_of(error: BaseException) -> str:
     text = " ".join(str(error).partition(_COMPILERS_ADVICE)[0].split())
     if len(text) > _LONGEST_REASON:
         text = text[: _LONGEST_REASON - 1] + "…"
-    if any(words in text.lower() for words in _FETCHING):
+    if _is_about_fetching(error):
         text = f"a kernel could not be fetched; is the hub reachable? {text}"
     name = type(error).__name__
     reason = f"{name}: {text}" if text else name

@@ -65,7 +65,7 @@ def worker_environment(configuration: Configuration, scratch: Path) -> dict[str,
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         # Weights come from a folder; only hub kernels may be fetched, and only where the configuration names them.
-        "HF_HUB_OFFLINE": "0" if _needs_hub(configuration) else "1",
+        "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "0") if _needs_hub(configuration) else "1",
         # Compile caches of its own: nothing of an earlier configuration is reused.
         "TORCHINDUCTOR_CACHE_DIR": str(scratch / "inductor"),
         "TRITON_CACHE_DIR": str(scratch / "triton"),

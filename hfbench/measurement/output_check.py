@@ -6,31 +6,38 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from hfbench.measurement.context import context_cache
 from hfbench.measurement.failure import NotFiniteError
 from hfbench.measurement.generation import Prompt
+from hfbench.measurement.workload import longest_row
 
 _LOGITS_AT_ONCE = 2**28  # elements; 1 GiB in float32
 
 
 @torch.no_grad()
 def check_prompt(model: PreTrainedModel, prompt: Prompt, vocab_size: int) -> dict[str, Any]:
-    """Return the negative log-likelihood (mean nats a token) of the prompt's first row, and the top-1 tokens.
+    """Return the negative log-likelihood (mean nats a token) of a row of the prompt, and the top-1 tokens.
 
-    It is teacher-forced, in one forward pass unless the logits would be larger than 1 GiB; then it needs a model that
-    takes `past_key_values`, and both are None for any other. Raises `NotFiniteError` where the likelihood is no number.
+    The row is the first without padding. It is teacher-forced, in one forward pass unless the logits would be larger
+    than 1 GiB; then it needs a model that takes `past_key_values`, and both are None for any other. After a context the
+    prompt is still all that is scored: `nll_positions` are the first and the last token of the row that the likelihood
+    is of, counted from 0. The prompt's own first token is not among them, so that for a prompt of one token there is
+    none. Raises `NotFiniteError` where the likelihood is no number.
     """
-    row = prompt.input_ids[:1]
+    prompt = longest_row(prompt)
+    row = prompt.input_ids
     length = row.shape[1]
     step = max(1, _LOGITS_AT_ONCE // max(1, vocab_size))
     top1: list[int] = []
-    total, cache = 0.0, None
+    depth, cache = prompt.context_depth, context_cache(model, prompt)
+    total = 0.0
     for start in range(0, length, step):
         end = min(length, start + step)
         output = model(
             row[:, start:end],
-            attention_mask=prompt.attention_mask[:1, :end],
+            attention_mask=prompt.attention_mask[:, : depth + end],
             past_key_values=cache,
-            use_cache=step < length,
+            use_cache=step < length or depth > 0,
         )
         cache = output.get("past_key_values")
         if cache is None and end < length:  # an architecture whose state cannot be handed on by this name
@@ -44,5 +51,7 @@ def check_prompt(model: PreTrainedModel, prompt: Prompt, vocab_size: int) -> dic
             f"the negative log-likelihood of the prompt is {total}: the model overflows in "
             f"{str(model.dtype).removeprefix('torch.')}, or its weights are broken"
         )
-    nll = total / (length - 1) if length > 1 else None
-    return {"prompt_nll": nll, "prompt_top1": top1}
+    if length == 1:
+        return {"prompt_nll": None, "prompt_top1": top1}
+    nll_positions = [depth + 1, depth + length - 1]
+    return {"prompt_nll": total / (length - 1), "prompt_top1": top1, "nll_positions": nll_positions}

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hfbench.foundation.configuration import Configuration, Settings
+from hfbench.foundation.configuration import UNIFORM, Configuration, Settings
 from hfbench.measurement.compile_support import compile_reason
 
 _FLASH_PACKAGES = {
@@ -39,8 +39,11 @@ def unsupported_reason(
     kind, missing = _device_kind(device, environment)
     return (
         missing
+        or _lengths_reason(configuration)
         or _attention_reason(configuration, kind, environment)
+        or _cache_reason(configuration)
         or compile_reason(configuration, settings, kind, environment)
+        or _workload_reason(configuration)
     )
 
 
@@ -67,6 +70,26 @@ def _usable_devices(environment: dict[str, Any]) -> list[str]:
     return [device for device in devices if not (hidden and device == "cuda")]
 
 
+def _lengths_reason(configuration: Configuration) -> str | None:
+    if configuration.continuous_batching and configuration.context_depth:
+        return (
+            "context_depth needs a cache that is filled before the call, and generate_batch takes none "
+            "(past_key_values is an argument of generate)"
+        )
+    if configuration.continuous_batching and configuration.prefill_chunk_size:
+        return (
+            "generate_batch does not read prefill_chunk_size: it takes prompts in by max_batch_tokens, which is under "
+            "continuous_batching in params.yaml"
+        )
+    is_compiled = configuration.compile_mode != "off" and not configuration.continuous_batching
+    if is_compiled and configuration.max_new_tokens == 1 and not configuration.prefill_chunk_size:
+        return (
+            "generate compiles decoding steps, and the prefill only where prefill_chunk_size is set; max_new_tokens 1 "
+            "has no decoding step"
+        )
+    return None
+
+
 def _attention_reason(configuration: Configuration, kind: str, environment: dict[str, Any]) -> str | None:
     name = configuration.attn_implementation
     implementation, _, backend = name.partition(":")
@@ -80,14 +103,34 @@ def _attention_reason(configuration: Configuration, kind: str, environment: dict
                 f"{implementation} needs the package {_FLASH_PACKAGES[implementation]}, which is not installed; "
                 "install it, or name a hub kernel such as kernels-community/flash-attn2"
             )
-    repository = implementation.partition("@")[0]
-    if kind not in _KERNEL_DEVICES.get(repository, (kind,)):
-        return f"{repository} has builds for {', '.join(_KERNEL_DEVICES[repository])} only; this point runs on {kind}"
-    is_flash = implementation in _FLASH_PACKAGES or ("flash" in repository and "/" in repository)
+    if kind not in _KERNEL_DEVICES.get(implementation, (kind,)):
+        builds = ", ".join(_KERNEL_DEVICES[implementation])
+        return f"{implementation} has builds for {builds} only; this point runs on {kind}"
+    is_flash = implementation in _FLASH_PACKAGES or ("flash" in implementation and "/" in implementation)
     if is_flash and configuration.dtype not in _HALF_PRECISION:
         return f"{name} runs in {' or '.join(_HALF_PRECISION)} only, not in {configuration.dtype}"
     if implementation == "flex_attention" and configuration.continuous_batching:
         return "continuous batching in transformers takes eager, sdpa and flash attention, not flex_attention"
-    if implementation == "flex_attention" and configuration.compile_mode != "off":
-        return "compiling in generate needs a static cache, with which flex_attention fails in transformers"
+    return None
+
+
+def _cache_reason(configuration: Configuration) -> str | None:
+    asked = configuration.cache_implementation
+    if asked != "auto" and configuration.continuous_batching:
+        return (
+            f"cache_implementation is {asked}, and continuous batching has a paged cache of its own; "
+            "it runs with cache_implementation auto"
+        )
+    if asked == "dynamic" and configuration.compile_mode != "off":
+        # GenerationMixin._valid_auto_compile_criteria in transformers 5.22
+        return "generate compiles with a static cache only, and with a dynamic one it would run uncompiled"
+    return None
+
+
+def _workload_reason(configuration: Configuration) -> str | None:
+    for axis in ("context_depth", "prefill_chunk_size"):
+        if configuration.request_lengths != UNIFORM and getattr(configuration, axis):
+            return (
+                f"{axis} is for rows of one length, and the requests of {configuration.request_lengths} are of several"
+            )
     return None

@@ -2,32 +2,40 @@
 
 import os
 import time
+from collections import Counter
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from transformers import CompileConfig, GenerationConfig, PreTrainedModel
 
 from hfbench.foundation.configuration import Configuration, Settings
-from hfbench.measurement.batching import continuous_batching_config
+from hfbench.measurement import flex_attention
+from hfbench.measurement.batching import Batching, continuous_batching_config
+from hfbench.measurement.batching_facts import effective_batching
+from hfbench.measurement.context import prepare_context, tokens_in
 from hfbench.measurement.device import Device
 from hfbench.measurement.evidence import Evidence, SdpaOperators, watch_functions
 from hfbench.measurement.generation import Prompt, generation_config
 from hfbench.measurement.isolation import SETTINGS
-from hfbench.measurement.kernels import kernelized_layers
-from hfbench.measurement.loading import split_attention
+from hfbench.measurement.loading import split_attention, unpinned
+from hfbench.measurement.prefill import forward_lengths, prefill_differences
 from hfbench.measurement.tensors import describe_tensors, tensor_differences
+from hfbench.measurement.workload import batches_of
 
+_CACHES = {"static": "StaticCache", "dynamic": "DynamicCache"}
 _SHORT = 2  # new tokens of the verifying call: one from the prefill, one from a decoding step
 
 
 def describe_model(model: PreTrainedModel, device: Device) -> dict[str, Any]:
-    """Return what can be read off the loaded model: attention, dtypes, devices, threads, kernels, weights."""
+    """Return what can be read off the loaded model: attention, dtypes, devices, threads, weights."""
     parameters = list(model.parameters())
     return {
         "device": str(device.torch_device),
         "device_name": device.name,
         "architecture": type(model).__name__,
-        "attn_implementation": model.config._attn_implementation,
+        "attn_implementation": flex_attention.asked_name(model.config._attn_implementation),
+        "attention_registered_as": model.config._attn_implementation,
         "parameters": sum(parameter.numel() for parameter in parameters),
         "weight_bytes": sum(parameter.numel() * parameter.element_size() for parameter in parameters),
         **describe_tensors(model),
@@ -36,7 +44,6 @@ def describe_model(model: PreTrainedModel, device: Device) -> dict[str, Any]:
         "inter_op_threads": torch.get_num_interop_threads(),
         "variables": {name: os.environ.get(name) for name in SETTINGS},
         "clock_resolution_seconds": time.get_clock_info("perf_counter").resolution,
-        "kernelized_layers": kernelized_layers(model),
     }
 
 
@@ -45,12 +52,16 @@ def watch_short_call(
 ) -> tuple[dict[str, Any], Any]:
     """Run one prefill and one decoding step, uncompiled.
 
-    Return which attention and which kind of cache they went through, and the cache itself (None where it stays inside
-    `generate_batch`, or there is none).
+    Return which attention and which kind of cache they went through, how prompt and context went in, and the cache
+    itself (None where it stays inside continuous batching, or there is none). Of requests of unequal lengths, the first
+    that run together are taken.
     """
+    prompt = batches_of(prompt, configuration.batch_size)[0]
     with watch_functions() as evidence:
-        short_call = _short_batch if configuration.continuous_batching else _short_generate
-        cache = short_call(model, configuration, settings, prompt, evidence)
+        if configuration.continuous_batching:
+            cache, seen = None, _short_batch(model, configuration, settings, prompt)
+        else:
+            cache, seen = _short_generate(model, configuration, settings, prompt, evidence)
     kind = None if cache is None else type(cache).__name__
     paged = "PagedAttentionCache" if evidence.paged_cache_calls else None
     watched = {
@@ -58,39 +69,52 @@ def watch_short_call(
         "sdpa_calls": evidence.sdpa_calls,
         "sdpa_backends": dict(evidence.sdpa_backends),
         "cache": paged if configuration.continuous_batching else kind,
+        "cache_layers": dict(Counter(type(layer).__name__ for layer in getattr(cache, "layers", []))),
+        **seen,
     }
     return watched, cache
 
 
 def _short_generate(
     model: PreTrainedModel, configuration: Configuration, settings: Settings, prompt: Prompt, evidence: Evidence
-) -> Any:
+) -> tuple[Any, dict[str, Any]]:
     config = generation_config(configuration, settings, prompt)
-    config.update(max_new_tokens=_SHORT, return_dict_in_generate=True, disable_compile=True)
-    arguments = {"attention_mask": prompt.attention_mask, "generation_config": config}
-    if split_attention(configuration.attn_implementation)[0] == "sdpa":
-        with SdpaOperators(evidence):
-            output = model.generate(prompt.input_ids, **arguments)  # type: ignore[operator]
-    else:  # flex attention's own compiled graph cannot run below a dispatch mode
+    new_tokens = min(_SHORT, configuration.max_new_tokens)
+    config.update(max_new_tokens=new_tokens, return_dict_in_generate=True, disable_compile=True)
+    if config.cache_implementation == "static":  # as long a cache as the measured call's
+        config.max_cache_len = prompt.input_ids.shape[1] + configuration.max_new_tokens - 1
+    context = prepare_context(model, configuration, prompt, configuration.max_new_tokens)()
+    before = [tokens_in(cache) for cache in context.values()]
+    arguments = {"attention_mask": prompt.attention_mask, "generation_config": config, **context}
+    # flex attention's own compiled graph cannot run below a dispatch mode
+    is_sdpa = split_attention(configuration.attn_implementation)[0] == "sdpa"
+    with forward_lengths(model) as lengths, SdpaOperators(evidence) if is_sdpa else nullcontext():
         output = model.generate(prompt.input_ids, **arguments)  # type: ignore[operator]
-    return getattr(output, "past_key_values", None)
+    cache = getattr(output, "past_key_values", None)
+    went_in: dict[str, Any] = {"prefill_lengths": lengths[: len(lengths) - new_tokens + 1], "context": None}
+    if before:
+        after = None if cache is None else tokens_in(cache)
+        went_in["context"] = {"tokens_before": before[0], "tokens_after": after, "new_tokens": new_tokens}
+    return cache, went_in
 
 
 def _short_batch(
-    model: PreTrainedModel, configuration: Configuration, settings: Settings, prompt: Prompt, evidence: Evidence
-) -> Any:
-    del evidence  # the hook sees the batching thread's functions; its operators cannot be watched from here
+    model: PreTrainedModel, configuration: Configuration, settings: Settings, prompt: Prompt
+) -> dict[str, Any]:
+    """Run the requests for two tokens each; return what the manager does.
+
+    The hook sees the functions of the batching thread; its operators cannot be watched from here.
+    """
     config: GenerationConfig = generation_config(configuration, settings, prompt)
-    config.max_new_tokens = _SHORT
-    batching = continuous_batching_config(configuration, settings)
-    batching.varlen_compile_config = batching.decode_compile_config = None
-    results = model.generate_batch(  # type: ignore[operator]
-        prompt.input_ids.tolist(), generation_config=config, continuous_batching_config=batching
-    )
-    errors = [output.error for output in results.values() if output.error]
-    if errors or len(results) != len(prompt.input_ids):
-        raise RuntimeError(f"generate_batch failed: {errors[0] if errors else 'no result; see the log'}")
-    return None
+    config.max_new_tokens = new_tokens = min(_SHORT, configuration.max_new_tokens)
+    asked = continuous_batching_config(configuration, settings)
+    asked.varlen_compile_config = asked.decode_compile_config = None
+    batching = Batching(model, config, asked, prompt)
+    batching.run((new_tokens,) * len(prompt.input_ids), observed=False)
+    assert batching.manager is not None
+    effective = effective_batching(batching.manager)
+    model.destroy_cached_continuous_batching_manager()  # type: ignore[operator]
+    return {"continuous_batching_config": effective}
 
 
 def differences(configuration: Configuration, effective: dict[str, Any]) -> list[str]:
@@ -100,31 +124,22 @@ def differences(configuration: Configuration, effective: dict[str, Any]) -> list
         if keys:
             found.append(f"{len(keys)} {name.replace('_', ' ')} in the weights, first {keys[0]}")
     found += _attention_differences(configuration, effective)
-    replaced = sum(layer["replaced"] for layer in effective["kernelized_layers"])
-    if configuration.use_kernels and not replaced:
-        found.append("use_kernels replaced no layer: no kernel is mapped to this device, or none could be loaded")
-    if not configuration.use_kernels and replaced:
-        found.append(f"use_kernels is off, and {replaced} layers run a kernel")
+    found += prefill_differences(configuration, effective)
     if effective["training"]:
         found.append("the model is in training mode")
     if effective["intra_op_threads"] != _asked_threads():
         found.append(f"torch uses {effective['intra_op_threads']} threads, not {_asked_threads()}")
-    wanted = (
-        "StaticCache"
-        if configuration.is_static
-        else "PagedAttentionCache"
-        if configuration.continuous_batching
-        else None
-    )
-    if wanted and effective["cache"] != wanted:
-        found.append(f"the cache is {effective['cache']}, not {wanted}")
+    kind = "static" if configuration.is_static else configuration.cache_implementation
+    cache = "PagedAttentionCache" if configuration.continuous_batching else _CACHES.get(kind)
+    if cache and effective["cache"] != cache:
+        found.append(f"the cache is {effective['cache']}, not {cache}")
     return found
 
 
 def _attention_differences(configuration: Configuration, effective: dict[str, Any]) -> list[str]:
     implementation, backend = split_attention(configuration.attn_implementation)
     found = []
-    if effective["attn_implementation"] != implementation:
+    if unpinned(effective["attn_implementation"]) != implementation:
         found.append(f"attention is {effective['attn_implementation']}, not {implementation}")
     uses_sdpa, functions = effective["sdpa_calls"] > 0, effective["attention_functions"]
     seen = ", ".join(functions) or "none"
@@ -157,8 +172,11 @@ def requested(configuration: Configuration, device: str, compile_config: Compile
         "attn_implementation": implementation,
         "sdpa_backend": backend,
         "compile_config": compile_config.to_dict() if compile_config else None,
+        "cache_implementation": configuration.cache_implementation,
         "use_kernels": configuration.use_kernels,
         "continuous_batching": configuration.continuous_batching,
+        "prefill_chunk_size": configuration.prefill_chunk_size,
+        "context_depth": configuration.context_depth,
         "intra_op_threads": _asked_threads(),
     }
 

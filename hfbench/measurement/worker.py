@@ -30,7 +30,7 @@ _PHASES = (*_UNTIL_FIRST_CALL, "warm-up", "sample", "conclude")
 
 def main() -> None:
     """Measure the task and report how it ended; exits 0 unless the worker itself is broken."""
-    _die_with_parent()
+    die_with_parent()
     reporter = Reporter(int(sys.argv[1]), float(sys.argv[2]))
     task = Task.from_json(json.load(sys.stdin))
     phase = "import"
@@ -91,7 +91,7 @@ def _full_disk(phase: str) -> str:
     )
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """Have Linux kill this process when its supervisor is gone, however that ended."""
     if sys.platform == "linux":
         parent = os.getppid()

@@ -6,6 +6,7 @@ from typing import Any
 
 import polars as pl
 
+from hfbench.foundation.configuration import UNIFORM
 from hfbench.reporting.captions import AXIS_LABELS, axis_text
 from hfbench.reporting.numbers import MISSING, interval_text, margin, memory_unit, significant
 from hfbench.reporting.results import varying_axes
@@ -55,6 +56,12 @@ _PEAK_MEMORY = ShownMetric("peak_memory_bytes", "peak memory", "MiB", 2**-20, 8)
 _BANDWIDTH = ShownMetric("mbu", "MBU", "%", 100, 11)
 _FLOPS = ShownMetric("mfu", "MFU", "%", 100, 12)
 _ENERGY = ShownMetric("energy_joules_per_token", "energy", "J/tok", 1, 13)
+# Shown where request lengths are not all uniform.
+REQUEST_METRICS = (
+    ShownMetric("time_to_first_token_p95_seconds", "TTFT p95", "ms", 1e3, 4),
+    ShownMetric("output_tokens_per_second", "output", "tok/s", 1, 2),
+    ShownMetric("padding_waste_share", "padding waste", "%", 100, 3),
+)
 SHOWN_METRICS = (_END_TO_END, _TIME_TO_FIRST_TOKEN, _INTER_TOKEN, _DECODE, _PREFILL, _LOAD, _PEAK_MEMORY, _ENERGY)
 _OUTPUT_RANK, _INTERVAL_RANK, _ROUNDS_RANK, _BREAK_EVEN_RANK = 2, 4, 5, 7
 
@@ -72,14 +79,21 @@ def number_columns(rows: pl.DataFrame) -> list[TextColumn]:
     """Return the columns beside the axes, also those that no row has a value of."""
     latencies = [_TIME_TO_FIRST_TOKEN, _INTER_TOKEN, _DECODE, _PREFILL, _END_TO_END]
     rest = [_BANDWIDTH, _FLOPS, _LOAD, _memory_shown(rows), _ENERGY]
+    unequal = REQUEST_METRICS if has_unequal_requests(rows) else ()
     return [
         _rounds_column(rows),
         *(metric_column(rows, shown) for shown in latencies),
         _interval_column(rows),
+        *(metric_column(rows, shown) for shown in unequal),
         *(metric_column(rows, shown) for shown in rest),
         break_even_column(rows),
         _output_column(rows),
     ]
+
+
+def has_unequal_requests(rows: pl.DataFrame) -> bool:
+    """Return whether some row's requests are of unequal lengths."""
+    return bool((rows["request_lengths"] != UNIFORM).any())
 
 
 def axis_column(rows: pl.DataFrame, axis: str) -> TextColumn:

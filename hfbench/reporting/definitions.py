@@ -30,6 +30,11 @@ _PARAGRAPHS = (
     "saving includes none or there is one round, and never where compiled iterations are slower. Its range is that of "
     "the saving alone.",
     "TTFT is the time to the first token.",
+    "Requests of unequal lengths all arrive when an iteration starts; as many run at a time as the batch size says, "
+    "and the others wait. Continuous batching begins one where another ended. Plain generate runs them in batches, "
+    "padded to their longest prompt, until the request with the most new tokens has them; a request's own tokens "
+    "and times count, and the rest is padding waste. MBU and MFU are of steps that are all alike, and are not given "
+    "for these.",
 )
 
 

@@ -57,7 +57,11 @@ def report_page(
     }
     sections = [
         fastest_section(winners(data), speed, len(data.ways)),
-        *(chart_section(each, charts[each.name], *below.get(each.name, ())) for each in CHART_SECTIONS),
+        *(
+            chart_section(each, charts[each.name], *below.get(each.name, ()))
+            for each in CHART_SECTIONS
+            if charts[each.name] or each.absent
+        ),
         results_section(rows, points, text.notes),
         warnings_section(warning_groups(warnings, points)),
         failures_section(failures, points),

@@ -11,13 +11,12 @@ import polars as pl
 
 from hfbench.foundation.files import write_text
 from hfbench.foundation.records import OK
-from hfbench.reporting.results import varying_axes
+from hfbench.reporting.results import WORKLOAD_AXES, varying_axes
 from hfbench.tables import latency
 from hfbench.tables.columns import CONFIGURATION_AXES
 from hfbench.tables.keys import configuration_keys, point_label
 
-_LENGTHS = ("model", "sequence_length", "max_new_tokens")
-_WORK = (*_LENGTHS, "batch_size")
+_LENGTHS = tuple(axis for axis in WORKLOAD_AXES if axis != "batch_size")
 _HIGHEST = 2  # times the estimate: an interval that ends beyond it would leave the rest of a chart no room
 _MOST_POSITIONS = 128  # along a sequence; of a longer one, each is the median of its neighbours
 
@@ -29,11 +28,11 @@ def write_plots(summary: pl.DataFrame, samples: pl.DataFrame, points: pl.DataFra
     """
     axes = varying_axes(points)
     plots = {
-        "end_to_end": _estimates(summary, "end_to_end_seconds", _labels(points, axes, _WORK)),
+        "end_to_end": _estimates(summary, "end_to_end_seconds", _labels(points, axes, WORKLOAD_AXES)),
         "latency_by_batch": _estimates(summary, "end_to_end_seconds", _labels(points, axes, _LENGTHS)),
         "throughput_by_latency": _throughput(summary, _labels(points, axes, _LENGTHS)),
         "samples": _samples(samples, _labels(points, axes, CONFIGURATION_AXES)),
-        "token_gaps": _token_gaps(samples, _labels(points, axes, _WORK)),
+        "token_gaps": _token_gaps(samples, _labels(points, axes, WORKLOAD_AXES)),
     }
     for name, plot in plots.items():
         write_text(folder / f"{name}.csv", plot.write_csv())

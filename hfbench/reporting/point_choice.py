@@ -8,11 +8,14 @@ from hfbench.tables.record_files import MeasuredPoint
 _LISTED = 12  # candidates in an error message
 
 
-def choose_point(text: str, known: Sequence[MeasuredPoint]) -> list[MeasuredPoint]:
+def choose_point(
+    text: str, known: Sequence[MeasuredPoint], *, asked: str = "--point", among: str = "the results"
+) -> list[MeasuredPoint]:
     """Return the rounds of the one configuration that `text` means, or one round where it names a stage or record.
 
     It is, the first that fits: a configuration's key, a stage (`measure@…`) or the file of a record; words of a key; a
-    part of a key; a part of a stage. Raises `UserError` with the candidates where it fits several, or none.
+    part of a key; a part of a stage. Raises `UserError` with the candidates where it fits several, or none; it names
+    the argument that `asked` for the point, and `among` what it was looked for.
     """
     wanted = (
         text.strip()
@@ -35,8 +38,8 @@ def choose_point(text: str, known: Sequence[MeasuredPoint]) -> list[MeasuredPoin
         if len({point.key for point in found}) == 1:
             return found
         if found:
-            raise UserError(f"--point {text!r} fits several points. Name one of:{_listed(found)}")
-    raise UserError(f"--point {text!r} fits no point of the results. There are:{_listed(known)}")
+            raise UserError(f"{asked} {text!r} fits several points. Name one of:{_listed(found)}")
+    raise UserError(f"{asked} {text!r} fits no point of {among}. There are:{_listed(known)}")
 
 
 def _listed(found: Sequence[MeasuredPoint]) -> str:

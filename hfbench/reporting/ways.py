@@ -17,7 +17,7 @@ _WORDS = {
     "batch_size": "batch {}",
     "sequence_length": "{} prompt tokens",
     "max_new_tokens": "{} new tokens",
-    "context_depth": "after {} tokens",
+    "context_depth": "{} tokens of context",
 }
 
 
@@ -35,8 +35,8 @@ def named_configurations(points: pl.DataFrame) -> pl.DataFrame:
     names = [
         {
             "way": way_name(row, way_axes or ["attn_implementation"]),
-            "workload": _workload_name(row, workload_axes),
-            "scene": _workload_name(row, scene_axes),
+            "workload": workload_name(row, workload_axes),
+            "scene": workload_name(row, scene_axes),
             "name": _full_name(row, way_axes, workload_axes),
             "is_reference": all(row[axis] == value for axis, value in REFERENCE.items()),
         }
@@ -56,12 +56,12 @@ def way_name(configuration: Mapping[str, Any], axes: Sequence[str]) -> str:
     return " ".join(tokens[axis] for axis in unusual or axes)
 
 
-def _workload_name(configuration: Mapping[str, Any], axes: Sequence[str]) -> str:
+def workload_name(configuration: Mapping[str, Any], axes: Sequence[str]) -> str:
     """Return what a configuration runs in these axes, such as `batch 4, 128 prompt tokens`; empty for none."""
     return ", ".join(_WORDS.get(axis, "{}").format(configuration[axis]) for axis in axes)
 
 
 def _full_name(configuration: Mapping[str, Any], way_axes: Sequence[str], workload_axes: Sequence[str]) -> str:
     """Return what tells a configuration from the others; for the only one, its attention."""
-    parts = (way_name(configuration, way_axes), _workload_name(configuration, workload_axes))
+    parts = (way_name(configuration, way_axes), workload_name(configuration, workload_axes))
     return ", ".join(filter(None, parts)) or way_name(configuration, ["attn_implementation"])

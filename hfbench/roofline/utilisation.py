@@ -12,16 +12,16 @@ LARGEST_UTILISATION = 1.05
 
 
 def decode_bytes_per_step(
-    needs: Mapping[str, Any], batch_size: int, sequence_length: int, max_new_tokens: int
+    needs: Mapping[str, Any], batch_size: int, sequence_length: int, max_new_tokens: int, context_depth: int = 0
 ) -> float | None:
     """Return the bytes that one decoding step has to read, on average over the steps of a generation.
 
     bytes = weights + batch_size × (sum over layers of context × bytes_per_token_per_row + state_bytes_per_row)
 
     Weights are read once for the whole batch. `max_new_tokens` n has n - 1 decoding steps (the first token is the
-    prefill's); step j attends to `sequence_length` + j tokens, at most the window of a sliding layer. Writes,
-    activations and embedding rows are left out. None where the cache or the number of experts is unknown, or there is
-    no step.
+    prefill's); step j attends to `context_depth` + `sequence_length` + j tokens, at most the window of a sliding layer.
+    Writes, activations and embedding rows are left out. None where the cache or the number of experts is unknown, or
+    there is no step.
     Source: R. Pope et al., Efficiently Scaling Transformer Inference (2022), section 2, memory costs.
     """
     weights, cache, steps = _weight_bytes(needs, batch_size), needs["cache"], max_new_tokens - 1
@@ -29,14 +29,14 @@ def decode_bytes_per_step(
         return None
     per_row = float(cache["state_bytes_per_row"])
     for kind in cache["attention"]:
-        contexts = (sequence_length + step for step in range(1, steps + 1))
+        contexts = (context_depth + sequence_length + step for step in range(1, steps + 1))
         attended = sum(_within(context, kind["window_tokens"]) for context in contexts) / steps
         per_row += kind["layers"] * kind["bytes_per_token_per_row"] * attended
     return weights + batch_size * per_row
 
 
 def decode_flops_per_step(
-    needs: Mapping[str, Any], batch_size: int, sequence_length: int, max_new_tokens: int
+    needs: Mapping[str, Any], batch_size: int, sequence_length: int, max_new_tokens: int, context_depth: int = 0
 ) -> float | None:
     """Return the FLOPs of one decoding step, on average over the steps of a generation.
 
@@ -51,13 +51,15 @@ def decode_flops_per_step(
         return None
     per_row: float = 2 * (parameters + needs["head_matmul_parameters"])
     for kind in cache["attention"]:
-        contexts = (sequence_length + step for step in range(1, steps + 1))
+        contexts = (context_depth + sequence_length + step for step in range(1, steps + 1))
         attended = sum(_within(context, kind["window_tokens"]) for context in contexts) / steps
         per_row += kind["layers"] * 2 * heads * (kind["key_dim"] + kind["value_dim"]) * attended
     return batch_size * per_row
 
 
-def prefill_bytes(needs: Mapping[str, Any], batch_size: int, sequence_length: int) -> float | None:
+def prefill_bytes(
+    needs: Mapping[str, Any], batch_size: int, sequence_length: int, context_depth: int = 0
+) -> float | None:
     """Return the bytes that a prefill has to read: the weights once, and once the keys and values that it attends to.
 
     Counted as in `decode_bytes_per_step`, with a token in the place of a row for the choice of experts. None where the
@@ -68,7 +70,7 @@ def prefill_bytes(needs: Mapping[str, Any], batch_size: int, sequence_length: in
         return None
     per_row = float(cache["state_bytes_per_row"])
     for kind in cache["attention"]:
-        per_row += kind["layers"] * kind["bytes_per_token_per_row"] * sequence_length
+        per_row += kind["layers"] * kind["bytes_per_token_per_row"] * (context_depth + sequence_length)
     return weights + batch_size * per_row
 
 
@@ -96,15 +98,17 @@ def model_bandwidth_utilisation(bytes_per_step: float, inter_token_seconds: floa
     return bytes_per_step / inter_token_seconds / bytes_per_second
 
 
-def prefill_flops(needs: Mapping[str, Any], batch_size: int, sequence_length: int) -> float | None:
-    """Return the FLOPs of a prefill of `batch_size` rows of `sequence_length` tokens S.
+def prefill_flops(
+    needs: Mapping[str, Any], batch_size: int, sequence_length: int, context_depth: int = 0
+) -> float | None:
+    """Return the FLOPs of a prefill of `batch_size` rows of `sequence_length` tokens S, after `context_depth` others D.
 
     FLOPs = batch_size × (2 × N × S + 2 × head + sum over layers of 2 × heads × (key_dim + value_dim) × pairs)
 
     N are the matmul parameters a token goes through, k of E experts and no head: generation needs only the last
-    token's logits, so that the head counts once a row. `pairs` are the (query, key) pairs of causal attention:
-    S (S + 1) / 2, or the sum of min(i, window) over i = 1 … S. None where the cache, the heads or the number of experts
-    is unknown.
+    token's logits, so that the head counts once a row. `pairs` are the (query, key) pairs of causal attention,
+    in which the keys of the context are there already: S (S + 1) / 2 + S × D, or the sum of min(i, window) over
+    i = D + 1 … D + S. None where the cache, the heads or the number of experts is unknown.
     Sources: J. Kaplan et al., Scaling Laws for Neural Language Models (2020), table 1: 2 FLOPs a parameter and token;
     A. Chowdhery et al., PaLM (2022), appendix B: the attention term, 12 L H Q T a token for forward and backward pass
     and without the causal mask, so 4 L H Q T for the forward pass and half of that with it.
@@ -113,8 +117,9 @@ def prefill_flops(needs: Mapping[str, Any], batch_size: int, sequence_length: in
     if parameters is None or cache is None or (cache["attention"] and heads is None):
         return None
     per_row: float = 2 * (parameters * sequence_length + needs["head_matmul_parameters"])
+    contexts = range(context_depth + 1, context_depth + sequence_length + 1)
     for kind in cache["attention"]:
-        pairs = sum(_within(context, kind["window_tokens"]) for context in range(1, sequence_length + 1))
+        pairs = sum(_within(context, kind["window_tokens"]) for context in contexts)
         per_row += kind["layers"] * 2 * heads * (kind["key_dim"] + kind["value_dim"]) * pairs
     return batch_size * per_row
 

@@ -76,6 +76,7 @@ def _over_rounds(points: pl.DataFrame) -> pl.DataFrame:
         pl.col("recompiles_while_sampling").filter(_OK).sum(),
         throttled.explode().drop_nulls().unique(maintain_order=True),
         *(pl.col(name).filter(_OK).max() for name in most),
+        *(pl.col(name).filter(_OK).first() for name in ("requests", "prompt_tokens", "new_tokens")),
         pl.col("reference").filter(_OK).first(),
         pl.col("top1_agreement").filter(_OK).min(),
         pl.col("nll_difference").filter(_OK).max(),

@@ -22,6 +22,7 @@ def machine_facts(content: dict[str, Any]) -> dict[str, Any]:
 
     All but those named `before` are of the time from the first sample's start to the last one's end. Where there are
     several devices, energy is the sum and the rest the worst of them; without one, energy and clock are the CPU's.
+    After a context there is no energy of a token: filling the cache between two samples takes energy too.
     """
     before, span = content["machine_before"], _Span(content)
     devices = [_Readings(device, span) for device in span.monitoring.get("devices", ())]
@@ -30,7 +31,7 @@ def machine_facts(content: dict[str, Any]) -> dict[str, Any]:
     busy = before.get("cpu_percent")
     clocked = [device.column("clock_mhz") for device in devices] or [host.column("cpu_highest_clock_mhz")]
     return {
-        "energy_joules_per_token": _energy(host, devices, span),
+        "energy_joules_per_token": None if span.has_context else _energy(host, devices, span),
         "throttle_reasons": _throttle_reasons(host, devices, span),
         "quota_throttled_share": _quota_share(host, span),
         "clock_mhz": _largest([_median(column[span.within]) for column in clocked]),
@@ -48,6 +49,7 @@ class _Span:
     def __init__(self, content: dict[str, Any]) -> None:
         samples = [iteration for iteration in content["iterations"] if iteration["phase"] == "sample"]
         self.monitoring = content["monitoring"]
+        self.has_context = bool(content.get("configuration", {}).get("context_depth"))
         self.time_seconds: Sequence[float] = self.monitoring.get("time_seconds", ())
         self.start = samples[0]["start_seconds"] if samples else 0.0
         self.end = samples[-1]["start_seconds"] + samples[-1]["call_seconds"] if samples else 0.0

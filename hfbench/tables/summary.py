@@ -16,6 +16,7 @@ _ONE_VALUE_A_ROUND = (
     "warm_compile_seconds",
     "peak_memory_bytes",
     "energy_joules_per_token",
+    "padding_waste_share",
 )
 _PERCENTILES = (5, 95, 99)
 # Configurations at once: the gaps between the tokens of all of them would take several times the memory of the samples.

@@ -5,6 +5,7 @@ from typing import Any
 
 import polars as pl
 
+from hfbench.foundation.configuration import UNIFORM
 from hfbench.foundation.records import OK
 from hfbench.roofline.utilisation import (
     decode_bytes_per_step,
@@ -36,7 +37,8 @@ def utilisation_table(
 
     The first two are fractions of 1, from the estimates in the summary and what `ceilings` say; the roofline has, for
     decode and prefill, PHASE_flops_per_byte, PHASE_flops_per_second and PHASE_roof_bytes_per_second, and
-    roof_flops_per_second of the dtype. Null is what is unknown (the formulas: `hfbench.roofline.utilisation`).
+    roof_flops_per_second of the dtype. Null is what is unknown (the formulas: `hfbench.roofline.utilisation`); and all
+    is where requests of unequal lengths come and go, as the formulas are of steps and prefills that are all alike.
     """
     known = [record for record in records if record.facts["status"] == OK and record.needs]
     axes = axes_frame(record.configuration for record in known).drop("round")
@@ -48,10 +50,12 @@ def utilisation_table(
 
 
 def _utilisation(needs: Mapping[str, Any], row: Mapping[str, Any], ceilings: Mapping[str, Any]) -> dict[str, Any]:
-    work = (needs, row["batch_size"], row["sequence_length"])
-    steps = (*work, row["max_new_tokens"])
+    if row["request_lengths"] != UNIFORM:
+        return dict.fromkeys(_TYPES)
+    lengths, depth = (row["batch_size"], row["sequence_length"]), row["context_depth"]
+    steps = (needs, *lengths, row["max_new_tokens"], depth)
     decode = (decode_flops_per_step(*steps), decode_bytes_per_step(*steps), row.get("inter_token_seconds"))
-    prefill = (prefill_flops(*work), prefill_bytes(*work), _prefill_seconds(row))
+    prefill = (prefill_flops(needs, *lengths, depth), prefill_bytes(needs, *lengths, depth), _prefill_seconds(row))
     return {
         "mbu": _bandwidth(needs, row, ceilings),
         "mfu": _flops(needs, row, ceilings),
@@ -74,7 +78,8 @@ def _coordinates(
 
 
 def _bandwidth(needs: Mapping[str, Any], row: Mapping[str, Any], ceilings: Mapping[str, Any]) -> float | None:
-    step_bytes = decode_bytes_per_step(needs, row["batch_size"], row["sequence_length"], row["max_new_tokens"])
+    lengths = (row["batch_size"], row["sequence_length"], row["max_new_tokens"], row["context_depth"])
+    step_bytes = decode_bytes_per_step(needs, *lengths)
     ceiling = None if step_bytes is None else read_ceiling(ceilings, step_bytes)
     seconds = row.get("inter_token_seconds")
     if not seconds or not ceiling or step_bytes is None:
@@ -84,7 +89,7 @@ def _bandwidth(needs: Mapping[str, Any], row: Mapping[str, Any], ceilings: Mappi
 
 def _flops(needs: Mapping[str, Any], row: Mapping[str, Any], ceilings: Mapping[str, Any]) -> float | None:
     flops, ceiling = (
-        prefill_flops(needs, row["batch_size"], row["sequence_length"]),
+        prefill_flops(needs, row["batch_size"], row["sequence_length"], row["context_depth"]),
         matmul_ceiling(ceilings, row["dtype"]),
     )
     seconds = _prefill_seconds(row)

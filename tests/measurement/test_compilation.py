@@ -33,6 +33,7 @@ COMPILE: dict[str, Any] = {
 ROWS = torch.arange(1, 33).reshape(2, 16)
 PROMPT = Prompt(ROWS, torch.ones_like(ROWS), pad_token_id=0)
 DEFAULT = point(compile_mode="default")
+STEPS = DEFAULT.max_new_tokens - 1
 
 
 @pytest.fixture(autouse=True)
@@ -91,9 +92,9 @@ def test_compiled_code_is_counted_whatever_the_backend(tiny_model: Path, backend
     found = watch_compiled_call(model, call)
     assert (found["compiled_calls"], found["inductor_calls"]) == (7, 0)
     compilation = describe_compilation() | found
-    assert compilation_differences(DEFAULT, asked(**values), compilation) == []
+    assert compilation_differences(STEPS, asked(**values), compilation) == []
     # The same under the name of another backend, and where transformers had changed fullgraph.
-    assert compilation_differences(DEFAULT, asked(fullgraph=not fullgraph), compilation) == [
+    assert compilation_differences(STEPS, asked(fullgraph=not fullgraph), compilation) == [
         "code that inductor compiled ran 0 times in 7 decoding steps",
         f"transformers compiled with fullgraph {fullgraph}, not {not fullgraph}",
         f"transformers compiled with backend {backend}, not inductor",
@@ -109,7 +110,7 @@ def test_compilation_that_transformers_skips(tiny_model: Path) -> None:
         model.generate(PROMPT.input_ids, attention_mask=PROMPT.attention_mask, generation_config=config)  # type: ignore[operator]
 
     compilation = describe_compilation() | watch_compiled_call(model, call)
-    assert compilation_differences(DEFAULT, asked(), compilation) == [
+    assert compilation_differences(STEPS, asked(), compilation) == [
         "nothing was compiled",
         "compiled code ran 0 times in 7 decoding steps",
     ]
@@ -123,7 +124,7 @@ def test_running_past_the_recompile_limit_is_a_difference() -> None:
     compilation = describe_compilation()
     assert compilation["graphs"] == 2
     assert "size mismatch" in compilation["recompiles"][0]
-    (found,) = compilation_differences(DEFAULT, asked(backend="eager"), compilation)
+    (found,) = compilation_differences(STEPS, asked(backend="eager"), compilation)
     assert "gave up recompiling" in found
 
 
@@ -137,8 +138,8 @@ def test_a_broken_graph_is_counted_with_its_reason_and_refused_with_fullgraph() 
     compilation = describe_compilation()
     assert (compilation["graphs"], compilation["graph_breaks"]) == (2, 1)
     assert "graph_break" in compilation["graph_break_reasons"][0]
-    assert compilation_differences(DEFAULT, asked(backend="eager"), compilation) == []
-    assert compilation_differences(DEFAULT, asked(backend="eager", fullgraph=True), compilation) != []
+    assert compilation_differences(STEPS, asked(backend="eager"), compilation) == []
+    assert compilation_differences(STEPS, asked(backend="eager", fullgraph=True), compilation) != []
     torch._dynamo.reset()
     with pytest.raises(torch._dynamo.exc.Unsupported) as raised:
         torch.compile(broken, backend="eager", fullgraph=True)(torch.ones(2))
@@ -171,11 +172,11 @@ def test_no_cuda_graph_where_the_mode_is_made_of_them() -> None:
     counters["inductor"]["cudagraph_skips"] = 3
     calls = {"compiled_calls": 7, "inductor_calls": 7, "config": asked("reduce-overhead").to_dict()}
     compilation = {**describe_compilation(), "graphs": 1, **calls}
-    found = compilation_differences(DEFAULT, asked("reduce-overhead"), compilation)
+    found = compilation_differences(STEPS, asked("reduce-overhead"), compilation)
     assert found == ["no CUDA graph was recorded; torch skipped 3: see the log"]
     counters["inductor"]["cudagraph_recorded_non_static_inputs"] += 0
     compilation |= {"cuda_graphs_recorded": describe_compilation()["cuda_graphs_recorded"]}
-    assert compilation_differences(DEFAULT, asked("reduce-overhead"), compilation) == []
+    assert compilation_differences(STEPS, asked("reduce-overhead"), compilation) == []
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from hfbench.foundation.configuration import Configuration
-from hfbench.foundation.records import OK, REJECTED, UNSUPPORTED
+from hfbench.foundation.records import OK, UNSUPPORTED
 from hfbench.measurement.isolation import worker_environment
 from hfbench.measurement.scratch import scratch_folder
 from tests.measurement.stage_process import Bench
@@ -81,13 +81,6 @@ def test_continuous_batching_times_every_token_of_every_request(bench: Bench, at
             assert times[-1] <= iteration.end_to_end_seconds
 
 
-def test_kernels_that_replace_nothing_are_rejected(bench: Bench) -> None:
-    record = bench.measure("--use_kernels")
-    assert record.status == REJECTED
-    assert "replaced no layer" in str(record.reason)
-    assert not record.iterations
-
-
 def test_unsupported_is_known_without_a_worker(bench: Bench) -> None:
     record = bench.measure(attn_implementation="flash_attention_2")
     assert (record.status, record.phase) == (UNSUPPORTED, "before the start")
@@ -105,7 +98,7 @@ def test_hash_seed_threads_and_caches_are_set(bench: Bench) -> None:
 
 
 def test_nothing_compiled_is_found_by_the_next_measurement() -> None:
-    configuration = Configuration(1, "m", "sdpa", "default", False, False, "bfloat16", 1, 8, 8)
+    configuration = Configuration(1, "m", "sdpa", "default", "auto", False, False, 0, "bfloat16", "uniform", 1, 8, 8, 0)
     with scratch_folder() as first:
         folders = [Path(worker_environment(configuration, first)[location]) for location in CACHES]
         for folder in folders:

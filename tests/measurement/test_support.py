@@ -37,7 +37,7 @@ def test_cpu_may_try(attention: str) -> None:
         ("sdpa:cudnn_attention", "no SDPA backend cudnn_attention"),
         ("flash_attention_2", "does not run on the CPU"),
         ("kernels-community/flash-attn3", "builds for cuda only"),
-        ("kernels-community/flash-attn2@abc", "builds for cuda, xpu only"),
+        ("kernels-community/flash-attn2", "builds for cuda, xpu only"),
     ],
 )
 def test_cpu_cannot(attention: str, words: str) -> None:
@@ -70,11 +70,40 @@ def test_flash_attention_needs_its_package_and_half_precision() -> None:
     assert "not in float32" in str(unsupported_reason(single, "cuda", installed, Settings()))
 
 
-def test_flex_attention_with_static_or_paged_cache() -> None:
-    compiled = point(attn_implementation="flex_attention", compile_mode="default")
+def test_flex_attention_with_a_paged_cache() -> None:
     batched = point(attn_implementation="flex_attention", continuous_batching=True)
-    assert "static cache" in str(unsupported_reason(compiled, "cpu", CPU, Settings()))
     assert "continuous batching" in str(unsupported_reason(batched, "cpu", CPU, Settings()))
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"cache_implementation": "dynamic", "compile_mode": "default"}, "compiles with a static cache only"),
+        ({"cache_implementation": "dynamic", "continuous_batching": True}, "paged cache of its own"),
+        ({"cache_implementation": "static", "continuous_batching": True}, "paged cache of its own"),
+        ({"cache_implementation": "static", "compile_mode": "default"}, None),
+        ({"cache_implementation": "static", "attn_implementation": "flex_attention"}, None),
+        ({"attn_implementation": "flex_attention", "compile_mode": "default"}, None),
+    ],
+)
+def test_caches(asked: dict[str, object], words: str | None) -> None:
+    reason = unsupported_reason(point(**asked), "cpu", CPU, Settings())
+    assert reason is None if words is None else words in str(reason)
+
+
+def test_continuous_batching_starts_empty_and_chunks_by_its_own_knob() -> None:
+    deep = point(continuous_batching=True, context_depth=512)
+    chunked = point(continuous_batching=True, prefill_chunk_size=64)
+    assert "generate_batch takes none" in str(unsupported_reason(deep, "cpu", CPU, Settings()))
+    assert "max_batch_tokens" in str(unsupported_reason(chunked, "cpu", CPU, Settings()))
+    assert unsupported_reason(point(context_depth=512, prefill_chunk_size=64), "cpu", CPU, Settings()) is None
+
+
+def test_a_prefill_alone_is_compiled_in_chunks_only() -> None:
+    whole = point(compile_mode="default", max_new_tokens=1)
+    assert "no decoding step" in str(unsupported_reason(whole, "cpu", CPU, Settings()))
+    chunked = point(compile_mode="default", max_new_tokens=1, prefill_chunk_size=4)
+    assert unsupported_reason(chunked, "cpu", CPU, Settings()) is None
 
 
 def test_compiling_for_the_cpu_needs_a_compiler() -> None:
@@ -117,3 +146,16 @@ def test_one_whole_graph_is_not_to_be_had_everywhere() -> None:
     flash = {"attn_implementation": "kernels-community/flash-attn3"}
     assert "turns it off" in str(compiled("cuda", CUDA, axes=flash, fullgraph=True))
     assert compiled("cuda", CUDA, axes=flash) is None
+
+
+@pytest.mark.parametrize(
+    ("axes", "words"),
+    [
+        ({"request_lengths": "mixed", "context_depth": 64}, "the requests of mixed are of several"),
+        ({"request_lengths": "mixed", "prefill_chunk_size": 8}, "the requests of mixed are of several"),
+    ],
+)
+def test_requests_that_come_and_go_take_no_setting_of_one_batch(axes: dict[str, object], words: str) -> None:
+    assert words in str(unsupported_reason(point(**axes), "cpu", CPU, Settings()))
+    mixed = point(continuous_batching=True, request_lengths="mixed")
+    assert unsupported_reason(mixed, "cpu", CPU, Settings()) is None

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from copy import copy
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,9 @@ from hfbench.measurement.loading import load_model, sdpa_backend
 from hfbench.measurement.output_check import check_prompt
 from hfbench.measurement.sampling import Sampler
 from tests.conftest import TINY
-from tests.measurement.test_support import point
+from tests.measurement import test_support
 
+point = partial(test_support.point, sequence_length=16)
 ROWS = torch.arange(1, 33).reshape(2, 16)
 PROMPT = Prompt(ROWS, torch.ones_like(ROWS), pad_token_id=0)
 NO_LOADING: dict[str, list[str]] = {"missing_keys": [], "unexpected_keys": [], "mismatched_keys": []}
@@ -158,6 +160,13 @@ def test_cache_that_is_not_static(model: PreTrainedModel) -> None:
     assert found == ["the cache is DynamicCache, not StaticCache"]
 
 
+def test_cache_that_is_not_dynamic(model: PreTrainedModel) -> None:
+    static = effective_of(model, cache_implementation="static")
+    assert verification.differences(point(cache_implementation="static"), static) == []
+    found = verification.differences(point(cache_implementation="dynamic"), static)
+    assert found == ["the cache is StaticCache, not DynamicCache"]
+
+
 def test_a_frame_that_is_compiled_after_many_others_is_told() -> None:
     functions: list[Callable[[torch.Tensor], torch.Tensor]] = [
         torch.compile(eval("lambda x: x + 1"), backend="eager", dynamic=False) for _ in range(70)
@@ -203,5 +212,5 @@ def test_wrong_number_of_tokens_ends_the_measurement() -> None:
     read_end, write_end = os.pipe()
     short = Call(start=0.0, last_token=1.0, end=1.0, token_times=[[0.5]], tokens=[[7]])
     with pytest.raises(WrongTokenCountError, match="1 new tokens instead of 2"):
-        Sampler(lambda _: short, 2, Reporter(write_end, 0.0)).first_call()
+        Sampler(lambda _: short, (2,), Reporter(write_end, 0.0)).first_call()
     os.close(read_end)

@@ -6,6 +6,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from hfbench.reporting.charts.depth import depth_chart
 from hfbench.reporting.charts.frontier import frontier_chart, frontier_values
 from hfbench.reporting.charts.memory import memory_chart
 from hfbench.reporting.charts.roofline import roofline_chart
@@ -22,8 +23,8 @@ from tests.tables.hand_records import failed_record, observed, ok_record, point
 
 
 def test_every_section_draws_a_real_sweep_with_a_title_and_an_alternative(tmp_path: Path) -> None:
-    records = sweep_records(attn_implementation=["eager", "sdpa"], batch_size=[1, 4], iterations=4)
-    data = data_of(tmp_path, records, CEILINGS)
+    axes: dict[str, Any] = {"attn_implementation": ["eager", "sdpa"], "context_depth": [0, 1024]}
+    data = data_of(tmp_path, sweep_records(batch_size=[1, 4], iterations=4, **axes), CEILINGS)
     for chart in [drawn(each.draw(data)) for each in CHART_SECTIONS] + [drawn(speed_chart(data))]:
         assert chart.title
         assert not chart.title.endswith(".")
@@ -224,3 +225,30 @@ def test_continuous_batching_has_a_list_of_times_for_each_request(tmp_path: Path
     data = data_of(tmp_path, records)
     assert set(drawn(token_latency_chart(data)).values["way"]) == {"static", "continuous"}
     assert startup_chart(data) is not None
+
+
+def test_throughput_by_depth_is_compared_within_a_way_and_a_workload(tmp_path: Path) -> None:
+    # 2 rows: a gap of 0.5 s is 4 tokens/s, one of 0.25 s 8 tokens/s. The prefill takes 0.5 s at all depths.
+    gaps = {("sdpa", 0): 0.25, ("sdpa", 1024): 0.5, ("eager", 0): 0.5}
+    records = [
+        ok_record(
+            point(round=number, attn_implementation=way, context_depth=depth),
+            observed([0.5, 0.5 + gap]),
+            observed([0.5, 0.5 + gap]),
+        )
+        for number in (1, 2, 3)
+        for (way, depth), gap in gaps.items()
+    ]
+    chart = drawn(depth_chart(data_of(tmp_path, records)))
+    assert chart.title == "After 1024 tokens, decoding has 0.500× the throughput that it has after 0 (sdpa)"
+    assert chart.panels == ("decode", "prefill")
+    rates = chart.values.select("panel", "way", "depth", "rate").rows()
+    # 2 rows of 10 prompt tokens in 0.5 s: the context is no part of them.
+    assert rates == [("decode", "sdpa", 0, 8.0), ("decode", "sdpa", 1024, 4.0)] + [
+        ("prefill", "sdpa", depth, 40.0) for depth in (0, 1024)
+    ]
+
+
+def test_one_depth_draws_no_chart_of_depths(tmp_path: Path) -> None:
+    records = [measured(point(context_depth=512, batch_size=size), 1.0) for size in (1, 2)]
+    assert depth_chart(data_of(tmp_path, records)) is None

@@ -144,3 +144,13 @@ def test_show_prints_the_results_and_where_the_report_is(folder: Path, tmp_path:
     assert (result.returncode, result.stderr) == (0, "")
     assert "end-to-end" in result.stdout
     assert result.stdout.endswith(f"report: {report}\n")
+
+
+def test_a_prefill_alone_has_no_numbers_of_decoding(tmp_path: Path) -> None:
+    alone = [ok_record(point(round=number, max_new_tokens=1), observed([0.5])) for number in (1, 2)]
+    tables_of(tmp_path / "m", *alone).write(tmp_path)
+    page = page_of(tmp_path, {}, {})
+    text = " ".join(Reader(page).texts)
+    assert "40.0" in text  # 2 rows of 10 prompt tokens in 0.5 s
+    assert text.count("No configuration was measured that generates more than one token.") == 2
+    assert "inter-token" not in re.sub(r".*<section id=\"results\">(.*?)</section>.*", r"\1", page, flags=re.DOTALL)

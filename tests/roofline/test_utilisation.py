@@ -38,6 +38,16 @@ def test_sliding_window_bounds_the_cache() -> None:
     assert decode_bytes_per_step({**DENSE, "cache": cache}, 1, 5, 4) == pytest.approx(1000 + 2 * 10 * 20 / 3)
 
 
+def test_a_context_is_read_in_each_step_and_attended_to_in_the_prefill() -> None:
+    # After 100 tokens the 3 steps attend to 106, 107 and 108: 107 on average, 2 layers × 10 bytes × 107 = 2140.
+    assert decode_bytes_per_step(DENSE, 3, 5, 4, 100) == 1000 + 3 * 2140
+    # The prompt's 5 tokens attend to 101 … 105: 515 pairs, 15 + 5 × 100. The products are those of 5 tokens still.
+    assert prefill_flops(DENSE, 4, 5, 100) == 4 * (1000 + 100 + 2 * 2 * 3 * 8 * 515)
+    cache = {"attention": [{**KIND, "window_tokens": 7}], "state_bytes_per_row": 0}
+    assert decode_bytes_per_step({**DENSE, "cache": cache}, 1, 5, 4, 100) == 1000 + 2 * 10 * 7
+    assert prefill_flops({**DENSE, "cache": cache}, 1, 5, 100) == 1000 + 100 + 2 * 2 * 3 * 8 * 5 * 7
+
+
 def test_state_does_not_grow() -> None:
     needs = {**DENSE, "cache": {"attention": [], "state_bytes_per_row": 16}}
     assert decode_bytes_per_step(needs, 2, 5, 4) == decode_bytes_per_step(needs, 2, 5000, 4) == 1032

@@ -50,6 +50,14 @@ def test_energy_is_that_of_the_devices() -> None:
     assert _facts(cpu, (*devices, {}))["energy_joules_per_token"] is None  # one of three is not known
 
 
+def test_a_token_has_no_energy_of_its_own_where_the_cache_is_filled_between_samples() -> None:
+    monitoring = {"time_seconds": TIMES, "host": {"series": {"cpu_energy_joules": [1000 * at for at in TIMES]}}}
+    content = {"iterations": ITERATIONS, "monitoring": monitoring, "machine_before": {}}
+    assert machine_facts(content)["energy_joules_per_token"] == pytest.approx(10.5 * 1000 / 40)
+    after_context = {**content, "configuration": {"context_depth": 1024}}
+    assert machine_facts(after_context)["energy_joules_per_token"] is None
+
+
 def test_throttling_counts_while_sampling() -> None:
     masks = [64] + [1] * 5 + [5] + [1] * 5 + [64]  # heat before and after, a power cap at 6 s, idleness always
     heat = [3] * 13

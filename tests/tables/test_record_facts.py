@@ -20,7 +20,7 @@ KERNELS = [
         "repository": "o/norm",
         "revision": REVISION,
     },
-    {"layer": "SiLU", "modules": 30, "replaced": 30, "kernel": "local_layers.SiLU.forward"},
+    {"layer": "SiLU", "modules": 30, "replaced": 30, "kernel": "SiLU.forward", "path": "k/silu", "sha256": "5" * 64},
     {"layer": "rotary_pos_emb", "modules": 30, "replaced": 0},
 ]
 PROVENANCE = {"environment": "e" * 64, "manifest": "d" * 64, "inputs": "a" * 64}
@@ -36,7 +36,7 @@ def _points(folder: Path, *effective: dict[str, Any], **fields: Any) -> pl.DataF
 
 def test_kernels_are_named_by_layer_and_origin(tmp_path: Path) -> None:
     points = _points(tmp_path, {"kernelized_layers": KERNELS}, {"kernelized_layers": KERNELS[2:]}, {})
-    assert points["kernels"].to_list() == [["RMSNorm: o/norm@0123456789ab", "SiLU: local_layers.SiLU.forward"], [], []]
+    assert points["kernels"].to_list() == [["RMSNorm: o/norm@0123456789ab", "SiLU: k/silu sha256:555555555555"], [], []]
 
 
 def test_the_files_it_was_measured_with(tmp_path: Path) -> None:

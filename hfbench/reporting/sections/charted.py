@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from xml.etree import ElementTree as ET
 
 from hfbench.reporting.charts.chart import Chart
+from hfbench.reporting.charts.depth import depth_chart
 from hfbench.reporting.charts.frontier import frontier_chart
 from hfbench.reporting.charts.memory import memory_chart
 from hfbench.reporting.charts.roofline import roofline_chart
@@ -18,12 +19,15 @@ from hfbench.reporting.sections.figures import figure
 
 @dataclass(frozen=True)
 class ChartSection:
-    """A section: `draw` makes its chart, and `absent` says why there is none where it returns None."""
+    """A section: `draw` makes its chart, and `absent` says why there is none where it returns None.
+
+    Where `absent` is None there is no section without a chart.
+    """
 
     name: str
     heading: str
     draw: Callable[[ReportData], Chart | None]
-    absent: str
+    absent: str | None
 
 
 CHART_SECTIONS = (
@@ -33,11 +37,12 @@ CHART_SECTIONS = (
         frontier_chart,
         "No configuration was measured that generates more than one token.",
     ),
+    ChartSection("depth", "Throughput by context depth", depth_chart, None),
     ChartSection(
         "roofline",
         "Decode and prefill beside the roofline",
         roofline_chart,
-        "What the models need, or what the device can do, is not known.",
+        "What the models need, or what the device can do, is not known, or the requests are of unequal lengths.",
     ),
     ChartSection("rounds", "Every sample, by round", rounds_chart, "There are no samples."),
     ChartSection(
@@ -58,5 +63,5 @@ CHART_SECTIONS = (
 
 def chart_section(section: ChartSection, chart: Chart | None, *below: ET.Element) -> ET.Element:
     """Return the section with its chart, or with the sentence that says why there is none; `below` ends it."""
-    content = element("p", section.absent, class_="faint") if chart is None else figure(chart)
+    content = element("p", section.absent or "", class_="faint") if chart is None else figure(chart)
     return element("section", element("h2", section.heading), content, *below, id=section.name)

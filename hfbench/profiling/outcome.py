@@ -1,0 +1,80 @@
+"""What a profile found: how long each phase took, and where host and device spent their time."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hfbench.foundation.files import read_json, write_json
+from hfbench.foundation.records import OK
+
+PREFILL, DECODE, CONTEXT, LOAD = "prefill", "decode", "context", "load"
+ITERATION = "iteration"  # marked by torch itself, so that its clock and Python's can be set beside each other
+
+
+@dataclass(frozen=True)
+class Span:
+    """A stretch of time between two readings of `time.perf_counter`, on a line of the trace."""
+
+    name: str
+    start: float
+    end: float
+    line: str = "phases"
+
+    @property
+    def seconds(self) -> float:
+        """How long it lasted."""
+        return self.end - self.start
+
+
+@dataclass(frozen=True)
+class OperatorTime:
+    """An operator: how often it was called, and the seconds that it took without the operators that it called."""
+
+    name: str
+    calls: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a profile ended; all but `status`, `reason` and `phase` is of a profile that is ok.
+
+    `host` and `device` are the operators of the traced call by their time there, the longest first; the totals are over
+    all operators, also those that are not among them. Filling the cache before the call is no part of it. `device` is
+    None where there is the host only.
+    """
+
+    status: str
+    reason: str = ""
+    phase: str = ""
+    device_name: str = ""
+    spans: tuple[Span, ...] = ()
+    iteration_seconds: float = 0.0
+    host: tuple[OperatorTime, ...] = ()
+    host_seconds: float = 0.0
+    device: tuple[OperatorTime, ...] | None = None
+    device_seconds: float = 0.0
+
+    @property
+    def is_ok(self) -> bool:
+        """Whether there is a trace."""
+        return self.status == OK
+
+    def save(self, path: Path) -> None:
+        """Write the outcome as JSON."""
+        write_json(path, dataclasses.asdict(self))
+
+    @classmethod
+    def load(cls, path: Path) -> "Outcome":
+        """Read what `save` wrote."""
+        content: dict[str, Any] = read_json(path)
+        device = content["device"]
+        return cls(
+            **{
+                **content,
+                "spans": tuple(Span(**span) for span in content["spans"]),
+                "host": tuple(OperatorTime(**row) for row in content["host"]),
+                "device": None if device is None else tuple(OperatorTime(**row) for row in device),
+            }
+        )
