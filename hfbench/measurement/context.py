@@ -81,7 +81,8 @@ def _fill(model: PreTrainedModel, prompt: "Prompt", cache: Any) -> None:
 
 
 def _require_cache(model: PreTrainedModel) -> None:
-    if _CACHE not in inspect.signature(model.forward).parameters or not model._supports_default_dynamic_cache():  # type: ignore[operator]
+    is_usual: bool = model._supports_default_dynamic_cache()  # type: ignore[operator]
+    if not is_usual or _CACHE not in inspect.signature(model.forward).parameters:
         raise NotImplementedError(
             f"{type(model).__name__} takes no {_CACHE} that was filled before, which context_depth needs"
         )

@@ -23,8 +23,10 @@ from tests.tables.hand_records import failed_record, observed, ok_record, point
 
 
 def test_every_section_draws_a_real_sweep_with_a_title_and_an_alternative(tmp_path: Path) -> None:
-    axes: dict[str, Any] = {"attn_implementation": ["eager", "sdpa"], "context_depth": [0, 1024]}
-    data = data_of(tmp_path, sweep_records(batch_size=[1, 4], iterations=4, **axes), CEILINGS)
+    records = sweep_records(
+        attn_implementation=["eager", "sdpa"], batch_size=[1, 4], context_depth=[0, 1024], iterations=4
+    )
+    data = data_of(tmp_path, records, CEILINGS)
     for chart in [drawn(each.draw(data)) for each in CHART_SECTIONS] + [drawn(speed_chart(data))]:
         assert chart.title
         assert not chart.title.endswith(".")
