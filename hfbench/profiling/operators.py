@@ -4,21 +4,21 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from hfbench.profiling.outcome import ITERATION, OperatorTime
+from hfbench.profiling.outcome import Mark, OperatorTime
 
 MOST_OPERATORS = 15  # that are printed; the trace has all
 _MICROSECOND = 1e-6
 _Times = tuple[tuple[OperatorTime, ...], float]
 
 
-def events_since(events: Iterable[Any], seconds: float) -> list[Any]:
-    """Return the operators among torch's events that began at least so long after the start of the marked iteration.
+def events_since(events: Iterable[Any], mark: Mark, reading: float) -> list[Any]:
+    """Return the operators among torch's events that began when Python's clock had this reading, or later.
 
     What the trace only marks is no operator, and neither is what ran on the device.
     """
     on_host = [event for event in events if event.device_type.name == "CPU"]
-    (start,) = (event.time_range.start for event in on_host if event.name == ITERATION)
-    began = start + seconds / _MICROSECOND
+    (marked,) = (event.time_range.start for event in on_host if event.name == mark.name)
+    began = marked + (reading - mark.reading) / _MICROSECOND
     return [event for event in on_host if event.time_range.start >= began and not event.is_user_annotation]
 
 

@@ -9,7 +9,14 @@ from hfbench.foundation.files import read_json, write_json
 from hfbench.foundation.records import OK
 
 PREFILL, DECODE, CONTEXT, LOAD = "prefill", "decode", "context", "load"
-ITERATION = "iteration"  # marked by torch itself, so that its clock and Python's can be set beside each other
+
+
+@dataclass(frozen=True)
+class Mark:
+    """An instant on both clocks: the start of torch's event of this name, and the reading of Python's clock then."""
+
+    name: str
+    reading: float
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,10 @@ from hfbench.measurement.device import Device, open_device
 from hfbench.measurement.generation import Call
 from hfbench.measurement.point import Point
 from hfbench.profiling.operators import device_times, events_since, host_times
-from hfbench.profiling.outcome import CONTEXT, DECODE, ITERATION, LOAD, PREFILL, Outcome, Span
+from hfbench.profiling.outcome import CONTEXT, DECODE, LOAD, PREFILL, Mark, Outcome, Span
 from hfbench.profiling.trace import write_trace
+
+_MARKS = 5
 
 
 def trace_point(task: Task, trace: Path, entered: Callable[[str], None]) -> Outcome:
@@ -53,7 +55,8 @@ def trace_point(task: Task, trace: Path, entered: Callable[[str], None]) -> Outc
         point.warm_up()
     entered("trace")
     running = _profiler(device)
-    with running, record_function(ITERATION):
+    with running, record_function("iteration"):
+        mark = _mark()
         start = time.perf_counter()
         call = point.run_once()
     entered("conclude")
@@ -61,8 +64,8 @@ def trace_point(task: Task, trace: Path, entered: Callable[[str], None]) -> Outc
     if differences:
         return Outcome(REJECTED, "; ".join(differences), "conclude")
     spans += call_spans(start, call, has_context=task.configuration.context_depth > 0)
-    write_trace(trace, _exported(running), start, spans, [_exported(loading)])
-    operators = events_since(running.events() or (), call.start - start)
+    write_trace(trace, _exported(running), mark, spans, [_exported(loading)])
+    operators = events_since(running.events() or (), mark, call.start)
     (host, host_seconds), (on_device, device_seconds) = host_times(operators), device_times(operators)
     return Outcome(
         status=OK,
@@ -94,6 +97,19 @@ def call_spans(start: float, call: Call, *, has_context: bool) -> list[Span]:
             if len(times) > 1:
                 spans.append(Span(DECODE, times[0], times[-1], line))
     return spans
+
+
+def _mark() -> Mark:
+    """Mark an instant in the trace that is being taken. Of several marks it is the one that took least: a process may
+    be held up for milliseconds between two instructions, and where it was, the reading is as far from the mark."""
+    marks = []
+    for number in range(_MARKS):
+        name, before = f"clock {number}", time.perf_counter()
+        with record_function(name):
+            pass
+        after = time.perf_counter()
+        marks.append((after - before, Mark(name, (before + after) / 2)))
+    return min(marks, key=lambda each: each[0])[1]
 
 
 def _profiler(device: Device) -> profile:

@@ -11,27 +11,26 @@ from pathlib import Path
 from typing import Any
 
 from hfbench.foundation.files import atomic_path
-from hfbench.profiling.outcome import ITERATION, Span
+from hfbench.profiling.outcome import Mark, Span
 
-_MARK = re.compile(rf'"cat": "user_annotation",\s*"name": "{ITERATION}",\s*"pid": (\d+)[^{{}}]*?"ts": ([0-9.]+)')
+_MARKED = r'"cat": "user_annotation",\s*"name": "{}",\s*"pid": (\d+)[^{{}}]*?"ts": ([0-9.]+)'
 _EVENTS = re.compile(r'"traceEvents":\s*\[')
 _MICROSECONDS = 1e6
 # Lines are threads to a viewer. No thread of a worker has these numbers, which the system's first processes have.
 _FIRST_LINE = 1
 
 
-def write_trace(
-    path: Path, exported: str, iteration_start: float, spans: Iterable[Span], others: Iterable[str]
-) -> None:
+def write_trace(path: Path, exported: str, mark: Mark, spans: Iterable[Span], others: Iterable[str]) -> None:
     """Write the exported trace of the iteration to `path`, atomically, with the spans and the events of other traces.
 
-    `iteration_start` is the reading of Python's clock where the trace marks the iteration's start. `others` are traces
-    of the same process; torch counts the times of all from one instant.
+    `mark` is in the exported trace. `others` are traces of the same process: torch counts the times of all from one
+    instant.
     """
-    mark, head = _MARK.search(exported), _EVENTS.search(exported)
-    if mark is None or head is None:
-        raise RuntimeError("torch exported a trace in which the iteration is not marked")
-    process, offset = int(mark[1]), float(mark[2]) - iteration_start * _MICROSECONDS
+    marked = re.search(_MARKED.format(re.escape(mark.name)), exported)
+    head = _EVENTS.search(exported)
+    if marked is None or head is None:
+        raise RuntimeError(f"torch exported a trace without the mark {mark.name!r}")
+    process, offset = int(marked[1]), float(marked[2]) - mark.reading * _MICROSECONDS
     added = [*_lines(spans, process, offset), *(event for other in others for event in _operators(other))]
     text = "".join(f"\n{json.dumps(event)}," for event in added)
     with atomic_path(path) as temporary, gzip.open(temporary, "wt", encoding="utf-8") as file:

@@ -90,7 +90,7 @@ def test_a_prompt_of_one_token_and_one_new_token() -> None:
 def test_the_likelihood_is_that_of_the_prompt_after_its_context() -> None:
     model = _model("tied")
     found = check_prompt(model, _prompt(28), 600)
-    log_probabilities = model(ROWS[:1]).logits[0].log_softmax(-1)
+    log_probabilities = model(ROWS[:1]).logits[0].detach().log_softmax(-1)
     scored = [-float(log_probabilities[position - 1, ROWS[0, position]]) for position in range(29, 40)]
     assert found["prompt_nll"] == pytest.approx(sum(scored) / 11, abs=1e-5)
     assert found["nll_positions"] == [29, 39]

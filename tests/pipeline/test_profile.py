@@ -50,10 +50,8 @@ def test_profiles_of_generate_and_of_generate_batch(fresh: Checkout) -> None:
     assert "ui.perfetto.dev" in printed
     events = _events(trace)
     phases = _line(events, "phases")
-    assert [span["name"] for span in phases] == [
-        *("prepare", "load", "verify", "first call"),
-        *("prefill", "decode"),
-    ]
+    before = ["prepare", "load", "verify", "first call", "warm-up"]
+    assert [span["name"] for span in phases] == [*before, "prefill", "decode"]
     by_name = {span["name"]: span for span in phases}
     # 2 layers of 7 matrices, and the head, in the prefill and in each of 3 decoding steps;
     assert len(_products(events, by_name["decode"])) == 3 * len(_products(events, by_name["prefill"])) > 0
