@@ -1,5 +1,6 @@
-# make bench   measure what params.yaml asks for, then show the results
+# make bench   measure what params.yaml asks for, then show the results; LEVEL=2 first writes that coverage preset there
 # make test    lint, types, unit tests, and the real pipeline on a small sweep
+# make example-kernel   measure the kernel in examples/kernels/rmsnorm-cpu against the built-in layer (docs/kernels.md)
 # The first of either sets up .venv; PYTHON names another interpreter for it.
 
 PYTHON ?= python3
@@ -7,10 +8,11 @@ BIN := .venv/bin
 READY := .venv/.ready
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: bench test setup clean
+.PHONY: bench test example-kernel setup clean
 .DEFAULT_GOAL := bench
 
 bench: $(READY)
+	@$(if $(LEVEL),hfbench level $(LEVEL))
 	@hfbench check
 	@HFBENCH_TABLE=off dvc repro --quiet || { echo "The pipeline stopped; \`dvc repro\` says more." >&2; exit 1; }
 	@hfbench show
@@ -20,6 +22,16 @@ test: $(READY)
 	ruff format --check .
 	mypy
 	pytest
+
+KERNEL := {layer: RMSNorm, device: cpu, path: examples/kernels/rmsnorm-cpu, layer_name: RMSNorm}
+
+example-kernel: $(READY)
+	HFBENCH_TABLE=off dvc exp run --quiet --set-param 'kernels=[$(KERNEL)]' --set-param 'device=cpu' \
+		--set-param 'sweep.attn_implementation=[eager]' --set-param 'sweep.use_kernels=[false, true]' \
+		--set-param 'sweep.batch_size=[1]'
+	@hfbench show
+	@hfbench show --point 'eager kernels'
+	@hfbench compare --axis use_kernels
 
 setup: $(READY)
 

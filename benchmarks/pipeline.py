@@ -19,6 +19,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+from hfbench.foundation.params import load_params
 from tests.pipeline.checkout import QUICK_SAMPLING, Checkout, clone, ran
 
 _REPEATS = 5
@@ -56,6 +57,21 @@ def nothing_to_do_400(checkout: Checkout) -> Figure:
     checkout.change_params(many)
     assert len(checkout.repro()) > 400
     return Figure("repro, nothing to do, 400 points", _median_repro(checkout), 6.0)
+
+
+def unsupported_point(checkout: Checkout) -> Figure:
+    """What a point costs that this machine cannot run: DVC's work for it, and a stage process that starts no other."""
+    rounds = range(1, 6)
+
+    def many(content: Any) -> None:
+        _impossible(content)
+        content["sweep"].update(round=list(rounds))
+
+    checkout.change_params(many)
+    checkout.run("dvc", "repro", "inputs")
+    points = len(load_params(checkout.folder / "params.yaml").points())
+    first, again = (_seconds(lambda: checkout.run("dvc", "repro", "measure")) for _ in range(2))
+    return Figure(f"a point that cannot run, of {points}", (first - again) / points, 1.5)
 
 
 def four_points(checkout: Checkout) -> Figure:
@@ -114,6 +130,7 @@ FIGURES: dict[str, Callable[[Checkout], Figure]] = {
         default_sweep,
         nothing_to_do,
         nothing_to_do_400,
+        unsupported_point,
         four_points,
         start_to_generate,
         supervisor_memory,

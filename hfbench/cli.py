@@ -3,12 +3,25 @@
 import argparse
 from collections.abc import Sequence
 
-from hfbench.commands import bisect, check, compare, doctor, export, import_results, interleave, profile, retry, show
+from hfbench.commands import (
+    bisect,
+    check,
+    compare,
+    doctor,
+    export,
+    import_results,
+    interleave,
+    level,
+    profile,
+    retry,
+    show,
+)
 from hfbench.foundation.errors import run
 
 # In the order in which --help lists them. Importing all of them takes no time: they import what they need when run.
 _COMMANDS = {
     "check": check,
+    "level": level,
     "doctor": doctor,
     "show": show,
     "compare": compare,

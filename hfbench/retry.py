@@ -11,7 +11,7 @@ from pathlib import Path
 from hfbench.foundation.configuration import Configuration
 from hfbench.foundation.errors import UserError
 from hfbench.foundation.files import read_json
-from hfbench.foundation.params import load_params
+from hfbench.foundation.params import LISTED_STAGE, load_params
 from hfbench.foundation.records import OK, STATUSES, UNSUPPORTED
 
 _PARAMS = Path("params.yaml")
@@ -27,6 +27,16 @@ class Point:
     record: Path
     status: str
     reason: str | None
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """The stage, and the name of the record: the stage of a listed configuration has none of its axes."""
+        record = self.record.as_posix().removesuffix(".json")
+        return self.stage, record.removeprefix(f"{_MEASUREMENTS.as_posix()}/")
+
+    def __str__(self) -> str:
+        stage, name = self.names
+        return f"{stage} ({name})" if stage.startswith(LISTED_STAGE) else stage
 
 
 def retry(names: Sequence[str], statuses: Sequence[str], *, dry: bool) -> None:
@@ -45,7 +55,7 @@ def retry(names: Sequence[str], statuses: Sequence[str], *, dry: bool) -> None:
         return
     print(f"{'Would retry' if dry else 'Retrying'} {len(chosen)} point{'s' * (len(chosen) > 1)}:")
     for point in chosen:
-        print(f"  {point.stage}  {point.status}" + (f": {point.reason}" if point.reason else ""))
+        print(f"  {point}  {point.status}" + (f": {point.reason}" if point.reason else ""))
     if dry:
         return
     sys.stdout.flush()
@@ -70,23 +80,24 @@ def find_points(folder: Path, stages: Mapping[Configuration, str]) -> list[Point
 
 
 def choose(points: Sequence[Point], names: Sequence[str], statuses: Sequence[str]) -> list[Point]:
-    """Return the points to measure again: those of these statuses whose stage matches one of the names.
+    """Return the points to measure again: those of these statuses whose stage or record matches one of the names.
 
-    A name is a stage, a part of one, or a pattern with `*`, `?` or `[]`. Without statuses, all but `ok` are meant, and
-    without names too all but `ok` and `unsupported`: what a machine cannot run does not run at another try either.
+    A name is that of a stage or record, a part of one, or a pattern with `*`, `?` or `[]`. Without statuses, all but
+    `ok` are meant, and without names too all but `ok` and `unsupported`: what a machine cannot run does not run at
+    another try either.
     Raises `UserError` for a name that no point matches, and for a word that is no status.
     """
     for status in statuses:
         if status not in STATUSES:
             raise UserError(f"--status {status!r} is no status; expected one of: {', '.join(STATUSES)}.")
-    unmatched = [name for name in names if not any(_matches(point.stage, name) for point in points)]
+    unmatched = [name for name in names if not any(_matches(point, name) for point in points)]
     if unmatched:
         raise UserError(_no_match(unmatched[0], points))
     wanted = set(statuses or STATUSES) - (set() if statuses else {OK} if names else {OK, UNSUPPORTED})
     return [
         point
         for point in points
-        if point.status in wanted and (not names or any(_matches(point.stage, name) for name in names))
+        if point.status in wanted and (not names or any(_matches(point, name) for name in names))
     ]
 
 
@@ -115,15 +126,16 @@ def _dvc(*words: str) -> None:
         sys.exit(status)
 
 
-def _matches(stage: str, name: str) -> bool:
-    return name in stage or fnmatchcase(stage, name) or fnmatchcase(stage.partition("@")[2], name)
+def _matches(point: Point, name: str) -> bool:
+    stage = point.names[0]
+    return any(name in each or fnmatchcase(each, name) for each in (*point.names, stage.partition("@")[2]))
 
 
 def _no_match(name: str, points: Sequence[Point]) -> str:
     if not points:
         return f"no point matches {name!r}: none of the sweep was measured yet. Run `dvc repro`."
     failed = [point for point in points if point.status != OK]
-    listed = [f"\n  {point.stage}  {point.status}" for point in failed[:_LISTED]]
+    listed = [f"\n  {point}  {point.status}" for point in failed[:_LISTED]]
     more = f"\n  and {len(failed) - _LISTED} more" if len(failed) > _LISTED else ""
     there = f"These are not ok:{''.join(listed)}{more}" if failed else f"All {len(points)} points are ok."
     return f"no point of the sweep matches {name!r}; expected a stage, a part of one or a pattern. {there}"

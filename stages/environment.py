@@ -23,8 +23,8 @@ def main() -> None:
     write_json(arguments.output, describe())
     for name in params.sweep.model:
         write_json(arguments.sources / f"{name}.json", fingerprint(name, params))
-    for point in params.points():
-        settings_of(point, params).save(arguments.settings / settings_name(point))
+    for name, point in {settings_name(point): point for point in params.points()}.items():
+        settings_of(point, params).save(arguments.settings / name)
 
 
 if __name__ == "__main__":

@@ -16,9 +16,9 @@ def main() -> None:
     parser.add_argument("--prompt", type=Path, required=True, help="a UTF-8 text file")
     parser.add_argument("--output", type=Path, required=True, help="the folder for the batches")
     arguments = parser.parse_args()
-    manifest, points = Manifest.load(arguments.manifest), load_params(arguments.params).points()
-    wanted = [point for point in points if point.model == manifest.name]
-    prepare_inputs(manifest, wanted, arguments.prompt, arguments.output)
+    manifest, params = Manifest.load(arguments.manifest), load_params(arguments.params)
+    wanted = [point for point in params.points() if point.model == manifest.name]
+    prepare_inputs(manifest, wanted, arguments.prompt, arguments.output, params.request_lengths)
 
 
 if __name__ == "__main__":

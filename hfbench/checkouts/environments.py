@@ -1,5 +1,6 @@
 """What a commit of the checkout changes in the description of the environment, on which every measurement depends."""
 
+import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 from hfbench.checkouts.processes import run_to_end
 from hfbench.checkouts.repository import Commit
 from hfbench.checkouts.workspace import PARAMS
+from hfbench.comparison.differences import differences
 from hfbench.foundation.errors import UserError
 from hfbench.foundation.files import read_json
 
@@ -25,6 +27,11 @@ def changed_packages(before: Mapping[str, Any], after: Mapping[str, Any]) -> lis
     """Return the packages whose commit or version differs between two descriptions of the environment."""
     old, new = before["packages"], after["packages"]
     return sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+
+
+def what_changed(before: bytes, after: bytes) -> str:
+    """Return in words where two descriptions of the environment differ."""
+    return "; ".join(each.sentence for each in differences(json.loads(before), json.loads(after)))
 
 
 def require_measured(checkout: Path, described: Mapping[Commit, Path]) -> list[str]:

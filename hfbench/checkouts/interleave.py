@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hfbench.checkouts.environments import describe_into, require_measured
+from hfbench.checkouts.environments import describe_into, require_measured, what_changed
 from hfbench.checkouts.points import record_path
 from hfbench.checkouts.processes import ending_in_order
 from hfbench.checkouts.repository import Commit, Repository, run_git, try_git
@@ -135,9 +135,11 @@ def _save(repository: Repository, side: Side) -> None:
 
 
 def _check_environment(side: Side) -> None:
-    if ENVIRONMENT.read_bytes() != side.environment:
+    found = ENVIRONMENT.read_bytes()
+    if found != side.environment:
         raise UserError(
-            f"{ENVIRONMENT} changed while {side.commit} was measured: a package was installed, or the checkout edited. "
+            f"{ENVIRONMENT} changed while {side.commit} was measured ({what_changed(side.environment, found)}): a "
+            "package was installed, a setting of the machine changed, or the checkout was edited. "
             "Run this again; what belongs to the environment as it is now is not measured twice."
         )
 

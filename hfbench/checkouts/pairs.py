@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hfbench.checkouts.environments import describe_into
+from hfbench.checkouts.environments import describe_into, what_changed
 from hfbench.checkouts.plan import Plan
 from hfbench.checkouts.processes import run_to_end
 from hfbench.checkouts.repository import Commit, Repository
@@ -55,10 +55,10 @@ def describe_commit(plan: Plan, commit: Commit) -> bytes:
     path = plan.environment(commit)
     before = path.read_bytes() if path.exists() else None
     described = describe_into(Path(), path)
-    if before not in (None, described):
+    if before is not None and before != described:
         raise UserError(
-            f"The environment changed while {commit} was measured: a package was installed, or the checkout edited. "
-            "Bisect again."
+            f"The environment changed while {commit} was measured ({what_changed(before, described)}): a package was "
+            "installed, a setting of the machine changed, or the checkout was edited. Bisect again."
         )
     return described
 

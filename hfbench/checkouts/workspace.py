@@ -4,22 +4,19 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from io import StringIO
 from pathlib import Path
-
-from ruamel.yaml import YAML
 
 from hfbench.checkouts.processes import run_to_end, uninterrupted
 from hfbench.checkouts.repository import run_git
 from hfbench.foundation.errors import UserError
-from hfbench.foundation.files import atomic_path, write_text
+from hfbench.foundation.files import atomic_path
+from hfbench.params_file import rewrite
 
 PARAMS = Path("params.yaml")
 RESULTS = Path("results")
 ENVIRONMENT = RESULTS / "environment.json"
 _LOCK = Path("dvc.lock")
 _LOGS = RESULTS / "logs"  # nothing depends on them, and a measurement writes into them in place
-_WIDE = 4096  # columns, so that no line of params.yaml is folded
 
 
 def dvc(*words: str, folder: Path = Path()) -> None:
@@ -31,14 +28,7 @@ def dvc(*words: str, folder: Path = Path()) -> None:
 
 def set_rounds(path: Path, rounds: Sequence[int]) -> None:
     """Write `sweep.round` into params.yaml; all else in it stays, the comments too."""
-    yaml = YAML()
-    yaml.preserve_quotes = True
-    yaml.width = _WIDE
-    content = yaml.load(path.read_text(encoding="utf-8"))
-    content["sweep"]["round"][:] = rounds
-    text = StringIO()
-    yaml.dump(content, text)
-    write_text(path, text.getvalue())
+    rewrite(path, {"sweep.round": list(rounds)})
 
 
 @contextmanager

@@ -2,12 +2,12 @@
 
 import argparse
 
-from hfbench.commands import import_benchmark_v2
+from hfbench.commands import import_benchmark_v2, import_configs
 
 HELP = "take over what other programs made"
 
 # In the order in which --help lists them: a kind is a module like a command.
-_KINDS = {"benchmark-v2": import_benchmark_v2}
+_KINDS = {"benchmark-v2": import_benchmark_v2, "configs": import_configs}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -60,15 +60,13 @@ def contrast(
 def interleaved(baseline: Mapping[int, datetime], candidate: Mapping[int, datetime]) -> bool:
     """Whether each round of both sides started before the next round of either: same numbers, at least two.
 
-    Then what the machine did meanwhile is in both, and leaves their ratio.
+    Then what the machine did meanwhile is in both, and leaves their ratio. Next is the next in time: a round that both
+    sides measured again later, side by side, is as good as in its old place.
     """
     if len(baseline) < 2 or set(baseline) != set(candidate):
         return False
-    numbers = sorted(baseline)
-    return all(
-        max(baseline[number], candidate[number]) < min(baseline[following], candidate[following])
-        for number, following in pairwise(numbers)
-    )
+    rounds = sorted(sorted((baseline[number], candidate[number])) for number in baseline)
+    return all(last < first for (_, last), (first, _) in pairwise(rounds))
 
 
 def _method(baseline: Rounds, candidate: Rounds, old: Mapping[int, datetime], new: Mapping[int, datetime]) -> str:

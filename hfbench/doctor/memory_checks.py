@@ -13,9 +13,13 @@ _LEAST_FREE_BYTES = 5 * 10**9
 
 
 def check_memory(readings: Readings) -> Finding | None:
-    """Compare the free memory with the largest model's need. Nothing to say before any model is resolved."""
+    """Compare the free memory with the largest model's need, as far as models are resolved."""
     if not readings.plan.model_bytes:
-        return None
+        return Finding(
+            "note",
+            "No model of the sweep is resolved yet, so that its need of memory is not known.",
+            "dvc repro model, then hfbench doctor again",
+        )
     name, weights = max(readings.plan.model_bytes.items(), key=lambda model: model[1])
     where, free = _memory_to_use(readings)
     if free is None:

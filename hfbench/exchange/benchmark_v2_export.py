@@ -7,6 +7,7 @@ from typing import Any
 
 from hfbench.exchange.benchmark_v2_layout import EXTENSION, TORCH, TRANSFORMERS, benchmark_config, config_hash
 from hfbench.exchange.benchmark_v2_measurements import measurements, samples_of
+from hfbench.foundation.configuration import UNIFORM
 from hfbench.foundation.errors import UserError
 from hfbench.foundation.files import read_json, write_json
 from hfbench.foundation.records import OK, Record
@@ -20,10 +21,12 @@ _GIB = 2**30
 def export_benchmark_v2(results: Path, output: Path) -> list[Path]:
     """Write the results in this folder, and return the files: `output` where it ends with .json, else files in it.
 
+    Requests of unequal lengths are left out: an entry has one length for all, and would say something else than ran.
     Raises `UserError` where results are missing, or there are several models for one file: the layout tells entries
     apart by their config, which does not name the model.
     """
     points = read_table(results / "tables", "points")
+    points = points.filter(points["request_lengths"] == UNIFORM)
     known, facts = measured_points(points), points.select(*FACT_TYPES).to_dicts()
     environment = read_json(results / "environment.json")
     models = list(dict.fromkeys(point.axes["model"] for point in known))
@@ -61,6 +64,7 @@ def _entries(
             max((sum(each.phase != "sample" for each in record.iterations) for record in ok), default=0),
             len(measured["e2e_latency"]),
             gpu_monitoring=measured["gpu_metrics"] is not None,
+            compile_kwargs=next((record.requested.get("compile_config") for record in ok), None),
         )
         metadata = {
             **_metadata(records, environment, model_id, success=bool(ok)),

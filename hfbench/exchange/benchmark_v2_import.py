@@ -107,7 +107,8 @@ def _axes(entry: Entry, length: int, model: str | None) -> dict[str, Any]:
     return {
         "model": model or name,
         "attn_implementation": attention_of(config),
-        "compile_mode": compile_mode_of(config),
+        # An export names the mode, also where options stand in its place.
+        "compile_mode": compile_mode_of(config) if exported is None else exported.configuration["compile_mode"],
         "use_kernels": entry.config.kernelize,
         "continuous_batching": entry.config.continuous_batching,
         "dtype": entry.config.dtype.rpartition(".")[2],

@@ -21,15 +21,22 @@ TORCH, TRANSFORMERS = "torch transformers".split()  # noqa: SIM905
 DTYPE = "bfloat16"  # the only one that benchmark_v2 loads
 # The axes that the layout has no key for.
 OWN_AXES = ("cache_implementation", "prefill_chunk_size", "request_lengths", "context_depth")
-_PAGED = "paged|"  # what continuous batching calls an attention implementation
+PAGED = "paged|"  # what continuous batching calls an attention implementation
 _SDPA = "sdpa"
 _DEFAULT_COMPILE_MODE = "reduce-overhead"  # transformers.CompileConfig's, where only other arguments are given
 
 
 def benchmark_config(
-    axes: Mapping[str, Any], warmup_iterations: int, measurement_iterations: int, *, gpu_monitoring: bool
+    axes: Mapping[str, Any],
+    warmup_iterations: int,
+    measurement_iterations: int,
+    *,
+    gpu_monitoring: bool,
+    compile_kwargs: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return `BenchmarkConfig.to_dict()` of a configuration, its keys in their order.
+
+    `compile_kwargs` are those that were used, where a record tells; else those of the mode alone.
 
     An SDPA backend and a dtype other than bfloat16 are keys of their own, as the first was in earlier versions; so are
     the unusual values of axes that the layout does not know.
@@ -47,7 +54,7 @@ def benchmark_config(
         "sequence_length": axes["sequence_length"],
         "num_tokens_to_generate": axes["max_new_tokens"],
         "attn_implementation": attention,
-        "compile_kwargs": _compile_kwargs(axes["compile_mode"]),
+        "compile_kwargs": compile_kwargs or _compile_kwargs(axes["compile_mode"]),
         "kernelize": axes["use_kernels"],
         **({"sdpa_backend": backend} if backend else {}),
         **({"dtype": axes["dtype"]} if axes["dtype"] != DTYPE else {}),
@@ -63,7 +70,7 @@ def config_hash(config: Mapping[str, Any]) -> str:
 
 def attention_of(config: Mapping[str, Any]) -> str:
     """Return hfbench's `attn_implementation` of a config, with its SDPA backend where it names one."""
-    attention = str(config["attn_implementation"]).removeprefix(_PAGED)
+    attention = str(config["attn_implementation"]).removeprefix(PAGED)
     backend = config.get("sdpa_backend")
     return f"{attention}:{backend}" if attention == _SDPA and backend else attention
 
@@ -72,8 +79,27 @@ def compile_mode_of(config: Mapping[str, Any]) -> str:
     """Return hfbench's `compile_mode` of a config: that of `compile_kwargs`, or of the key of earlier versions."""
     kwargs = config.get("compile_kwargs")
     if kwargs is not None:
-        return str(kwargs.get("mode") or _DEFAULT_COMPILE_MODE)
+        return str(kwargs.get("mode", _DEFAULT_COMPILE_MODE) or "default")  # torch takes null for its default mode
     return str(config.get("compile_mode") or "off")
+
+
+def compile_params_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a configuration that compiles asks of torch beside the mode; `CompileConfig`'s keys, but no callable.
+
+    As in `BenchmarkConfig`, `compile_kwargs` ask for `fullgraph` unless they say otherwise; the earlier versions, with
+    a key `compile_mode`, did not.
+    """
+    kwargs = config.get("compile_kwargs")
+    if kwargs is None:
+        kwargs = {"fullgraph": False, "options": config.get("compile_options")}
+    asked = {
+        "backend": "inductor",
+        "dynamic": None,
+        "fullgraph": True,
+        **kwargs,
+        "options": kwargs.get("options") or {},
+    }
+    return {key: value for key, value in asked.items() if key != "mode"}
 
 
 def _compile_kwargs(compile_mode: str) -> dict[str, Any] | None:

@@ -6,6 +6,9 @@ from hfbench.exchange.benchmark_v2_file import Entry
 from hfbench.exchange.benchmark_v2_layout import compile_mode_of
 from hfbench.exchange.benchmark_v2_times import inter_token_factor, step_seconds
 
+# Keys of a config in some version that are no axis: what they say does not part configurations, or is elsewhere.
+_NO_AXES = {"name", "gpu_monitoring", "use_cache", "compilation", "compile_options", "device"}
+
 
 def notes(entries: Sequence[Entry], lengths: Sequence[int | None]) -> tuple[str, ...]:
     """Return the notes; `lengths` are the prompt tokens of the entries, None for one that was left out.
@@ -25,6 +28,7 @@ def notes(entries: Sequence[Entry], lengths: Sequence[int | None]) -> tuple[str,
         _inter_token(kept),
         _requests(kept),
         _unverified(kept),
+        _unknown(kept),
         "The dtype is taken to be bfloat16, which benchmark_v2 always loads; its batches are copies of one prompt."
         if kept
         else "",
@@ -83,6 +87,15 @@ def _unverified(entries: Sequence[Entry]) -> str:
     if not words:
         return ""
     return f"That what is labelled {' and '.join(words)} really was so, benchmark_v2 does not verify."
+
+
+def _unknown(entries: Sequence[Entry]) -> str:
+    """Say which keys of the configs are read over: a later version may measure what hfbench has no axis for."""
+    extra = (entry.config.model_extra or {} for entry in entries)
+    found = {name for each in extra for name, value in each.items() if value and name not in _NO_AXES}
+    if not found:
+        return ""
+    return f"Not known here, and so taken to change nothing: {', '.join(sorted(found))} in the configs."
 
 
 def _is_summarised(entry: Entry) -> bool:

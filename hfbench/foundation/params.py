@@ -9,11 +9,21 @@ from ruamel.yaml.error import YAMLError
 
 from hfbench.foundation.configuration import AXES, UNIFORM, Configuration
 from hfbench.foundation.errors import UserError
-from hfbench.foundation.settings import BatchingParams, CompileParams, KernelEntry, NotReserved, RequestLengths
+from hfbench.foundation.settings import (
+    BatchingParams,
+    CompileParams,
+    KernelEntry,
+    ListedLengths,
+    NotReserved,
+    RequestLengths,
+    contradiction,
+)
 from hfbench.foundation.sources import Source
 from hfbench.foundation.sweep import Listed, Sweep
 from hfbench.foundation.values import Count, Device, Every, FilePath, MonitorInterval, Name, StoppingRule, Strict
 from hfbench.foundation.wording import sentence
+
+LISTED_STAGE = "measure_listed@"  # as dvc.yaml names it
 
 
 class SamplingParams(Strict):
@@ -75,7 +85,7 @@ class Params(Strict):
     def stages(self) -> dict[Configuration, str]:
         """Return the stage that measures each point, as DVC names it."""
         listed = {
-            each.in_round(number): f"measure_listed@{number}-configuration{index}"
+            each.in_round(number): f"{LISTED_STAGE}{number}-configuration{index}"
             for number in self.sweep.round
             for index, each in enumerate(self.configurations)
         }
@@ -87,7 +97,11 @@ class Params(Strict):
 
 def load_params(path: Path) -> Params:
     """Read and check params.yaml. Raises `UserError` naming each wrong key, its value and what is allowed."""
-    content = read_yaml(path)
+    return checked_params(path, read_yaml(path))
+
+
+def checked_params(path: Path, content: Any) -> Params:
+    """Check the content of params.yaml as `load_params` does; `path` is for the sentences of the `UserError`."""
     try:
         params = Params.model_validate(content)
     except ValidationError as error:
@@ -120,7 +134,13 @@ def read_yaml(path: Path) -> Any:
 
 
 def _check_references(path: Path, params: Params) -> None:
-    complaint = _unknown_name(params) or _nothing_or_twice(params) or _bounds(params.sampling)
+    complaint = (
+        _unknown_name(params)
+        or _longest_request(params)
+        or _nothing_or_twice(params)
+        or contradiction(params.kernels)
+        or _bounds(params.sampling)
+    )
     if complaint:
         raise UserError(f"{path}: {complaint}")
 
@@ -142,6 +162,22 @@ def _unknown_name(params: Params) -> str | None:
     for key, name in named:
         if name not in lengths:
             return f"{key} names {name!r}, which is not under request_lengths. Expected one of: {', '.join(lengths)}."
+    return None
+
+
+def _longest_request(params: Params) -> str | None:
+    """Return a sentence on the first point whose lengths are not those of the longest of its listed requests."""
+    for point in params.points():
+        entry = params.request_lengths.get(point.request_lengths)
+        if not isinstance(entry, ListedLengths):
+            continue
+        for axis, listed in (("sequence_length", entry.prompt_tokens), ("max_new_tokens", entry.new_tokens)):
+            if getattr(point, axis) != max(listed):
+                return (
+                    f"request_lengths.{point.request_lengths} has at most {max(listed)} "
+                    f"{'prompt' if axis == 'sequence_length' else 'new'} tokens, and it is to run with {axis} "
+                    f"{getattr(point, axis)}. The axis has the longest request's: write {max(listed)} there."
+                )
     return None
 
 

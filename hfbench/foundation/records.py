@@ -81,13 +81,14 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Iteration:
-    """One call of `generate` or `generate_batch`.
+    """One call of `generate` or of continuous batching, or all calls of `generate` that a workload takes.
 
     `phase` is `first` (it holds compilation), `warmup` or `sample`. `end_to_end_seconds` ends with the call for
-    `generate` and with the last token for `generate_batch`, whose call then also waits for its thread to stop.
-    `token_seconds` counts from the iteration's start: one list for the whole batch with `generate`, whose rows advance
-    in step, and one list a request with `generate_batch`; it is empty where the iteration ran without the observer.
-    `new_tokens` counts the tokens that each row or request got.
+    `generate` and with the last token for continuous batching, whose call then also waits for its thread to stop.
+    `token_seconds` counts from the iteration's start, when all requests arrive: one list for the whole batch with
+    `generate` on rows of one length, which advance in step, and else one list a request; it is empty where the
+    iteration ran without the observer. `new_tokens` counts the tokens of each row or request, without those that a
+    padded batch made beyond a request's own number.
     """
 
     phase: str
@@ -116,6 +117,7 @@ class Record:
     timeline: dict[str, float] = field(default_factory=dict)
     load_seconds: float | None = None
     first_call_seconds: float | None = None
+    warm_start: dict[str, Any] = field(default_factory=dict)
     warmup_steady: bool | None = None
     stopped_because: str | None = None
     memory: dict[str, Any] = field(default_factory=dict)

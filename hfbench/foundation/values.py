@@ -24,7 +24,7 @@ ATTN_IMPLEMENTATIONS = (
 _SHORTEST_INTERVAL_SECONDS = 0.05  # a reading takes about half a millisecond
 HUB_NAME = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*"
 # As transformers spells one (`integrations.hub_kernels.is_kernel`), but without @revision: DVC splits a stage's name at
-# its last @, and then finds no stage at all.
+# its last @, and then finds no stage at all. The revision stands under `kernels:`.
 _HUB_KERNEL = rf"{HUB_NAME}(:\w+)?"
 
 
@@ -76,7 +76,8 @@ Attention = Annotated[
     str,
     matches(
         "|".join(map(re.escape, ATTN_IMPLEMENTATIONS)) + "|" + _HUB_KERNEL,
-        f"one of {', '.join(ATTN_IMPLEMENTATIONS)}, or a hub kernel such as kernels-community/flash-attn3",
+        f"one of {', '.join(ATTN_IMPLEMENTATIONS)}, or a hub kernel such as kernels-community/flash-attn3 "
+        "(its commit goes under kernels)",
     ),
 ]
 Count = Annotated[int, Field(ge=1)]

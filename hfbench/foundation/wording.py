@@ -34,12 +34,23 @@ def sentence(path: Path, detail: ErrorDetails, root: type[BaseModel]) -> str:
 
 
 def _did_you_mean(location: list[Any], root: type[BaseModel]) -> str:
-    section: Any = root if len(location) == 1 else root.model_fields[location[0]].annotation
-    if len(location) > 2 or not (isinstance(section, type) and issubclass(section, BaseModel)):
+    section: Any = root
+    for part in location[:-1]:
+        if isinstance(part, int):
+            section = get_args(section)[0]
+        elif not _is_section(section):
+            break
+        else:
+            section = section.model_fields[part].annotation
+    if not _is_section(section):
         return "Remove it."
     known = list(section.model_fields)
     close = difflib.get_close_matches(str(location[-1]), known, n=1)
     return f"Did you mean {close[0]}?" if close else f"Expected one of: {', '.join(known)}."
+
+
+def _is_section(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
 def _allowed(location: list[Any]) -> str:

@@ -21,10 +21,13 @@ def write(
     input_ids: "NDArray[np.int64]",
     attention_mask: "NDArray[np.int64]",
     metadata: dict[str, str],
+    new_tokens: "NDArray[np.int64] | None" = None,
 ) -> None:
     """Write int64 `input_ids` and `attention_mask`, both of shape `(batch_size, sequence_length)`, atomically.
 
-    DVC knows the file by its hash, so equal content gives equal bytes. Raises `ValueError` on another dtype or shape.
+    Where `new_tokens` tells how many each row is to get, of shape `(batch_size,)`, it is written beside them, with
+    `prompt_tokens`, how many of each row are no padding. DVC knows the file by its hash, so equal content gives equal
+    bytes. Raises `ValueError` on another dtype or shape.
     """
     import numpy as np
     from safetensors.numpy import save
@@ -35,6 +38,8 @@ def write(
     if input_ids.shape != attention_mask.shape:
         raise ValueError(f"input_ids is {input_ids.shape} and attention_mask is {attention_mask.shape}")
     # safetensors writes an array's memory as it lies: a transposed one would come back with its values in wrong places.
+    if new_tokens is not None:
+        tensors |= {"new_tokens": new_tokens, "prompt_tokens": attention_mask.sum(axis=1)}
     in_row_order = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
     content = _with_canonical_header(save(in_row_order, metadata=metadata))
     with atomic_path(path) as temporary:

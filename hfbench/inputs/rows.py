@@ -1,5 +1,7 @@
 """Rows of exact length, cut from the prompt's token ids read as one endless stream."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,6 +22,26 @@ def exact_rows(
     positions = np.arange(batch_size * text_per_row).reshape(batch_size, text_per_row) % len(text_ids)
     prefix = np.broadcast_to(prefix_ids, (batch_size, len(prefix_ids)))
     return np.concatenate([prefix, text_ids[positions]], axis=1, dtype=np.int64)
+
+
+def padded_rows(
+    prefix_ids: NDArray[np.int64], text_ids: NDArray[np.int64], lengths: Sequence[int], pad_token_id: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return int64 token ids and attention mask of shape `(len(lengths), max(lengths))`, padded on the left.
+
+    Each row has as many tokens as `lengths` says, at least one more than `prefix_ids`, read as in `exact_rows`. The
+    mask is 0 for padding.
+    """
+    longest, read = max(lengths), 0
+    rows = np.full((len(lengths), longest), pad_token_id, dtype=np.int64)
+    mask = np.zeros_like(rows)
+    for row, length in enumerate(lengths):
+        text = length - len(prefix_ids)
+        positions = np.arange(read, read + text) % len(text_ids)
+        rows[row, longest - length :] = np.concatenate([prefix_ids, text_ids[positions]])
+        mask[row, longest - length :] = 1
+        read += text
+    return rows, mask
 
 
 def count_distinct(rows: NDArray[np.int64]) -> int:

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 from transformers.generation.utils import ALL_CACHE_NAMES
 
 from hfbench.measurement.generation import Prompt
+from hfbench.measurement.workload import longest_row
 
 # The names under which configs say how many experts there are, and how many a token goes through.
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
@@ -129,7 +130,7 @@ def cache_layout(cache: Any, sliding_window: int | None) -> dict[str, Any] | Non
 @torch.no_grad()
 def fill_cache(model: PreTrainedModel, prompt: Prompt) -> Any:
     """Return the cache that a forward pass over the prompt's first tokens fills, or None where it hands out none."""
-    tokens = prompt.input_ids[:1, :_SHORT]
+    tokens = longest_row(prompt).input_ids[:, :_SHORT]
     output = model(tokens, attention_mask=torch.ones_like(tokens), use_cache=True)
     return next((output[name] for name in ALL_CACHE_NAMES if output.get(name) is not None), None)
 

@@ -44,7 +44,7 @@ class Task:
 
 
 def parse_task(arguments: Sequence[str] | None = None) -> Task:
-    """Read a task from the command line, as DVC writes it: an option a field, true booleans bare, false ones absent."""
+    """Read a task from the command line, as dvc.yaml composes it: an option a field. A bare boolean is true."""
     parser = argparse.ArgumentParser(description="Measure one configuration.")
     _add_fields(parser, Configuration)
     _add_fields(parser, Sampling)
@@ -59,10 +59,14 @@ def parse_task(arguments: Sequence[str] | None = None) -> Task:
 def _add_fields(parser: argparse.ArgumentParser, record: type) -> None:
     for field in dataclasses.fields(record):
         if field.type is bool:
-            parser.add_argument(f"--{field.name}", action="store_true")
+            parser.add_argument(f"--{field.name}", nargs="?", const=True, default=False, type=_boolean)
         else:
             assert isinstance(field.type, type)
             parser.add_argument(f"--{field.name}", required=True, type=field.type)
+
+
+def _boolean(text: str) -> bool:
+    return {"true": True, "false": False}[text]
 
 
 def _take(values: dict[str, Any], record: type) -> Any:

@@ -1,23 +1,30 @@
-"""The measured call of continuous batching: `generate_batch`, with the clock readings that it keeps for each token."""
+"""The measured call of continuous batching: all requests at once, each with its own number of new tokens."""
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from transformers import ContinuousBatchingConfig, PreTrainedModel
+from transformers import ContinuousBatchingConfig, GenerationConfig, PreTrainedModel
+from transformers.generation.continuous_batching import ContinuousBatchingManager
+from transformers.generation.continuous_batching.requests import GenerationOutput
+from transformers.generation.continuous_batching.utils import WorkloadHints
 
 from hfbench.foundation.configuration import Configuration, Settings
 from hfbench.measurement.compile_settings import compile_config
 from hfbench.measurement.device import Device
 from hfbench.measurement.generation import Call, Prompt, generation_config
+from hfbench.measurement.workload import new_tokens_of, request_tokens
+
+_POLL_SECONDS = 1.0  # between looks at whether the manager's thread is still alive
 
 
 def continuous_batching_config(configuration: Configuration, settings: Settings) -> ContinuousBatchingConfig:
-    """Return the config of `generate_batch` with nothing left to be inferred from free memory, which differs by run.
+    """Return the config of continuous batching with nothing left to be inferred from free memory, which differs by run.
 
-    Where the params do not say, the cache holds twice what the requests need, and all prompts go in at once. The
-    attention stays the one asked for.
+    Where the params do not say, the cache holds twice what the requests need that run at a time, and their prompts go
+    in at once. The attention stays the one asked for.
     """
     asked = dict(settings.continuous_batching or {})
     page_size = asked.setdefault("page_size", 256)
@@ -41,33 +48,101 @@ def continuous_batching_config(configuration: Configuration, settings: Settings)
     )
 
 
+class Batching:
+    """Runs a workload through continuous batching, iteration by iteration, as `generate_batch` does.
+
+    That takes one number of new tokens for all requests; this, the public interface below it, one for each.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, config: GenerationConfig, batching: ContinuousBatchingConfig, prompt: Prompt
+    ) -> None:
+        self._model = model
+        self._config = config
+        self._batching = batching
+        self._requests = request_tokens(prompt)
+        self.manager: ContinuousBatchingManager | None = None  # of the last run
+
+    def run(self, new_tokens: tuple[int, ...], observed: bool) -> tuple[float, list[GenerationOutput]]:
+        """Run all requests to their end; return when they arrived, on `time.perf_counter`, and their outputs in order.
+
+        They arrive together, while the loop is held. The manager with its cache and graphs is kept for the next run, as
+        a server keeps it; the first run arrives before it is made and warmed up. Raises what ended the loop.
+        """
+        start = time.perf_counter()
+        hints = WorkloadHints(max(map(len, self._requests)), max(new_tokens), len(self._requests))
+        with self._model.continuous_batching_context_manager(  # type: ignore[operator]
+            generation_config=self._config,
+            continuous_batching_config=self._batching,
+            persistent_manager=True,
+            workload_hints=hints,
+        ) as manager:
+            with _held(manager):
+                if self._batching.allow_block_sharing and self.manager is not None:
+                    # Else each prompt would be found whole in what the run before has left.
+                    manager.batch_processor.cache.reset()
+                start = start if self.manager is None else time.perf_counter()
+                names = [
+                    manager.add_request(tokens, max_new_tokens=wanted, record_timestamps=observed)
+                    for tokens, wanted in zip(self._requests, new_tokens, strict=True)
+                ]
+            self.manager = manager
+            found = _collect(manager, len(names))
+        return start, [found[name] for name in names]
+
+
+@contextmanager
+def _held(manager: ContinuousBatchingManager) -> Iterator[None]:
+    """Hold the loop, so that what is added inside arrives together. Raises what ended the loop before it could hold."""
+    try:
+        with manager.pause():
+            yield
+    except RuntimeError as error:
+        raise error.__cause__ or error from None
+
+
+def _collect(manager: ContinuousBatchingManager, count: int) -> dict[str, GenerationOutput]:
+    """Wait for this many requests to end. Raises what ended the loop, or a request."""
+    found: dict[str, GenerationOutput] = {}
+    while len(found) < count:
+        output = manager.get_result(timeout=_POLL_SECONDS)
+        if output is None and not manager.is_running():
+            raise manager.background_thread_status.fatal_error or RuntimeError("the loop of continuous batching ended")
+        if output is not None and output.is_finished():
+            if output.error is not None:
+                raise manager.background_thread_status.fatal_error or RuntimeError(f"a request failed: {output.error}")
+            found[output.request_id] = output
+    return found
+
+
 def prepare_generate_batch(
     model: PreTrainedModel, configuration: Configuration, settings: Settings, prompt: Prompt, device: Device
 ) -> Callable[[bool], Call]:
-    """Return the function that runs one iteration of `generate_batch`."""
+    """Return the function that runs one iteration of continuous batching."""
     config = generation_config(configuration, settings, prompt)
-    batching = continuous_batching_config(configuration, settings)
-    requests = prompt.input_ids.tolist()
+    batching = Batching(model, config, continuous_batching_config(configuration, settings), prompt)
+    new_tokens = new_tokens_of(prompt, configuration)
 
     def call(observed: bool) -> Call:
         device.synchronize()
-        start = time.perf_counter()
-        # The manager with its cache and graphs is kept for the next iteration, as a server keeps it.
-        results: dict[str, Any] = model.generate_batch(  # type: ignore[operator]
-            requests,
-            generation_config=config,
-            continuous_batching_config=batching,
-            record_timestamps=observed,
-            persistent_manager=True,
-        )
+        start, outputs = batching.run(new_tokens, observed)
         device.synchronize()
         end = time.perf_counter()
-        outputs = list(results.values())
-        errors = [output.error for output in outputs if output.error]
-        if errors or len(outputs) != len(requests):
-            raise RuntimeError(f"generate_batch returned {len(outputs)} of {len(requests)} requests: {errors[:1]}")
-        times = [list(output.timestamps) for output in outputs] if observed else []
+        times = [list(output.timestamps or ()) for output in outputs] if observed else []
         tokens = [list(output.generated_tokens) for output in outputs]
+        if any(len(row) != len(made) for row, made in zip(times, tokens, strict=False)):
+            raise RuntimeError(_EVICTED)
         return Call(start, max(output.lifespan[1] for output in outputs), end, times, tokens)
 
     return call
+
+
+_EVICTED = (
+    "a request was put out of the full cache and begun again, and transformers forgets the times of its tokens before; "
+    "raise continuous_batching.num_blocks"
+)
+
+
+def kept_manager(model: PreTrainedModel) -> Any:
+    """Return the manager that the measured calls share."""
+    return model._cached_continuous_batching_manager

@@ -50,11 +50,11 @@ def prepare_context(
 
 
 def context_cache(model: PreTrainedModel, prompt: "Prompt") -> Any:
-    """Return a dynamic cache that holds the context of the prompt's first row, or None where it has none."""
+    """Return a dynamic cache that holds the prompt's context, or None where it has none."""
     if prompt.context_ids is None:
         return None
     cache = DynamicCache(config=model.config.get_text_config(decoder=True))
-    _fill(model, prompt.first_row(), cache)
+    _fill(model, prompt, cache)
     return cache
 
 

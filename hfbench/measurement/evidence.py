@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 
 import torch
@@ -14,7 +14,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 _ATTENTION_FUNCTIONS = "attention_forward"  # how transformers ends the names of its attention functions
 # What calls a graph that inductor compiled, whether its code runs or a CUDA graph of it is replayed.
-_COMPILED_GRAPH = ("torch._inductor.output_code", "__call__")
+_INDUCTOR_GRAPH = ("torch._inductor.output_code", "__call__")
+# The name of a compiled graph in the code that Dynamo puts in place of a function's own, with whatever backend.
+_DYNAMO_GRAPH = "__compiled_fn"
+FLEX_ATTENTION_FILE = "torch/nn/attention/flex_attention.py"  # which compiles itself in every model
+_PAGED_CACHE = "PagedAttentionCache."  # whose methods continuous batching goes through
 _SDPA = "scaled_dot_product_attention"
 # Operator in torch's dispatcher → SDPA backend. The math backend dissolves into matrix products and has none.
 _OPERATORS = {
@@ -28,12 +32,18 @@ _OPERATORS = {
 
 @dataclass
 class Evidence:
-    """Counts of what was seen: attention functions by full name, calls of SDPA, its backends, compiled graphs."""
+    """Counts of what was seen: attention functions by full name, SDPA, its backends, compiled code, paged cache.
+
+    `compiled_calls` are entries into functions that Dynamo rewrote, flex attention's own left out; `inductor_calls` are
+    calls of graphs that inductor compiled.
+    """
 
     functions: Counter[str] = field(default_factory=Counter)
     sdpa_calls: int = 0
     sdpa_backends: Counter[str] = field(default_factory=Counter)
     compiled_calls: int = 0
+    inductor_calls: int = 0
+    paged_cache_calls: int = 0
 
 
 @contextmanager
@@ -49,18 +59,29 @@ def watch_functions() -> Iterator[Evidence]:
             name, module = frame.f_code.co_name, frame.f_globals.get("__name__", "?")
             if name.endswith(_ATTENTION_FUNCTIONS):
                 evidence.functions[f"{module}.{name}"] += 1
-            elif (module, name) == _COMPILED_GRAPH:
+            elif (module, name) == _INDUCTOR_GRAPH:
+                evidence.inductor_calls += 1
+            elif _is_compiled(frame.f_code):
                 evidence.compiled_calls += 1
+            elif frame.f_code.co_qualname.startswith(_PAGED_CACHE):
+                evidence.paged_cache_calls += 1
         elif event == "c_call" and argument.__name__ == _SDPA:
             evidence.sdpa_calls += 1
 
-    threading.setprofile(profile)
-    sys.setprofile(profile)
+    hook = torch.compiler.disable(profile)  # else Dynamo compiles it too, and with fullgraph fails over it
+    threading.setprofile(hook)
+    sys.setprofile(hook)
     try:
         yield evidence
     finally:
         sys.setprofile(None)
         threading.setprofile(None)
+
+
+def _is_compiled(code: CodeType) -> bool:
+    return any(name.startswith(_DYNAMO_GRAPH) for name in code.co_names) and not code.co_filename.endswith(
+        FLEX_ATTENTION_FILE
+    )
 
 
 class SdpaOperators(TorchDispatchMode):

@@ -14,22 +14,38 @@ _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _REFUSALS = (
     "no viable backend for scaled_dot_product_attention",
     "no available kernel",
+    "cannot find a build variant for this system",
     "is not supported for continuous batching",
+    "async batching requires a device type",
+    "no pinned memory allocator is available",
     "does not support",
     "not supported",
     "cannot use prefill chunking without a cache",
     "invalidcxxcompiler",
     "no working c++ compiler",
 )
+_COMPILERS_ADVICE = "\nSet TORCHDYNAMO_VERBOSE=1"  # how torch.compile ends what it says
 _FETCHING = ("an error occurred while trying to load from", "could not verify publisher", "offline mode")
+_FETCHING_PHASES = ("prepare", "load")
+_TRANSPORT = ("httpx", "httpx2", "httpcore")  # whose exceptions say that the hub cannot be reached
 
-
-# How torch's allocator on the CPU, the system and its loader say that there is no memory.
-_NO_MEMORY = ("can't allocate memory", "cannot allocate memory", "failed to map segment from shared object")
+# How torch's allocators, the system and its loader say that there is no memory. On the CPU, on Apple's GPUs and from
+# the thread of `generate_batch` it comes in exceptions of general types.
+_NO_MEMORY = (
+    "can't allocate memory",
+    "cannot allocate memory",
+    "failed to map segment from shared object",
+    "out of memory",
+    "cublas_status_alloc_failed",
+)
 
 
 class DeviceMissingError(Exception):
     """The device that was asked for is not there."""
+
+
+class NotFiniteError(Exception):
+    """The model computes no numbers."""
 
 
 class WrongTokenCountError(Exception):
@@ -43,13 +59,22 @@ def status_of(error: BaseException, phase: str) -> str:
     is_memory_error = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     if is_memory_error or any(words in text for words in _NO_MEMORY):
         return OUT_OF_MEMORY
-    if isinstance(error, WrongTokenCountError):
+    if isinstance(error, WrongTokenCountError | NotFiniteError):
         return REJECTED
-    if isinstance(error, DeviceMissingError | ImportError | NotImplementedError):
+    # Of a backend of torch.compile, the exception is an attribute.
+    if isinstance(getattr(error, "inner_exception", error), DeviceMissingError | ImportError | NotImplementedError):
         return UNSUPPORTED
-    if any(words in text for words in _REFUSALS) or (phase == "load" and any(words in text for words in _FETCHING)):
+    if _is_broken_graph(error):  # whose text may hold the words of a refusal
+        return FAILED
+    if any(words in text for words in _REFUSALS) or (phase in _FETCHING_PHASES and _is_about_fetching(error)):
         return UNSUPPORTED
     return FAILED
+
+
+def _is_about_fetching(error: BaseException) -> bool:
+    """Return whether the hub was asked for a kernel and did not give it; the worker asks it for nothing else."""
+    package = type(error).__module__.partition(".")[0]
+    return package in _TRANSPORT or any(words in str(error).lower() for words in _FETCHING)
 
 
 def is_full_disk(error: BaseException) -> bool:
@@ -61,10 +86,17 @@ def is_full_disk(error: BaseException) -> bool:
 
 def reason_of(error: BaseException) -> str:
     """Return the exception in one line."""
-    text = " ".join(str(error).split())
+    text = " ".join(str(error).partition(_COMPILERS_ADVICE)[0].split())
     if len(text) > _LONGEST_REASON:
         text = text[: _LONGEST_REASON - 1] + "…"
-    if any(words in text.lower() for words in _FETCHING):
+    if _is_about_fetching(error):
         text = f"a kernel could not be fetched; is the hub reachable? {text}"
     name = type(error).__name__
-    return f"{name}: {text}" if text else name
+    reason = f"{name}: {text}" if text else name
+    broken = "compile.fullgraph is true, and torch cannot make one graph. " if _is_broken_graph(error) else ""
+    return broken + reason
+
+
+def _is_broken_graph(error: BaseException) -> bool:
+    """Return whether torch.compile gives up on one whole graph, for which it raises with fullgraph only."""
+    return any(kind.__name__ == "Unsupported" for kind in type(error).__mro__)

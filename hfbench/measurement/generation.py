@@ -13,12 +13,14 @@ from hfbench.measurement.compile_settings import compile_config
 from hfbench.measurement.context import prepare_context
 from hfbench.measurement.device import Device
 
+_CACHES = {"auto": None, "dynamic": "dynamic"}  # None: what transformers takes for the model
+
 
 @dataclass(frozen=True)
 class Call:
     """One timed call. `start`, `last_token`, `end` and `token_times` are readings of `time.perf_counter`, in seconds.
 
-    `token_times` has one list for the whole batch with `generate` and one a request with `generate_batch`; `tokens` has
+    `token_times` has one list for the whole batch where its rows advance in step, and else one a request; `tokens` has
     the new tokens of each row or request.
     """
 
@@ -48,31 +50,21 @@ class Prompt:
     """The prompt batch on the device, and the padding token.
 
     `input_ids` is int64 of shape (batch_size, sequence_length). `context_ids` is what comes before it in each row, of
-    shape (batch_size, context_depth), or None without a context. `attention_mask` covers both.
+    shape (batch_size, context_depth), or None without a context. `attention_mask` covers both. Requests of unequal
+    lengths are rows padded on the left, and `new_tokens` says how many each is to get; it is empty where all rows are
+    alike.
     """
 
     input_ids: torch.Tensor
     attention_mask: torch.Tensor
     pad_token_id: int
+    new_tokens: tuple[int, ...] = ()
     context_ids: torch.Tensor | None = None
-
-    @classmethod
-    def of_rows(
-        cls, rows: torch.Tensor, attention_mask: torch.Tensor, pad_token_id: int, context_depth: int
-    ) -> "Prompt":
-        """Return the prompt that follows the first `context_depth` tokens of each row."""
-        context = rows[:, :context_depth].contiguous() if context_depth else None
-        return cls(rows[:, context_depth:].contiguous(), attention_mask, pad_token_id, context)
 
     @property
     def context_depth(self) -> int:
         """The tokens of each row before the prompt."""
         return 0 if self.context_ids is None else self.context_ids.shape[1]
-
-    def first_row(self) -> "Prompt":
-        """Return the same for the first row alone."""
-        context = None if self.context_ids is None else self.context_ids[:1]
-        return Prompt(self.input_ids[:1], self.attention_mask[:1], self.pad_token_id, context)
 
 
 def generation_config(configuration: Configuration, settings: Settings, prompt: Prompt) -> GenerationConfig:
@@ -85,10 +77,16 @@ def generation_config(configuration: Configuration, settings: Settings, prompt: 
         max_new_tokens=configuration.max_new_tokens,
         pad_token_id=prompt.pad_token_id,
         eos_token_id=-1 if configuration.continuous_batching else None,
-        cache_implementation="static" if configuration.is_static and prompt.context_ids is None else None,
+        cache_implementation=_cache_implementation(configuration, prompt),
         prefill_chunk_size=configuration.prefill_chunk_size or None,
         compile_config=None if configuration.continuous_batching else compile_config(configuration, settings),
     )
+
+
+def _cache_implementation(configuration: Configuration, prompt: Prompt) -> str | None:
+    if prompt.context_ids is not None:
+        return None  # the call is handed the cache that holds the context
+    return "static" if configuration.is_static else _CACHES[configuration.cache_implementation]
 
 
 def prepare_generate(

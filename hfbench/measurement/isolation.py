@@ -13,18 +13,32 @@ from hfbench.foundation.configuration import Configuration
 from hfbench.measurement.arguments import Task
 from hfbench.roofline.threads import openmp_threads
 
+# The variables that change what is measured, set by `worker_environment` or kept as they are; the record holds them.
+SETTINGS = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "PYTHONHASHSEED",
+    "TOKENIZERS_PARALLELISM",
+    "HF_HUB_OFFLINE",
+    "PYTORCH_ALLOC_CONF",
+    "PYTORCH_CUDA_ALLOC_CONF",  # which torch prefers to the name that all devices share
+    "PYTORCH_HIP_ALLOC_CONF",
+)
 _WORKER: tuple[str, ...] = ("hfbench.measurement.worker",)  # module, and arguments before the worker's own
 
 
-def start_worker(task: Task, scratch: Path, clock_zero: float) -> tuple["subprocess.Popen[bytes]", int]:
+def start_worker(
+    task: Task, scratch: Path, clock_zero: float, *arguments: str
+) -> tuple["subprocess.Popen[bytes]", int]:
     """Start the worker in a session of its own; return it and the end of the pipe that its reports arrive on.
 
-    Its standard output and error go to `task.log`. `scratch` is an empty folder that the caller removes afterwards.
+    Its standard output and error go to `task.log`. `scratch` is a folder that the caller removes afterwards; the
+    worker's compile caches are in it. `arguments` are those of the worker beside the pipe and the clock.
     """
     read_end, write_end = os.pipe()
     with task.log.open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", *_WORKER, str(write_end), repr(clock_zero)],
+            [sys.executable, "-m", *_WORKER, str(write_end), repr(clock_zero), *arguments],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -44,14 +58,15 @@ def worker_environment(configuration: Configuration, scratch: Path) -> dict[str,
     return {
         **os.environ,
         "OMP_NUM_THREADS": openmp_threads(),
+        "PYTORCH_ALLOC_CONF": os.environ.get("PYTORCH_ALLOC_CONF", ""),
         "PYTHONHASHSEED": "0",
         "PYTHONUNBUFFERED": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         # Weights come from a folder; only hub kernels may be fetched, and only where the configuration names them.
-        "HF_HUB_OFFLINE": "0" if _needs_hub(configuration) else "1",
-        # Empty compile caches: nothing of an earlier configuration is reused.
+        "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "0") if _needs_hub(configuration) else "1",
+        # Compile caches of its own: nothing of an earlier configuration is reused.
         "TORCHINDUCTOR_CACHE_DIR": str(scratch / "inductor"),
         "TRITON_CACHE_DIR": str(scratch / "triton"),
         # Inductor keeps precompiled C++ headers there, whatever its cache folder is.

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from hfbench.foundation.configuration import Configuration
+from hfbench.foundation.configuration import UNIFORM, Configuration
 
 
 @contextmanager
@@ -40,9 +40,9 @@ def prefill_differences(configuration: Configuration, effective: dict[str, Any])
 
     `effective` has `prefill_lengths`, of the forward passes until the first new token, and `context`: None, or the
     tokens in the cache before and after the verifying call of `new_tokens` tokens. With continuous batching, whose
-    passes hold tokens of many requests, there is nothing to compare.
+    passes hold tokens of many requests, and with requests of unequal lengths, there is nothing to compare.
     """
-    if configuration.continuous_batching:
+    if configuration.continuous_batching or configuration.request_lengths != UNIFORM:
         return []
     found = []
     lengths, expected = effective["prefill_lengths"], expected_lengths(configuration)

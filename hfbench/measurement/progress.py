@@ -48,6 +48,13 @@ class Progress:
         sys.stderr.flush()
 
 
+class NoProgress(Progress):
+    """Shows nothing: for a process that is all one phase of a point."""
+
+    def _show(self, text: str, *, permanent: bool = False) -> None:
+        """Do nothing."""
+
+
 def label(configuration: Configuration) -> str:
     """Return the point in one short line of plain text."""
     point = configuration

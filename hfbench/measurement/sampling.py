@@ -15,11 +15,11 @@ from hfbench.measurement.stopping import reason_to_stop
 
 
 class Sampler:
-    """Runs iterations of one prepared call and reports each."""
+    """Runs iterations of one prepared call and reports each; `new_tokens` is what each request must get, exactly."""
 
-    def __init__(self, call: Callable[[bool], Call], max_new_tokens: int, reporter: Reporter) -> None:
+    def __init__(self, call: Callable[[bool], Call], new_tokens: tuple[int, ...], reporter: Reporter) -> None:
         self._call = call
-        self._max_new_tokens = max_new_tokens
+        self._new_tokens = new_tokens
         self._reporter = reporter
         self._latencies: list[float] = []  # of the first call and the warm-up
 
@@ -75,10 +75,15 @@ class Sampler:
         return iteration, call
 
     def _check(self, iteration: Iteration) -> None:
-        counts = [*iteration.new_tokens, *(len(times) for times in iteration.token_seconds)]
-        wrong = sorted({count for count in counts if count != self._max_new_tokens})
-        if wrong:
-            raise WrongTokenCountError(f"an iteration gave {wrong[0]} new tokens instead of {self._max_new_tokens}")
+        times = tuple(len(times) for times in iteration.token_seconds)
+        if len(times) == 1:  # of rows in step
+            times *= len(self._new_tokens)
+        for counts in (iteration.new_tokens, times or self._new_tokens):
+            if len(counts) != len(self._new_tokens):
+                raise WrongTokenCountError(f"an iteration had {len(counts)} requests, not {len(self._new_tokens)}")
+            for count, wanted in zip(counts, self._new_tokens, strict=True):
+                if count != wanted:
+                    raise WrongTokenCountError(f"an iteration gave {count} new tokens instead of {wanted}")
 
 
 @contextmanager

@@ -26,12 +26,14 @@ from hfbench.foundation.records import (
     Record,
     iteration_from_json,
 )
+from hfbench.measurement import warm_start
 from hfbench.measurement.arguments import Task
 from hfbench.measurement.isolation import end_process_group, oom_kills, start_worker
 from hfbench.measurement.parents import watch_parents
-from hfbench.measurement.progress import Progress
+from hfbench.measurement.progress import NoProgress, Progress
 from hfbench.measurement.scratch import scratch_folder
 from hfbench.measurement.support import unsupported_reason
+from hfbench.measurement.worker import FIRST_CALL
 from hfbench.monitoring.before import machine_before
 from hfbench.monitoring.devices.choose import open_devices
 from hfbench.monitoring.monitor import Monitor
@@ -54,18 +56,33 @@ def measure(task: Task, clock_zero: float) -> None:
         for name, path in (("environment", task.environment), ("manifest", task.manifest), ("inputs", task.inputs))
     }
     progress = Progress(task.configuration)
-    reason = unsupported_reason(task.configuration, task.device, read_json(task.environment))
+    reason = unsupported_reason(task.configuration, task.device, read_json(task.environment), task.settings)
     if reason is not None:
         record.status, record.reason, record.phase = UNSUPPORTED, reason, "before the start"
     else:
         task.log.parent.mkdir(parents=True, exist_ok=True)
         with scratch_folder() as scratch:
             _Supervision(task, record, progress, clock_zero).run(scratch)
+            if warm_start.is_wanted(task, record):
+                record.timeline[warm_start.WARM_START] = round(time.perf_counter() - clock_zero, 9)
+                progress.phase(warm_start.WARM_START)
+                record.warm_start = _start_warm(task, clock_zero, scratch)
         if record.status != OK:
             record.log_tail = task.log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
     record.timeline["end"] = round(time.perf_counter() - clock_zero, 9)
     record.save(task.output)
     progress.finish(record, str(task.log))
+
+
+def _start_warm(task: Task, clock_zero: float, scratch: Path) -> dict[str, Any]:
+    """Make the first call in a second process, and return what the record says of it, its failure included."""
+    warm = Record(task.configuration, task.device, task.sampling)
+    supervision = _Supervision(warm_start.warm_task(task), warm, NoProgress(task.configuration), clock_zero)
+    try:
+        supervision.run(scratch, FIRST_CALL)
+    except (UserError, OSError) as error:  # what was measured is not lost for it
+        warm.status, warm.reason = FAILED, str(error)
+    return warm_start.warm_start_of(warm)
 
 
 class _Supervision:
@@ -78,12 +95,12 @@ class _Supervision:
         self._clock_zero = clock_zero
         self._ended = False
 
-    def run(self, scratch: Path) -> None:
+    def run(self, scratch: Path, *arguments: str) -> None:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         killed_before = oom_kills()
         devices, unavailable = open_devices(self._task.device)
         self._record.machine_before = machine_before(devices)
-        process, pipe = start_worker(self._task, scratch, self._clock_zero)
+        process, pipe = start_worker(self._task, scratch, self._clock_zero, *arguments)
         try:
             interval = self._task.sampling.monitor_interval_seconds
             monitor = Monitor(process.pid, interval, self._clock_zero, devices)

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from hfbench.foundation.configuration import Configuration
+from hfbench.foundation.configuration import UNIFORM, Configuration, Settings
+from hfbench.measurement.compile_support import compile_reason
 
 _FLASH_PACKAGES = {
     "flash_attention_2": "flash-attn",
@@ -28,7 +29,9 @@ _SDPA_BACKENDS = {
 _HALF_PRECISION = ("bfloat16", "float16")
 
 
-def unsupported_reason(configuration: Configuration, device: str, environment: dict[str, Any]) -> str | None:
+def unsupported_reason(
+    configuration: Configuration, device: str, environment: dict[str, Any], settings: Settings
+) -> str | None:
     """Return why this machine cannot run the configuration, or None where that can only be known by trying.
 
     `device` is as in params.yaml; `environment` is the content of results/environment.json.
@@ -38,7 +41,9 @@ def unsupported_reason(configuration: Configuration, device: str, environment: d
         missing
         or _lengths_reason(configuration)
         or _attention_reason(configuration, kind, environment)
-        or _compile_reason(configuration, kind, environment)
+        or _cache_reason(configuration)
+        or compile_reason(configuration, settings, kind, environment)
+        or _workload_reason(configuration)
     )
 
 
@@ -98,21 +103,34 @@ def _attention_reason(configuration: Configuration, kind: str, environment: dict
                 f"{implementation} needs the package {_FLASH_PACKAGES[implementation]}, which is not installed; "
                 "install it, or name a hub kernel such as kernels-community/flash-attn2"
             )
-    repository = implementation.partition("@")[0]
-    if kind not in _KERNEL_DEVICES.get(repository, (kind,)):
-        return f"{repository} has builds for {', '.join(_KERNEL_DEVICES[repository])} only; this point runs on {kind}"
-    is_flash = implementation in _FLASH_PACKAGES or ("flash" in repository and "/" in repository)
+    if kind not in _KERNEL_DEVICES.get(implementation, (kind,)):
+        builds = ", ".join(_KERNEL_DEVICES[implementation])
+        return f"{implementation} has builds for {builds} only; this point runs on {kind}"
+    is_flash = implementation in _FLASH_PACKAGES or ("flash" in implementation and "/" in implementation)
     if is_flash and configuration.dtype not in _HALF_PRECISION:
         return f"{name} runs in {' or '.join(_HALF_PRECISION)} only, not in {configuration.dtype}"
     if implementation == "flex_attention" and configuration.continuous_batching:
         return "continuous batching in transformers takes eager, sdpa and flash attention, not flex_attention"
-    if implementation == "flex_attention" and configuration.compile_mode != "off":
-        return "compiling in generate needs a static cache, with which flex_attention fails in transformers"
     return None
 
 
-def _compile_reason(configuration: Configuration, kind: str, environment: dict[str, Any]) -> str | None:
-    needs_compiler = configuration.compile_mode != "off" or configuration.attn_implementation == "flex_attention"
-    if kind == "cpu" and needs_compiler and environment.get("compiler", "") is None:
-        return "compiling for the CPU needs a C++ compiler, and none was found; install g++ or set CXX"
+def _cache_reason(configuration: Configuration) -> str | None:
+    asked = configuration.cache_implementation
+    if asked != "auto" and configuration.continuous_batching:
+        return (
+            f"cache_implementation is {asked}, and continuous batching has a paged cache of its own; "
+            "it runs with cache_implementation auto"
+        )
+    if asked == "dynamic" and configuration.compile_mode != "off":
+        # GenerationMixin._valid_auto_compile_criteria in transformers 5.22
+        return "generate compiles with a static cache only, and with a dynamic one it would run uncompiled"
+    return None
+
+
+def _workload_reason(configuration: Configuration) -> str | None:
+    for axis in ("context_depth", "prefill_chunk_size"):
+        if configuration.request_lengths != UNIFORM and getattr(configuration, axis):
+            return (
+                f"{axis} is for rows of one length, and the requests of {configuration.request_lengths} are of several"
+            )
     return None

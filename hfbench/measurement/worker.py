@@ -1,6 +1,7 @@
 """The process that measures: started afresh for each configuration, it reports on a pipe and ends.
 
-`python -m hfbench.measurement.worker DESCRIPTOR CLOCK_ZERO` reads its task as JSON from standard input.
+`python -m hfbench.measurement.worker DESCRIPTOR CLOCK_ZERO` reads its task as JSON from standard input. With a third
+argument, `first-call`, it ends after the first call.
 """
 
 import ctypes
@@ -10,6 +11,7 @@ import os
 import signal
 import sys
 import traceback
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from hfbench.foundation.errors import UserError
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     from hfbench.measurement.point import Point
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+FIRST_CALL = "first-call"
+_UNTIL_FIRST_CALL = ("prepare", "load", "verify", "first call")
+_PHASES = (*_UNTIL_FIRST_CALL, "warm-up", "sample", "conclude")
 
 
 def main() -> None:
@@ -34,7 +39,7 @@ def main() -> None:
         from hfbench.measurement.point import Point
 
         point = Point(task, reporter)
-        for phase in ("prepare", "load", "verify", "first call", "warm-up", "sample", "conclude"):
+        for phase in (*_UNTIL_FIRST_CALL, "conclude first call") if FIRST_CALL in sys.argv[3:] else _PHASES:
             reporter.phase(phase)
             found = _run_phase(point, phase)
             if found:
@@ -47,7 +52,8 @@ def main() -> None:
     except Exception as error:
         from hfbench.measurement.failure import is_full_disk, reason_of, status_of
 
-        traceback.print_exc()
+        with suppress(OSError):  # the log's disk may be the one that is full
+            traceback.print_exc()
         if is_full_disk(error):  # which no other configuration would survive either
             reporter.user_error(_full_disk(phase))
             return
@@ -73,6 +79,8 @@ def _run_phase(point: "Point", phase: str) -> list[str]:
             point.sample()
         case "conclude":
             return point.conclude()
+        case "conclude first call":
+            return point.conclude_first_call()
     return []
 
 

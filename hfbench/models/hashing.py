@@ -19,6 +19,18 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def folder_sha256(folder: Path) -> str:
+    """Return the sha256 over the paths and contents of a folder's files, compiled Python left out.
+
+    Raises `UserError` where there is none.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    if not files:
+        raise UserError(f"kernels names the folder {folder}, in which there is no file. Build the kernel there.")
+    lines = "".join(f"{path.relative_to(folder).as_posix()}\0{remembered_sha256(path)}\n" for path in files)
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
 def remembered_sha256(path: Path) -> str:
     """Return the sha256 of a file, without reading it where its path, size and mtime are those of the last time."""
     real = path.resolve()

@@ -39,7 +39,7 @@ def profile_point(text: str, output: Path | None) -> None:
     configuration = Configuration(**point.axes)
     dvc("repro", f"inputs@{configuration.model}")
     task = _task(stages[configuration])
-    reason = unsupported_reason(configuration, task.device, read_json(task.environment))
+    reason = unsupported_reason(configuration, task.device, read_json(task.environment), task.settings)
     if reason is not None:
         raise UserError(f"{point.key} cannot run here, so there is nothing to profile: {reason}.")
     trace = output or _PROFILES / f"{point.name}.json.gz"

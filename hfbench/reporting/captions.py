@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from hfbench.foundation.configuration import USUAL
+from hfbench.foundation.configuration import UNIFORM, USUAL
 from hfbench.foundation.records import OK
 from hfbench.reporting.results import varying_axes
 from hfbench.tables.columns import CONFIGURATION_AXES
@@ -24,6 +24,7 @@ AXIS_LABELS = {
     "max_new_tokens": "new tokens",
     "context_depth": "context depth",
 }
+_LONGEST = ("sequence_length", "max_new_tokens")  # of the longest request, where they are unequal
 _TITLE_AXES = ("model", "dtype")
 _SAID_WHERE_UNUSUAL = ("cache_implementation", "prefill_chunk_size", "request_lengths", "context_depth")
 
@@ -75,7 +76,18 @@ def _notes(rows: pl.DataFrame) -> list[str]:
         notes.append(
             "One round does not tell how much processes differ: it has no interval, and establishes no difference."
         )
-    return notes
+    return notes + _workloads(rows)
+
+
+def _workloads(rows: pl.DataFrame) -> list[str]:
+    """Return a sentence on each workload of unequal requests: what it is in all."""
+    unequal = rows.filter(pl.col("request_lengths") != UNIFORM)
+    found = unequal.select("request_lengths", "requests", "prompt_tokens", "new_tokens", *_LONGEST)
+    return [
+        f"{name} requests: {requests}, with {prompt:,} prompt and {new:,} new tokens in all, at most {longest:,} and "
+        f"{most:,} each. They arrive together, and batch is how many run at a time."
+        for name, requests, prompt, new, longest, most in found.unique(maintain_order=True).drop_nulls().rows()
+    ]
 
 
 def _values(column: pl.Series) -> str:

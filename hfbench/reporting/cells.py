@@ -6,6 +6,7 @@ from typing import Any
 
 import polars as pl
 
+from hfbench.foundation.configuration import UNIFORM
 from hfbench.reporting.captions import AXIS_LABELS, axis_text
 from hfbench.reporting.numbers import MISSING, interval_text, margin, memory_unit, significant
 from hfbench.reporting.results import varying_axes
@@ -48,15 +49,21 @@ class ShownMetric:
 _TIME_TO_FIRST_TOKEN = ShownMetric("time_to_first_token_seconds", "TTFT", "ms", 1e3, 3)
 _INTER_TOKEN = ShownMetric("inter_token_seconds", "inter-token", "ms", 1e3, 6)
 _DECODE = ShownMetric("decode_tokens_per_second", "decode", "tok/s", 1, 2)
-_PREFILL = ShownMetric("prefill_tokens_per_second", "prefill", "tok/s", 1, 8)
+_PREFILL = ShownMetric("prefill_tokens_per_second", "prefill", "tok/s", 1, 9)
 _END_TO_END = ShownMetric("end_to_end_seconds", "end-to-end", "s", 1, 1)
-_LOAD = ShownMetric("load_seconds", "load", "s", 1, 9)
-_PEAK_MEMORY = ShownMetric("peak_memory_bytes", "peak memory", "MiB", 2**-20, 7)
-_BANDWIDTH = ShownMetric("mbu", "MBU", "%", 100, 10)
-_FLOPS = ShownMetric("mfu", "MFU", "%", 100, 11)
-_ENERGY = ShownMetric("energy_joules_per_token", "energy", "J/tok", 1, 12)
+_LOAD = ShownMetric("load_seconds", "load", "s", 1, 10)
+_PEAK_MEMORY = ShownMetric("peak_memory_bytes", "peak memory", "MiB", 2**-20, 8)
+_BANDWIDTH = ShownMetric("mbu", "MBU", "%", 100, 11)
+_FLOPS = ShownMetric("mfu", "MFU", "%", 100, 12)
+_ENERGY = ShownMetric("energy_joules_per_token", "energy", "J/tok", 1, 13)
+# Shown where request lengths are not all uniform.
+REQUEST_METRICS = (
+    ShownMetric("time_to_first_token_p95_seconds", "TTFT p95", "ms", 1e3, 4),
+    ShownMetric("output_tokens_per_second", "output", "tok/s", 1, 2),
+    ShownMetric("padding_waste_share", "padding waste", "%", 100, 3),
+)
 SHOWN_METRICS = (_END_TO_END, _TIME_TO_FIRST_TOKEN, _INTER_TOKEN, _DECODE, _PREFILL, _LOAD, _PEAK_MEMORY, _ENERGY)
-_OUTPUT_RANK, _INTERVAL_RANK, _ROUNDS_RANK = 2, 4, 5
+_OUTPUT_RANK, _INTERVAL_RANK, _ROUNDS_RANK, _BREAK_EVEN_RANK = 2, 4, 5, 7
 
 
 def result_columns(rows: pl.DataFrame, points: pl.DataFrame) -> list[TextColumn]:
@@ -72,13 +79,21 @@ def number_columns(rows: pl.DataFrame) -> list[TextColumn]:
     """Return the columns beside the axes, also those that no row has a value of."""
     latencies = [_TIME_TO_FIRST_TOKEN, _INTER_TOKEN, _DECODE, _PREFILL, _END_TO_END]
     rest = [_BANDWIDTH, _FLOPS, _LOAD, _memory_shown(rows), _ENERGY]
+    unequal = REQUEST_METRICS if has_unequal_requests(rows) else ()
     return [
         _rounds_column(rows),
         *(metric_column(rows, shown) for shown in latencies),
         _interval_column(rows),
+        *(metric_column(rows, shown) for shown in unequal),
         *(metric_column(rows, shown) for shown in rest),
+        break_even_column(rows),
         _output_column(rows),
     ]
+
+
+def has_unequal_requests(rows: pl.DataFrame) -> bool:
+    """Return whether some row's requests are of unequal lengths."""
+    return bool((rows["request_lengths"] != UNIFORM).any())
 
 
 def axis_column(rows: pl.DataFrame, axis: str) -> TextColumn:
@@ -99,6 +114,24 @@ def metric_column(rows: pl.DataFrame, shown: ShownMetric) -> TextColumn:
         margins=tuple(map(margin, values, low, high)),
         name=shown.metric,
     )
+
+
+def break_even_column(rows: pl.DataFrame) -> TextColumn:
+    """Return after how many new tokens compiling has paid for itself, or in words that it never does, or is unknown."""
+    name = "break_even_new_tokens"
+    verdicts, values, lows, highs = (
+        _values(rows, each) for each in ("break_even", name, f"{name}_low", f"{name}_high")
+    )
+    texts = [
+        (verdict or MISSING) if value is None else significant(value)
+        for verdict, value in zip(verdicts, values, strict=True)
+    ]
+    ranges = [
+        "" if low is None or high is None else f"{significant(low)} … {significant(high)}"
+        for low, high in zip(lows, highs, strict=True)
+    ]
+    plain = _plain("break-even", texts, rank=_BREAK_EVEN_RANK, name=name)
+    return replace(plain, unit="new tok", margins=tuple(ranges))
 
 
 def point_column(rows: pl.DataFrame, points: pl.DataFrame) -> TextColumn:

@@ -23,7 +23,18 @@ _PARAGRAPHS = (
     "MBU is model bandwidth utilisation: the weights and the cache that a decoding step has to read, over the time of "
     "a step and the bandwidth measured for reading as much. MFU is model FLOPs utilisation: the FLOPs that a prefill "
     "needs, over its time and the rate measured for matrix products.",
+    "Break-even is the number of new tokens, of all rows together, after which compiling has paid for itself against "
+    "the same configuration uncompiled, with the cache that it has by itself: what the first call takes beyond a "
+    "steady iteration, less the same of the uncompiled one, over what a steady iteration saves, times its tokens. The "
+    "first call is that of a fresh process with empty caches. Break-even is not known where the 95% interval of the "
+    "saving includes none or there is one round, and never where compiled iterations are slower. Its range is that of "
+    "the saving alone.",
     "TTFT is the time to the first token.",
+    "Requests of unequal lengths all arrive when an iteration starts; as many run at a time as the batch size says, "
+    "and the others wait. Continuous batching begins one where another ended. Plain generate runs them in batches, "
+    "padded to their longest prompt, until the request with the most new tokens has them; a request's own tokens "
+    "and times count, and the rest is padding waste. MBU and MFU are of steps that are all alike, and are not given "
+    "for these.",
 )
 
 

@@ -7,7 +7,16 @@ from collections.abc import Sequence
 import polars as pl
 
 from hfbench.foundation.errors import UserError
-from hfbench.reporting.cells import SHOWN_METRICS, ShownMetric, TextColumn, axis_column, metric_column, number_columns
+from hfbench.reporting.cells import (
+    REQUEST_METRICS,
+    SHOWN_METRICS,
+    ShownMetric,
+    TextColumn,
+    axis_column,
+    has_unequal_requests,
+    metric_column,
+    number_columns,
+)
 from hfbench.tables.columns import CONFIGURATION_AXES
 
 _RANK = 20  # none of these is shown unless it is asked for
@@ -16,14 +25,17 @@ _OTHER_METRICS = (
     ShownMetric("inter_token_gap_seconds", "token gap", "ms", 1e3, _RANK),
     ShownMetric("first_call_seconds", "first call", "s", 1, _RANK),
     ShownMetric("compile_seconds", "compile time", "s", 1, _RANK),
+    ShownMetric("warm_first_call_seconds", "warm first call", "s", 1, _RANK),
+    ShownMetric("warm_compile_seconds", "warm compile time", "s", 1, _RANK),
 )
-METRICS_SHOWN = {shown.metric: shown for shown in (*SHOWN_METRICS, *_OTHER_METRICS)}
+METRICS_SHOWN = {shown.metric: shown for shown in (*SHOWN_METRICS, *REQUEST_METRICS, *_OTHER_METRICS)}
 
 
 def known_columns(rows: pl.DataFrame) -> list[TextColumn]:
     """Return the columns of `rows` (of `result_rows`): every axis, what the results show, and the other metrics."""
     axes = [axis_column(rows, axis) for axis in CONFIGURATION_AXES]
-    return [*axes, *number_columns(rows), *(metric_column(rows, shown) for shown in _OTHER_METRICS)]
+    others = _OTHER_METRICS if has_unequal_requests(rows) else (*REQUEST_METRICS, *_OTHER_METRICS)
+    return [*axes, *number_columns(rows), *(metric_column(rows, shown) for shown in others)]
 
 
 def find_column(name: str, columns: Sequence[TextColumn]) -> TextColumn:

@@ -11,6 +11,7 @@ from hfbench.foundation.records import Manifest
 from hfbench.reporting.captions import captions
 from hfbench.reporting.charts.chart import Chart
 from hfbench.reporting.charts.embedding import charts_json, drawing_scripts
+from hfbench.reporting.charts.shares import shares_chart
 from hfbench.reporting.charts.speed import speed_chart
 from hfbench.reporting.definitions import definitions
 from hfbench.reporting.html import document, element, script
@@ -18,7 +19,9 @@ from hfbench.reporting.machine import ceilings_part, environment_part
 from hfbench.reporting.report_data import report_data
 from hfbench.reporting.results import failure_rows, result_rows
 from hfbench.reporting.sections.charted import CHART_SECTIONS, chart_section
+from hfbench.reporting.sections.compiling import compiling_part
 from hfbench.reporting.sections.fastest import fastest_section
+from hfbench.reporting.sections.figures import figure
 from hfbench.reporting.sections.overview import overview
 from hfbench.reporting.sections.provenance import provenance_section
 from hfbench.reporting.sections.tabled import failures_section, results_section, warnings_section
@@ -47,7 +50,11 @@ def report_page(
     rows, failures = result_rows(summary, configurations), failure_rows(points)
     data, text = report_data(samples, summary, points, configurations), captions(points, rows)
     speed, charts = speed_chart(data), {each.name: each.draw(data) for each in CHART_SECTIONS}
-    below = {"roofline": ceilings_part(ceilings)}
+    shares = shares_chart(data)
+    below = {
+        "roofline": [*([] if shares is None else [figure(shares)]), *ceilings_part(ceilings)],
+        "startup": compiling_part(data.rows),
+    }
     sections = [
         fastest_section(winners(data), speed, len(data.ways)),
         *(
@@ -62,7 +69,7 @@ def report_page(
         definitions(points),
     ]
     header = overview(text, points, data, environment, manifests)
-    drawn = [each for each in (speed, *charts.values()) if each is not None]
+    drawn = [each for each in (speed, *charts.values(), shares) if each is not None]
     return _whole(text.title, [header, _menu(sections), *sections], drawn)
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from hfbench.foundation.records import Record
 from hfbench.reporting.numbers import MISSING, significant
+from hfbench.tables.record_facts import kernel_origin
 
 _MIB = 2**20
 
@@ -17,9 +18,11 @@ def asked_and_ran(record: Record) -> list[tuple[str, str, str]]:
         ("dtype", _text(asked.get("dtype")), _counts(ran.get("parameter_dtypes"), "parameter")),
         ("attention", _text(asked.get("attn_implementation")), _text(ran.get("attn_implementation"))),
         ("SDPA backend", _text(asked.get("sdpa_backend"), "any"), _counts(ran.get("sdpa_backends"), "call")),
-        ("compile", _compile_asked(asked), _compile_ran(ran.get("compilation"))),
+        ("compile", _compile_asked(record), _compile_ran(ran.get("compilation"))),
         ("kernels", _text(asked.get("use_kernels")), _kernels(ran.get("kernelized_layers"))),
-        ("continuous batching", _text(asked.get("continuous_batching")), _text(ran.get("cache"))),
+        ("cache", _text(asked.get("cache_implementation")), _text(ran.get("cache"))),
+        ("continuous batching", _text(asked.get("continuous_batching")), _batched(ran)),
+        *_knobs(asked.get("continuous_batching_config") or {}, ran.get("continuous_batching_config") or {}),
         ("intra-op threads", _text(asked.get("intra_op_threads"), "any"), _text(ran.get("intra_op_threads"))),
     ]
 
@@ -31,11 +34,15 @@ def evidence(record: Record) -> list[tuple[str, str]]:
         ("architecture", _text(ran.get("architecture"))),
         ("weights", _weights(ran)),
         ("attention ran through", _counts(ran.get("attention_functions"), "call")),
+        ("attention registered as", _registered(ran)),
+        ("layers of the cache", _counts(ran.get("cache_layers"), "layer")),
         ("tensors on", _counts(ran.get("tensor_devices"), "tensor")),
         ("buffers", _counts(ran.get("buffer_dtypes"), "buffer")),
         ("layers with a kernel", _layers(ran.get("kernelized_layers"))),
         ("compilation", _compilation(ran.get("compilation"))),
+        ("warm start", _warm_start(record.warm_start)),
         ("weights not as expected", _loading(ran.get("loading"))),
+        ("requests", _requests(record.requested.get("requests"), ran.get("batches"))),
         ("warm-up steady", _text(record.warmup_steady)),
     ]
     return [(name, finding) for name, finding in rows if finding not in ("", MISSING)]
@@ -71,11 +78,40 @@ def differing_rounds(records: Sequence[Record]) -> list[int]:
     return [record.configuration.round for record in records[1:] if asked_and_ran(record) != first]
 
 
-def _compile_asked(asked: Mapping[str, Any]) -> str:
-    config = asked.get("compile_config")
-    if "compile_config" not in asked:
+def _batched(ran: Mapping[str, Any]) -> str:
+    return _text(ran["cache"] == "PagedAttentionCache") if "cache" in ran else MISSING
+
+
+def _registered(ran: Mapping[str, Any]) -> str:
+    """Return transformers' name of the attention where that is not the one it is asked for by."""
+    name = ran.get("attention_registered_as")
+    return "" if name == ran.get("attn_implementation") else _text(name)
+
+
+def _knobs(asked: Mapping[str, Any], ran: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Return the knobs of continuous batching; `any` is what was left to transformers."""
+    told = [name for name in asked if ran.get(name) is not None]
+    return [(f"  {name}", _text(asked[name], "any"), _text(ran[name])) for name in told]
+
+
+def _requests(lengths: Mapping[str, Sequence[int]] | None, batches: Sequence[Mapping[str, int]] | None) -> str:
+    if lengths is None:
+        return ""
+    prompts, new_tokens = lengths["prompt_tokens"], lengths["new_tokens"]
+    padded = f", batches padded: {len(batches)}" if batches else ""
+    return f"{len(prompts)}, with {sum(prompts):,} prompt and {sum(new_tokens):,} new tokens in all{padded}"
+
+
+def _compile_asked(record: Record) -> str:
+    """Return the mode, and what else is not as torch.compile has it by itself."""
+    if "compile_config" not in record.requested:
         return MISSING
-    return "off" if config is None else _text(config.get("mode") if isinstance(config, Mapping) else config)
+    config = record.requested["compile_config"]
+    if config is None:
+        return "off"
+    usual = {"backend": "inductor", "fullgraph": False, "dynamic": None, "options": None}
+    unusual = [f"{name} {config[name]}" for name, value in usual.items() if config.get(name, value) != value]
+    return ", ".join([record.configuration.compile_mode, *unusual])
 
 
 def _compile_ran(compilation: Mapping[str, Any] | None) -> str:
@@ -86,18 +122,33 @@ def _compile_ran(compilation: Mapping[str, Any] | None) -> str:
         return "no graphs"
     calls = compilation.get("compiled_calls")
     entered = "" if calls is None else f", entered {calls} times"
-    return f"{_counted(graphs, 'graph')} in {significant(compilation.get('seconds'))} s{entered}"
+    return f"{_counted(graphs, 'graph')}{entered}"
 
 
 def _compilation(compilation: Mapping[str, Any] | None) -> str:
     if not compilation or not compilation.get("graphs"):
         return ""
-    parts = [_compile_ran(compilation), _counted(compilation.get("graph_breaks", 0), "graph break")]
-    parts.append(_counted(len(compilation.get("recompiles", ())), "recompile"))
+    breaks, recompiles = compilation.get("graph_break_reasons", ()), compilation.get("recompiles", ())
+    seconds = f"compiled in {significant(compilation.get('seconds'))} s"
+    broken = _counted(compilation.get("graph_breaks", 0), "graph break") + _first(breaks)
+    parts = [_compile_ran(compilation), seconds, broken]
+    parts.append(_counted(len(recompiles), "recompile") + _first(recompiles))
     while_sampling = len(compilation.get("recompiles_while_sampling", ()))
-    parts += [f"{while_sampling} of them while sampling"] if while_sampling else []
+    parts += [f"{_counted(while_sampling, 'frame')} compiled while sampling"] if while_sampling else []
     parts += [f"fell back: {reason}" for reason in compilation.get("fell_back", ())]
     return ", ".join(parts)
+
+
+def _first(reasons: Sequence[str]) -> str:
+    return f" (first: {reasons[0]})" if reasons else ""
+
+
+def _warm_start(warm: Mapping[str, Any]) -> str:
+    """Return what a second process on the filled caches took, or why it is not known; nothing where there was none."""
+    if "first_call_seconds" not in warm:
+        return f"not measured: {warm['reason']}" if "reason" in warm else ""
+    seconds, compiling = significant(warm["first_call_seconds"]), significant(warm["compile_seconds"])
+    return f"first call in {seconds} s, {compiling} s of it compiling, {_counted(warm['cache_hits'], 'cache hit')}"
 
 
 def _kernels(layers: Sequence[Mapping[str, Any]] | None) -> str:
@@ -112,9 +163,9 @@ def _layers(layers: Sequence[Mapping[str, Any]] | None) -> str:
     """Return each kind of layer that could run a kernel, and where one came from."""
     parts = []
     for layer in layers or ():
-        origin = layer.get("repository") or layer.get("kernel")
-        origin = f" from {origin}" if origin and layer["replaced"] else ""
-        parts.append(f"{layer['layer']} {layer['replaced']} of {layer['modules']}{origin}")
+        origin = f" from {kernel_origin(layer)}" if layer["replaced"] else ""
+        of_class = "" if layer.get("class") in (None, layer["layer"]) else f" ({layer['class']})"
+        parts.append(f"{layer['layer']}{of_class} {layer['replaced']} of {layer['modules']}{origin}")
     return ", ".join(parts)
 
 

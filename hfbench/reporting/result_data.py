@@ -10,6 +10,7 @@ from hfbench.tables.columns import CONFIGURATION_AXES
 from hfbench.tables.metrics import METRIC_NAMES
 
 _FRACTIONS = {"mbu": "mbu_fraction", "mfu": "mfu_fraction"}
+_BREAK_EVEN = (*(f"break_even_new_tokens{end}" for end in ("", "_low", "_high")), "break_even")
 _ROUNDS = ("rounds_asked", "rounds_ok")
 NOT_OK = "not_ok"
 
@@ -18,8 +19,9 @@ def result_data(view: View, *, only_columns: bool = False) -> pl.DataFrame:
     """Return a row for each configuration, those that no round could measure last.
 
     Columns: the axes; `rounds_asked` and `rounds_ok`; each metric under its name, its 95% interval as METRIC_low and
-    METRIC_high where it has one; `mbu_fraction` and `mfu_fraction`; `output_differs`; and `not_ok`, which says what
-    failed in which rounds. With `only_columns`, only what the columns of the view are made of.
+    METRIC_high where it has one; `mbu_fraction` and `mfu_fraction`; `break_even` in words, and `break_even_new_tokens`
+    with its limits; `output_differs`; and `not_ok`, which says what failed in which rounds. With `only_columns`, only
+    what the columns of the view are made of.
     """
     failed = view.results.configurations.filter(pl.col("rounds_ok") == 0)
     rows = pl.concat([view.rows, failed.select(*CONFIGURATION_AXES, *_ROUNDS)], how="diagonal")
@@ -27,7 +29,7 @@ def result_data(view: View, *, only_columns: bool = False) -> pl.DataFrame:
     names = [*CONFIGURATION_AXES, *_ROUNDS]
     for metric in METRIC_NAMES:
         names += [name for name in (metric, f"{metric}_low", f"{metric}_high") if name in rows.columns]
-    names += [*_FRACTIONS, "output_differs", NOT_OK]
+    names += [*_FRACTIONS, *_BREAK_EVEN, "output_differs", NOT_OK]
     if only_columns:
         wanted = [name for column in view.columns for name in _parts(column.name, names)]
         names = list(dict.fromkeys(wanted))
@@ -50,7 +52,11 @@ def result_json(view: View, *, only_columns: bool = False) -> dict[str, Any]:
 
 def _parts(name: str, names: list[str]) -> list[str]:
     """Return the columns of data that stand for a column of text."""
-    special = {"rounds_ok": list(_ROUNDS), "precision": ["end_to_end_seconds_low", "end_to_end_seconds_high"]}
+    special = {
+        "break_even_new_tokens": list(_BREAK_EVEN),
+        "rounds_ok": list(_ROUNDS),
+        "precision": ["end_to_end_seconds_low", "end_to_end_seconds_high"],
+    }
     parts = special.get(name, [name, f"{name}_low", f"{name}_high"])
     return [part for part in parts if part in names]
 

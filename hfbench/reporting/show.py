@@ -8,6 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from hfbench.foundation.files import readable_json
+from hfbench.foundation.params import LISTED_STAGE, load_params
 from hfbench.foundation.records import Record
 from hfbench.reporting.markdown import markdown_results
 from hfbench.reporting.point_choice import choose_point
@@ -38,11 +39,22 @@ def show_results(tables: Path, choice: Choice, format_name: str, report: Path) -
 
 
 def show_point(tables: Path, measurements: Path, text: str) -> None:
-    """Print all that is known of the point that `text` means. Raises `UserError`; see `choose_point`."""
+    """Print all that is known of the point that `text` means. Raises `UserError`; see `choose_point`.
+
+    A stage of a listed configuration has a number for a name: params.yaml tells whose that is.
+    """
     results = read_results(tables)
-    chosen = choose_point(text, measured_points(results.points))
+    chosen = choose_point(_listed_name(text) or text, measured_points(results.points))
     records = load_records(chosen, measurements)
     print_point(_point_view(chosen, records, results), standard_output())
+
+
+def _listed_name(text: str) -> str | None:
+    """Return the name of the point's files where the text is a stage `measure_listed@…` of params.yaml."""
+    if not text.startswith(LISTED_STAGE):
+        return None
+    stages = load_params(Path("params.yaml")).stages()
+    return next((point.file_name for point, stage in stages.items() if stage == text), None)
 
 
 def _point_view(chosen: Sequence[MeasuredPoint], records: Sequence[Record], results: Results) -> PointView:

@@ -13,12 +13,13 @@ from hfbench.reporting.cells import printable
 from hfbench.reporting.known_columns import METRICS_SHOWN
 from hfbench.reporting.numbers import MISSING, significant
 from hfbench.reporting.point_facts import asked_and_ran, differing_rounds, evidence, output_rows
+from hfbench.reporting.point_requests import request_times
 from hfbench.reporting.point_times import phases, round_samples
 from hfbench.reporting.sparkline import ASCII, BLOCKS
 from hfbench.reporting.terminal import plain_table
 from hfbench.reporting.terminal_machine import print_machine
 from hfbench.reporting.terminal_parts import INDENT, align_right, print_heading, print_indented, print_rows
-from hfbench.reporting.terminal_times import print_phases, print_samples
+from hfbench.reporting.terminal_times import print_phases, print_requests, print_samples
 from hfbench.reporting.terminal_warnings import print_warnings
 from hfbench.reporting.warned import WarningGroup
 
@@ -48,6 +49,7 @@ def print_point(view: PointView, console: Console) -> None:
     if any(record.iterations for record in view.records):
         print_samples(round_samples(view.records), console, marks)
     _print_metrics(view.metrics, console)
+    print_requests(request_times(view.records), console)
     print_phases(phases(view.records), view.records, console, marks)
     # What a round that is not ok tells is all there is, where none is.
     _print_configuration((ok or view.records), console)

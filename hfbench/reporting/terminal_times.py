@@ -9,12 +9,14 @@ from rich.text import Text
 from hfbench.foundation.records import Record
 from hfbench.reporting.cells import printable
 from hfbench.reporting.numbers import significant
+from hfbench.reporting.point_requests import RequestTimes
 from hfbench.reporting.point_times import Phase, RoundSamples
 from hfbench.reporting.sparkline import slowest_of_each, span_bar, sparkline
 from hfbench.reporting.terminal import plain_table
 from hfbench.reporting.terminal_parts import align_right, print_heading
 
 _MOST_SPARKS = 40
+_MOST_REQUESTS = 32
 _MOST_ROUNDS = 6  # of which each has a column of phases; of more, only the median
 
 
@@ -50,6 +52,24 @@ def _sparks(each: RoundSamples, low: float, high: float, room: int, marks: str) 
             if not observed:
                 text.stylize("dim", place, place + 1)
     return text, size
+
+
+def print_requests(requests: Sequence[RequestTimes], console: Console) -> None:
+    """Print a row for each request, the first of many; nothing where there are none."""
+    if not requests:
+        return
+    print_heading("Each request, the median of the samples", console)
+    numbers = ("request", "prompt", "new", "TTFT (ms)", "inter-token (ms)", "tok/s")
+    table = plain_table(*numbers)
+    for number, each in enumerate(requests[:_MOST_REQUESTS], 1):
+        gap = None if each.inter_token_seconds is None else each.inter_token_seconds * 1e3
+        times = (each.time_to_first_token_seconds * 1e3, gap, each.tokens_per_second)
+        table.add_row(str(number), str(each.prompt_tokens), str(each.new_tokens), *map(significant, times))
+    align_right(table, *numbers)
+    console.print(table)
+    others = len(requests) - _MOST_REQUESTS
+    more = f"; {others} more are in the record" if others > 0 else ""
+    console.print(Text(f"all arrive when an iteration starts; tok/s until a request's last token{more}", style="dim"))
 
 
 def print_phases(found: Sequence[Phase], records: Sequence[Record], console: Console, marks: str) -> None:

@@ -24,7 +24,7 @@ def decode_bytes_per_step(
     there is no step.
     Source: R. Pope et al., Efficiently Scaling Transformer Inference (2022), section 2, memory costs.
     """
-    weights, cache, steps = _decode_weight_bytes(needs, batch_size), needs["cache"], max_new_tokens - 1
+    weights, cache, steps = _weight_bytes(needs, batch_size), needs["cache"], max_new_tokens - 1
     if weights is None or cache is None or steps < 1:
         return None
     per_row = float(cache["state_bytes_per_row"])
@@ -35,18 +35,57 @@ def decode_bytes_per_step(
     return weights + batch_size * per_row
 
 
-def _decode_weight_bytes(needs: Mapping[str, Any], batch_size: int) -> float | None:
-    """Return the weight bytes of a step; of experts, those that at least one row is expected to choose.
+def decode_flops_per_step(
+    needs: Mapping[str, Any], batch_size: int, sequence_length: int, max_new_tokens: int, context_depth: int = 0
+) -> float | None:
+    """Return the FLOPs of one decoding step, on average over the steps of a generation.
 
-    If each row chooses its k of E experts independently and uniformly, one row leaves an expert out with probability
-    1 - k/E, and all rows with (1 - k/E)^batch_size. A router that prefers some experts reads fewer.
+    FLOPs = batch_size × (2 × (N + head) + sum over layers of 2 × heads × (key_dim + value_dim) × context)
+
+    N and the context are those of `prefill_flops` and `decode_bytes_per_step`, which have the sources too. None where
+    the cache, the heads or the number of experts is unknown, or there is no step.
+    """
+    parameters, cache, heads = _matmul_parameters_per_token(needs), needs["cache"], needs["attention_heads"]
+    steps = max_new_tokens - 1
+    if parameters is None or cache is None or steps < 1 or (cache["attention"] and heads is None):
+        return None
+    per_row: float = 2 * (parameters + needs["head_matmul_parameters"])
+    for kind in cache["attention"]:
+        contexts = (context_depth + sequence_length + step for step in range(1, steps + 1))
+        attended = sum(_within(context, kind["window_tokens"]) for context in contexts) / steps
+        per_row += kind["layers"] * 2 * heads * (kind["key_dim"] + kind["value_dim"]) * attended
+    return batch_size * per_row
+
+
+def prefill_bytes(
+    needs: Mapping[str, Any], batch_size: int, sequence_length: int, context_depth: int = 0
+) -> float | None:
+    """Return the bytes that a prefill has to read: the weights once, and once the keys and values that it attends to.
+
+    Counted as in `decode_bytes_per_step`, with a token in the place of a row for the choice of experts. None where the
+    cache or the number of experts is unknown.
+    """
+    weights, cache = _weight_bytes(needs, batch_size * sequence_length), needs["cache"]
+    if weights is None or cache is None:
+        return None
+    per_row = float(cache["state_bytes_per_row"])
+    for kind in cache["attention"]:
+        per_row += kind["layers"] * kind["bytes_per_token_per_row"] * (context_depth + sequence_length)
+    return weights + batch_size * per_row
+
+
+def _weight_bytes(needs: Mapping[str, Any], tokens: int) -> float | None:
+    """Return the weight bytes that so many tokens read together; of experts, those that one is expected to choose.
+
+    If each token chooses its k of E experts independently and uniformly, one leaves an expert out with probability
+    1 - k/E, and all with (1 - k/E)^tokens. A router that prefers some experts reads fewer.
     """
     dense, experts = float(needs["dense_weight_bytes"]), needs["routed_expert_weight_bytes"]
     if not experts:
         return dense
     if needs["experts"] is None or needs["experts_per_token"] is None:
         return None
-    chosen = 1 - (1 - needs["experts_per_token"] / needs["experts"]) ** batch_size
+    chosen = 1 - (1 - needs["experts_per_token"] / needs["experts"]) ** tokens
     return dense + float(experts * chosen)
 
 
@@ -69,8 +108,7 @@ def prefill_flops(
     N are the matmul parameters a token goes through, k of E experts and no head: generation needs only the last
     token's logits, so that the head counts once a row. `pairs` are the (query, key) pairs of causal attention,
     in which the keys of the context are there already: S (S + 1) / 2 + S × D, or the sum of min(i, window) over
-    i = D + 1 … D + S. None where the cache, the heads or the number of experts
-    is unknown.
+    i = D + 1 … D + S. None where the cache, the heads or the number of experts is unknown.
     Sources: J. Kaplan et al., Scaling Laws for Neural Language Models (2020), table 1: 2 FLOPs a parameter and token;
     A. Chowdhery et al., PaLM (2022), appendix B: the attention term, 12 L H Q T a token for forward and backward pass
     and without the causal mask, so 4 L H Q T for the forward pass and half of that with it.

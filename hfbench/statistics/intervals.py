@@ -7,7 +7,8 @@ less than twenty processes would. One round therefore has no interval.
 checked by hand from the medians that stand in the tables, each process weighs the same however many iterations its time
 allowed, and one disturbed process out of seven hardly moves it. The mean of the medians would have an interval a fifth
 narrower on clean data, and is moved by a seventh of whatever disturbs one process. In the median of all iterations
-together slow processes, which took fewer iterations, would count for less.
+together slow processes, which took fewer iterations, would count for less. A ratio has to tell a change from noise and
+takes the middle three fifths of the rounds' medians instead (`hfbench.statistics.ratios`).
 
 **The interval is estimate · exp(± t · SE / estimate)**: standard errors from the hierarchical bootstrap, the quantile
 of Student's t with one degree of freedom less than there are rounds, on a logarithmic scale because what is timed

@@ -7,6 +7,7 @@ import polars as pl
 
 from hfbench.foundation.params import Limits
 from hfbench.foundation.records import OK
+from hfbench.tables.break_even import BREAK_EVEN_TYPES, break_even_table
 from hfbench.tables.columns import CONFIGURATION_AXES
 from hfbench.tables.observer import observer_table
 from hfbench.tables.reading import ReadRecord
@@ -33,20 +34,29 @@ def configurations_table(
         _inter_token(summary),
         observer_table(ok_samples),
         utilisation_table(records, summary, ceilings),
+        break_even_table(points.filter(_OK), ok_samples),
     )
     table = _over_rounds(points)
     for part in parts:
         table = table.join(part, on=CONFIGURATION_AXES, how="left", maintain_order="left")
-    return table.with_columns(
-        pl.col("drifting_rounds").fill_null(0),
-        pl.col("bimodal").fill_null(value=False),
-        min_top1_agreement=pl.lit(limits.min_top1_agreement),
-        max_nll_difference=pl.lit(limits.max_nll_difference),
-    ).with_columns(
-        output_differs=(
-            (pl.col("top1_agreement") < pl.col("min_top1_agreement"))
-            | (pl.col("nll_difference") > pl.col("max_nll_difference"))
-        ).fill_null(value=False)
+    return (
+        table.with_columns(
+            pl.col("drifting_rounds").fill_null(0),
+            pl.col("bimodal").fill_null(value=False),
+            min_top1_agreement=pl.lit(limits.min_top1_agreement),
+            max_nll_difference=pl.lit(limits.max_nll_difference),
+        )
+        .with_columns(
+            output_differs=(
+                (pl.col("top1_agreement") < pl.col("min_top1_agreement"))
+                | (pl.col("nll_difference") > pl.col("max_nll_difference"))
+            ).fill_null(value=False)
+        )
+        .with_columns(
+            # What computes something else may be fast because it is wrong: it has not paid.
+            pl.when(~pl.col("output_differs")).then(pl.col(name)).alias(name)
+            for name in BREAK_EVEN_TYPES
+        )
     )
 
 
@@ -66,6 +76,7 @@ def _over_rounds(points: pl.DataFrame) -> pl.DataFrame:
         pl.col("recompiles_while_sampling").filter(_OK).sum(),
         throttled.explode().drop_nulls().unique(maintain_order=True),
         *(pl.col(name).filter(_OK).max() for name in most),
+        *(pl.col(name).filter(_OK).first() for name in ("requests", "prompt_tokens", "new_tokens")),
         pl.col("reference").filter(_OK).first(),
         pl.col("top1_agreement").filter(_OK).min(),
         pl.col("nll_difference").filter(_OK).max(),

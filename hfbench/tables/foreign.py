@@ -14,6 +14,7 @@ from hfbench.tables.outputs import Output
 from hfbench.tables.points import points_table
 from hfbench.tables.reading import ITERATION_TYPES, ReadRecord
 from hfbench.tables.record_facts import FACT_TYPES
+from hfbench.tables.request_facts import uniform_facts
 from hfbench.tables.samples import samples_table
 from hfbench.tables.summary import summary_table
 from hfbench.tables.warned import configuration_warnings
@@ -68,9 +69,10 @@ def _record(each: ForeignRound) -> ReadRecord:
         }
         for sample in each.samples
     ]
+    alike = uniform_facts(vars(each.configuration))  # no other benchmark has requests of unequal lengths
     return ReadRecord(
         configuration=each.configuration,
-        facts={name: each.facts.get(name) for name in FACT_TYPES},
+        facts={name: each.facts.get(name, alike.get(name)) for name in FACT_TYPES},
         timeline={},
         iterations=pl.DataFrame(rows, schema=ITERATION_TYPES),
         output=Output(),

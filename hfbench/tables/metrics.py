@@ -31,14 +31,21 @@ METRICS = (
         "time_to_first_token_seconds",
         "s",
         False,
-        "From the start of the call to the first new token; with continuous batching the median over the requests.",
+        "From the start of the call, when all requests arrive, to the first new token, waiting for others included; "
+        "the median over the requests where they do not advance in step (continuous batching, or unequal lengths).",
+    ),
+    Metric(
+        "time_to_first_token_p95_seconds",
+        "s",
+        False,
+        "The same for the 95th percentile of the requests, where they do not advance in step.",
     ),
     Metric(
         "inter_token_seconds",
         "s",
         False,
         "Mean gap between an iteration's consecutive tokens, (last − first) / (n − 1) for n new tokens; "
-        "with continuous batching the median over the requests.",
+        "the median over the requests where they do not advance in step.",
     ),
     Metric(
         "inter_token_gap_seconds",
@@ -50,14 +57,28 @@ METRICS = (
         "decode_tokens_per_second",
         "tokens/s",
         True,
-        "New tokens after the first one, of all rows of the batch, per second between the first token and the last.",
+        "New tokens after the first one, of all rows or requests, per second between the first token and the last.",
+    ),
+    Metric(
+        "output_tokens_per_second",
+        "tokens/s",
+        True,
+        "New tokens that the rows or requests asked for, per second of the end-to-end latency.",
     ),
     Metric(
         "prefill_tokens_per_second",
         "tokens/s",
         True,
         "Prompt tokens of all rows of the batch per second from the start of the call until every row or request "
-        "has its first new token.",
+        "has its first new token. None where more requests come than run at a time, and some wait for others to end.",
+    ),
+    Metric(
+        "padding_waste_share",
+        "share",
+        False,
+        "With requests of unequal lengths, the share of the token positions that the model computed for padding or for "
+        "new tokens beyond a request's own, 1 − Σ (p + n − 1) / Σ rows × (P + N − 1): p and n are a request's prompt "
+        "and new tokens, P and N the most in its padded batch. 0 for continuous batching, unless it pads for graphs.",
     ),
     Metric("load_seconds", "s", False, "Loading the model, once in each round's fresh process."),
     Metric(
@@ -71,6 +92,18 @@ METRICS = (
         "s",
         False,
         "What torch.compile took in a fresh process with empty caches, once in each round; part of the first call.",
+    ),
+    Metric(
+        "warm_first_call_seconds",
+        "s",
+        False,
+        "The first call of a second process, which finds the caches that compiling filled; once in each round.",
+    ),
+    Metric(
+        "warm_compile_seconds",
+        "s",
+        False,
+        "What torch.compile took in that second process; part of its first call.",
     ),
     Metric(
         "peak_memory_bytes",

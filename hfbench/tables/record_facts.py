@@ -1,11 +1,13 @@
 """What the table of points says of a record: its columns and how each is taken from the record's JSON."""
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import polars as pl
 
 from hfbench.tables.columns import STATUS
 from hfbench.tables.machine_facts import machine_facts
+from hfbench.tables.request_facts import REQUEST_TYPES, request_facts
 
 FACT_TYPES: dict[str, pl.DataType | type[pl.DataType]] = {
     "status": STATUS,
@@ -22,6 +24,8 @@ FACT_TYPES: dict[str, pl.DataType | type[pl.DataType]] = {
     "load_seconds": pl.Float64,
     "first_call_seconds": pl.Float64,
     "compile_seconds": pl.Float64,
+    "warm_first_call_seconds": pl.Float64,
+    "warm_compile_seconds": pl.Float64,
     "peak_memory_bytes": pl.Int64,
     "energy_joules_per_token": pl.Float64,
     "throttle_reasons": pl.List(pl.String),
@@ -35,11 +39,13 @@ FACT_TYPES: dict[str, pl.DataType | type[pl.DataType]] = {
     "intra_op_threads": pl.Int64,
     "clock_resolution_seconds": pl.Float64,
     "kernels": pl.List(pl.String),
+    **REQUEST_TYPES,
     "environment_sha256": pl.String,
     "manifest_sha256": pl.String,
     "inputs_sha256": pl.String,
 }
 _STATUSES = frozenset(STATUS.categories)
+_SHORT_HASH = 12  # digits that tell two commits or folders apart, and a reader can compare
 _PRECISION = "precision"  # the stopping rule that asks for `target_precision`
 
 
@@ -69,19 +75,30 @@ def record_facts(content: dict[str, Any]) -> dict[str, Any]:
         "first_call_seconds": _optional(float, content["first_call_seconds"]),
         # What was not asked to compile has no compile time, rather than none of it.
         "compile_seconds": _optional(float, compilation.get("seconds")) if compilation.get("graphs") else None,
+        "warm_first_call_seconds": _optional(float, content["warm_start"].get("first_call_seconds")),
+        "warm_compile_seconds": _optional(float, content["warm_start"].get("compile_seconds")),
         "peak_memory_bytes": _optional(int, content["memory"].get("peak_bytes")),
         **machine_facts(content),
         "intra_op_threads": _optional(int, effective.get("intra_op_threads")),
         "clock_resolution_seconds": _optional(float, effective.get("clock_resolution_seconds")),
-        "kernels": [_kernel(layer) for layer in effective.get("kernelized_layers", ()) if layer["replaced"]],
+        "kernels": _kernels(effective.get("kernelized_layers", ())),
+        **request_facts(content),
         **{f"{name}_sha256": _optional(str, provenance.get(name)) for name in ("environment", "manifest", "inputs")},
     }
 
 
-def _kernel(layer: dict[str, Any]) -> str:
-    """Return what replaced a kind of layer in one line, such as `RMSNorm: OWNER/NAME@1a2b3c4d5e6f`."""
-    origin = f"{layer['repository']}@{layer['revision'][:12]}" if "repository" in layer else str(layer["kernel"])
-    return f"{layer['layer']}: {origin}"
+def _kernels(layers: Iterable[dict[str, Any]]) -> list[str]:
+    """Return what replaced each kind of layer, each in one line, such as `RMSNorm: OWNER/NAME@1a2b3c4d5e6f`."""
+    return list(dict.fromkeys(f"{layer['layer']}: {kernel_origin(layer)}" for layer in layers if layer["replaced"]))
+
+
+def kernel_origin(layer: Mapping[str, Any]) -> str:
+    """Return where a kernel came from: `OWNER/NAME@1a2b3c4d5e6f`, `FOLDER sha256:1a2b3c4d5e6f`, or its function."""
+    if "repository" in layer:
+        return f"{layer['repository']}@{layer['revision'][:_SHORT_HASH]}"
+    if "path" in layer:
+        return f"{layer['path']} sha256:{layer['sha256'][:_SHORT_HASH]}"
+    return str(layer["kernel"])
 
 
 def _optional(convert: Any, value: Any) -> Any:

@@ -12,8 +12,11 @@ _ONE_VALUE_A_ROUND = (
     "load_seconds",
     "first_call_seconds",
     "compile_seconds",
+    "warm_first_call_seconds",
+    "warm_compile_seconds",
     "peak_memory_bytes",
     "energy_joules_per_token",
+    "padding_waste_share",
 )
 _PERCENTILES = (5, 95, 99)
 # Configurations at once: the gaps between the tokens of all of them would take several times the memory of the samples.

@@ -5,28 +5,40 @@ from typing import Any
 
 import polars as pl
 
+from hfbench.foundation.configuration import UNIFORM
 from hfbench.foundation.records import OK
 from hfbench.roofline.utilisation import (
     decode_bytes_per_step,
+    decode_flops_per_step,
     matmul_ceiling,
     model_bandwidth_utilisation,
     model_flops_utilisation,
+    prefill_bytes,
     prefill_flops,
     read_ceiling,
 )
 from hfbench.tables.columns import CONFIGURATION_AXES, axes_frame
 from hfbench.tables.reading import ReadRecord
 
-_TYPES = {"mbu": pl.Float64, "mfu": pl.Float64}
+_PHASES = ("decode", "prefill")
+# Where each phase stands beside its roof: FLOPs that it needs for each byte that it needs, the rates reached and the
+# device's for reading as many bytes.
+_COORDINATES = ("flops_per_byte", "flops_per_second", "roof_bytes_per_second")
+_TYPES = dict.fromkeys(
+    ("mbu", "mfu", *(f"{phase}_{name}" for phase in _PHASES for name in _COORDINATES), "roof_flops_per_second"),
+    pl.Float64,
+)
 
 
 def utilisation_table(
     records: Sequence[ReadRecord], summary: pl.DataFrame, ceilings: Mapping[str, Any]
 ) -> pl.DataFrame:
-    """Return, for each configuration whose model's needs are known, `mbu` of decoding and `mfu` of prefill.
+    """Return, for each configuration of known needs, `mbu` of decoding, `mfu` of prefill, and their roofline.
 
-    Both are fractions of 1, from the estimates in the summary and what `ceilings` say, and null where a part is unknown
-    (the formulas: `hfbench.roofline.utilisation`).
+    The first two are fractions of 1, from the estimates in the summary and what `ceilings` say; the roofline has, for
+    decode and prefill, PHASE_flops_per_byte, PHASE_flops_per_second and PHASE_roof_bytes_per_second, and
+    roof_flops_per_second of the dtype. Null is what is unknown (the formulas: `hfbench.roofline.utilisation`); and all
+    is where requests of unequal lengths come and go, as the formulas are of steps and prefills that are all alike.
     """
     known = [record for record in records if record.facts["status"] == OK and record.needs]
     axes = axes_frame(record.configuration for record in known).drop("round")
@@ -38,7 +50,31 @@ def utilisation_table(
 
 
 def _utilisation(needs: Mapping[str, Any], row: Mapping[str, Any], ceilings: Mapping[str, Any]) -> dict[str, Any]:
-    return {"mbu": _bandwidth(needs, row, ceilings), "mfu": _flops(needs, row, ceilings)}
+    if row["request_lengths"] != UNIFORM:
+        return dict.fromkeys(_TYPES)
+    lengths, depth = (row["batch_size"], row["sequence_length"]), row["context_depth"]
+    steps = (needs, *lengths, row["max_new_tokens"], depth)
+    decode = (decode_flops_per_step(*steps), decode_bytes_per_step(*steps), row.get("inter_token_seconds"))
+    prefill = (prefill_flops(needs, *lengths, depth), prefill_bytes(needs, *lengths, depth), _prefill_seconds(row))
+    return {
+        "mbu": _bandwidth(needs, row, ceilings),
+        "mfu": _flops(needs, row, ceilings),
+        **_coordinates("decode", *decode, ceilings),
+        **_coordinates("prefill", *prefill, ceilings),
+        "roof_flops_per_second": matmul_ceiling(ceilings, row["dtype"]),
+    }
+
+
+def _coordinates(
+    phase: str, flops: float | None, read_bytes: float | None, seconds: float | None, ceilings: Mapping[str, Any]
+) -> dict[str, float | None]:
+    """Return where a phase that needs so many FLOPs and bytes, and took so long, stands beside its roof."""
+    values = (
+        flops / read_bytes if flops is not None and read_bytes else None,
+        flops / seconds if flops is not None and seconds else None,
+        None if read_bytes is None else read_ceiling(ceilings, read_bytes),
+    )
+    return {f"{phase}_{name}": value for name, value in zip(_COORDINATES, values, strict=True)}
 
 
 def _bandwidth(needs: Mapping[str, Any], row: Mapping[str, Any], ceilings: Mapping[str, Any]) -> float | None:
@@ -52,13 +88,17 @@ def _bandwidth(needs: Mapping[str, Any], row: Mapping[str, Any], ceilings: Mappi
 
 
 def _flops(needs: Mapping[str, Any], row: Mapping[str, Any], ceilings: Mapping[str, Any]) -> float | None:
-    """Return MFU over the seconds until the last row has its first token: with `generate` all have it at once."""
     flops, ceiling = (
         prefill_flops(needs, row["batch_size"], row["sequence_length"], row["context_depth"]),
         matmul_ceiling(ceilings, row["dtype"]),
     )
-    tokens_per_second = row.get("prefill_tokens_per_second")
-    if flops is None or not ceiling or not tokens_per_second:
+    seconds = _prefill_seconds(row)
+    if flops is None or not ceiling or not seconds:
         return None
-    seconds = row["batch_size"] * row["sequence_length"] / tokens_per_second
     return model_flops_utilisation(flops, seconds, ceiling)
+
+
+def _prefill_seconds(row: Mapping[str, Any]) -> float | None:
+    """Return the seconds until the last row has its first token: with `generate` all have it at once."""
+    tokens_per_second = row.get("prefill_tokens_per_second")
+    return float(row["batch_size"] * row["sequence_length"] / tokens_per_second) if tokens_per_second else None

@@ -18,7 +18,7 @@ def output_differs(facts: Facts) -> MeasurementWarning | None:
     if facts.nll_difference is not None:
         found.append(f"the prompt's likelihood is {facts.nll_difference:.2g} nats a token apart")
     if facts.first_different_token is not None:
-        found.append(f"generated token {facts.first_different_token} is the first that differs")
+        found.append(f"number {facts.first_different_token + 1} of the generated tokens is the first that differs")
     limits = f"limits: {percent(facts.min_top1_agreement or 0)}, {facts.max_nll_difference:g} nats"
     return MeasurementWarning(
         "output_differs",

@@ -1,5 +1,6 @@
 """What is said of a bisection, from the log of a real one on a repository whose commits hold their own verdict."""
 
+import json
 import os
 import subprocess
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ import pytest
 
 from hfbench.checkouts.answers import Marks, answer, failures, unfit
 from hfbench.checkouts.bisect import _run_git_bisect
+from hfbench.checkouts.environments import what_changed
 from hfbench.checkouts.plan import Plan
 from hfbench.checkouts.repository import Commit, Repository
 from hfbench.checkouts.verdicts import EXIT_STATUSES, FAILED, FAST, SLOW, UNDECIDED, Rule, Verdict
@@ -116,3 +118,8 @@ def test_a_step_that_cannot_start_gives_no_answer(tmp_path: Path, monkeypatch: p
     with pytest.raises(RuntimeError, match="which no step found"):
         _run_git_bisect(repository, asked, commits[-1])
     assert "BISECT" not in git(repository.folder, "for-each-ref")
+
+
+def test_a_changed_environment_is_told_by_what_changed() -> None:
+    before, after = ({"memory": {"swap_gib": size}, "packages": {}} for size in (0, 8))
+    assert what_changed(json.dumps(before).encode(), json.dumps(after).encode()) == "memory.swap_gib 0 → 8"

@@ -39,6 +39,8 @@ def verdict_on(estimate: float, error: float, higher_is_better: bool = False, te
     [
         (times(0, 10, 20), times(5, 15, 25), True),
         (times(5, 10, 20), times(0, 15, 25), True),  # the candidate first in round 1
+        (times(90, 10, 20), times(95, 15, 25), True),  # round 1 of both measured again after the others
+        (times(0, 10, 20), times(95, 15, 25), False),  # round 1 of the candidate alone measured again
         (times(0, 10, 20), times(60, 70, 80), False),
         (times(0, 10, 20), times(5, 15), False),
         (times(0, 10, 20), times(10, 20, 30), False),  # round 1 of the one with round 2 of the other

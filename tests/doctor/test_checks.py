@@ -142,6 +142,7 @@ def test_nothing_is_said_of_what_is_not_known() -> None:
     )
     texts = " ".join(finding.what for finding in examine(readings))
     assert not any(word in texts for word in ("governor", "Turbo", "weights", "process", "None", "free"))
+    assert "its need of memory is not known" in texts
 
 
 def test_warnings_are_printed_first_and_commands_are_not_broken() -> None:

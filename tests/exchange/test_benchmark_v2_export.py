@@ -72,6 +72,15 @@ def test_an_entry_stands_under_the_hash_of_its_config(tmp_path: Path) -> None:
     assert compiled["kernelize"] is True
 
 
+def test_what_was_compiled_with_is_what_the_record_says(tmp_path: Path) -> None:
+    used = {"fullgraph": True, "dynamic": None, "backend": "inductor", "mode": None, "options": {"max_autotune": True}}
+    record = full_record(point(compile_mode="max-autotune"), requested={"compile_config": used})
+    (entry,) = _entries(_saved(tmp_path, record), tmp_path / "out.json")
+    assert entry["config"]["compile_kwargs"] == used
+    import_benchmark_v2([tmp_path / "out.json"], tmp_path / "back")
+    assert read_table(tmp_path / "back" / "tables", "points")["compile_mode"].to_list() == ["max-autotune"]
+
+
 def test_what_the_layout_has_no_word_for_is_a_key_of_its_own(tmp_path: Path) -> None:
     results = _saved(tmp_path, full_record(point(attn_implementation="sdpa:math", dtype="float32")))
     (entry,) = _entries(results, tmp_path / "out.json")

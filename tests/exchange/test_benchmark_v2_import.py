@@ -197,3 +197,11 @@ def test_it_is_a_side_that_says_where_it_is_from(tmp_path: Path) -> None:
     assert side.params["imported"]["files"] == ["run.json"]
     assert side.params["imported"]["notes"] == list(imported.notes)
     assert side.points["model"].to_list() == ["mine"]
+
+
+def test_keys_of_a_later_version_are_named(tmp_path: Path) -> None:
+    measured = measurements(GENERATE, 4)
+    unused = _import(tmp_path, entry(measured, config=config(parallel_plan=None, device="cuda")))
+    assert not any("Not known here" in note for note in unused.notes)
+    used = _import(tmp_path, entry(measured, config=config(parallel_plan="auto")))
+    assert any(note.startswith("Not known here") and "parallel_plan" in note for note in used.notes)

@@ -39,7 +39,7 @@ def test_rows_are_the_prompt_read_on_from_row_to_row(
     tmp_path: Path, make_manifest: MakeManifest, make_points: MakePoints
 ) -> None:
     manifest = make_manifest("appends-eos")
-    prepare_inputs(manifest, make_points([3], [40], [8]), STANDARD, tmp_path)
+    prepare_inputs(manifest, make_points([3], [40], [8]), STANDARD, tmp_path, {})
     rows = read_rows(tmp_path / "uniform" / "b3-s40-n8-d0.safetensors")
     assert [len(row) for row in rows] == [40, 40, 40]
     assert [row[0] for row in rows] == [0, 0, 0]  # BOS
@@ -54,7 +54,7 @@ def test_a_long_row_repeats_a_short_prompt(
 ) -> None:
     prompt = tmp_path / "short.txt"
     prompt.write_text("The river runs to the sea.\n")
-    prepare_inputs(make_manifest("gpt2"), make_points([2], [100], [8]), prompt, tmp_path)
+    prepare_inputs(make_manifest("gpt2"), make_points([2], [100], [8]), prompt, tmp_path, {})
     path = tmp_path / "uniform" / "b2-s100-n8-d0.safetensors"
     period = int(read_metadata(path)["prompt_tokens"])
     assert period < 50
@@ -73,7 +73,7 @@ def test_the_tokenizer_is_loaded_once_for_all_shapes(
         return load(folder, **options)
 
     monkeypatch.setattr(AutoTokenizer, "from_pretrained", count)
-    prepare_inputs(make_manifest("gpt2"), make_points([1, 2], [8, 16], [8]), STANDARD, tmp_path)
+    prepare_inputs(make_manifest("gpt2"), make_points([1, 2], [8, 16], [8]), STANDARD, tmp_path, {})
     assert len(list((tmp_path / "uniform").iterdir())) == 4
     assert len(loaded) == 1
 
@@ -89,7 +89,7 @@ def test_a_random_model_with_a_smaller_vocabulary_than_its_tokenizer(
     params.write_text("models: {}\n")
     source = RandomSource(source="random", config=str(config), tokenizer=str(model_folders["appends-eos"]))
     manifest = resolve("random", source, None, params)
-    prepare_inputs(manifest, make_points([2], [32], [8]), STANDARD, tmp_path / "inputs")
+    prepare_inputs(manifest, make_points([2], [32], [8]), STANDARD, tmp_path / "inputs", {})
     path = tmp_path / "inputs" / "uniform" / "b2-s32-n8-d0.safetensors"
     assert max(token_id for row in read_rows(path) for token_id in row) < 100
     assert read_metadata(path)["folded"] == "true"
@@ -98,7 +98,7 @@ def test_a_random_model_with_a_smaller_vocabulary_than_its_tokenizer(
 def test_the_metadata_says_what_the_rows_were_made_from(
     tmp_path: Path, make_manifest: MakeManifest, make_points: MakePoints
 ) -> None:
-    prepare_inputs(make_manifest("llama"), make_points([2], [16], [8]), STANDARD, tmp_path)
+    prepare_inputs(make_manifest("llama"), make_points([2], [16], [8]), STANDARD, tmp_path, {})
     metadata = read_metadata(tmp_path / "uniform" / "b2-s16-n8-d0.safetensors")
     assert int(metadata.pop("prompt_tokens")) > 2048
     assert len(metadata.pop("tokenizer_sha256")) == 64
@@ -125,8 +125,8 @@ def test_a_prompt_of_one_token_needs_a_context_with_the_special_token(
 ) -> None:
     alone = make_points([1], [1], [8])
     with pytest.raises(UserError, match=r"sequence_length is 1, and .* leaves no room for text. Ask for at least 2"):
-        prepare_inputs(make_manifest("llama"), alone, STANDARD, tmp_path)
+        prepare_inputs(make_manifest("llama"), alone, STANDARD, tmp_path, {})
     after = [replace(point, context_depth=20) for point in alone]
-    prepare_inputs(make_manifest("llama"), after, STANDARD, tmp_path)
+    prepare_inputs(make_manifest("llama"), after, STANDARD, tmp_path, {})
     (row,) = read_rows(tmp_path / "uniform" / "b1-s1-n8-d20.safetensors")
     assert len(row) == 21

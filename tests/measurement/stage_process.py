@@ -74,6 +74,6 @@ class Bench:
 
     def measure(self, *flags: str, **values: object) -> Record:
         process = self.start(*flags, **values)
-        stderr = process.communicate(timeout=120)[1]
+        stderr = process.communicate(timeout=float(str(values.get("timeout_seconds", SAMPLING["timeout_seconds"]))))[1]
         assert process.returncode == 0, stderr
         return Record.load(Path(str(values.get("output", self.output))))

@@ -1,23 +1,29 @@
 """What runs is not what was asked for: each case is provoked on a real model, and said."""
 
 import os
+from collections.abc import Callable
+from copy import copy
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import CompileConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from hfbench.foundation.configuration import Settings
+from hfbench.foundation.records import OUT_OF_MEMORY, REJECTED
 from hfbench.measurement import verification
 from hfbench.measurement.channel import Reporter
-from hfbench.measurement.compilation import describe_compilation
+from hfbench.measurement.compilation import compile_ids, compiled_since, remember_all
 from hfbench.measurement.device import Cpu
-from hfbench.measurement.failure import WrongTokenCountError
-from hfbench.measurement.generation import Call, Prompt, generation_config
+from hfbench.measurement.failure import NotFiniteError, WrongTokenCountError, status_of
+from hfbench.measurement.generation import Call, Prompt
 from hfbench.measurement.loading import load_model, sdpa_backend
+from hfbench.measurement.output_check import check_prompt
 from hfbench.measurement.sampling import Sampler
+from tests.conftest import TINY
 from tests.measurement import test_support
 
 point = partial(test_support.point, sequence_length=16)
@@ -58,6 +64,16 @@ def test_attention_that_was_swapped(model: PreTrainedModel) -> None:
     assert any("eager_attention_forward" in text for text in found)
 
 
+@pytest.mark.parametrize("asked", ["sdpa", "sdpa:flash_attention"])
+def test_attention_that_was_swapped_in_one_layer(model: PreTrainedModel, asked: str) -> None:
+    attention = model.model.layers[0].self_attn
+    attention.config = copy(attention.config)
+    attention.config._attn_implementation = "eager"
+    (found,) = differences(model, attn_implementation=asked)
+    assert found.startswith("other attention functions than sdpa's ran")
+    assert "eager_attention_forward" in found
+
+
 def test_sdpa_under_the_name_of_eager(model: PreTrainedModel) -> None:
     found = differences(model, attn_implementation="eager")
     assert "attention is sdpa, not eager" in found
@@ -75,6 +91,46 @@ def test_parameter_left_in_float32(model: PreTrainedModel) -> None:
     model.model.norm.float()
     effective |= verification.describe_model(model, Cpu())
     assert verification.differences(point(), effective) == ["parameters are not all bfloat16: {'float32': 1}"]
+
+
+def test_what_the_models_class_keeps_in_float32(tmp_path: Path) -> None:
+    config = AutoConfig.for_model(
+        **{**TINY, "model_type": "ernie4_5_moe"}, moe_num_experts=4, moe_k=2, moe_intermediate_size=32
+    )
+    AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(tmp_path)
+    model, _ = load_model(tmp_path, point(), torch.device("cpu"), trust_remote_code=False)
+    effective = effective_of(model)
+    assert effective["parameter_dtypes"]["float32"] == effective["kept_in_float32"]["parameters"] > 0
+    assert verification.differences(point(), effective) == []
+    model.lm_head.float()
+    effective |= verification.describe_model(model, Cpu())
+    assert verification.differences(point(), effective) == ["parameters are not all bfloat16: {'float32': 1}"]
+
+
+@pytest.mark.parametrize(("dtype", "kept"), [("float16", 4), ("bfloat16", 0)])
+def test_what_the_models_class_keeps_from_float16_only(tmp_path: Path, dtype: str, kept: int) -> None:
+    config = AutoConfig.for_model("rwkv", vocab_size=600, hidden_size=64, num_hidden_layers=2)
+    AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(tmp_path)
+    asked = point(attn_implementation="eager", dtype=dtype)
+    model, _ = load_model(tmp_path, asked, torch.device("cpu"), trust_remote_code=False)
+    decay = model.get_parameter("rwkv.blocks.0.attention.time_decay")
+    decay.data = decay.data.float()
+    effective = effective_of(model, attn_implementation="eager", dtype=dtype)
+    assert effective["kept_in_float32"]["parameters"] == kept
+    wrong = [] if kept else ["parameters are not all bfloat16: {'float32': 1}"]
+    assert verification.differences(asked, effective) == wrong
+
+
+def test_buffers_of_another_dtype(model: PreTrainedModel) -> None:
+    effective = effective_of(model)
+    assert effective["buffer_dtypes"] == {"float32": 2}  # the frequencies of the rotary embedding
+    model.model.register_buffer("scale", torch.ones(1))
+    model.model.rotary_emb.double()
+    effective |= verification.describe_model(model, Cpu())
+    assert verification.differences(point(), effective) == [
+        "buffers of the weights are not all bfloat16: {'float32': 1}",
+        "computed buffers are not all bfloat16 or float32: {'float64': 2}",
+    ]
 
 
 def test_training_mode(model: PreTrainedModel) -> None:
@@ -104,25 +160,57 @@ def test_cache_that_is_not_static(model: PreTrainedModel) -> None:
     assert found == ["the cache is DynamicCache, not StaticCache"]
 
 
-def test_compilation_that_transformers_skips(model: PreTrainedModel) -> None:
-    compiled = point(compile_mode="default")
-    config = generation_config(compiled, Settings(), PROMPT)
-    config.compile_config = CompileConfig(mode="default")  # without hfbench's flag, the CPU is skipped with a log line
-    model.generate(PROMPT.input_ids, attention_mask=PROMPT.attention_mask, generation_config=config)  # type: ignore[operator]
-    found = verification.compilation_differences(compiled, describe_compilation(), compiled_calls=0)
-    assert found == ["nothing was compiled", "compiled code ran 0 times in 7 decoding steps"]
+def test_cache_that_is_not_dynamic(model: PreTrainedModel) -> None:
+    static = effective_of(model, cache_implementation="static")
+    assert verification.differences(point(cache_implementation="static"), static) == []
+    found = verification.differences(point(cache_implementation="dynamic"), static)
+    assert found == ["the cache is StaticCache, not DynamicCache"]
 
 
-def test_recompile_limit_is_a_difference() -> None:
-    compilation = {"graphs": 8, "fell_back": ["Dynamo recompile limit exceeded Explanation: …"], "cache_hits": 0}
-    found = verification.compilation_differences(point(compile_mode="default"), compilation, compiled_calls=100)
-    assert len(found) == 1
-    assert "gave up recompiling" in found[0]
+def test_a_frame_that_is_compiled_after_many_others_is_told() -> None:
+    functions: list[Callable[[torch.Tensor], torch.Tensor]] = [
+        torch.compile(eval("lambda x: x + 1"), backend="eager", dynamic=False) for _ in range(70)
+    ]
+    remember_all()
+    for function, length in product(functions, (2, 3)):
+        function(torch.ones(length))
+    known = compile_ids()
+    functions[0](torch.ones(2))
+    assert compiled_since(known) == []
+    functions[0](torch.ones(4))
+    twice: Callable[[torch.Tensor], torch.Tensor] = torch.compile(lambda x: x * 2, backend="eager")
+    twice(torch.ones(2))
+    again, first = compiled_since(known)
+    assert "size mismatch" in again
+    assert "first call of" in first
+
+
+def test_logits_that_are_not_a_number_reject_the_point(model: PreTrainedModel) -> None:
+    with torch.no_grad():
+        model.model.norm.weight.fill_(torch.nan)
+    with pytest.raises(
+        NotFiniteError, match="likelihood of the prompt is nan: the model overflows in bfloat16"
+    ) as raised:
+        check_prompt(model, PROMPT, 600)
+    assert status_of(raised.value, "verify") == REJECTED
+
+
+# No such device is here: this is how torch and transformers say it, in exceptions of general types.
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("MPS backend out of memory (MPS allocated: 17.00 GB). Tried to allocate 1.00 GB on private pool."),
+        RuntimeError("generate_batch failed: CUDA out of memory. Tried to allocate 20.00 MiB."),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+)
+def test_device_memory_that_runs_out(error: Exception) -> None:
+    assert status_of(error, "sample") == OUT_OF_MEMORY
 
 
 def test_wrong_number_of_tokens_ends_the_measurement() -> None:
     read_end, write_end = os.pipe()
     short = Call(start=0.0, last_token=1.0, end=1.0, token_times=[[0.5]], tokens=[[7]])
     with pytest.raises(WrongTokenCountError, match="1 new tokens instead of 2"):
-        Sampler(lambda _: short, 2, Reporter(write_end, 0.0)).first_call()
+        Sampler(lambda _: short, (2,), Reporter(write_end, 0.0)).first_call()
     os.close(read_end)

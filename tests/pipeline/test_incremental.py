@@ -128,3 +128,17 @@ def test_experiments_and_metrics(fresh: Checkout) -> None:
     diff = json.loads(fresh.run("dvc", "metrics", "diff", "--json", "HEAD~1", "HEAD").stdout)
     changed = diff["results/metrics.json"]
     assert changed["best_end_to_end_seconds"].keys() >= {"old", "new"}
+
+
+def test_an_edited_local_kernel_measures_the_points_that_use_it(fresh: Checkout) -> None:
+    path = "examples/kernels/rmsnorm-cpu"
+    kernel = {"layer": "RMSNorm", "device": "cpu", "path": path, "layer_name": "RMSNorm"}
+    fresh.change_params(lambda content: content.update(kernels=[kernel]))
+    fresh.change_params(
+        lambda content: content["sweep"].update(attn_implementation=["sdpa"], use_kernels=[False, True])
+    )
+    assert len(measurements(fresh.repro())) == 1
+    record = next((fresh.folder / "results/measurements").rglob("*sdpa-off-auto-true-*.json"))
+    assert json.loads(record.read_text())["effective"]["kernelized_layers"][0]["path"] == path
+    fresh.append(f"{path}/build/torch-universal/layers.py", "\n# edited\n")
+    assert len(measurements(fresh.repro())) == 1

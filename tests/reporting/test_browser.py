@@ -23,9 +23,10 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="no Chromium on the path: `apt-get install chromium` lets these tests run"
 )
-CHARTS = ("speed", "frontier", "roofline", "rounds", "tokens", "startup", "memory")
+CHARTS = ("speed", "frontier", "roofline", "shares", "rounds", "tokens", "startup", "memory")
 NASTY = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>"
 WIDE, PHONE, PAPER = (1280, 900), (390, 844), (718, 1000)
+REST = "details.more svg.marks"
 MARKS = "g.role-mark > path, g.role-mark > line, g.role-mark > text"
 
 
@@ -120,9 +121,11 @@ def test_each_chart_draws_its_marks(browser: Browser, report: Path, pictures: Pa
     assert marks["speed"] == 6 * 3
     # For each of 2 scenes and 2 ways a line, and for each of 3 batch sizes two intervals, a mark and a number.
     assert marks["frontier"] == 2 * 2 * (1 + 3 * 4)
+    # For each of 2 scenes the roof, and for decode and prefill at 3 batch sizes a mark for each way and one number.
+    assert marks["roofline"] == 2 * (1 + 2 * 3 * (2 + 1))
+    assert panels == 2
     # For each workload the roof, and for each way two marks.
-    assert marks["roofline"] == 6 * (1 + 2 * 2)
-    assert panels == 6
+    assert marks["shares"] == 6 * (1 + 2 * 2)
     # For each workload, way and round 6 observed samples and a median.
     assert marks["rounds"] == 6 * 2 * 3 * 7
     # For each workload and way a band, a line, and a point for each of 31 gaps.
@@ -209,6 +212,15 @@ def test_a_hundred_points_are_small_quick_and_drawn_as_they_are_opened(browser: 
         rest.locator("summary").click()
         rest.locator("svg.marks").wait_for(timeout=20_000)
         assert rest.locator("[data-chart]").locator(MARKS).count() == (50 - MOST_PANELS) * 2 * 3 * (15 + 1)
+
+
+def test_paper_has_every_panel(browser: Browser, large: Path) -> None:
+    with _opened(browser, large) as page:
+        count = f"window.drawn = document.querySelectorAll('{REST}').length"
+        page.evaluate(f"addEventListener('afterprint', () => {{ {count}; }})")
+        page.pdf(format="A4")
+        page.wait_for_function("window.drawn !== undefined")
+        assert page.evaluate("window.drawn") == page.locator("details.more").count() > 0
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,14 @@ from hfbench.reporting.charts.frontier import frontier_chart, frontier_values
 from hfbench.reporting.charts.memory import memory_chart
 from hfbench.reporting.charts.roofline import roofline_chart
 from hfbench.reporting.charts.rounds import rounds_chart
+from hfbench.reporting.charts.shares import shares_chart
 from hfbench.reporting.charts.speed import speed_chart
 from hfbench.reporting.charts.startup import startup_chart
 from hfbench.reporting.charts.token_latency import token_latency_chart
 from hfbench.reporting.sections.charted import CHART_SECTIONS
 from tests.reporting.report_data_of import data_of, drawn, measured
 from tests.reporting.report_records import CEILINGS, sweep_records
+from tests.roofline.hand_needs import DENSE
 from tests.tables.hand_records import failed_record, observed, ok_record, point
 
 
@@ -49,7 +51,41 @@ def test_nothing_measured_draws_nothing(tmp_path: Path) -> None:
 
 
 def test_without_ceilings_there_is_no_roofline(tmp_path: Path) -> None:
-    assert roofline_chart(data_of(tmp_path, sweep_records(batch_size=[1], iterations=2))) is None
+    data = data_of(tmp_path, sweep_records(batch_size=[1], iterations=2))
+    assert roofline_chart(data) is None
+    assert shares_chart(data) is None
+
+
+def test_the_roofline_by_hand(tmp_path: Path) -> None:
+    # 5 prompt tokens and 4 new ones of DENSE: a step needs 972 FLOPs and 1140 bytes and takes 0.1 s; a prefill needs
+    # 2540 FLOPs and 1100 bytes and takes 0.5 s (`tests/roofline/test_utilisation.py`).
+    configuration = point(batch_size=1, sequence_length=5, max_new_tokens=4)
+    record = ok_record(configuration, observed([0.5, 0.6, 0.7, 0.8]), accounting=DENSE)
+    ceilings = {"read_bytes_per_second_by_size": {"1": 20_000.0}, "matmul_flops_per_second": {"bfloat16": 100_000.0}}
+    chart = drawn(roofline_chart(data_of(tmp_path, [record], ceilings)))
+    values = {kind: rows for (kind,), rows in chart.values.group_by("kind")}
+    assert values["decode"].select("intensity", "flops").row(0) == pytest.approx((972 / 1140, 9720), rel=1e-4)
+    assert values["prefill"].select("intensity", "flops").row(0) == pytest.approx((2540 / 1100, 5080), rel=1e-4)
+    # The slope of 20 kB/s meets the level of 100 kFLOP/s at 5 FLOPs a byte.
+    ends = values["roof"].select("intensity", "flops").rows()
+    assert ends == [
+        pytest.approx((972 / 2280, 20_000 * 972 / 2280), rel=1e-4),
+        pytest.approx((5, 100_000)),
+        pytest.approx((10, 100_000)),
+    ]
+
+
+def test_a_roofline_of_two_dtypes_has_two_roofs(tmp_path: Path) -> None:
+    data = data_of(tmp_path, sweep_records(dtype=["bfloat16", "float32"], batch_size=[1], iterations=2), CEILINGS)
+    roofs = drawn(roofline_chart(data)).values.filter(kind="roof")
+    assert sorted(roofs.group_by("way").agg(pl.col("flops").max())["flops"]) == [4.0e11, 1.1e12]
+
+
+def test_without_a_rate_of_products_the_roof_is_the_slope(tmp_path: Path) -> None:
+    ceilings = {**CEILINGS, "matmul_flops_per_second": {"bfloat16": None}}
+    roof = drawn(roofline_chart(data_of(tmp_path, sweep_records(batch_size=[1], iterations=2), ceilings))).values
+    ends = roof.filter(kind="roof")
+    assert (ends["flops"] / ends["intensity"]).to_list() == pytest.approx([3.4e10] * 2, rel=1e-4)
 
 
 def test_one_round_makes_no_claim_of_speed(tmp_path: Path) -> None:

@@ -6,9 +6,11 @@ import pytest
 
 from hfbench.roofline.utilisation import (
     decode_bytes_per_step,
+    decode_flops_per_step,
     matmul_ceiling,
     model_bandwidth_utilisation,
     model_flops_utilisation,
+    prefill_bytes,
     prefill_flops,
     read_ceiling,
 )
@@ -76,14 +78,32 @@ def test_prefill_counts_the_experts_of_a_token() -> None:
     assert prefill_flops(EXPERTS, 1, 5) == 2540 + 1000
 
 
+def test_a_decoding_step_computes_for_each_row() -> None:
+    # Products 2 × (100 + 50) = 300; attention to 7 tokens on average: 2 layers × 2 × 3 heads × (4 + 4) × 7 = 672.
+    assert decode_flops_per_step(DENSE, 1, 5, 4) == 300 + 672
+    assert decode_flops_per_step(DENSE, 3, 5, 4) == 3 * 972
+    # 2 of 8 experts: 2 × 100 more.
+    assert decode_flops_per_step(EXPERTS, 1, 5, 4) == 972 + 200
+
+
+def test_a_prefill_reads_the_weights_once_and_its_own_cache() -> None:
+    assert prefill_bytes(DENSE, 1, 5) == 1000 + 2 * 10 * 5
+    assert prefill_bytes(DENSE, 4, 5) == 1000 + 4 * 100
+    # 5 tokens leave an expert out with probability (6/8)^5.
+    assert prefill_bytes(EXPERTS, 1, 5) == pytest.approx(1100 + 800 * (1 - 0.75**5))
+
+
 @pytest.mark.parametrize("unknown", [{"cache": None}, {"experts": None}, {"experts_per_token": None}])
 def test_what_is_not_known_is_none(unknown: dict[str, Any]) -> None:
     assert decode_bytes_per_step({**EXPERTS, **unknown}, 1, 5, 4) is None
     assert prefill_flops({**EXPERTS, **unknown}, 1, 5) is None
+    assert decode_flops_per_step({**EXPERTS, **unknown}, 1, 5, 4) is None
+    assert prefill_bytes({**EXPERTS, **unknown}, 1, 5) is None
 
 
 def test_one_new_token_has_no_decoding_step() -> None:
     assert decode_bytes_per_step(DENSE, 1, 5, 1) is None
+    assert decode_flops_per_step(DENSE, 1, 5, 1) is None
 
 
 def test_attention_without_known_heads_has_no_flops() -> None:

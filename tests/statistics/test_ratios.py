@@ -65,6 +65,26 @@ def test_without_a_change_few_p_values_are_small(compute: object, kind: str) -> 
     assert np.mean(np.array(p_values) < 0.01) <= 0.02
 
 
+def test_a_ratio_is_of_the_middle_three_fifths_of_the_rounds() -> None:
+    # Of five rounds the lowest and the highest are left out: (2 + 3 + 4) / 3 over 1; of four, the median (2 + 3) / 2.
+    assert some(independent_ratio([[1.0]] * 5, [[4.0], [0.1], [3.0], [90.0], [2.0]])).estimate == pytest.approx(3)
+    assert some(independent_ratio([[1.0]] * 4, [[4.0], [0.1], [3.0], [2.0]])).estimate == pytest.approx(2.5)
+    # Of paired rounds, the mean of the middle logarithms.
+    paired = some(paired_ratio([[1.0]] * 5, [[1.0], [2.0], [4.0], [8.0], [1000.0]]))
+    assert paired.estimate == pytest.approx((2 * 4 * 8) ** (1 / 3))
+
+
+@pytest.mark.parametrize("compute", [independent_ratio, paired_ratio])
+def test_seven_rounds_tell_ten_percent_where_rounds_scatter_by_three(compute: object) -> None:
+    generator = np.random.default_rng(1)
+    sides = np.exp(generator.normal(0, 0.03, (2, EXPERIMENTS, 7, 1)))
+    found = [
+        some(compute(old.tolist(), (1.1 * new).tolist(), resamples=FEW_RESAMPLES))  # type: ignore[operator]
+        for old, new in zip(*sides, strict=True)
+    ]
+    assert np.mean([ratio.p_value < 0.05 and ratio.estimate > 1 for ratio in found]) >= 0.98
+
+
 def test_swapping_the_sides_inverts_the_ratio() -> None:
     baseline, candidate = (next(experiments("normal", 7, 1, seed, 1)).tolist() for seed in (5, 6))
     forth, back = some(independent_ratio(baseline, candidate)), some(independent_ratio(candidate, baseline))

@@ -20,7 +20,7 @@ KERNELS = [
         "repository": "o/norm",
         "revision": REVISION,
     },
-    {"layer": "SiLU", "modules": 30, "replaced": 30, "kernel": "local_layers.SiLU.forward"},
+    {"layer": "SiLU", "modules": 30, "replaced": 30, "kernel": "SiLU.forward", "path": "k/silu", "sha256": "5" * 64},
     {"layer": "rotary_pos_emb", "modules": 30, "replaced": 0},
 ]
 PROVENANCE = {"environment": "e" * 64, "manifest": "d" * 64, "inputs": "a" * 64}
@@ -36,7 +36,7 @@ def _points(folder: Path, *effective: dict[str, Any], **fields: Any) -> pl.DataF
 
 def test_kernels_are_named_by_layer_and_origin(tmp_path: Path) -> None:
     points = _points(tmp_path, {"kernelized_layers": KERNELS}, {"kernelized_layers": KERNELS[2:]}, {})
-    assert points["kernels"].to_list() == [["RMSNorm: o/norm@0123456789ab", "SiLU: local_layers.SiLU.forward"], [], []]
+    assert points["kernels"].to_list() == [["RMSNorm: o/norm@0123456789ab", "SiLU: k/silu sha256:555555555555"], [], []]
 
 
 def test_the_files_it_was_measured_with(tmp_path: Path) -> None:
@@ -62,6 +62,16 @@ def test_threads_and_clock(tmp_path: Path) -> None:
 )
 def test_compile_time_is_that_of_compiled_code(tmp_path: Path, compilation: Any, seconds: float | None) -> None:
     assert _points(tmp_path, {"compilation": compilation})["compile_seconds"].to_list() == [seconds]
+
+
+def test_the_second_start_is_apart_from_the_first(tmp_path: Path) -> None:
+    warm = {"first_call_seconds": 3.25, "compile_seconds": 2.5, "cache_hits": 1}
+    names = ("compile_seconds", "warm_first_call_seconds", "warm_compile_seconds")
+    effective = {"compilation": {"graphs": 1, "seconds": 14.5}}
+    started = _points(tmp_path / "a", effective, warm_start=warm)
+    assert started.select(names).rows() == [(14.5, 3.25, 2.5)]
+    failed = _points(tmp_path / "b", effective, warm_start={"reason": "timed_out"})
+    assert failed.select(names).rows() == [(14.5, None, None)]
 
 
 def test_a_record_that_failed_early_has_none_of_them(tmp_path: Path) -> None:

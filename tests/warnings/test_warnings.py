@@ -127,7 +127,7 @@ def test_an_output_that_differs_is_told_with_the_limits() -> None:
     assert warning is not None
     assert warning.what == (
         "top-1 tokens agree at 62% of the prompt's positions; the prompt's likelihood is 0.31 nats a token apart; "
-        "generated token 4 is the first that differs (limits: 90%, 0.05 nats)"
+        "number 5 of the generated tokens is the first that differs (limits: 90%, 0.05 nats)"
     )
     assert warning.title == "output differs"
 

@@ -67,6 +67,15 @@
     });
   }
 
+  /* Paper cannot be clicked: what is folded away for its length is opened, and drawn at once, before the page is laid
+     out for it. Drawing one chart after another, with pauses, would come too late. */
+  addEventListener("beforeprint", () => {
+    for (const part of document.querySelectorAll("details.more:not([open])")) {
+      part.open = true;
+      part.querySelectorAll("[data-chart]").forEach((place) => place.view || draw(place));
+    }
+  });
+
   let width = 0;
   let waiting;
   const main = document.querySelector("main");

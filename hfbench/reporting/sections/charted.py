@@ -42,7 +42,7 @@ CHART_SECTIONS = (
         "roofline",
         "Decode and prefill beside the roofline",
         roofline_chart,
-        "What the models need, or what the device can do, is not known.",
+        "What the models need, or what the device can do, is not known, or the requests are of unequal lengths.",
     ),
     ChartSection("rounds", "Every sample, by round", rounds_chart, "There are no samples."),
     ChartSection(
