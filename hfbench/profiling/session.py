@@ -65,6 +65,10 @@ def trace_point(task: Task, trace: Path, entered: Callable[[str], None]) -> Outc
         return Outcome(REJECTED, "; ".join(differences), "conclude")
     spans += call_spans(start, call, has_context=task.configuration.context_depth > 0)
     write_trace(trace, _exported(running), mark, spans, [_exported(loading)])
+    return _outcome(device, running, mark, call, spans)
+
+
+def _outcome(device: Device, running: profile, mark: Mark, call: Call, spans: list[Span]) -> Outcome:
     operators = events_since(running.events() or (), mark, call.start)
     (host, host_seconds), (on_device, device_seconds) = host_times(operators), device_times(operators)
     return Outcome(
