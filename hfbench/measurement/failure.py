@@ -37,6 +37,7 @@ _NO_MEMORY = (
     "failed to map segment from shared object",
     "out of memory",
     "cublas_status_alloc_failed",
+    "memory allocation still failed",  # OpenBLAS, which then ends the process
 )
 
 
@@ -57,7 +58,7 @@ def status_of(error: BaseException, phase: str) -> str:
     text = str(error).lower()
     # By name: torch's OutOfMemoryError is no MemoryError.
     is_memory_error = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    if is_memory_error or any(words in text for words in _NO_MEMORY):
+    if is_memory_error or tells_no_memory(text):
         return OUT_OF_MEMORY
     if isinstance(error, WrongTokenCountError | NotFiniteError):
         return REJECTED
@@ -69,6 +70,11 @@ def status_of(error: BaseException, phase: str) -> str:
     if any(words in text for words in _REFUSALS) or (phase in _FETCHING_PHASES and _is_about_fetching(error)):
         return UNSUPPORTED
     return FAILED
+
+
+def tells_no_memory(text: str) -> bool:
+    """Return whether a message, or the end of a log, says that there was no memory."""
+    return any(words in text.lower() for words in _NO_MEMORY)
 
 
 def _is_about_fetching(error: BaseException) -> bool:

@@ -28,6 +28,7 @@ from hfbench.foundation.records import (
 )
 from hfbench.measurement import warm_start
 from hfbench.measurement.arguments import Task
+from hfbench.measurement.failure import tells_no_memory
 from hfbench.measurement.isolation import end_process_group, oom_kills, start_worker
 from hfbench.measurement.parents import watch_parents
 from hfbench.measurement.progress import NoProgress, Progress
@@ -68,7 +69,7 @@ def measure(task: Task, clock_zero: float) -> None:
                 progress.phase(warm_start.WARM_START)
                 record.warm_start = _start_warm(task, clock_zero, scratch)
         if record.status != OK:
-            record.log_tail = task.log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
+            record.log_tail = _log_end(task.log)
     record.timeline["end"] = round(time.perf_counter() - clock_zero, 9)
     record.save(task.output)
     progress.finish(record, str(task.log))
@@ -113,7 +114,7 @@ class _Supervision:
             limit = self._task.sampling.timeout_seconds
             self._end(TIMED_OUT, f"exceeded sampling.timeout_seconds, {limit:g} s")
         elif not self._ended:
-            self._end(*_death(process.returncode, oom_kills() > killed_before))
+            self._end(*_death(process.returncode, oom_kills() > killed_before, _log_end(self._task.log)))
 
     def _listen(self, pipe: int, monitor: Monitor) -> bool:
         """Take in the worker's reports, and readings of the hardware, until it ends; False where time ran out first."""
@@ -164,10 +165,16 @@ class _Supervision:
             self._record.phase = None
 
 
-def _death(code: int, by_kernel: bool) -> tuple[str, str]:
-    """Return status and reason for a worker that ended with exit status `code` without saying how."""
+def _death(code: int, by_kernel: bool, log_end: list[str]) -> tuple[str, str]:
+    """Return status and reason for a worker that ended with exit status `code` without saying how itself."""
     if code == -signal.SIGKILL and by_kernel:
         return OUT_OF_MEMORY, "the kernel's out-of-memory killer ended a process while the worker ran, which was killed"
     if code < 0:
         return CRASHED, f"the worker was killed by {signal.Signals(-code).name}"
+    if log_end and tells_no_memory(log_end[-1]):
+        return OUT_OF_MEMORY, f"the worker exited with status {code}: {log_end[-1]}"
     return FAILED, f"the worker exited with status {code} without a result"
+
+
+def _log_end(log: Path) -> list[str]:
+    return [line for line in log.read_text(errors="replace").splitlines() if line.strip()][-_LOG_LINES:]
