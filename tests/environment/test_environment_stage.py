@@ -23,7 +23,7 @@ def run_stage(
 ) -> subprocess.CompletedProcess[str]:
     inherited = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **(variables or {})}
     command = [sys.executable, "-m", "stages.environment", "--params", str(params), "--output", str(output)]
-    command += ["--sources", str(output.parent / "sources")]
+    command += ["--sources", str(output.parent / "sources"), "--settings", str(output.parent / "settings")]
     return subprocess.run(command, cwd=folder, env=inherited, capture_output=True, text=True, check=False)
 
 
@@ -157,12 +157,13 @@ def test_bad_params_end_the_run_before_anything_is_written(
 def test_the_stage_imports_no_heavy_library(tmp_path: Path) -> None:
     program = """
 import runpy, sys
-sys.argv = ["environment", "--params", sys.argv[1], "--output", sys.argv[2], "--sources", sys.argv[3]]
+options = ("--params", "--output", "--sources", "--settings")
+sys.argv = ["environment", *(word for pair in zip(options, sys.argv[1:]) for word in pair)]
 runpy.run_module("stages.environment", run_name="__main__")
 print(sorted({"torch", "transformers", "polars", "numpy", "huggingface_hub"} & set(sys.modules)))
 """
     command = [sys.executable, "-c", program, str(ROOT / "params.yaml"), str(tmp_path / "environment.json")]
-    command.append(str(tmp_path / "sources"))
+    command += [str(tmp_path / "sources"), str(tmp_path / "settings")]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
     assert (tmp_path / "environment.json").is_file()
