@@ -19,7 +19,7 @@ def main() -> None:
     os.environ["OMP_NUM_THREADS"] = openmp_threads()
     from hfbench.roofline.ceilings import measure_ceilings  # only now: torch reads the variable when it is imported
 
-    write_json(arguments.output, measure_ceilings(params.device, sorted({point.dtype for point in params.points()})))
+    write_json(arguments.output, measure_ceilings(params.device, params.dtypes()))
 
 
 if __name__ == "__main__":

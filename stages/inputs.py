@@ -17,8 +17,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="the folder for the batches")
     arguments = parser.parse_args()
     manifest, params = Manifest.load(arguments.manifest), load_params(arguments.params)
-    wanted = [point for point in params.points() if point.model == manifest.name]
-    prepare_inputs(manifest, wanted, arguments.prompt, arguments.output, params.request_lengths)
+    prepare_inputs(
+        manifest, params.workloads(manifest.name), arguments.prompt, arguments.output, params.request_lengths
+    )
 
 
 if __name__ == "__main__":

@@ -48,6 +48,8 @@ class Configuration:
 
 AXES = tuple(axis.name for axis in dataclasses.fields(Configuration))
 UNIFORM = "uniform"
+# What a configuration does, beside the model; the other axes are how.
+WORKLOAD_AXES = ("request_lengths", "batch_size", "sequence_length", "max_new_tokens", "context_depth")
 # What a name of a point need not say.
 USUAL: dict[str, Any] = {
     "compile_mode": "off",

@@ -82,6 +82,15 @@ class Params(Strict):
             )
         ]
 
+    def workloads(self, model: str) -> list[Configuration]:
+        """Return a configuration for each workload of the model, whatever the axes hold that say how it runs."""
+        listed = [each.in_round(1) for each in self.configurations if each.model == model]
+        return [*self.sweep.workloads(model), *listed]
+
+    def dtypes(self) -> list[str]:
+        """Return the dtypes of the sweep and of the listed configurations."""
+        return sorted({*self.sweep.dtype, *(each.dtype for each in self.configurations)})
+
     def stages(self) -> dict[Configuration, str]:
         """Return the stage that measures each point, as DVC names it."""
         listed = {

@@ -2,7 +2,7 @@
 
 from itertools import product
 
-from hfbench.foundation.configuration import AXES, Configuration
+from hfbench.foundation.configuration import AXES, USUAL, WORKLOAD_AXES, Configuration
 from hfbench.foundation.values import (
     Attention,
     Axis,
@@ -34,6 +34,15 @@ class Sweep(Strict):
     sequence_length: Axis[Count]
     max_new_tokens: Axis[Count]
     context_depth: Axis[CountOrNone]
+
+    def workloads(self, model: str) -> list[Configuration]:
+        """Return a configuration for each combination of lengths and batch size, the other axes as usual."""
+        lengths = {axis: getattr(self, axis) for axis in WORKLOAD_AXES}
+        plain = {**USUAL, "round": 1, "model": model, "attn_implementation": "eager"}
+        return [
+            Configuration(**{**plain, **dict(zip(lengths, values, strict=True))})
+            for values in product(*lengths.values())
+        ]
 
     def points(self) -> list[Configuration]:
         """Return every combination, the first axis slowest, as DVC's matrix orders them."""

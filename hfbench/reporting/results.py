@@ -5,13 +5,14 @@ from pathlib import Path
 
 import polars as pl
 
+from hfbench.foundation import configuration
 from hfbench.foundation.records import OK
 from hfbench.tables.columns import CONFIGURATION_AXES
 from hfbench.tables.storage import read_table
 from hfbench.tables.warning_file import ConfigurationWarning, read_warnings
 
 # Configurations are compared with those that do the same work.
-WORKLOAD_AXES = ("model", "request_lengths", "batch_size", "sequence_length", "max_new_tokens", "context_depth")
+WORKLOAD_AXES = ("model", *configuration.WORKLOAD_AXES)
 
 
 @dataclass(frozen=True)

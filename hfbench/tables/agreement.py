@@ -9,14 +9,14 @@ from typing import Any
 
 import polars as pl
 
-from hfbench.foundation.configuration import REFERENCE, Configuration
+from hfbench.foundation.configuration import REFERENCE, WORKLOAD_AXES, Configuration
 from hfbench.foundation.records import OK
 from hfbench.tables.outputs import Output, difference
 from hfbench.tables.reading import ReadRecord
 from hfbench.warnings.correctness import MISSING_REFERENCE
 
 COMPARED = "compared"
-_WORK = ("model", "dtype", "request_lengths", "batch_size", "sequence_length", "max_new_tokens", "context_depth")
+_WORK = ("model", "dtype", *WORKLOAD_AXES)
 
 AGREEMENT_TYPES: dict[str, type[pl.DataType]] = {
     "reference": pl.String,

@@ -161,7 +161,7 @@ def test_other_stages_say_that_the_disk_is_full(small_disk: Checkout, tmp_path: 
         filler.unlink()
         for output in outputs:
             if (small_disk.folder / output).is_dir():
-                (small_disk.folder / output).rmdir()
+                shutil.rmtree(small_disk.folder / output)
             shutil.move(aside / output, small_disk.folder / output)
 
 

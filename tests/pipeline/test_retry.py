@@ -70,9 +70,14 @@ def measurements(stages: list[str]) -> list[str]:
     return [stage for stage in stages if stage.startswith("measure@")]
 
 
+def record_path(checkout: Checkout, stage: str) -> Path:
+    # DVC names stages by Python's False, and files by YAML's false.
+    name = stage.removeprefix("measure@").replace("False", "false")
+    return checkout.folder / "results/measurements" / f"{name}.json"
+
+
 def record(checkout: Checkout, stage: str) -> dict[str, Any]:
-    path = checkout.folder / "results/measurements" / f"{stage.removeprefix('measure@')}.json"
-    content: dict[str, Any] = json.loads(path.read_text())
+    content: dict[str, Any] = json.loads(record_path(checkout, stage).read_text())
     return content
 
 
@@ -102,7 +107,7 @@ def test_dry_only_says_what_it_would_do(crashed: Checkout) -> None:
 
 def test_what_crashed_is_measured_again_and_stays_so(crashed: Checkout) -> None:
     # As in an interrupted retry: DVC removes a record before it measures the point.
-    (crashed.folder / "results/measurements" / f"{EAGER.removeprefix('measure@')}.json").unlink()
+    record_path(crashed, EAGER).unlink()
     output = retry(crashed)
     assert measurements(ran(output)) == [EAGER]
     assert [stage for stage in ran(output) if stage in {"aggregate", "report"}] == ["aggregate", "report"]
