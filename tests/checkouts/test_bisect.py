@@ -1,6 +1,7 @@
 """`hfbench bisect` on a real git history, with a stand-in for an editable checkout of transformers."""
 
 import signal
+import time
 from pathlib import Path
 
 from tests.checkouts.background import start, wait_for
@@ -44,6 +45,10 @@ def test_an_interruption_leaves_the_checkout_as_it_was(bench: Bench, tmp_path: P
     before = read_state(bench)[:3]
     process, log = start(bench, tmp_path, *words(bench, "Start", "Notes 4"))
     wait_for(process, log, r"round 1: ")
+    deadline = time.monotonic() + 60
+    while not any("hfbench.measurement.worker" in each.cmdline() for each in processes_in(bench.pipeline.folder)):
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=30) == 130
     assert read_state(bench)[:3] == before
