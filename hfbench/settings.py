@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from hfbench.foundation.configuration import Configuration, Settings
+from hfbench.foundation.configuration import Configuration, Settings, joined
 from hfbench.foundation.params import Params
 from hfbench.foundation.settings import AttentionKernel, HubKernel, KernelEntry, LocalKernel
 from hfbench.kernel_folder import check_kernel_folder
@@ -13,7 +13,7 @@ from hfbench.models.hashing import folder_sha256
 def settings_name(point: Configuration) -> str:
     """Return the name of the point's settings, as dvc.yaml composes it."""
     axes = (point.attn_implementation, point.compile_mode, point.use_kernels, point.continuous_batching)
-    return "-".join(str(axis).lower() if isinstance(axis, bool) else str(axis) for axis in axes) + ".json"
+    return f"{joined(axes)}.json"
 
 
 def settings_of(point: Configuration, params: Params) -> Settings:

@@ -1,6 +1,7 @@
 """One configuration: the axes, and what of params.yaml it depends on beside them."""
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ class Configuration:
     @property
     def file_name(self) -> str:
         """The name of the point's files, as dvc.yaml composes it (`/` in a value makes a folder)."""
-        return "-".join(str(value).lower() if isinstance(value, bool) else str(value) for value in vars(self).values())
+        return joined(vars(self).values())
 
     @property
     def is_static(self) -> bool:
@@ -44,6 +45,11 @@ class Configuration:
         if self.cache_implementation == "auto":
             return self.compile_mode != "off" and not self.continuous_batching
         return self.cache_implementation == "static"
+
+
+def joined(values: Iterable[Any]) -> str:
+    """Return the values with hyphens between them, as dvc.yaml writes them into names: booleans as YAML has them."""
+    return "-".join(str(value).lower() if isinstance(value, bool) else str(value) for value in values)
 
 
 AXES = tuple(axis.name for axis in dataclasses.fields(Configuration))

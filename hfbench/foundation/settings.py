@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
+from hfbench.foundation.configuration import UNIFORM
 from hfbench.foundation.values import HUB_NAME, Count, CountOrNone, FilePath, Strict, matches
 
 # A branch or a tag may move, and nothing would be measured again.
@@ -97,8 +98,8 @@ class LogNormalLengths(Strict):
 
 
 def _not_reserved(value: dict[str, Any]) -> dict[str, Any]:
-    if "uniform" in value:
-        raise ValueError("other names than uniform, which is built in")
+    if UNIFORM in value:
+        raise ValueError(f"other names than {UNIFORM}, which is built in")
     return value
 
 

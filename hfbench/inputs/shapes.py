@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from hfbench.foundation.configuration import Configuration
+from hfbench.foundation.configuration import WORKLOAD_AXES, Configuration
 from hfbench.foundation.errors import UserError
 from hfbench.foundation.records import Manifest
 
@@ -35,10 +35,7 @@ class Shape:
 
 def shapes_of(points: Iterable[Configuration]) -> list[Shape]:
     """Return the shapes of the points, each once."""
-    shapes = (
-        Shape(point.request_lengths, point.batch_size, point.sequence_length, point.max_new_tokens, point.context_depth)
-        for point in points
-    )
+    shapes = (Shape(**{axis: getattr(point, axis) for axis in WORKLOAD_AXES}) for point in points)
     return list(dict.fromkeys(shapes))
 
 

@@ -43,7 +43,6 @@ def unsupported_reason(
         or _attention_reason(configuration, kind, environment)
         or _cache_reason(configuration)
         or compile_reason(configuration, settings, kind, environment)
-        or _workload_reason(configuration)
     )
 
 
@@ -81,6 +80,11 @@ def _lengths_reason(configuration: Configuration) -> str | None:
             "generate_batch does not read prefill_chunk_size: it takes prompts in by max_batch_tokens, which is under "
             "continuous_batching in params.yaml"
         )
+    for axis in ("context_depth", "prefill_chunk_size"):
+        if configuration.request_lengths != UNIFORM and getattr(configuration, axis):
+            return (
+                f"{axis} is for rows of one length, and the requests of {configuration.request_lengths} are of several"
+            )
     is_compiled = configuration.compile_mode != "off" and not configuration.continuous_batching
     if is_compiled and configuration.max_new_tokens == 1 and not configuration.prefill_chunk_size:
         return (
@@ -124,13 +128,4 @@ def _cache_reason(configuration: Configuration) -> str | None:
     if asked == "dynamic" and configuration.compile_mode != "off":
         # GenerationMixin._valid_auto_compile_criteria in transformers 5.22
         return "generate compiles with a static cache only, and with a dynamic one it would run uncompiled"
-    return None
-
-
-def _workload_reason(configuration: Configuration) -> str | None:
-    for axis in ("context_depth", "prefill_chunk_size"):
-        if configuration.request_lengths != UNIFORM and getattr(configuration, axis):
-            return (
-                f"{axis} is for rows of one length, and the requests of {configuration.request_lengths} are of several"
-            )
     return None
