@@ -10,9 +10,10 @@ from types import CodeType, FrameType
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.profiler import ProfilerActivity, profile
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-_ATTENTION_FUNCTIONS = "attention_forward"  # how transformers ends the names of its attention functions
+_ATTENTION_FUNCTIONS = "attention_forward"  # how transformers ends the names of its own; hub kernels have any
 # What calls a graph that inductor compiled, whether its code runs or a CUDA graph of it is replayed.
 _INDUCTOR_GRAPH = ("torch._inductor.output_code", "__call__")
 # The name of a compiled graph in the code that Dynamo puts in place of a function's own, with whatever backend.
@@ -20,19 +21,19 @@ _DYNAMO_GRAPH = "__compiled_fn"
 FLEX_ATTENTION_FILE = "torch/nn/attention/flex_attention.py"  # which compiles itself in every model
 _PAGED_CACHE = "PagedAttentionCache."  # whose methods continuous batching goes through
 _SDPA = "scaled_dot_product_attention"
-# Operator in torch's dispatcher → SDPA backend. The math backend dissolves into matrix products and has none.
+# Operator of torch → SDPA backend. The math backend dissolves into matrix products and has none.
 _OPERATORS = {
-    "_scaled_dot_product_flash_attention": "flash_attention",
-    "_scaled_dot_product_flash_attention_for_cpu": "flash_attention",
-    "_scaled_dot_product_efficient_attention": "efficient_attention",
-    "_scaled_dot_product_cudnn_attention": "cudnn_attention",
-    "_scaled_dot_product_fused_attention_overrideable": "fused_attention_overrideable",
+    "aten::_scaled_dot_product_flash_attention": "flash_attention",
+    "aten::_scaled_dot_product_flash_attention_for_cpu": "flash_attention",
+    "aten::_scaled_dot_product_efficient_attention": "efficient_attention",
+    "aten::_scaled_dot_product_cudnn_attention": "cudnn_attention",
+    "aten::_scaled_dot_product_fused_attention_overrideable": "fused_attention_overrideable",
 }
 
 
 @dataclass
 class Evidence:
-    """Counts of what was seen: attention functions by full name, SDPA, its backends, compiled code, paged cache.
+    """Counts of what was seen: attention functions by full name, SDPA, compiled code, paged cache.
 
     `compiled_calls` are entries into functions that Dynamo rewrote, flex attention's own left out; `inductor_calls` are
     calls of graphs that inductor compiled.
@@ -40,7 +41,6 @@ class Evidence:
 
     functions: Counter[str] = field(default_factory=Counter)
     sdpa_calls: int = 0
-    sdpa_backends: Counter[str] = field(default_factory=Counter)
     compiled_calls: int = 0
     inductor_calls: int = 0
     paged_cache_calls: int = 0
@@ -53,11 +53,12 @@ def watch_functions() -> Iterator[Evidence]:
     Nothing is patched. Slow: never around a timed call.
     """
     evidence = Evidence()
+    of_kernels = {_code_of(function) for name, function in ALL_ATTENTION_FUNCTIONS.items() if "/" in name}
 
-    def profile(frame: FrameType, event: str, argument: Any) -> None:
+    def see(frame: FrameType, event: str, argument: Any) -> None:
         if event == "call":
             name, module = frame.f_code.co_name, frame.f_globals.get("__name__", "?")
-            if name.endswith(_ATTENTION_FUNCTIONS):
+            if name.endswith(_ATTENTION_FUNCTIONS) or frame.f_code in of_kernels:
                 evidence.functions[f"{module}.{name}"] += 1
             elif (module, name) == _INDUCTOR_GRAPH:
                 evidence.inductor_calls += 1
@@ -68,7 +69,7 @@ def watch_functions() -> Iterator[Evidence]:
         elif event == "c_call" and argument.__name__ == _SDPA:
             evidence.sdpa_calls += 1
 
-    hook = torch.compiler.disable(profile)  # else Dynamo compiles it too, and with fullgraph fails over it
+    hook = torch.compiler.disable(see)  # else Dynamo compiles it too, and with fullgraph fails over it
     threading.setprofile(hook)
     sys.setprofile(hook)
     try:
@@ -84,16 +85,20 @@ def _is_compiled(code: CodeType) -> bool:
     )
 
 
-class SdpaOperators(TorchDispatchMode):
-    """Notes in an `Evidence` which SDPA backends torch's dispatcher chose; of this thread only."""
+def _code_of(function: Any) -> CodeType | None:
+    """Return the code of a kernel's attention function, which may be a partial one, or compiled and have none."""
+    return getattr(getattr(function, "func", function), "__code__", None)
 
-    def __init__(self, evidence: Evidence) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._evidence = evidence
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run the operator, and count it where it is a fused attention."""
-        backend = _OPERATORS.get(func.overloadpacket.__name__) if isinstance(func, torch._ops.OpOverload) else None
-        if backend:
-            self._evidence.sdpa_backends[backend] += 1
-        return func(*args, **(kwargs or {}))
+@contextmanager
+def watch_sdpa() -> Iterator[Counter[str]]:
+    """Count the SDPA backends that torch chose inside, in all threads: continuous batching computes in one of its own.
+
+    Through torch's profiler, which sees no device here. The counts are there at the end. Slow: never around a timed
+    call.
+    """
+    backends: Counter[str] = Counter()
+    config = torch._C._profiler._ExperimentalConfig(profile_all_threads=True)
+    with profile(activities=[ProfilerActivity.CPU], experimental_config=config) as profiler:
+        yield backends
+    backends.update(_OPERATORS[event.name] for event in profiler.events() or () if event.name in _OPERATORS)

@@ -70,7 +70,8 @@ class Prompt:
 def generation_config(configuration: Configuration, settings: Settings, prompt: Prompt) -> GenerationConfig:
     """Return the greedy, open-ended generation config: no EOS token, so that exactly `max_new_tokens` come out.
 
-    A static cache is `generate`'s own to make, unless it is handed one that holds the context.
+    A static cache is `generate`'s own to make, unless it is handed one that holds the context. On accelerators it would
+    compile whatever has one, asked or not.
     """
     return GenerationConfig(
         do_sample=False,
@@ -80,6 +81,7 @@ def generation_config(configuration: Configuration, settings: Settings, prompt: 
         cache_implementation=_cache_implementation(configuration, prompt),
         prefill_chunk_size=configuration.prefill_chunk_size or None,
         compile_config=None if configuration.continuous_batching else compile_config(configuration, settings),
+        disable_compile=configuration.compile_mode == "off",
     )
 
 

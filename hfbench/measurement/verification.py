@@ -3,7 +3,6 @@
 import os
 import time
 from collections import Counter
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -15,11 +14,12 @@ from hfbench.measurement.batching import Batching, continuous_batching_config
 from hfbench.measurement.batching_facts import effective_batching
 from hfbench.measurement.context import prepare_context, tokens_in
 from hfbench.measurement.device import Device
-from hfbench.measurement.evidence import Evidence, SdpaOperators, watch_functions
+from hfbench.measurement.evidence import watch_functions, watch_sdpa
 from hfbench.measurement.generation import Prompt, generation_config
 from hfbench.measurement.isolation import SETTINGS
 from hfbench.measurement.loading import split_attention, unpinned
 from hfbench.measurement.prefill import forward_lengths, prefill_differences
+from hfbench.measurement.sdpa_refusal import refusals_explained
 from hfbench.measurement.tensors import describe_tensors, tensor_differences
 from hfbench.measurement.workload import batches_of
 
@@ -57,17 +57,17 @@ def watch_short_call(
     that run together are taken.
     """
     prompt = batches_of(prompt, configuration.batch_size)[0]
-    with watch_functions() as evidence:
+    with refusals_explained(), watch_sdpa() as sdpa_backends, watch_functions() as evidence:
         if configuration.continuous_batching:
             cache, seen = None, _short_batch(model, configuration, settings, prompt)
         else:
-            cache, seen = _short_generate(model, configuration, settings, prompt, evidence)
+            cache, seen = _short_generate(model, configuration, settings, prompt)
     kind = None if cache is None else type(cache).__name__
     paged = "PagedAttentionCache" if evidence.paged_cache_calls else None
     watched = {
         "attention_functions": dict(evidence.functions),
         "sdpa_calls": evidence.sdpa_calls,
-        "sdpa_backends": dict(evidence.sdpa_backends),
+        "sdpa_backends": dict(sdpa_backends),
         "cache": paged if configuration.continuous_batching else kind,
         "cache_layers": dict(Counter(type(layer).__name__ for layer in getattr(cache, "layers", []))),
         **seen,
@@ -76,7 +76,7 @@ def watch_short_call(
 
 
 def _short_generate(
-    model: PreTrainedModel, configuration: Configuration, settings: Settings, prompt: Prompt, evidence: Evidence
+    model: PreTrainedModel, configuration: Configuration, settings: Settings, prompt: Prompt
 ) -> tuple[Any, dict[str, Any]]:
     config = generation_config(configuration, settings, prompt)
     new_tokens = min(_SHORT, configuration.max_new_tokens)
@@ -86,9 +86,7 @@ def _short_generate(
     context = prepare_context(model, configuration, prompt, configuration.max_new_tokens)()
     before = [tokens_in(cache) for cache in context.values()]
     arguments = {"attention_mask": prompt.attention_mask, "generation_config": config, **context}
-    # flex attention's own compiled graph cannot run below a dispatch mode
-    is_sdpa = split_attention(configuration.attn_implementation)[0] == "sdpa"
-    with forward_lengths(model) as lengths, SdpaOperators(evidence) if is_sdpa else nullcontext():
+    with forward_lengths(model) as lengths:
         output = model.generate(prompt.input_ids, **arguments)  # type: ignore[operator]
     cache = getattr(output, "past_key_values", None)
     went_in: dict[str, Any] = {"prefill_lengths": lengths[: len(lengths) - new_tokens + 1], "context": None}
@@ -101,10 +99,7 @@ def _short_generate(
 def _short_batch(
     model: PreTrainedModel, configuration: Configuration, settings: Settings, prompt: Prompt
 ) -> dict[str, Any]:
-    """Run the requests for two tokens each; return what the manager does.
-
-    The hook sees the functions of the batching thread; its operators cannot be watched from here.
-    """
+    """Run the requests for two tokens each; return what the manager does."""
     config: GenerationConfig = generation_config(configuration, settings, prompt)
     config.max_new_tokens = new_tokens = min(_SHORT, configuration.max_new_tokens)
     asked = continuous_batching_config(configuration, settings)
@@ -151,7 +146,7 @@ def _attention_differences(configuration: Configuration, effective: dict[str, An
         found.append(f"{implementation} was not called; attention functions seen: {seen}")
     if any(("eager" in name) != (implementation == "eager") for name in functions):
         found.append(f"other attention functions than {implementation}'s ran: {seen}")
-    if backend and not configuration.continuous_batching:  # there torch allows this backend only, and raises
+    if backend:
         wanted = {} if backend == "math" else {backend}
         if set(effective["sdpa_backends"]) != set(wanted):
             found.append(f"SDPA ran {', '.join(effective['sdpa_backends']) or 'math'}, not {backend}")

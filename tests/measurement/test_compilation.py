@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch._dynamo.utils import clear_compilation_metrics, counters
-from transformers import CompileConfig, PreTrainedModel
+from transformers import AutoConfig, CompileConfig, GenerationMixin, PreTrainedModel, StaticCache
 
 from hfbench.foundation.configuration import Settings
 from hfbench.foundation.errors import UserError
@@ -19,6 +19,7 @@ from hfbench.measurement.device import Cpu
 from hfbench.measurement.failure import reason_of, status_of
 from hfbench.measurement.generation import Prompt, generation_config, prepare_generate
 from hfbench.measurement.loading import load_model
+from tests.conftest import TINY
 from tests.measurement.stage_process import Bench
 from tests.measurement.test_faults import finish, samples, wait_for, worker_of
 from tests.measurement.test_support import point
@@ -69,6 +70,18 @@ def test_a_compiled_point_and_its_second_start(bench: Bench) -> None:
     assert [*record.timeline][-2:] == ["warm start", "end"]
     assert [iteration.phase for iteration in record.iterations].count("first") == 1
     assert not list(bench.folder.glob("hfbench-*")), "the compile cache was left behind"
+
+
+@pytest.mark.parametrize(("mode", "compiles"), [("off", False), ("default", True)])
+def test_on_an_accelerator_a_static_cache_compiles_only_where_it_is_asked_for(mode: str, compiles: bool) -> None:
+    class OnCuda(GenerationMixin):  # stands in for a model on a device that is not here
+        device = torch.device("cuda")
+        config = AutoConfig.for_model(**TINY)
+
+    asked = point(compile_mode=mode, cache_implementation="static")
+    cache = {"past_key_values": StaticCache(OnCuda.config, max_cache_len=8)}
+    config = generation_config(asked, Settings(compile=COMPILE), PROMPT)
+    assert OnCuda()._valid_auto_compile_criteria(cache, config) is compiles  # type: ignore[misc]
 
 
 def test_a_second_start_that_is_killed_loses_no_measurement(bench: Bench) -> None:

@@ -73,6 +73,7 @@ def test_continuous_batching_times_every_token_of_every_request(bench: Bench, at
     record = bench.measure("--continuous_batching", attn_implementation=attention)
     assert record.status == OK, record.reason
     assert record.effective["cache"] == "PagedAttentionCache"
+    assert set(record.effective["sdpa_backends"]) == ({"flash_attention"} if attention == "sdpa" else set())
     for iteration in record.iterations:
         assert iteration.new_tokens == (6, 6)
         assert [len(times) for times in iteration.token_seconds] == ([6, 6] if iteration.observed else [])

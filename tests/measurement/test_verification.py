@@ -1,6 +1,7 @@
 """What runs is not what was asked for: each case is provoked on a real model, and said."""
 
 import os
+import warnings
 from collections.abc import Callable
 from copy import copy
 from functools import partial
@@ -10,10 +11,10 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from hfbench.foundation.configuration import Settings
-from hfbench.foundation.records import OUT_OF_MEMORY, REJECTED
+from hfbench.foundation.records import OUT_OF_MEMORY, REJECTED, UNSUPPORTED
 from hfbench.measurement import verification
 from hfbench.measurement.channel import Reporter
 from hfbench.measurement.compilation import compile_ids, compiled_since, remember_all
@@ -23,6 +24,7 @@ from hfbench.measurement.generation import Call, Prompt
 from hfbench.measurement.loading import load_model, sdpa_backend
 from hfbench.measurement.output_check import check_prompt
 from hfbench.measurement.sampling import Sampler
+from hfbench.measurement.sdpa_refusal import refusals_explained
 from tests.conftest import TINY
 from tests.measurement import test_support
 
@@ -80,10 +82,38 @@ def test_sdpa_under_the_name_of_eager(model: PreTrainedModel) -> None:
     assert "attention went through scaled_dot_product_attention" in found
 
 
-def test_sdpa_backend_that_was_not_held_to(model: PreTrainedModel) -> None:
-    assert differences(model, attn_implementation="sdpa:math") == ["SDPA ran flash_attention, not math"]
+@pytest.mark.parametrize("batching", [False, True])
+def test_sdpa_backend_that_was_not_held_to(model: PreTrainedModel, batching: bool) -> None:
+    asked: dict[str, Any] = {"attn_implementation": "sdpa:math", "continuous_batching": batching}
+    assert differences(model, **asked) == ["SDPA ran flash_attention, not math"]
     with sdpa_backend("sdpa:math"):
-        assert differences(model, attn_implementation="sdpa:math") == []
+        assert differences(model, **asked) == []
+
+
+def test_attention_of_a_kernel_may_have_any_name(model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fast(module: Any, query: Any, key: Any, value: Any, mask: Any, **_: Any) -> Any:  # noqa: ARG001
+        key, value = (each.repeat_interleave(query.shape[1] // each.shape[1], 1) for each in (key, value))
+        return ((query @ key.mT * module.scaling).softmax(-1) @ value).transpose(1, 2), None
+
+    name = "someone/kernel:fast"
+    monkeypatch.setitem(AttentionInterface._global_mapping, name, fast)
+    model.config._attn_implementation = name
+    assert differences(model, attn_implementation=name) == []
+
+
+def test_why_no_sdpa_backend_can_run_is_told() -> None:
+    why = "For dense input, both fused kernels require query, key and value to have the same num_heads."
+
+    @refusals_explained()
+    def refuse() -> None:  # as torch 2.11 on an H100, for three heads of keys to nine of queries
+        for message in ("Memory efficient kernel not used because:", why, "Flash attention has been runtime disabled."):
+            warnings.warn(f"{message} (Triggered internally at /pytorch/aten/src/sdp_utils.cpp:418.)", stacklevel=1)
+        raise RuntimeError("No available kernel. Aborting execution.")
+
+    with pytest.raises(RuntimeError) as told:
+        refuse()
+    assert status_of(told.value, "verify") == UNSUPPORTED
+    assert str(told.value) == f"No available kernel: {why}"
 
 
 def test_parameter_left_in_float32(model: PreTrainedModel) -> None:
