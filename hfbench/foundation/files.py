@@ -3,7 +3,7 @@
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -42,10 +42,10 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, readable_json(value) + "\n")
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, parse: Callable[[bytes], Any] = json.loads) -> Any:
     """Read a JSON file. Raises `UserError` where it is missing or no JSON."""
     try:
-        return json.loads(path.read_bytes())
+        return parse(path.read_bytes())
     except FileNotFoundError:
         raise UserError(f"{path} does not exist. Run `dvc repro` to make it.") from None
     except ValueError as error:  # JSONDecodeError, or UnicodeDecodeError

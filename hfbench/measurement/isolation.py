@@ -62,6 +62,7 @@ def worker_environment(configuration: Configuration, scratch: Path) -> dict[str,
         "PYTHONHASHSEED": "0",
         "PYTHONUNBUFFERED": "1",
         "TOKENIZERS_PARALLELISM": "false",
+        "KINETO_LOG_LEVEL": "99",  # else torch's profiler notes in the log that it started and stopped
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         # Weights come from a folder; only hub kernels may be fetched, and only where the configuration names them.

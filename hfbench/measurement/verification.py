@@ -57,6 +57,8 @@ def watch_short_call(
     that run together are taken.
     """
     prompt = batches_of(prompt, configuration.batch_size)[0]
+    if configuration.attn_implementation == flex_attention.FLEX:  # it compiles, longer when watched
+        _short_generate(model, configuration, settings, prompt)
     with refusals_explained(), watch_sdpa() as sdpa_backends, watch_functions() as evidence:
         if configuration.continuous_batching:
             cache, seen = None, _short_batch(model, configuration, settings, prompt)

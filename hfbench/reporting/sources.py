@@ -10,7 +10,18 @@ from hfbench.foundation.params import read_yaml
 from hfbench.foundation.records import Manifest
 
 # Of params.yaml, what was measured and how. The entries of `models` stand in the manifests, with what they resolved to.
-QUOTED_PARAMS = ("sweep", "configurations", "device", "prompt", "sampling", "limits")
+QUOTED_PARAMS = (
+    "sweep",
+    "configurations",
+    "device",
+    "prompt",
+    "request_lengths",
+    "compile",
+    "kernels",
+    "continuous_batching",
+    "sampling",
+    "limits",
+)
 
 
 def read_manifests(folder: Path | None, points: pl.DataFrame) -> list[Manifest]:

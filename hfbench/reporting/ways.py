@@ -58,7 +58,11 @@ def way_name(configuration: Mapping[str, Any], axes: Sequence[str]) -> str:
 
 def workload_name(configuration: Mapping[str, Any], axes: Sequence[str]) -> str:
     """Return what a configuration runs in these axes, such as `batch 4, 128 prompt tokens`; empty for none."""
-    return ", ".join(_WORDS.get(axis, "{}").format(configuration[axis]) for axis in axes)
+    return ", ".join(_counted(_WORDS.get(axis, "{}"), configuration[axis]) for axis in axes)
+
+
+def _counted(words: str, value: Any) -> str:
+    return (words.replace("tokens", "token") if value == 1 else words).format(value)
 
 
 def _full_name(configuration: Mapping[str, Any], way_axes: Sequence[str], workload_axes: Sequence[str]) -> str:

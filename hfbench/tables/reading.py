@@ -1,13 +1,16 @@
 """Reads the measurement records of the current sweep, each reduced to its facts and a frame of its iterations."""
 
 import dataclasses
+import gc
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+from pydantic_core import from_json
 
 from hfbench.foundation.configuration import AXES, Configuration
 from hfbench.foundation.errors import UserError
@@ -50,6 +53,23 @@ def read_records(folder: Path, points: Sequence[Configuration]) -> list[ReadReco
     Records of other configurations, which an earlier sweep left behind, are skipped. Raises `UserError` for a point
     without a record or with two, and for a file that is no record.
     """
+    with _without_collector():
+        return _read_all(folder, points)
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Keep Python's cycle collector from looking again and again through what is read, which has no cycles."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _read_all(folder: Path, points: Sequence[Configuration]) -> list[ReadRecord]:
     wanted = frozenset(points)
     found: dict[Configuration, ReadRecord] = {}
     paths: dict[Configuration, Path] = {}
@@ -68,7 +88,7 @@ def read_records(folder: Path, points: Sequence[Configuration]) -> list[ReadReco
 
 
 def _read_object(path: Path) -> dict[str, Any]:
-    content = read_json(path)
+    content = read_json(path, from_json)  # in less than half the time of Python's own
     if not isinstance(content, dict):
         raise _broken(path, "it holds no JSON object")
     return content
