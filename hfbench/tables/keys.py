@@ -32,8 +32,8 @@ def configuration_keys(configurations: Sequence[Mapping[str, Any]]) -> list[str]
     """Return a readable key for each, such as `smollm2-135m-instruct eager b1 s128 n32`.
 
     A key depends on its configuration alone, and leaves out what is usual, so that adding a value to an axis renames no
-    point. Dots and slashes, which mean levels in DVC's paths, become hyphens; where
-    that makes two keys equal, a digest tells them apart.
+    point. Dots and slashes, which mean levels in DVC's paths, become hyphens; where that makes two keys equal, a digest
+    tells them apart.
     """
     keys = [_key(configuration) for configuration in configurations]
     shared = {key for key, count in Counter(keys).items() if count > 1}
@@ -44,15 +44,21 @@ def configuration_keys(configurations: Sequence[Mapping[str, Any]]) -> list[str]
 
 
 def point_label(configuration: Mapping[str, Any], axes: Iterable[str]) -> str:
-    """Return the tokens of these axes only, or of the model where there are none."""
+    """Return the tokens of these axes that are not usual, of all of them where every one is, or else of the model."""
     tokens = key_tokens(configuration)
-    return " ".join(tokens[axis] for axis in tokens if axis in set(axes)) or tokens["model"]
+    asked = [axis for axis in tokens if axis in set(axes)]
+    kept = [axis for axis in _telling_axes(configuration) if axis in asked] or asked
+    return " ".join(tokens[axis] for axis in kept) or tokens["model"]
 
 
 def _key(configuration: Mapping[str, Any]) -> str:
     tokens = key_tokens(configuration)
-    kept = (tokens[axis] for axis in tokens if axis not in USUAL or configuration[axis] != USUAL[axis])
-    return " ".join(re.sub(r"[^A-Za-z0-9_-]+", "-", token) for token in kept)
+    return " ".join(re.sub(r"[^A-Za-z0-9_-]+", "-", tokens[axis]) for axis in _telling_axes(configuration))
+
+
+def _telling_axes(configuration: Mapping[str, Any]) -> list[str]:
+    """Return the axes whose values a name must say: all but those that are as usual."""
+    return [axis for axis in key_tokens(configuration) if axis not in USUAL or configuration[axis] != USUAL[axis]]
 
 
 def _digest(text: str) -> str:
