@@ -66,7 +66,7 @@ def bisect(checkout: Path, question: Question, records: Path | None = None) -> A
             raise error
         _say(f"It is. Looking for the first slower one of {commits} commits.")
         marks = _run_git_bisect(repository, plan, bad)
-    verdicts = {path.stem: Verdict.load(path) for path in plan.verdicts.glob("*.json")}
+        verdicts = {path.stem: Verdict.load(path) for path in plan.verdicts.glob("*.json")}
     named = {repository.commit(sha): verdict for sha, verdict in verdicts.items()}
     return Answer("\n".join([answer(marks, verdicts, plan), *failures(named)]), marks.first)
 

@@ -1,5 +1,6 @@
 """`hfbench bisect` on a real git history, with a stand-in for an editable checkout of transformers."""
 
+import re
 import signal
 import time
 from pathlib import Path
@@ -15,26 +16,27 @@ def words(bench: Bench, good: str, bad: str, *more: str) -> list[str]:
     return ["bisect", "--checkout", str(bench.stand_in.repository), *between, "--point", "tiny sdpa", *rule, *more]
 
 
-def test_the_planted_commit_is_found(bench: Bench, tmp_path: Path) -> None:
+def test_the_planted_commit_is_found(bench: Bench) -> None:
     before = read_state(bench)[:3]
-    records = tmp_path / "records"
-    result = bench.hfbench(*words(bench, "Start", "Notes 4", "--records", str(records)))
+    result = bench.hfbench(*words(bench, "Start", "Notes 4"))
     planted = bench.commits["Rework the mask"][:10]
     assert f"The first slower commit is {planted} (Rework the mask)." in result.stdout
     assert "Its end_to_end_seconds is 2." in result.stdout
     assert read_state(bench)[:3] == before
-    measured = {path.name for path in (records / "records").iterdir()}
+    measured = set(re.findall(r"round 1: .* s  (\w+)", result.stderr))
     # Between them, commits that differ in nothing that is measured; their verdicts cost no measurement.
-    assert measured == {bench.commits["Notes 4"], bench.commits["Tidy up"]}
+    assert measured == {bench.commits[name][:10] for name in ("Start", "Notes 4", "Tidy up")}
 
 
-def test_a_bad_commit_that_fails_is_no_slower_one(bench: Bench) -> None:
+def test_a_bad_commit_that_fails_is_no_slower_one(bench: Bench, tmp_path: Path) -> None:
     bench.stand_in.git("checkout", "--quiet", "-b", "broken", bench.commits["Notes 1"])
     broken = bench.stand_in.commit_code("Break", SLOW_SECONDS, "raise RuntimeError('broken on purpose')")
     bench.stand_in.git("checkout", "--quiet", "main")
     before = read_state(bench)[:3]
-    result = bench.hfbench(*words(bench, "Start", broken), check=False)
+    records = tmp_path / "records"
+    result = bench.hfbench(*words(bench, "Start", broken, "--records", str(records)), check=False)
     assert result.returncode == 1
+    assert [path.name for path in (records / "records").iterdir()] == [broken]
     assert f"{broken[:10]} (Break) failed: " in result.stderr
     assert "broken on purpose" in result.stderr
     assert "Traceback" not in result.stderr
