@@ -137,6 +137,9 @@ def test_keys_of_different_configurations_differ() -> None:
     assert keys[2] == "tiny sdpa b2 s10 n4"
 
 
-def test_labels_hold_the_axes_asked_for() -> None:
-    assert point_label(vars(POINT), ["batch_size", "attn_implementation", "use_kernels"]) == "sdpa no-kernels b2"
+def test_labels_hold_what_is_not_usual_of_the_axes_asked_for() -> None:
+    axes = ["batch_size", "attn_implementation", "use_kernels"]
+    assert point_label(vars(POINT), axes) == "sdpa b2"
+    assert point_label(vars(point(use_kernels=True)), axes) == "sdpa kernels b2"
+    assert point_label(vars(POINT), ["use_kernels"]) == "no-kernels"
     assert point_label(vars(POINT), []) == "tiny"
