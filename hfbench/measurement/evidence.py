@@ -3,7 +3,7 @@
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import CodeType, FrameType
@@ -90,6 +90,12 @@ def _code_of(function: Any) -> CodeType | None:
     return getattr(getattr(function, "func", function), "__code__", None)
 
 
+def profiler_of_all_threads(device_activities: Sequence[ProfilerActivity] = ()) -> profile:
+    """Return torch's profiler of the host, in all threads, and of these activities of a device."""
+    config = torch._C._profiler._ExperimentalConfig(profile_all_threads=True)
+    return profile(activities=[ProfilerActivity.CPU, *device_activities], experimental_config=config)
+
+
 @contextmanager
 def watch_sdpa() -> Iterator[Counter[str]]:
     """Count the SDPA backends that torch chose inside, in all threads: continuous batching computes in one of its own.
@@ -98,8 +104,7 @@ def watch_sdpa() -> Iterator[Counter[str]]:
     call.
     """
     backends: Counter[str] = Counter()
-    config = torch._C._profiler._ExperimentalConfig(profile_all_threads=True)
-    with profile(activities=[ProfilerActivity.CPU], experimental_config=config) as profiler:
+    with profiler_of_all_threads() as profiler:
         yield backends
     # The raw events: torch takes a second to make its own `events()` of a short call, and a hundredth for these.
     assert profiler.profiler is not None

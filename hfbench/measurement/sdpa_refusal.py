@@ -19,7 +19,7 @@ def refusals_explained() -> Iterator[None]:
         try:
             yield
         except RuntimeError as error:
-            reasons = sdpa_reasons([str(each.message) for each in caught])
+            reasons = _reasons([str(each.message) for each in caught])
             if _REFUSAL not in str(error) or not reasons:
                 raise
             raise RuntimeError(f"{_REFUSAL}: {reasons}") from error
@@ -29,7 +29,7 @@ def refusals_explained() -> Iterator[None]:
         warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
 
 
-def sdpa_reasons(messages: Sequence[str]) -> str:
+def _reasons(messages: Sequence[str]) -> str:
     """Return what torch's warnings say of why a backend cannot run, each once and in their order."""
     plain = dict.fromkeys(_ORIGIN.sub("", message).strip() for message in messages)
     return " ".join(message for message in plain if not _NO_REASONS.search(message))

@@ -14,6 +14,7 @@ from hfbench.foundation.records import OK, REJECTED
 from hfbench.measurement.arguments import Task
 from hfbench.measurement.channel import Reporter
 from hfbench.measurement.device import Device, open_device
+from hfbench.measurement.evidence import profiler_of_all_threads
 from hfbench.measurement.generation import Call
 from hfbench.measurement.point import Point
 from hfbench.profiling.operators import device_times, events_since, host_times
@@ -118,8 +119,7 @@ def _mark() -> Mark:
 
 def _profiler(device: Device) -> profile:
     """Return a profiler of the host and the device that sees all threads: generate_batch computes in one of its own."""
-    config = torch._C._profiler._ExperimentalConfig(profile_all_threads=True)
-    return profile(activities=[ProfilerActivity.CPU, *_device_activities(device)], experimental_config=config)
+    return profiler_of_all_threads(_device_activities(device))
 
 
 def _device_activities(device: Device) -> list[ProfilerActivity]:

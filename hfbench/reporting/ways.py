@@ -5,10 +5,10 @@ from typing import Any
 
 import polars as pl
 
-from hfbench.foundation.configuration import REFERENCE, USUAL
+from hfbench.foundation.configuration import REFERENCE
 from hfbench.reporting.results import WORKLOAD_AXES, varying_axes
 from hfbench.tables.columns import CONFIGURATION_AXES
-from hfbench.tables.keys import key_tokens
+from hfbench.tables.keys import point_label
 
 # A configuration is a workload (what runs) and a way (how). The batch sizes of one scene make a frontier.
 WAY_AXES = tuple(axis for axis in CONFIGURATION_AXES if axis not in WORKLOAD_AXES)
@@ -51,9 +51,7 @@ def way_name(configuration: Mapping[str, Any], axes: Sequence[str]) -> str:
 
     Where all is as usual, the words say that.
     """
-    tokens = key_tokens(configuration)
-    unusual = [axis for axis in axes if axis not in USUAL or configuration[axis] != USUAL[axis]]
-    return " ".join(tokens[axis] for axis in unusual or axes)
+    return point_label(configuration, axes) if axes else ""
 
 
 def workload_name(configuration: Mapping[str, Any], axes: Sequence[str]) -> str:

@@ -46,7 +46,8 @@ def configuration_keys(configurations: Sequence[Mapping[str, Any]]) -> list[str]
 def point_label(configuration: Mapping[str, Any], axes: Iterable[str]) -> str:
     """Return the tokens of these axes that are not usual, of all of them where every one is, or else of the model."""
     tokens = key_tokens(configuration)
-    asked = [axis for axis in tokens if axis in set(axes)]
+    wanted = set(axes)
+    asked = [axis for axis in tokens if axis in wanted]
     kept = [axis for axis in _telling_axes(configuration) if axis in asked] or asked
     return " ".join(tokens[axis] for axis in kept) or tokens["model"]
 
