@@ -1,0 +1,130 @@
+"""The arms of `benchmarks.repeatability`: measuring them in interleaved rounds, and reading their records."""
+
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks import slowed
+from hfbench.checkouts.verdicts import UNDECIDED, Rule, decide
+from hfbench.foundation.configuration import USUAL
+from hfbench.foundation.files import read_json
+from tests.pipeline.checkout import clone
+
+ARMS: dict[str, dict[str, float]] = {
+    "a": {},
+    "b": {},
+    "5%": {"slowdown": 0.05},
+    "20%": {"slowdown": 0.20},
+    "unmonitored": {"monitor_interval_seconds": 0},
+}
+_MODEL, _BATCH_SIZE, _SEQUENCE_LENGTH, _NEW_TOKENS = "stories-15m-random", 1, 128, 32
+_OPTIONS = {
+    "model": _MODEL,
+    "attn_implementation": "sdpa",
+    **{axis: value for axis, value in USUAL.items() if not isinstance(value, bool)},
+    "batch_size": _BATCH_SIZE,
+    "sequence_length": _SEQUENCE_LENGTH,
+    "max_new_tokens": _NEW_TOKENS,
+    "device": "cpu",
+    "stopping_rule": "fixed",
+    "min_warmup_iterations": 1,
+    "max_warmup_iterations": 3,
+    "min_iterations": 10,
+    "max_iterations": 10,
+    "target_precision": 0.01,
+    "max_seconds": 60,
+    "unobserved_every": 0,
+    "timeout_seconds": 300,
+    "monitor_interval_seconds": 0.5,
+}
+
+Rounds = list[list[float]]
+
+
+def measure_all(folder: Path, experiments: int, names: list[str], rule: Rule) -> Iterator[int]:
+    """Measure what has no record in `folder` yet of these arms; yield the number of each finished experiment."""
+    inputs = _prepare(folder)
+    for experiment in range(experiments):
+        for number in range(1, rule.max_rounds + 1):
+            for name in _order([name for name in names if _is_wanted(folder, experiment, name, number, rule)], number):
+                output = record_path(folder, experiment, name, number)
+                if not output.exists():
+                    _measure(name, number, inputs, output)
+        yield experiment
+
+
+def decision(folder: Path, experiment: int, arm: str, rule: Rule, most: int) -> tuple[str, int]:
+    """Return the verdict of the first of the rule's looks that decides, and its rounds, of `most` that are measured."""
+    word, rounds = UNDECIDED, 0
+    for rounds in (look for look in rule.looks if look <= most):
+        a, candidate = (
+            [statistics.median(values) for values in latencies(folder, experiment, name, rounds)] for name in ("a", arm)
+        )
+        word, _ = decide(a, candidate, higher_is_better=False, rule=rule)
+        if word != UNDECIDED:
+            break
+    return word, rounds
+
+
+def latencies(folder: Path, experiment: int, arm: str, rounds: int) -> Rounds:
+    """Return the end-to-end seconds of each sample of each round."""
+    return [
+        [item["end_to_end_seconds"] for item in record["iterations"] if item["phase"] == "sample"]
+        for record in (read_json(record_path(folder, experiment, arm, number)) for number in range(1, rounds + 1))
+    ]
+
+
+def _is_wanted(folder: Path, experiment: int, arm: str, number: int, rule: Rule) -> bool:
+    if arm == "a" or number <= rule.rounds:
+        return arm != "a"
+    return arm != "unmonitored" and decision(folder, experiment, arm, rule, number - 1)[0] == UNDECIDED
+
+
+def _order(candidates: list[str], number: int) -> list[str]:
+    """Return what runs in this round: nothing without a candidate."""
+    middle = len(candidates) // 2
+    names = [*candidates[:middle], "a", *candidates[middle:]] if candidates else []
+    return names[:: 1 if number % 2 else -1]
+
+
+def _prepare(folder: Path) -> Path:
+    """Make the inputs in a clone of this working tree, once; return it."""
+    checkout = folder / "checkout"
+    if not checkout.exists():
+
+        def change(content: dict[str, dict[str, list[object]]]) -> None:
+            lengths: dict[str, list[object]] = {"sequence_length": [_SEQUENCE_LENGTH], "max_new_tokens": [_NEW_TOKENS]}
+            content["sweep"].update(model=[_MODEL], attn_implementation=["sdpa"], batch_size=[_BATCH_SIZE], **lengths)
+
+        made = clone(checkout)
+        made.change_params(change)
+        made.run("dvc", "repro", "environment", "inputs")
+    return checkout
+
+
+def _measure(arm: str, number: int, checkout: Path, output: Path) -> None:
+    options: dict[str, object] = {**_OPTIONS, "round": number, **ARMS[arm], "output": output}
+    slowdown = options.pop("slowdown", None)
+    options |= {
+        "environment": "results/environment.json",
+        "manifest": f"results/models/{_MODEL}.json",
+        "settings": "results/settings/sdpa-off-false-false.json",
+        "inputs": f"results/inputs/{_MODEL}/uniform/b{_BATCH_SIZE}-s{_SEQUENCE_LENGTH}-n{_NEW_TOKENS}-d0.safetensors",
+        "log": output.with_suffix(".log"),
+    }
+    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    module = "stages.measure" if slowdown is None else "benchmarks.slowed"
+    environment = {**os.environ, "PYTHONPATH": str(checkout), slowed.SHARE: str(slowdown)}
+    command = [sys.executable, "-m", module, *words]
+    subprocess.run(command, cwd=checkout, env=environment, check=True, stderr=subprocess.DEVNULL)
+    record = read_json(output)
+    if record["status"] != "ok":
+        sys.exit(f"{arm}, round {number}: {record['status']}: {record['reason']}")
+
+
+def record_path(folder: Path, experiment: int, arm: str, number: int) -> Path:
+    """Return where the record of a round of an arm lies."""
+    return (folder / "records" / f"{experiment}-{arm.rstrip('%')}-{number}.json").resolve()
