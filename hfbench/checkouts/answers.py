@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from hfbench.checkouts.plan import Plan
 from hfbench.checkouts.repository import Commit
-from hfbench.checkouts.verdicts import FAILED, FAST, SLOW, Verdict
+from hfbench.checkouts.verdicts import FAILED, FAST, SLOW, UNDECIDED, Verdict
 from hfbench.foundation.errors import UserError
 
 _MARK = re.compile(r"^# (first slow commit|possible first slow commit|slow|fast|skip): \[(\w+)\] ?(.*)$", re.MULTILINE)
@@ -55,7 +55,7 @@ def answer(marks: Marks, verdicts: Mapping[str, Verdict], plan: Plan) -> str:
     if marks.first is not None:
         return f"The first slower commit is {marks.first}.\n{_evidence(verdicts[marks.first.sha], plan)}"
     lines = [f"\n  {commit}{_doubt(verdicts.get(commit.sha), plan)}" for commit in marks.possible]
-    return f"undecided: the first slower commit is one of{''.join(lines)}"
+    return f"undecided: the first slower commit is one of{''.join(lines)}{_remedy(marks, verdicts, plan)}"
 
 
 def failures(verdicts: Mapping[Commit, Verdict]) -> Sequence[str]:
@@ -63,6 +63,20 @@ def failures(verdicts: Mapping[Commit, Verdict]) -> Sequence[str]:
     return [
         f"{commit} was left out: {verdict.reason}" for commit, verdict in verdicts.items() if verdict.word == FAILED
     ]
+
+
+def _remedy(marks: Marks, verdicts: Mapping[str, Verdict], plan: Plan) -> str:
+    """Return what would decide, where noise is what hides the first slower commit."""
+    possible = {commit: verdicts[commit.sha].word for commit in marks.possible if commit.sha in verdicts}
+    slow = [commit.short for commit, word in possible.items() if word == SLOW]
+    if UNDECIDED not in possible.values() or not slow:
+        return ""
+    fast = [sha for sha, word in marks.marked.items() if word == FAST]
+    good = Commit(fast[-1], "").short if fast else plan.good.short
+    return (
+        f"\nMore rounds may tell them apart: ask again with --good {good} --bad {slow[0]} "
+        f"--max-rounds {2 * plan.rule.max_rounds}."
+    )
 
 
 def _doubt(verdict: Verdict | None, plan: Plan) -> str:

@@ -79,11 +79,17 @@ def test_the_first_slower_commit_among_eight(tmp_path: Path, first: int) -> None
 def test_commits_that_cannot_be_told_apart_are_all_named(tmp_path: Path) -> None:
     marks, verdicts, asked, commits = bisected(tmp_path, [FAST, FAST, FAILED, UNDECIDED, SLOW, SLOW])
     assert marks.first is None
-    text = answer(marks, verdicts, asked)
+    text, _, remedy = answer(marks, verdicts, asked).rpartition("\n")
     assert text.startswith("undecided: the first slower commit is one of\n")
     assert [commit.short in text for commit in commits[1:]] == [False, True, True, True, False]
     assert "it failed: no memory" in text
     assert "0.900 to 1.300, 12 rounds" in text
+    assert remedy.endswith(f"--good {commits[1].short} --bad {commits[4].short} --max-rounds 24.")
+
+
+def test_more_rounds_are_no_remedy_for_a_commit_that_fails(tmp_path: Path) -> None:
+    marks, verdicts, asked, _ = bisected(tmp_path, [FAST, FAST, FAILED, SLOW, SLOW])
+    assert "--max-rounds" not in answer(marks, verdicts, asked)
 
 
 def test_a_failed_commit_elsewhere_does_not_hide_the_answer(tmp_path: Path) -> None:
