@@ -3,9 +3,9 @@
 `python -m benchmarks.repeatability [--experiments 20] [--rounds 7] [--max-rounds 28] [--arms a b] [--records FOLDER]`
 
 Each experiment measures five arms of one configuration in interleaved rounds, every measurement a process of its own:
-`a` and `b` are the same; `5%` and `20%` wait for that share of what each forward pass took; `unmonitored`
-runs without the monitor. `a` stands in the middle of a round and every second round runs the other way round, so that
-what is compared ran side by side and in both orders. Records are kept in FOLDER, where an interrupted run goes on.
+`a` and `b` are the same; `5%` and `20%` wait for that share of what each forward pass took; `unmonitored` runs without
+the monitor. `a` stands in the middle of a round, and every second round runs the other way round, so that what is
+compared ran close together and in both orders. Records are kept in FOLDER, where an interrupted run goes on.
 
 Two answers are printed. One is what `--rounds` rounds show. The other is what is found when an undecided arm gets more
 rounds, up to `--max-rounds`: the noise of the machine decides how many of them a change of 5% takes. The rule is that
@@ -134,7 +134,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="hfbench-repeatability-") as temporary:
         folder = arguments.records or Path(temporary)
         (folder / "records").mkdir(parents=True, exist_ok=True)
-        rule = Rule(threshold=0, rounds=arguments.rounds, max_rounds=arguments.max_rounds, decisions=1)
+        max_rounds = max(arguments.rounds, arguments.max_rounds)
+        rule = Rule(threshold=0, rounds=arguments.rounds, max_rounds=max_rounds, decisions=1)
         for experiment in measure_all(folder, arguments.experiments, arguments.arms, rule):
             print(f"experiment {experiment + 1} of {arguments.experiments} measured", file=sys.stderr)
         _print_results(folder, arguments.experiments, arguments.arms, rule)
