@@ -135,7 +135,8 @@ def main() -> None:
         folder = arguments.records or Path(temporary)
         (folder / "records").mkdir(parents=True, exist_ok=True)
         max_rounds = max(arguments.rounds, arguments.max_rounds)
-        rule = Rule(threshold=0, rounds=arguments.rounds, max_rounds=max_rounds, decisions=1)
+        # Without a threshold either side of 1 is a wrong verdict for equal arms: two that share the 5% of error.
+        rule = Rule(threshold=0, rounds=arguments.rounds, max_rounds=max_rounds, decisions=2)
         for experiment in measure_all(folder, arguments.experiments, arguments.arms, rule):
             print(f"experiment {experiment + 1} of {arguments.experiments} measured", file=sys.stderr)
         _print_results(folder, arguments.experiments, arguments.arms, rule)
