@@ -47,9 +47,11 @@ Rounds = list[list[float]]
 def measure_all(folder: Path, experiments: int, names: list[str], rule: Rule) -> Iterator[int]:
     """Measure what has no record in `folder` yet of these arms; yield the number of each finished experiment."""
     inputs = _prepare(folder)
+    candidates = [name for name in names if name != "a"]
     for experiment in range(experiments):
         for number in range(1, rule.max_rounds + 1):
-            for name in _order([name for name in names if _is_wanted(folder, experiment, name, number, rule)], number):
+            wanted = [name for name in candidates if _is_wanted(folder, experiment, name, number, rule)]
+            for name in _order(wanted, number):
                 output = record_path(folder, experiment, name, number)
                 if not output.exists():
                     _measure(name, number, inputs, output)
@@ -78,8 +80,8 @@ def latencies(folder: Path, experiment: int, arm: str, rounds: int) -> Rounds:
 
 
 def _is_wanted(folder: Path, experiment: int, arm: str, number: int, rule: Rule) -> bool:
-    if arm == "a" or number <= rule.rounds:
-        return arm != "a"
+    if number <= rule.rounds:
+        return True
     return arm != "unmonitored" and decision(folder, experiment, arm, rule, number - 1)[0] == UNDECIDED
 
 

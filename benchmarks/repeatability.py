@@ -35,11 +35,12 @@ def _verdict(interval: Interval | None) -> str:
     return SLOW if interval.low > 1 else FAST if interval.high < 1 else UNDECIDED
 
 
-def _judged(arm: str, shares: list[float]) -> tuple[str, str]:
-    """Return what is wanted of an arm, and whether these shares of slow, fast and undecided are that."""
+def _judged(arm: str, words: list[str]) -> list[str]:
+    """Return the shares of slow, fast and undecided among an arm's verdicts, what is wanted, and whether it is met."""
+    shares = [words.count(word) / len(words) for word in (SLOW, FAST, UNDECIDED)]
     slow, _, undecided = shares
     is_met = {"b": undecided >= 0.9, "5%": slow >= 0.8, "20%": slow == 1}[arm]
-    return _WANTED[arm], "✓" if is_met else "✗"
+    return [*(f"{share:.0%}" for share in shares), _WANTED[arm], "✓" if is_met else "✗"]
 
 
 def _print_results(folder: Path, experiments: int, names: list[str], rule: Rule) -> None:
@@ -63,9 +64,7 @@ def _fixed(folder: Path, experiments: int, rounds: int, names: list[str]) -> Tab
             ]
             words = [_verdict(interval) for interval in found]
             ratio = statistics.median(interval.estimate for interval in found if interval)
-            shares = [words.count(word) / experiments for word in (SLOW, FAST, UNDECIDED)]
-            cells = (f"{share:.0%}" for share in shares)
-            table.add_row(arm, kind, f"{ratio:.4f}", *cells, *_judged(arm, shares))
+            table.add_row(arm, kind, f"{ratio:.4f}", *_judged(arm, words))
     return table
 
 
@@ -73,13 +72,11 @@ def _as_many_as_it_takes(folder: Path, experiments: int, names: list[str], rule:
     """Return the verdicts when an undecided arm gets more rounds."""
     looks = ", ".join(map(str, rule.looks))
     title = f"as many rounds as it takes: looks after {looks}, each at {rule.confidence:.1%} confidence"
-    table = Table("candidate", SLOW, FAST, UNDECIDED, "rounds", "wanted", "", title=title)
+    table = Table("candidate", "rounds", SLOW, FAST, UNDECIDED, "wanted", "", title=title)
     for arm in (arm for arm in names if arm in _WANTED):
         found = [decision(folder, experiment, arm, rule, rule.max_rounds) for experiment in range(experiments)]
-        words = [word for word, _ in found]
-        shares = [words.count(word) / experiments for word in (SLOW, FAST, UNDECIDED)]
-        rounds = ", ".join(str(rounds) for _, rounds in sorted(found, key=lambda each: each[1]))
-        table.add_row(arm, *(f"{share:.0%}" for share in shares), rounds, *_judged(arm, shares))
+        rounds = ", ".join(map(str, sorted(rounds for _, rounds in found)))
+        table.add_row(arm, rounds, *_judged(arm, [word for word, _ in found]))
     return table
 
 

@@ -67,14 +67,13 @@ def failures(verdicts: Mapping[Commit, Verdict]) -> Sequence[str]:
 
 def _remedy(marks: Marks, verdicts: Mapping[str, Verdict], plan: Plan) -> str:
     """Return what would decide, where noise is what hides the first slower commit."""
-    possible = {commit: verdicts[commit.sha].word for commit in marks.possible if commit.sha in verdicts}
-    slow = [commit.short for commit, word in possible.items() if word == SLOW]
-    if UNDECIDED not in possible.values() or not slow:
+    if not any(verdicts[commit.sha].word == UNDECIDED for commit in marks.possible if commit.sha in verdicts):
         return ""
-    fast = [sha for sha, word in marks.marked.items() if word == FAST]
-    good = Commit(fast[-1], "").short if fast else plan.good.short
+    last = {
+        word: Commit(sha, "").short for sha, word in marks.marked.items()
+    }  # the good and the bad one are marked too
     return (
-        f"\nMore rounds may tell them apart: ask again with --good {good} --bad {slow[0]} "
+        f"\nMore rounds may tell them apart: ask again with --good {last[FAST]} --bad {last[SLOW]} "
         f"--max-rounds {2 * plan.rule.max_rounds}."
     )
 
