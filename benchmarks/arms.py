@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks import slowed
-from hfbench.checkouts.verdicts import UNDECIDED, Rule, decide
-from hfbench.foundation.configuration import USUAL
-from hfbench.foundation.files import read_json
+from hfbench.checkouts.plan import UNDECIDED, Rule, decide
+from hfbench.core.files import read_json
+from hfbench.core.point import USUAL
 from tests.pipeline.checkout import clone
 
 ARMS: dict[str, dict[str, float]] = {

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.synthetic_tables import START, Plan, sweep
-from tests.comparison.project import Project
+from tests.compare.project import Project
 
 _LIMIT_SECONDS = 10.0
 _REPEATS = 3

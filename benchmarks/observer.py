@@ -10,13 +10,13 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer
 
-from hfbench.foundation.configuration import Configuration, Settings
-from hfbench.foundation.params import load_source
-from hfbench.manifests import resolve
-from hfbench.measurement.device import Cpu
-from hfbench.measurement.generation import Call, Prompt, prepare_generate
-from hfbench.measurement.loading import load_model
-from hfbench.models.materialise import materialise
+from hfbench.core.point import Configuration, Settings
+from hfbench.measure.device import Cpu
+from hfbench.measure.generation import Call, prepare_generate
+from hfbench.measure.loading import load_model
+from hfbench.measure.prompt import Prompt
+from hfbench.model.manifest import materialise, resolve
+from hfbench.params.schema import load_source
 
 _MODEL = "smollm2-135m-instruct"
 

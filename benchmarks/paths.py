@@ -16,10 +16,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from hfbench.foundation.configuration import USUAL, Configuration
-from hfbench.foundation.params import load_params
-from hfbench.foundation.records import OK, REJECTED, UNSUPPORTED, Record
-from hfbench.params_file import rewrite
+from hfbench.core.point import USUAL, Configuration
+from hfbench.core.record import OK, REJECTED, UNSUPPORTED, Record
+from hfbench.params.levels import rewrite
+from hfbench.params.schema import load_params
 from tests.pipeline.checkout import QUICK_SAMPLING, Checkout, clone
 
 _MODEL = "stories-15m-random"

@@ -19,7 +19,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from hfbench.foundation.params import load_params
+from hfbench.params.schema import load_params
 from tests.pipeline.checkout import QUICK_SAMPLING, Checkout, clone, ran
 
 _REPEATS = 5

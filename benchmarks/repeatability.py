@@ -22,8 +22,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.arms import ARMS, decision, latencies, measure_all, record_path
-from hfbench.checkouts.verdicts import FAST, SLOW, UNDECIDED, Rule
-from hfbench.foundation.files import read_json
+from hfbench.checkouts.plan import FAST, SLOW, UNDECIDED, Rule
+from hfbench.core.files import read_json
 from hfbench.statistics.intervals import Interval, paired_ratio_interval, ratio_interval
 
 _WANTED = {"b": "at most 10% differ", "5%": "at least 80% slower", "20%": "100% slower"}

@@ -20,8 +20,8 @@ from playwright.sync_api import Browser, sync_playwright
 from rich.console import Console
 from rich.table import Table
 
-from hfbench.foundation.files import write_json
-from tests.reporting.report_records import CEILINGS, sweep_records
+from hfbench.core.files import write_json
+from tests.report.report_records import CEILINGS, sweep_records
 from tests.tables.hand_records import tables_of
 
 _AXES: dict[str, list[Any]] = {

@@ -20,15 +20,15 @@ def main() -> None:
     if sys.argv[1] == _WORKER:
         del sys.argv[1]
         _slow_down(float(os.environ[SHARE]))
-        from hfbench.measurement.worker import main as work
+        from hfbench.measure.worker import main as work
 
         work()
         sys.stdout.flush()
         os._exit(0)  # as the worker itself ends
-    from hfbench.measurement import isolation
+    from hfbench.measure import process
     from stages import measure
 
-    isolation._WORKER = (__name__ if __spec__ is None else __spec__.name, _WORKER)
+    process._WORKER = (__name__ if __spec__ is None else __spec__.name, _WORKER)
     measure.main()
 
 

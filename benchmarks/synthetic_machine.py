@@ -7,7 +7,7 @@ import hashlib
 import random
 from typing import Any
 
-from hfbench.foundation.configuration import Configuration
+from hfbench.core.point import Configuration
 
 INTERVAL_SECONDS = 0.5
 _LAYERS, _VOCABULARY = 30, 49_152
@@ -61,7 +61,7 @@ def effective(configuration: Configuration) -> dict[str, Any]:
 
 
 def accounting() -> dict[str, Any]:
-    """Return what the model needs, as `hfbench.measurement.accounting` counts it for SmolLM2-135M."""
+    """Return what the model needs, as `hfbench.measure.accounting` counts it for SmolLM2-135M."""
     kind = {"layers": _LAYERS, "bytes_per_token_per_row": 768, "key_dim": 64, "value_dim": 64, "window_tokens": None}
     return {
         "dense_weight_bytes": 269_030_016,

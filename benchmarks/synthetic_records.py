@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import synthetic_machine
-from hfbench.foundation.configuration import USUAL, Configuration
-from hfbench.foundation.files import write_json
-from hfbench.foundation.params import load_params
-from hfbench.foundation.records import FAILED, OK, Iteration, Record, Sampling
+from hfbench.core.files import write_json
+from hfbench.core.point import USUAL, Configuration
+from hfbench.core.record import FAILED, OK, Iteration, Record, Sampling
+from hfbench.params.schema import load_params
 
 SAMPLING = Sampling(
     stopping_rule="fixed",

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from hfbench.foundation.configuration import AXES, Configuration
-from hfbench.foundation.records import FAILED, OK
+from hfbench.core.point import AXES, Configuration
+from hfbench.core.record import FAILED, OK
 from hfbench.tables.agreement import AGREEMENT_TYPES
-from hfbench.tables.columns import AXIS_TYPES, CONFIGURATION_AXES, PHASE, STATUS, axes_frame
-from hfbench.tables.record_facts import FACT_TYPES
-from hfbench.tables.storage import write_table
+from hfbench.tables.facts import FACT_TYPES
+from hfbench.tables.metrics import AXIS_TYPES, CONFIGURATION_AXES, PHASE, STATUS, axes_frame
+from hfbench.tables.store import write_table
 from hfbench.tables.summary import summary_table
 
 START = datetime(2025, 1, 1, tzinfo=UTC)

@@ -20,8 +20,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.synthetic_records import record_path, synthetic_axes, write_params, write_sweep
-from hfbench.foundation.files import write_json
-from hfbench.foundation.params import load_params
+from hfbench.core.files import write_json
+from hfbench.params.schema import load_params
 
 _ITERATIONS, _TOKENS = 20, 128
 _SIZES = (10, 1_000, 2_000, 5_000, 10_000)  # records; the time of the first is that of the start-up

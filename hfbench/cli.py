@@ -16,7 +16,7 @@ from hfbench.commands import (
     retry,
     show,
 )
-from hfbench.foundation.errors import run
+from hfbench.core.errors import run
 
 # In the order in which --help lists them. Importing all of them takes no time: they import what they need when run.
 _COMMANDS = {

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from hfbench.foundation.configuration import Configuration
-from hfbench.foundation.errors import UserError
-from hfbench.foundation.files import read_json
-from hfbench.foundation.params import LISTED_STAGE, load_params
-from hfbench.foundation.records import OK, STATUSES, UNSUPPORTED
+from hfbench.core.errors import UserError
+from hfbench.core.files import read_json
+from hfbench.core.point import Configuration
+from hfbench.core.record import OK, STATUSES, UNSUPPORTED
+from hfbench.params.schema import LISTED_STAGE, load_params
 
 _PARAMS = Path("params.yaml")
 _MEASUREMENTS = Path("results/measurements")  # as dvc.yaml names it

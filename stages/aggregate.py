@@ -4,12 +4,11 @@ import argparse
 import os
 from pathlib import Path
 
-from hfbench.foundation.errors import run
-from hfbench.foundation.files import read_json, write_json
-from hfbench.foundation.params import load_params
-from hfbench.reporting.terminal import print_results
-from hfbench.tables.build import build_tables
-from hfbench.tables.headline import headline, headline_by_point
+from hfbench.core.errors import run
+from hfbench.core.files import read_json, write_json
+from hfbench.params.schema import load_params
+from hfbench.report.pages import print_results
+from hfbench.tables.build import build_tables, headline, headline_by_point
 from hfbench.tables.reading import read_records
 
 

@@ -4,10 +4,10 @@ import argparse
 import os
 from pathlib import Path
 
-from hfbench.foundation.errors import run
-from hfbench.foundation.files import write_json
-from hfbench.foundation.params import load_params
-from hfbench.roofline.threads import openmp_threads
+from hfbench.core.errors import run
+from hfbench.core.files import write_json
+from hfbench.core.system import openmp_threads
+from hfbench.params.schema import load_params
 
 
 def main() -> None:
@@ -17,7 +17,7 @@ def main() -> None:
     arguments = parser.parse_args()
     params = load_params(arguments.params)
     os.environ["OMP_NUM_THREADS"] = openmp_threads()
-    from hfbench.roofline.ceilings import measure_ceilings  # only now: torch reads the variable when it is imported
+    from hfbench.ceilings.rates import measure_ceilings  # only now: torch reads the variable when it is imported
 
     write_json(arguments.output, measure_ceilings(params.device, params.dtypes()))
 

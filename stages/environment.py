@@ -3,12 +3,12 @@
 import argparse
 from pathlib import Path
 
+from hfbench.core.errors import run
+from hfbench.core.files import write_json
 from hfbench.environment.describe import describe
-from hfbench.foundation.errors import run
-from hfbench.foundation.files import write_json
-from hfbench.foundation.params import load_params
-from hfbench.manifests import fingerprint
-from hfbench.settings import settings_name, settings_of
+from hfbench.environment.settings import settings_name, settings_of
+from hfbench.model.manifest import fingerprint
+from hfbench.params.schema import load_params
 
 
 def main() -> None:

@@ -3,10 +3,10 @@
 import argparse
 from pathlib import Path
 
-from hfbench.foundation.errors import run
-from hfbench.foundation.params import load_params
-from hfbench.foundation.records import Manifest
+from hfbench.core.errors import run
+from hfbench.core.record import Manifest
 from hfbench.inputs.prepare import prepare_inputs
+from hfbench.params.schema import load_params
 
 
 def main() -> None:

@@ -4,9 +4,9 @@ import time
 
 CLOCK_ZERO = time.perf_counter()  # before anything else is imported: the timeline of the record counts from here
 
-from hfbench.foundation.errors import run  # noqa: E402
-from hfbench.measurement.arguments import parse_task  # noqa: E402
-from hfbench.measurement.supervisor import measure  # noqa: E402
+from hfbench.core.errors import run  # noqa: E402
+from hfbench.measure.supervisor import measure  # noqa: E402
+from hfbench.measure.task import parse_task  # noqa: E402
 
 
 def main() -> None:

@@ -3,10 +3,9 @@
 import argparse
 from pathlib import Path
 
-from hfbench.foundation.errors import run
-from hfbench.foundation.params import load_source
-from hfbench.manifests import read_previous, resolve
-from hfbench.models.materialise import materialise
+from hfbench.core.errors import run
+from hfbench.model.manifest import materialise, read_previous, resolve
+from hfbench.params.schema import load_source
 
 
 def main() -> None:

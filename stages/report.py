@@ -4,13 +4,13 @@ import argparse
 import os
 from pathlib import Path
 
-from hfbench.foundation.errors import run
-from hfbench.foundation.files import read_json, write_text
-from hfbench.reporting.page import report_page
-from hfbench.reporting.plots import write_plots
-from hfbench.reporting.sources import read_ceilings, read_manifests, read_params
-from hfbench.tables.storage import read_table
-from hfbench.tables.warning_file import read_warnings
+from hfbench.core.errors import run
+from hfbench.core.files import read_json, write_text
+from hfbench.report.page import report_page
+from hfbench.report.plots import write_plots
+from hfbench.report.sources import read_ceilings, read_manifests, read_params
+from hfbench.tables.store import read_table
+from hfbench.tables.warnings import read_warnings
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""A stage depends on exactly the code that it runs: what it imports is under its `deps`, and nothing else is."""
+"""A stage depends on the rooms that it imports, whole: all that it imports is under its `deps`, and no more rooms."""
 
 import ast
 from functools import cache
@@ -57,6 +57,10 @@ def _declared(stage: dict[str, Any]) -> set[Path]:
     return {file for file in files if file.read_text().strip()}
 
 
+def _rooms(files: set[Path]) -> set[str]:
+    return {file.relative_to(ROOT).parts[1] for file in files}
+
+
 def _script(stage: dict[str, Any]) -> Path:
     words = stage["cmd"].split()
     assert words[:2] == ["python", "-m"], "stages run as modules: as a script, stages/ would come first on the path"
@@ -70,7 +74,7 @@ def test_dependencies_are_the_imports(name: str) -> None:
     stage = STAGES[name]
     imported, declared = _imported(_script(stage)), _declared(stage)
     assert not imported - declared, "imported, and not under deps: an edit would go unnoticed"
-    assert not declared - imported, "under deps, and not imported: an edit would run the stage for nothing"
+    assert _rooms(declared) <= _rooms(imported), "a room under deps of which nothing is imported"
 
 
 @pytest.mark.parametrize("name", sorted(STAGES))
@@ -83,8 +87,8 @@ def test_stage_scripts_are_thin(name: str) -> None:
 
 def test_only_the_rooms_that_may_import_torch_and_polars_do() -> None:
     allowed = {
-        "torch": ("hfbench/measurement/", "hfbench/roofline/ceilings.py", "hfbench/models/", "hfbench/profiling/"),
-        "polars": ("hfbench/tables/", "hfbench/comparison/", "hfbench/reporting/"),
+        "torch": ("hfbench/measure/", "hfbench/ceilings/", "hfbench/model/", "hfbench/profile/"),
+        "polars": ("hfbench/tables/", "hfbench/compare/", "hfbench/report/", "hfbench/profile/", "hfbench/checkouts/"),
     }
     for path in [*(ROOT / "hfbench").rglob("*.py"), *(ROOT / "stages").rglob("*.py")]:
         place = path.relative_to(ROOT).as_posix()

@@ -9,20 +9,111 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
-from hfbench.checkouts.environments import describe_into, require_measured, what_changed
-from hfbench.checkouts.points import record_path
 from hfbench.checkouts.processes import ending_in_order
-from hfbench.checkouts.repository import Commit, Repository, run_git, try_git
-from hfbench.checkouts.rounds import SideOfRound, apart, read_measured
-from hfbench.checkouts.workspace import ENVIRONMENT, PARAMS, RESULTS, dvc, lent_workspace, set_rounds
-from hfbench.foundation.configuration import Configuration
-from hfbench.foundation.errors import UserError
-from hfbench.foundation.params import load_params
+from hfbench.checkouts.workspace import (
+    ENVIRONMENT,
+    PARAMS,
+    RESULTS,
+    describe_into,
+    dvc,
+    lent_workspace,
+    require_measured,
+    set_rounds,
+    what_changed,
+)
+from hfbench.core.errors import UserError
+from hfbench.core.files import read_json
+from hfbench.core.point import Configuration
+from hfbench.git import Commit, Repository, run_git, try_git
+from hfbench.params.schema import load_params
 from hfbench.retry import forget_runs
-from hfbench.statistics.confidence import FEWEST_ROUNDS
+from hfbench.statistics.bootstrap import FEWEST_ROUNDS
+from hfbench.tables.keys import configuration_keys
+
+_MEASUREMENTS = Path("results/measurements")  # as dvc.yaml names it
+_LISTED = 20  # points in an error message
+
+
+def record_path(point: Configuration) -> Path:
+    """Return where the point's record is."""
+    return _MEASUREMENTS / f"{point.file_name}.json"
+
+
+def find_point(stages: Mapping[Configuration, str], wanted: str) -> tuple[Configuration, str]:
+    """Return the first round of the configuration that `wanted` names, and its key.
+
+    `stages` has each point's stage; `wanted` is a key as the tables and metrics.json have it, or a part of a key or
+    of a stage's name. Raises `UserError` where it names none or more than one.
+    """
+    rounds: dict[Configuration, list[Configuration]] = {}
+    for point in stages:
+        rounds.setdefault(replace(point, round=0), []).append(point)
+    keys = dict(zip(rounds, configuration_keys([vars(item) for item in rounds]), strict=True))
+    exact = [item for item, key in keys.items() if key == wanted]
+    parts = [
+        item
+        for item, key in keys.items()
+        if any(wanted in name for name in (key, *(stages[point] for point in rounds[item])))
+    ]
+    found = exact or parts
+    if len(found) == 1:
+        return rounds[found[0]][0], keys[found[0]]
+    candidates = [keys[item] for item in found or rounds]
+    more = f"\n  and {len(candidates) - _LISTED} more" if len(candidates) > _LISTED else ""
+    raise UserError(
+        f"--point {wanted!r} names {'several points' if found else 'no point'} of the sweep in params.yaml. Expected "
+        "one of:" + "".join(f"\n  {key}" for key in candidates[:_LISTED]) + more
+    )
+
+
+# For DVC to settle what is to be done, and for a checkout of a large repository, between two sides of a round.
+_PAUSE_SECONDS = 60.0
+
+
+class Measured(NamedTuple):
+    """When a record was begun, in seconds of the epoch, and how long its measurement took."""
+
+    start: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class SideOfRound:
+    """One commit's records of one round, by their stage; `began` is when this commit was switched to for it."""
+
+    began: float
+    measured: Mapping[str, Measured]
+
+
+def read_measured(path: Path) -> Measured:
+    """Return when a record was measured, and for how long. Raises `UserError` where there is no record."""
+    content = read_json(path)
+    return Measured(datetime.fromisoformat(content["started_at"]).timestamp(), float(content["timeline"]["end"]))
+
+
+def apart(sides: Mapping[str, SideOfRound]) -> dict[str, list[str]]:
+    """Return, for each side, the stages to measure again, because DVC had them from a run of another time.
+
+    `sides` are the sides of one round. The records of a point are side by side where they began within the time that
+    all measurements of the round take, and a minute for each side: then the machine drifts no more between them than
+    within a round. Where they are not, those that were not measured just now are to be measured again.
+    """
+    together = sum(item.seconds for side in sides.values() for item in side.measured.values())
+    limit = together + _PAUSE_SECONDS * len(sides)
+    again: dict[str, list[str]] = {name: [] for name in sides}
+    for stage in next(iter(sides.values())).measured:
+        starts = [side.measured[stage].start for side in sides.values()]
+        if max(starts) - min(starts) > limit:
+            for name, side in sides.items():
+                # Records tell their start in whole seconds.
+                if side.measured[stage].start < int(side.began):
+                    again[name].append(stage)
+    return again
 
 
 @dataclass(frozen=True)

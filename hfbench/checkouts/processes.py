@@ -11,8 +11,9 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
+from hfbench.git import ENDS_BY
+
 _GRACE_SECONDS = 10.0  # for DVC and a measurement to end in order after an interrupt
-_ENDS_BY = (signal.SIGTERM, signal.SIGHUP)
 
 
 def run_to_end(
@@ -65,30 +66,12 @@ def ending_in_order() -> Iterator[None]:
     def end(number: int, _: FrameType | None) -> None:
         sys.exit(128 + number)
 
-    before = {number: signal.signal(number, end) for number in _ENDS_BY}
+    before = {number: signal.signal(number, end) for number in ENDS_BY}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Hold signals back while something is switched or put back, also from commands that are run; they come later."""
-    numbers = (signal.SIGINT, *_ENDS_BY)
-    held: list[int] = []
-    handlers = {number: signal.signal(number, lambda held_back, _: held.append(held_back)) for number in numbers}
-    # A command inherits what this thread blocks; another thread of this process may still take a signal.
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        if held:
-            signal.raise_signal(held[0])
 
 
 def _end_group(process: "subprocess.Popen[bytes]") -> None:

@@ -1,16 +1,19 @@
-"""The workspace of the pipeline, lent to measurements of other commits and put back as it was."""
+"""What a commit of the checkout changes in the description of the environment, on which every measurement depends."""
 
+import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from hfbench.checkouts.processes import run_to_end, uninterrupted
-from hfbench.checkouts.repository import run_git
-from hfbench.foundation.errors import UserError
-from hfbench.foundation.files import atomic_path
-from hfbench.params_file import rewrite
+from hfbench.checkouts.processes import run_to_end
+from hfbench.compare.changes import differences
+from hfbench.core.errors import UserError
+from hfbench.core.files import atomic_path, read_json
+from hfbench.git import Commit, run_git, uninterrupted
+from hfbench.params.levels import rewrite
 
 PARAMS = Path("params.yaml")
 RESULTS = Path("results")
@@ -72,3 +75,44 @@ def _put_back(path: Path, content: bytes) -> None:
         return  # with its time, so that DVC need not read it again
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
+
+
+def describe_into(folder: Path, output: Path) -> bytes:
+    """Run the stage `environment` of the pipeline in `folder` into `output`, and return what it wrote."""
+    folders = [word for name in ("sources", "settings") for word in (f"--{name}", str(output.parent / name))]
+    words = ["--params", str(PARAMS), "--output", str(output), *folders]
+    if run_to_end([sys.executable, "-m", "stages.environment", *words], folder, own_group=False):
+        raise UserError("the environment could not be described; the reason stands above.")
+    return output.read_bytes()
+
+
+def changed_packages(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """Return the packages whose commit or version differs between two descriptions of the environment."""
+    old, new = before["packages"], after["packages"]
+    return sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+
+
+def what_changed(before: bytes, after: bytes) -> str:
+    """Return in words where two descriptions of the environment differ."""
+    return "; ".join(each.sentence for each in differences(json.loads(before), json.loads(after)))
+
+
+def require_measured(checkout: Path, described: Mapping[Commit, Path]) -> list[str]:
+    """Return the packages in which the commits differ for a measurement; `described` has each one's description.
+
+    Raises `UserError` where two commits have the same: either nothing that is measured comes from the checkout, or they
+    do not differ in it.
+    """
+    contents = {commit: read_json(path) for commit, path in described.items()}
+    first, *others = contents
+    packages: set[str] = set()
+    for other in others:
+        changed = changed_packages(contents[first], contents[other])
+        if not changed:
+            raise UserError(
+                f"To a measurement, {first} and {other} are the same: no package that it runs on differs. Install the "
+                f"checkout where hfbench is installed (`pip install --editable {checkout}`), and give commits that "
+                "differ in it."
+            )
+        packages.update(changed)
+    return sorted(packages)

@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Print the first slower commit; exit with 1 where that is undecided."""
     from hfbench.checkouts.bisect import Question, bisect
-    from hfbench.foundation.errors import UserError
+    from hfbench.core.errors import UserError
     from hfbench.tables.metrics import METRIC_NAMES
 
     if arguments.metric not in METRIC_NAMES:

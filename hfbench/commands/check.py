@@ -13,6 +13,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Check the file; raises `UserError` for what is wrong in it."""
-    from hfbench.foundation.params import load_params
+    from hfbench.params.schema import load_params
 
     load_params(arguments.params)

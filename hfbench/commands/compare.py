@@ -39,8 +39,8 @@ def run(arguments: argparse.Namespace) -> None:
     """Print the comparison, and exit with the status that it asks for."""
     import sys
 
-    from hfbench.comparison.command import compare_command
-    from hfbench.foundation.errors import UserError
+    from hfbench.compare.command import compare_command
+    from hfbench.core.errors import UserError
 
     try:
         status = compare_command(arguments)

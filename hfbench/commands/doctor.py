@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Print the findings; with --strict, exit with 1 where one is a warning."""
-    from hfbench.doctor.command import doctor
+    from hfbench.doctor import doctor
 
     if status := doctor(arguments.params, arguments.results, strict=arguments.strict):
         sys.exit(status)

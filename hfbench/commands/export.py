@@ -17,8 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Write the files and name them. Raises `UserError` where there are no results."""
-    from hfbench.exchange.benchmark_v2_export import export_benchmark_v2
-    from hfbench.exchange.flat import export_flat
+    from hfbench.exchange.export import export_benchmark_v2, export_flat
 
     if arguments.format == "benchmark-v2":
         written = export_benchmark_v2(arguments.results, arguments.output)

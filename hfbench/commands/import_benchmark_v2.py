@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Write the folder, and say what to know of it. Raises `UserError` for a file of another layout."""
-    from hfbench.exchange.benchmark_v2_import import import_benchmark_v2
+    from hfbench.exchange.import_results import import_benchmark_v2
 
     folder = arguments.output or _IMPORTED / arguments.files[0].stem
     imported = import_benchmark_v2(

@@ -17,8 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Write the configurations into params.yaml. Raises `UserError` for what cannot be measured, and writes nothing."""
-    from hfbench.exchange.benchmark_v2_configs import import_configs
-    from hfbench.params_file import way_back
+    from hfbench.exchange.configs import import_configs
+    from hfbench.params.levels import way_back
 
     back = way_back(arguments.params)
     imported = import_configs(arguments.file, arguments.params, arguments.model)

@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Measure, and print how to compare what was measured."""
     from hfbench.checkouts.interleave import interleave
-    from hfbench.foundation.errors import UserError
+    from hfbench.core.errors import UserError
 
     if len(arguments.revisions) == 1:
         raise UserError("one revision was given. Give two or more to compare, the baseline first.")

@@ -18,9 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Write the level. Raises `UserError` for a number that is no level, or where params.yaml is wrong."""
-    from hfbench.foundation.errors import UserError
-    from hfbench.levels import LEVELS, write_level
-    from hfbench.params_file import way_back
+    from hfbench.core.errors import UserError
+    from hfbench.params.levels import LEVELS, way_back, write_level
 
     if arguments.level not in map(str, LEVELS):
         raise UserError(f"level {arguments.level!r} is none. Expected one of: {', '.join(map(str, LEVELS))}.")

@@ -20,6 +20,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Profile the point, in a process of its own."""
-    from hfbench.profiling.command import profile_point
+    from hfbench.profile.command import profile_point
 
     profile_point(arguments.point, arguments.output)

@@ -33,9 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Print what was asked for. Raises `UserError` where it is not there, or a name is not known."""
-    from hfbench.foundation.errors import UserError
-    from hfbench.reporting.selection import Choice
-    from hfbench.reporting.show import show_point, show_results
+    from hfbench.core.errors import UserError
+    from hfbench.report.overview import Choice
+    from hfbench.report.show import show_point, show_results
 
     names = tuple(filter(None, (name.strip() for name in (arguments.columns or "").split(","))))
     choice = Choice(arguments.filter, arguments.sort, names)

@@ -4,10 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from hfbench.environment.amd import AmdProbe
-from hfbench.environment.apple import AppleProbe
-from hfbench.environment.intel import IntelProbe
-from hfbench.environment.nvidia import NvidiaProbe
+from hfbench.environment.vendors import AmdProbe, AppleProbe, IntelProbe, NvidiaProbe
 
 # A path or an address would differ between equal machines.
 _PLACE = re.compile(r"0x[0-9a-fA-F]+|(?<![\w.])/[^\s'\":,]+")

@@ -2,18 +2,175 @@
 
 import os
 import platform
+import re
 import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
+from hfbench.core.record import SCHEMA_VERSION
+from hfbench.core.system import FILESYSTEM, read_choice, read_cpuinfo, read_first_line, read_integer, read_text
 from hfbench.environment.accelerators import describe_accelerators
-from hfbench.environment.compiler import describe_compiler
-from hfbench.environment.cpu import describe_cpu
-from hfbench.environment.memory import describe_memory
-from hfbench.environment.nvidia import name_visible_devices
-from hfbench.environment.packages import describe_packages
-from hfbench.environment.system import describe_system
-from hfbench.environment.variables import relevant_variables
-from hfbench.foundation.records import SCHEMA_VERSION
+from hfbench.environment.packages import describe_compiler, describe_packages
+from hfbench.environment.processor import describe_cpu
+from hfbench.environment.vendors import name_visible_devices
+
+_GROUPS = "sys/fs/cgroup"
+# Version 1 writes "unlimited" as the largest whole number of pages; no machine has an exbibyte.
+_UNLIMITED_BYTES = 2**60
+
+
+def memory_limit(root: Path = FILESYSTEM) -> int | None:
+    """Return the least memory limit over the process's control groups in bytes, or None where there is none."""
+    limits = [read_integer(folder / "memory.max") for folder in _folders(root, "")]  # "max" is no integer
+    limits += [read_integer(folder / "memory.limit_in_bytes") for folder in _folders(root, "memory")]
+    return min((limit for limit in limits if limit is not None and limit < _UNLIMITED_BYTES), default=None)
+
+
+def cpu_limit(root: Path = FILESYSTEM) -> float | None:
+    """Return the least CPU time limit over the process's control groups in cores, or None where there is none."""
+    limits = [_quota(*(read_text(folder / "cpu.max") or "max").split()) for folder in _folders(root, "")]
+    limits += [
+        _quota(read_text(folder / "cpu.cfs_quota_us") or "-1", read_text(folder / "cpu.cfs_period_us") or "0")
+        for folder in _folders(root, "cpu")
+    ]
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _quota(quota: str, period: str = "100000") -> float | None:
+    """Return microseconds of CPU time a period as cores; "max" and negative quotas are no limit."""
+    unlimited = not quota.isdigit() or int(quota) == 0 or not period.isdigit() or int(period) == 0
+    return None if unlimited else round(int(quota) / int(period), 3)
+
+
+def _folders(root: Path, controller: str) -> Iterator[Path]:
+    """Yield the control group of this process and each above it; the controller "" stands for version 2."""
+    for line in (read_text(root / "proc/self/cgroup") or "").splitlines():
+        _, controllers, group = line.split(":", 2)
+        if controller not in controllers.split(","):
+            continue
+        # A container mounts its own group as the top, while this path may count from the host's: what is not there
+        # is passed over, and the mount itself always looked at.
+        mounts = [root / _GROUPS / name for name in ([controllers, controller] if controller else ["", "unified"])]
+        for mount in dict.fromkeys(mounts):
+            parts = [part for part in group.split("/") if part not in ("", "..")]
+            yield from (mount.joinpath(*parts[:depth]) for depth in range(len(parts), -1, -1))
+
+
+# Parameters of the kernel's command line that change how fast a program runs; the rest names disks and consoles.
+# Source: Documentation/admin-guide/kernel-parameters.txt of Linux.
+_KERNEL_PARAMETER = re.compile(
+    r"mitigations|spectre_v2|spec_store_bypass_disable|retbleed|pti|nopti|nosmt|isolcpus|nohz_full|preempt|idle"
+    r"|intel_pstate|amd_pstate|intel_idle\.max_cstate|processor\.max_cstate|cpuidle\.off|hugepages|hugepagesz"
+    r"|default_hugepagesz|transparent_hugepage|numa_balancing|iommu|intel_iommu|amd_iommu"
+)
+
+
+def describe_system(root: Path = FILESYSTEM) -> dict[str, Any]:
+    """Return names, versions and limits; the memory limit is in bytes, the CPU limit in cores."""
+    return {
+        "os": platform.system(),
+        "distribution": _distribution(),
+        "kernel": platform.release(),
+        "machine": platform.machine(),
+        "libc": _libc(),
+        "virtual_machine": _virtual_machine(root),
+        "kernel_parameters": _kernel_parameters(root),
+        "memory_limit_bytes": memory_limit(root),
+        "cpu_limit_cores": cpu_limit(root),
+    }
+
+
+def _distribution() -> str | None:
+    if platform.system() == "Darwin":
+        return f"macOS {platform.mac_ver()[0]}"
+    if platform.system() == "Windows":
+        return f"Windows {platform.version()}"
+    try:
+        release = platform.freedesktop_os_release()
+    except OSError:
+        return None
+    return " ".join(part for part in (release["NAME"], release.get("VERSION_ID", "")) if part)
+
+
+def _libc() -> str | None:
+    try:
+        return os.confstr("CS_GNU_LIBC_VERSION")
+    except (AttributeError, OSError, ValueError):  # no glibc
+        return None
+
+
+def _virtual_machine(root: Path) -> bool | None:
+    """Return whether the CPU says that it is virtual; None where it cannot say (only x86 has the flag)."""
+    flags = read_cpuinfo(root).get("flags")
+    return "hypervisor" in flags.split() if flags else None
+
+
+def _kernel_parameters(root: Path) -> list[str]:
+    words = (read_text(root / "proc/cmdline") or "").partition(" -- ")[0].split()
+    return sorted({word for word in words if _KERNEL_PARAMETER.fullmatch(word.partition("=")[0])})
+
+
+_GIB = 2**30
+
+
+def describe_memory(root: Path = FILESYSTEM) -> dict[str, Any]:
+    """Return sizes in whole GiB and policies.
+
+    The sizes are rounded because the kernel and the firmware keep back a little more or less on equal machines.
+    """
+    import psutil
+
+    return {
+        "total_gib": round(psutil.virtual_memory().total / _GIB),
+        "swap_gib": round(psutil.swap_memory().total / _GIB),
+        "transparent_hugepages": read_choice(root / "sys/kernel/mm/transparent_hugepage/enabled"),
+        "transparent_hugepages_defrag": read_choice(root / "sys/kernel/mm/transparent_hugepage/defrag"),
+        "numa_balancing": read_integer(root / "proc/sys/kernel/numa_balancing"),
+        "numa_policy": _numa_policy(root),
+    }
+
+
+def _numa_policy(root: Path) -> str | None:
+    """Return the policy that numactl set for this process, such as `interleave:0-1`, or `default`; None if unknown."""
+    words = (read_first_line(root / "proc/self/numa_maps") or "").split()
+    return words[1] if len(words) > 1 else None
+
+
+_RELEVANT = re.compile(
+    r"(OMP|MKL|KMP|GOMP|OPENBLAS|BLIS|VECLIB|ONEDNN|DNNL|TBB|IPEX"  # CPU libraries
+    r"|PYTORCH|ATEN|TRITON|FLASH_ATTENTION|FLASH_ATTN|XFORMERS|BNB|ACCELERATE|TRANSFORMERS|KERNELS"
+    r"|CUDA|CUDNN|NCCL|HIP|ROCR|HSA|AMD|GPU|MIOPEN|ROCBLAS|HIPBLASLT|TENSILE|ZE|SYCL|ONEAPI|UR|IGC|XPU"
+    r"|MALLOC|TCMALLOC|MIMALLOC)_\w+"
+    r"|(TORCH|CUBLAS|INDUCTOR)\w*"
+    r"|NVIDIA_TF32_OVERRIDE|GLIBC_TUNABLES|LD_PRELOAD|LD_BIND_NOW|CC|CXX"
+    r"|USE_HUB_KERNELS|LOCAL_KERNELS|DISABLE_KERNEL_MAPPING|HF_DEACTIVATE_ASYNC_LOAD|HF_ENABLE_PARALLEL_LOADING"
+    r"|HF_PARALLEL_LOADING_WORKERS"
+    r"|PYTHONMALLOC|PYTHONOPTIMIZE|PYTHONDEVMODE|PYTHONTRACEMALLOC|PYTHON_GIL|PYTHON_JIT"
+)
+_SECRET = re.compile(r"TOKEN|KEY|SECRET|PASSWORD|PASSWD|CREDENTIAL")
+_LOCATION = re.compile(r"(?:^|_)(?:HOME|DIRS?|DIRECTORY|DIRECTORIES|PATHS?|FOLDER|ROOT|FILE)$")
+# TORCHINDUCTOR_FX_GRAPH_CACHE=0 switches a cache off; TRANSFORMERS_CACHE=... says where one is.
+_SWITCH = re.compile(r"\d*|true|false|on|off|yes|no", re.IGNORECASE)
+# hfbench keeps every measurement off the network, and a launcher's run number is new at each start.
+_WITHOUT_EFFECT = re.compile(r"TRANSFORMERS_OFFLINE|TORCHELASTIC_\w+")
+_FOLDERS = re.compile(r"(^|[\s:;,='\"])(?:~[\w.-]*)?/(?:[^\s:;,='\"]*/)?")
+
+
+def relevant_variables(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that matter, sorted by name.
+
+    None of them is a secret or only says where something is, and a path in a value is cut to its last part.
+    """
+    return {name: _FOLDERS.sub(r"\1", value) for name, value in sorted(variables.items()) if _is_kept(name, value)}
+
+
+def _is_kept(name: str, value: str) -> bool:
+    if not _RELEVANT.fullmatch(name) or _SECRET.search(name) or _WITHOUT_EFFECT.fullmatch(name):
+        return False
+    is_location = _LOCATION.search(name) or (name.endswith("_CACHE") and not _SWITCH.fullmatch(value))
+    return not is_location
+
 
 _VISIBLE_DEVICES = "CUDA_VISIBLE_DEVICES"
 

@@ -4,12 +4,13 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hfbench.foundation.errors import UserError
-from hfbench.foundation.files import atomic_path
+from hfbench.core.errors import UserError
+from hfbench.core.files import atomic_path
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
 
 # https://huggingface.co/docs/safetensors: 8 bytes hold the header's size, then JSON padded with spaces, then the data.
 _SIZE_BYTES = 8

@@ -1,11 +1,13 @@
-"""The shapes of the inputs that points need, and whether a model has positions enough for them."""
+"""How long the requests of a workload are: as listed, or drawn from a seeded log-normal distribution."""
 
-from collections.abc import Iterable
+import random
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from hfbench.foundation.configuration import WORKLOAD_AXES, Configuration
-from hfbench.foundation.errors import UserError
-from hfbench.foundation.records import Manifest
+from hfbench.core.errors import UserError
+from hfbench.core.point import UNIFORM, WORKLOAD_AXES, Configuration
+from hfbench.core.record import Manifest
+from hfbench.params.sections import ListedLengths, LogNormalLengths
 
 
 @dataclass(frozen=True)
@@ -55,3 +57,53 @@ def check_positions(manifest: Manifest, shapes: Iterable[Shape]) -> None:
                 f"{' and '.join(named)}{together} and the model {manifest.name!r} has {limit} positions "
                 "(max_position_embeddings). Ask for less, new tokens included, or choose another model."
             )
+
+
+@dataclass(frozen=True)
+class Requests:
+    """The prompt and new tokens of each request, in the order in which they are handed over."""
+
+    prompt_tokens: tuple[int, ...]
+    new_tokens: tuple[int, ...]
+
+
+def requests_of(
+    shape: Shape, lengths: Mapping[str, ListedLengths | LogNormalLengths], prefix_tokens: int, model: str
+) -> Requests | None:
+    """Return the requests of a shape, the longest with its prompt and new tokens, or None where all are alike.
+
+    `lengths` is the section `request_lengths` of the params, which has the shape's entry; `prefix_tokens` is what the
+    tokenizer puts before each text, and each prompt has at least one more. Raises `UserError` where a listed one has
+    not.
+    """
+    if shape.request_lengths == UNIFORM:
+        return None
+    entry = lengths[shape.request_lengths]
+    if isinstance(entry, LogNormalLengths):
+        return draw(entry, shape.sequence_length, shape.max_new_tokens, prefix_tokens + 1)
+    shortest = min(entry.prompt_tokens)
+    if shortest <= prefix_tokens:
+        raise UserError(
+            f"request_lengths.{shape.request_lengths} has a prompt of {shortest} token(s), and the tokenizer of "
+            f"{model!r} begins each row with {prefix_tokens} special token(s), which leaves no room for text. "
+            f"Ask for at least {prefix_tokens + 1}."
+        )
+    return Requests(tuple(entry.prompt_tokens), tuple(entry.new_tokens))
+
+
+def draw(entry: LogNormalLengths, longest_prompt: int, most_new_tokens: int, shortest_prompt: int) -> Requests:
+    """Return lengths drawn from the log-normal distribution with mean 0 and `sigma` of the logarithm.
+
+    They are scaled so that the longest is the one asked for, and rounded. Prompts are drawn first, then new tokens,
+    from Python's `random.Random(seed)`, which gives the same numbers everywhere.
+    """
+    source = random.Random(entry.seed)
+    prompts, new_tokens = (
+        [source.lognormvariate(0, entry.sigma) for _ in range(entry.requests)] for _ in ("prompts", "new tokens")
+    )
+    return Requests(_scaled(prompts, longest_prompt, shortest_prompt), _scaled(new_tokens, most_new_tokens, 1))
+
+
+def _scaled(draws: list[float], longest: int, shortest: int) -> tuple[int, ...]:
+    largest = max(draws)
+    return tuple(max(shortest, round(value / largest * longest)) for value in draws)

@@ -1,13 +1,63 @@
-"""A model's tokenizer: loaded from its folder, given a padding token, and known by its content."""
+"""A prompt in one model's vocabulary, with the metadata that all of the model's inputs files share."""
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hfbench.foundation.errors import UserError
-from hfbench.foundation.records import Manifest
-from hfbench.models.folder import tokenizer_files
-from hfbench.models.progress import one_line
+import numpy as np
+from numpy.typing import NDArray
+
+from hfbench.core.errors import UserError
+from hfbench.core.record import Manifest
+from hfbench.model.cache import one_line
+from hfbench.model.folder import tokenizer_files
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A text; `file_name` has no folder in it, because equal inputs must be equal bytes on every machine."""
+
+    text: str
+    file_name: str
+    sha256: str
+
+
+def read_prompt(path: Path) -> Prompt:
+    """Read a prompt, line ends as they are. Raises `UserError` where it is missing, empty or not UTF-8."""
+    remedy = "Set prompt in params.yaml to a UTF-8 text file"
+    try:
+        content = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"the prompt {path} does not exist. {remedy}.") from None
+    except IsADirectoryError:
+        raise UserError(f"the prompt {path} is a folder. {remedy}.") from None
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"the prompt {path} is not UTF-8: {error.reason} at byte {error.start}. {remedy}.") from None
+    if not text.strip():
+        raise UserError(f"the prompt {path} is empty. {remedy} with some words in it.")
+    return Prompt(text=text, file_name=path.name, sha256=hashlib.sha256(content).hexdigest())
+
+
+def must_fold(ids: NDArray[np.int64], manifest: Manifest) -> bool:
+    """Return whether some id lies outside the model's vocabulary and must be taken modulo its size.
+
+    That is sound where the weights are random: the architecture is measured there, and tokens mean nothing. Anywhere
+    else it raises `UserError`: the tokenizer does not belong to the model.
+    """
+    largest = int(ids.max())
+    if largest < manifest.vocab_size:
+        return False
+    if manifest.source.get("source") != "random":
+        raise UserError(
+            f"the tokenizer of {manifest.name!r} gives the token id {largest}, and the model's vocab_size is "
+            f"{manifest.vocab_size}, so ids up to {manifest.vocab_size - 1}. "
+            "Give the model the tokenizer that it was trained with."
+        )
+    return True
+
 
 _ADDED_PADDING = "[PAD]"
 
@@ -80,3 +130,49 @@ def tokenizer_sha256(manifest: Manifest) -> str:
     code = [name for name in files if name.endswith(".py")]
     names = sorted({*tokenizer_files(files, trust_remote_code=True), *code})
     return hashlib.sha256("".join(f"{name}\0{files[name]}\n" for name in names).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class TokenizedPrompt:
+    """int64 ids, all smaller than the model's `vocab_size`: `prefix_ids` stand before each text, such as BOS.
+
+    Ids in `metadata` lie in the same vocabulary; `eos_token_id` is the empty string where there is none.
+    """
+
+    prefix_ids: NDArray[np.int64]
+    text_ids: NDArray[np.int64]
+    metadata: dict[str, str]
+
+
+def tokenize_prompt(manifest: Manifest, model_folder: Path, prompt: Prompt) -> TokenizedPrompt:
+    """Load the model's tokenizer and encode the prompt.
+
+    Raises `UserError` on a tokenizer that does not load, that finds no tokens in the prompt, or whose ids lie outside
+    the model's vocabulary.
+    """
+    tokenizer = load_tokenizer(manifest, model_folder)
+    tokenizer_vocab_size = len(tokenizer)
+    prefix_ids, text_ids = (np.array(ids, dtype=np.int64) for ids in encode(tokenizer, prompt.text))
+    pad_token_source = set_padding(tokenizer, manifest.vocab_size)
+    eos_token_id, pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
+    special_ids = [token_id for token_id in (eos_token_id, pad_token_id) if token_id is not None]
+    folded = must_fold(np.concatenate([prefix_ids, text_ids, np.array(special_ids, dtype=np.int64)]), manifest)
+    return TokenizedPrompt(
+        # Where nothing is folded, all ids are smaller than vocab_size and the modulo changes none.
+        prefix_ids=prefix_ids % manifest.vocab_size,
+        text_ids=text_ids % manifest.vocab_size,
+        metadata={
+            "prompt_file": prompt.file_name,
+            "prompt_sha256": prompt.sha256,
+            "prompt_tokens": str(len(text_ids)),
+            "prefix_tokens": str(len(prefix_ids)),
+            "tokenizer_class": type(tokenizer).__name__,
+            "tokenizer_sha256": tokenizer_sha256(manifest),
+            "tokenizer_vocab_size": str(tokenizer_vocab_size),
+            "eos_token_id": "" if eos_token_id is None else str(eos_token_id % manifest.vocab_size),
+            "pad_token_id": str(pad_token_id % manifest.vocab_size),
+            "pad_token": str(tokenizer.pad_token),
+            "pad_token_source": pad_token_source,
+            "folded": "true" if folded else "false",
+        },
+    )

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from hfbench.statistics.confidence import Interval
+from hfbench.statistics.bootstrap import Interval
 
 PAID, NEVER, NOT_KNOWN = "paid", "never", "not known"
 

@@ -9,11 +9,10 @@ from typing import Any
 
 import polars as pl
 
-from hfbench.foundation.configuration import REFERENCE, WORKLOAD_AXES, Configuration
-from hfbench.foundation.records import OK
-from hfbench.tables.outputs import Output, difference
-from hfbench.tables.reading import ReadRecord
-from hfbench.warnings.correctness import MISSING_REFERENCE
+from hfbench.core.point import REFERENCE, WORKLOAD_AXES, Configuration
+from hfbench.core.record import OK
+from hfbench.tables.reading import Output, ReadRecord, difference
+from hfbench.tables.warnings import MISSING_REFERENCE
 
 COMPARED = "compared"
 _WORK = ("model", "dtype", *WORKLOAD_AXES)

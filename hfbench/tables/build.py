@@ -1,5 +1,6 @@
 """The tables together, built from the records of a sweep."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,15 +8,68 @@ from typing import Any
 
 import polars as pl
 
-from hfbench.foundation.params import Limits
+from hfbench.core.point import AXES
+from hfbench.core.record import OK
+from hfbench.params.schema import Limits
+from hfbench.tables.agreement import AGREEMENT_TYPES, agreement_table
 from hfbench.tables.configurations import configurations_table
-from hfbench.tables.points import points_table
+from hfbench.tables.facts import FACT_TYPES
+from hfbench.tables.keys import configuration_keys
+from hfbench.tables.metrics import CONFIGURATION_AXES, axes_frame
 from hfbench.tables.reading import ReadRecord
-from hfbench.tables.samples import samples_table
-from hfbench.tables.storage import write_table
-from hfbench.tables.summary import summary_table
-from hfbench.tables.warned import configuration_warnings
-from hfbench.tables.warning_file import ConfigurationWarning, write_warnings
+from hfbench.tables.store import write_table
+from hfbench.tables.summary import samples_table, summary_table
+from hfbench.tables.warnings import ConfigurationWarning, configuration_warnings, write_warnings
+
+
+def points_table(records: Sequence[ReadRecord], samples: pl.DataFrame) -> pl.DataFrame:
+    """Return a row for each record, in their order.
+
+    Columns: the axes; status, reason and the phase in which it failed; the device; what was measured once; what the
+    machine did meanwhile (`hfbench.tables.facts`); how the output agrees (`hfbench.tables.agreement`);
+    `samples`, the number of sample iterations; `observer_cost_ratio`, median end-to-end seconds with the token observer
+    over without (null where either is missing); and a column `timeline_NAME_seconds` for each entry of the timeline.
+    """
+    facts = pl.DataFrame([record.facts for record in records], schema=FACT_TYPES)
+    axes = axes_frame(record.configuration for record in records)
+    return pl.concat(
+        [
+            axes.join(_sampled(samples), on=AXES, how="left", maintain_order="left"),
+            facts,
+            agreement_table(records),
+            _timeline(records),
+        ],
+        how="horizontal",
+    ).select(
+        *AXES,
+        *FACT_TYPES,
+        *AGREEMENT_TYPES,
+        pl.col("samples").fill_null(0),
+        "observer_cost_ratio",
+        pl.col("^timeline_.*$"),
+    )
+
+
+def _sampled(samples: pl.DataFrame) -> pl.DataFrame:
+    end_to_end = pl.col("end_to_end_seconds")
+    observed = end_to_end.filter("observed").median()
+    unobserved = end_to_end.filter(~pl.col("observed")).median()
+    return (
+        samples.lazy()
+        .filter(pl.col("phase") == "sample")
+        .group_by(AXES)
+        .agg(samples=pl.len().cast(pl.Int64), observer_cost_ratio=observed / unobserved)
+        .collect()
+    )
+
+
+def _timeline(records: Sequence[ReadRecord]) -> pl.DataFrame:
+    names = dict.fromkeys(name for record in records for name in record.timeline)
+    columns = {f"timeline_{re.sub(r'[^A-Za-z0-9]+', '_', name)}_seconds": name for name in names}
+    return pl.DataFrame(
+        {column: [record.timeline.get(name) for record in records] for column, name in columns.items()},
+        schema=dict.fromkeys(columns, pl.Float64),
+    )
 
 
 @dataclass(frozen=True)
@@ -44,3 +98,46 @@ def build_tables(records: Sequence[ReadRecord], ceilings: Mapping[str, Any], lim
     summary = summary_table(samples, points)
     configurations = configurations_table(records, samples, points, summary, ceilings, limits)
     return Tables(samples, summary, points, configurations, configuration_warnings(configurations))
+
+
+_BEST = ("decode_tokens_per_second", "end_to_end_seconds", "time_to_first_token_seconds")
+_OF_EACH_POINT = (*_BEST, "peak_memory_bytes")
+_SIGNIFICANT_DIGITS = 4
+
+
+def headline(tables: Tables) -> dict[str, Any]:
+    """Return the content of metrics.json: counts of records and warnings, and the best medians.
+
+    Medians are the summary's estimates. A configuration whose output differs is no best. What has no value is left out:
+    DVC shows null and NaN as if they were measured.
+    """
+    ok = int((tables.points["status"] == OK).sum())
+    content: dict[str, Any] = {
+        "points_ok": ok,
+        "points_not_ok": tables.points.height - ok,
+        "warnings": len(tables.warnings),
+    }
+    comparable = tables.summary.join(
+        tables.configurations.filter("output_differs"), on=CONFIGURATION_AXES, how="anti", maintain_order="left"
+    )
+    for metric in _BEST:
+        rows = comparable.filter(pl.col("metric") == metric)
+        if rows.height:
+            best = rows["estimate"].max() if rows["higher_is_better"][0] else rows["estimate"].min()
+            content[f"best_{metric}"] = _rounded(metric, best)
+    return content
+
+
+def headline_by_point(tables: Tables) -> dict[str, dict[str, float]]:
+    """Return the medians of each configuration that was measured, under its key."""
+    groups = tables.summary.group_by(CONFIGURATION_AXES, maintain_order=True).agg("metric", "estimate").to_dicts()
+    points: dict[str, dict[str, float]] = {}
+    for key, group in zip(configuration_keys(groups), groups, strict=True):
+        medians = dict(zip(group["metric"], group["estimate"], strict=True))
+        points[key] = {metric: _rounded(metric, medians[metric]) for metric in _OF_EACH_POINT if metric in medians}
+    return points
+
+
+def _rounded(metric: str, value: Any) -> float:
+    rounded = float(f"{value:.{_SIGNIFICANT_DIGITS}g}")
+    return int(rounded) if metric.endswith("_bytes") else rounded

@@ -1,17 +1,85 @@
 """The table of configurations: one row each, over the rounds that are ok."""
 
 from collections.abc import Mapping, Sequence
+from statistics import median
 from typing import Any
 
 import polars as pl
 
-from hfbench.foundation.params import Limits
-from hfbench.foundation.records import OK
-from hfbench.tables.break_even import BREAK_EVEN_TYPES, break_even_table
-from hfbench.tables.columns import CONFIGURATION_AXES
-from hfbench.tables.observer import observer_table
+from hfbench.core.point import UNIFORM
+from hfbench.core.record import OK
+from hfbench.params.schema import Limits
+from hfbench.statistics.bootstrap import FEWEST_ROUNDS
+from hfbench.statistics.break_even import BreakEven, break_even
+from hfbench.statistics.intervals import paired_ratio_interval
+from hfbench.tables.metrics import CONFIGURATION_AXES
 from hfbench.tables.reading import ReadRecord
-from hfbench.tables.utilisation import utilisation_table
+from hfbench.tables.roofline import utilisation_table
+from hfbench.tables.summary import observer_table
+
+BREAK_EVEN_TYPES: dict[str, type[pl.DataType]] = {
+    "break_even": pl.String,
+    "break_even_new_tokens": pl.Float64,
+    "break_even_new_tokens_low": pl.Float64,
+    "break_even_new_tokens_high": pl.Float64,
+}
+_OFF, _AUTO = "off", "auto"
+_Axes = tuple[Any, ...]
+
+
+def break_even_table(ok_points: pl.DataFrame, ok_samples: pl.DataFrame) -> pl.DataFrame:
+    """Return a row of `BREAK_EVEN_TYPES` for each compiled configuration whose twin was measured too.
+
+    `ok_points` are the rows of the table of points that are ok, `ok_samples` the sample iterations of these. The times
+    are end to end, with the token observer. Rounds are paired, since twins run next to each other in each; the overhead
+    is the median over them. Requests of unequal lengths are left out: an iteration's tokens are in no table.
+    """
+    rounds = _rounds(ok_points, ok_samples)
+    rows = []
+    for key, compiled in rounds.items():
+        axes = dict(zip(CONFIGURATION_AXES, key, strict=True))
+        twin = rounds.get(tuple({**axes, "compile_mode": _OFF, "cache_implementation": _AUTO}.values()))
+        if axes["compile_mode"] != _OFF and axes["request_lengths"] == UNIFORM and twin:
+            result = _break_even(compiled, twin, axes["batch_size"] * axes["max_new_tokens"])
+            rows.append({**axes, **dict(zip(BREAK_EVEN_TYPES, vars(result).values(), strict=True))})
+    types = {axis: ok_points.schema[axis] for axis in CONFIGURATION_AXES}
+    return pl.DataFrame(rows, schema={**types, **BREAK_EVEN_TYPES})
+
+
+def _rounds(ok_points: pl.DataFrame, ok_samples: pl.DataFrame) -> dict[_Axes, dict[int, tuple[float, list[float]]]]:
+    """Return, for each configuration and round, the seconds of the first call and of each sample."""
+    values = (
+        ok_samples.filter("observed")
+        .group_by(*CONFIGURATION_AXES, "round", maintain_order=True)
+        .agg(seconds="end_to_end_seconds")
+        .join(
+            ok_points.drop_nulls("first_call_seconds").select(*CONFIGURATION_AXES, "round", "first_call_seconds"),
+            on=[*CONFIGURATION_AXES, "round"],
+            maintain_order="left",
+        )
+    )
+    found: dict[_Axes, dict[int, tuple[float, list[float]]]] = {}
+    for *axes, number, seconds, first_call in values.select(
+        *CONFIGURATION_AXES, "round", "seconds", "first_call_seconds"
+    ).iter_rows():
+        found.setdefault(tuple(axes), {})[number] = (first_call, seconds)
+    return found
+
+
+def _break_even(
+    compiled: Mapping[int, tuple[float, list[float]]], twin: Mapping[int, tuple[float, list[float]]], tokens: int
+) -> BreakEven:
+    shared = sorted(compiled.keys() & twin.keys())
+    if len(shared) < FEWEST_ROUNDS:
+        return break_even(0.0, 1.0, None, tokens)
+    overhead = median(_overhead(*compiled[number]) - _overhead(*twin[number]) for number in shared)
+    baseline, candidate = ([side[number][1] for number in shared] for side in (twin, compiled))
+    return break_even(overhead, median(map(median, baseline)), paired_ratio_interval(baseline, candidate), tokens)
+
+
+def _overhead(first_call_seconds: float, seconds: list[float]) -> float:
+    return first_call_seconds - median(seconds)
+
 
 _OK = pl.col("status") == OK
 
@@ -24,7 +92,7 @@ def configurations_table(
     ceilings: Mapping[str, Any],
     limits: Limits,
 ) -> pl.DataFrame:
-    """Return a row for each configuration, in the order of the sweep, with what `hfbench.warnings.facts.Facts` holds.
+    """Return a row for each configuration, in the order of the sweep, with what `hfbench.tables.warnings.Facts` holds.
 
     Null is what no round tells.
     """

@@ -10,8 +10,8 @@ from typing import Any, TypeAlias
 
 import polars as pl
 
-from hfbench.foundation.errors import UserError
-from hfbench.tables.columns import AXIS_TYPES
+from hfbench.core.errors import UserError
+from hfbench.tables.metrics import AXIS_TYPES
 
 Columns: TypeAlias = Mapping[str, pl.DataType | type[pl.DataType]]
 

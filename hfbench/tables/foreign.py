@@ -6,18 +6,14 @@ from typing import Any
 
 import polars as pl
 
-from hfbench.foundation.configuration import Configuration
-from hfbench.foundation.params import Limits
-from hfbench.tables.build import Tables
+from hfbench.core.point import Configuration
+from hfbench.params.schema import Limits
+from hfbench.tables.build import Tables, points_table
 from hfbench.tables.configurations import configurations_table
-from hfbench.tables.outputs import Output
-from hfbench.tables.points import points_table
-from hfbench.tables.reading import ITERATION_TYPES, ReadRecord
-from hfbench.tables.record_facts import FACT_TYPES
-from hfbench.tables.request_facts import uniform_facts
-from hfbench.tables.samples import samples_table
-from hfbench.tables.summary import summary_table
-from hfbench.tables.warned import configuration_warnings
+from hfbench.tables.facts import FACT_TYPES, uniform_facts
+from hfbench.tables.reading import ITERATION_TYPES, Output, ReadRecord
+from hfbench.tables.summary import samples_table, summary_table
+from hfbench.tables.warnings import configuration_warnings
 
 _LIMITS = Limits(min_top1_agreement=0.9, max_nll_difference=0.05)  # of outputs, which foreign rounds do not have
 _TOLD = ("time_to_first_token_seconds", "inter_token_seconds")

@@ -1,12 +1,162 @@
 """The table of summaries: for each configuration and metric, statistics over the samples of its rounds."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import polars as pl
 
-from hfbench.foundation.records import OK
-from hfbench.tables import latency
-from hfbench.tables.columns import CONFIGURATION_AXES, METRIC
-from hfbench.tables.metrics import METRICS, Metric
-from hfbench.tables.spread import SPREAD_TYPES, WITH_INTERVAL, spread_columns
+from hfbench.core.record import OK
+from hfbench.statistics.bimodality import two_modes
+from hfbench.statistics.bootstrap import Interval, Rounds
+from hfbench.statistics.intervals import median_intervals, paired_ratio_interval
+from hfbench.statistics.spread import SIGNIFICANCE, between_rounds, drift, outliers, trend_p_values, within_rounds
+from hfbench.tables import metrics
+from hfbench.tables.metrics import AXIS_TYPES, CONFIGURATION_AXES, METRIC, METRICS, STATUS, Metric, axes_frame
+from hfbench.tables.reading import ReadRecord
+
+
+def samples_table(records: Sequence[ReadRecord]) -> pl.DataFrame:
+    """Return a row for each iteration of each record, in their order.
+
+    Columns: the axes, `status`, `phase`, `iteration` (0 is the record's first call), `observed`, times in seconds,
+    throughputs in tokens/s, and `token_seconds` as a list of lists (see `hfbench.tables.metrics`).
+    """
+    iterations = pl.concat([record.iterations for record in records])
+    lengths = [record.iterations.height for record in records]
+    row = pl.Series([row for row, length in enumerate(lengths) for _ in range(length)], dtype=pl.Int64)
+    iteration = pl.Series([index for length in lengths for index in range(length)], dtype=pl.Int64)
+    axes = axes_frame(record.configuration for record in records).with_columns(
+        pl.Series(name, [record.facts[name] for record in records], dtype=dtype) for name, dtype in _OF_RECORD.items()
+    )
+    return (
+        pl.concat([axes[row], iterations], how="horizontal")
+        .with_columns(
+            iteration=iteration,
+            time_to_first_token_seconds=metrics.time_to_first_token(),
+            time_to_first_token_p95_seconds=metrics.slow_first_token(),
+            inter_token_seconds=metrics.inter_token_latency(),
+            decode_tokens_per_second=metrics.decode_throughput(),
+            prefill_tokens_per_second=metrics.prefill_throughput(),
+            output_tokens_per_second=metrics.output_throughput(),
+        )
+        .select(_SAMPLE_COLUMNS)
+    )
+
+
+_OF_RECORD: dict[str, Any] = {"status": STATUS, "requests": pl.Int64, "prompt_tokens": pl.Int64, "new_tokens": pl.Int64}
+_SAMPLE_COLUMNS = (
+    *AXIS_TYPES,
+    "status",
+    "phase",
+    "iteration",
+    "observed",
+    "start_seconds",
+    "end_to_end_seconds",
+    "call_seconds",
+    "time_to_first_token_seconds",
+    "time_to_first_token_p95_seconds",
+    "inter_token_seconds",
+    "decode_tokens_per_second",
+    "prefill_tokens_per_second",
+    "output_tokens_per_second",
+    "token_seconds",
+)
+
+
+# The others have one value a round, or thousands of gaps, and no decision hangs on their intervals.
+WITH_INTERVAL = (
+    "end_to_end_seconds",
+    "time_to_first_token_seconds",
+    "inter_token_seconds",
+    "decode_tokens_per_second",
+    "prefill_tokens_per_second",
+)
+# What the stopping rule watches; it holds the others, so that what drifts or jumps in them does so here.
+_WITH_SHAPE = "end_to_end_seconds"
+SPREAD_TYPES: dict[str, type[pl.DataType]] = {
+    "low": pl.Float64,
+    "high": pl.Float64,
+    "cv_between": pl.Float64,
+    "cv_within": pl.Float64,
+    "outliers": pl.Int64,
+    "drifting_rounds": pl.Int64,
+    "largest_drift": pl.Float64,
+    "bimodal": pl.Boolean,
+    "lower_mode": pl.Float64,
+    "upper_mode": pl.Float64,
+}
+
+
+def spread_columns(metrics: Sequence[str], samples: Sequence[Rounds | None]) -> pl.DataFrame:
+    """Return a row of `SPREAD_TYPES` for each sample of a metric: the values of each round, in the order measured.
+
+    `low` and `high` bound the 95% interval of the median of the rounds' medians, null for one round. `largest_drift` is
+    the relative change within the round that changes most, null where none drifts; the modes are null where the values
+    are of one kind. Drift and modes are those of the end-to-end latency, null for other metrics, and all is null where
+    the sample is None.
+    """
+    intervals = median_intervals([rounds or () for rounds in samples])
+    rows = [
+        _spread(metric, rounds, interval) if rounds else {}
+        for metric, rounds, interval in zip(metrics, samples, intervals, strict=True)
+    ]
+    return pl.DataFrame(rows, schema=SPREAD_TYPES)
+
+
+def _spread(metric: str, rounds: Rounds, interval: Interval | None) -> dict[str, Any]:
+    return {
+        "low": interval.low if interval else None,
+        "high": interval.high if interval else None,
+        "cv_between": between_rounds(rounds),
+        "cv_within": within_rounds(rounds),
+        "outliers": sum(sum(outliers(values)) for values in rounds),
+        **(_shape(rounds) if metric == _WITH_SHAPE else {}),
+    }
+
+
+def _shape(rounds: Rounds) -> dict[str, Any]:
+    # Of configurations, not of rounds, one in a hundred may drift by chance alone.
+    significance = SIGNIFICANCE / len(rounds)
+    p_values = zip(rounds, trend_p_values(rounds), strict=True)
+    drifting = [values for values, p_value in p_values if p_value is not None and p_value < significance]
+    # How much they drift takes as long to say as whether, and few do.
+    drifts = [found.relative_change for values in drifting if (found := drift(values)) is not None]
+    modes = two_modes(rounds)
+    return {
+        "drifting_rounds": len(drifts),
+        "largest_drift": max(drifts, key=abs, default=None),
+        "bimodal": modes is not None,
+        "lower_mode": modes.lower if modes else None,
+        "upper_mode": modes.upper if modes else None,
+    }
+
+
+OBSERVER_TYPES = dict.fromkeys(("observer_cost_ratio", "observer_cost_low", "observer_cost_high"), pl.Float64)
+
+
+def observer_table(ok_samples: pl.DataFrame) -> pl.DataFrame:
+    """Return, for each configuration, the end-to-end latency with the token observer over that without.
+
+    The ratio is the median of the rounds' ratios of medians, between `low` and `high` with 95% confidence. It is null
+    where there are not two rounds with samples of both kinds: a single one tells no cost from chance.
+    """
+    seconds = pl.col("end_to_end_seconds")
+    rounds = (
+        ok_samples.group_by(*CONFIGURATION_AXES, "round", maintain_order=True)
+        .agg(observed=seconds.filter("observed"), unobserved=seconds.filter(~pl.col("observed")))
+        .filter(pl.col("observed").list.len() > 0, pl.col("unobserved").list.len() > 0)
+        .group_by(CONFIGURATION_AXES, maintain_order=True)
+        .agg("observed", "unobserved")
+    )
+    pairs = zip(rounds["observed"].to_list(), rounds["unobserved"].to_list(), strict=True)
+    costs = pl.DataFrame([_cost(*pair) for pair in pairs], schema=OBSERVER_TYPES)
+    return pl.concat([rounds.select(CONFIGURATION_AXES), costs], how="horizontal")
+
+
+def _cost(observed: Sequence[Sequence[float]], unobserved: Sequence[Sequence[float]]) -> dict[str, Any]:
+    interval = paired_ratio_interval(unobserved, observed)
+    return dict(zip(OBSERVER_TYPES, interval or (None, None, None), strict=True))
+
 
 _ONE_VALUE_A_ROUND = (
     "load_seconds",
@@ -27,7 +177,7 @@ def summary_table(samples: pl.DataFrame, points: pl.DataFrame) -> pl.DataFrame:
     """Return a row for each (configuration without round, metric) with a value in a round whose status is ok.
 
     Columns: the axes without `round`, `metric`, `unit`, `higher_is_better`, `rounds` and `samples` (how many of each
-    have a value); `estimate`, the median of the rounds' medians, with the columns of `hfbench.tables.spread`;
+    have a value); `estimate`, the median of the rounds' medians, with the columns of `hfbench.tables.summary`;
     statistics over all samples together (`std` with n - 1; percentiles interpolate linearly); and `round_medians`, the
     median of each round. Samples are the iterations after first call and warm-up, those with the token observer except
     for `end_to_end_unobserved_seconds`.
@@ -70,7 +220,7 @@ def _values(metric: str, samples: pl.DataFrame, points: pl.DataFrame) -> pl.Data
     elif metric == "end_to_end_unobserved_seconds":
         frame, value = samples.filter(~pl.col("observed")), pl.col("end_to_end_seconds")
     elif metric == "inter_token_gap_seconds":
-        frame, value = samples.filter("observed"), latency.inter_token_gaps()
+        frame, value = samples.filter("observed"), metrics.inter_token_gaps()
     else:
         frame, value = samples.filter("observed"), pl.col(metric)
     values = frame.select("configuration", "round", value=value)

@@ -48,7 +48,7 @@ def test_an_interruption_leaves_the_checkout_as_it_was(bench: Bench, tmp_path: P
     process, log = start(bench, tmp_path, *words(bench, "Start", "Notes 4"))
     wait_for(process, log, r"round 1: ")
     deadline = time.monotonic() + 60
-    while not any("hfbench.measurement.worker" in each.cmdline() for each in processes_in(bench.pipeline.folder)):
+    while not any("hfbench.measure.worker" in each.cmdline() for each in processes_in(bench.pipeline.folder)):
         assert time.monotonic() < deadline, log.read_text()
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)

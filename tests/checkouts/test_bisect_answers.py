@@ -8,14 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from hfbench.checkouts.answers import Marks, answer, failures, unfit
-from hfbench.checkouts.bisect import _run_git_bisect
-from hfbench.checkouts.environments import what_changed
-from hfbench.checkouts.plan import Plan
-from hfbench.checkouts.repository import Commit, Repository
-from hfbench.checkouts.verdicts import EXIT_STATUSES, FAILED, FAST, SLOW, UNDECIDED, Rule, Verdict
-from hfbench.foundation.configuration import Configuration
-from hfbench.foundation.errors import UserError
+from hfbench.checkouts.bisect import Marks, _run_git_bisect, answer, failures, unfit
+from hfbench.checkouts.plan import EXIT_STATUSES, FAILED, FAST, SLOW, UNDECIDED, Plan, Rule, Verdict
+from hfbench.checkouts.workspace import what_changed
+from hfbench.core.errors import UserError
+from hfbench.core.point import Configuration
+from hfbench.git import Commit, Repository
 from hfbench.statistics.intervals import Interval
 from tests.environment.conftest import git
 

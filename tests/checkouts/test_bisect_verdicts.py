@@ -6,17 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hfbench.checkouts.verdicts import (
-    EXIT_STATUSES,
-    FAILED,
-    FAST,
-    SLOW,
-    UNDECIDED,
-    Rule,
-    Verdict,
-    decide,
-    decisions_among,
-)
+from hfbench.checkouts.plan import EXIT_STATUSES, FAILED, FAST, SLOW, UNDECIDED, Rule, Verdict, decide, decisions_among
 from hfbench.statistics.intervals import Interval
 
 RULE = Rule(threshold=0.05, rounds=4, max_rounds=16, decisions=4)

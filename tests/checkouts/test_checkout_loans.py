@@ -10,15 +10,14 @@ from typing import Any
 
 import pytest
 
-from hfbench.checkouts.environments import require_measured
-from hfbench.checkouts.points import find_point
-from hfbench.checkouts.processes import stage_variables, uninterrupted
-from hfbench.checkouts.repository import Commit, Repository
-from hfbench.checkouts.workspace import set_rounds
-from hfbench.foundation.configuration import USUAL, Configuration
-from hfbench.foundation.errors import UserError
-from hfbench.foundation.files import write_json
-from hfbench.foundation.params import load_params
+from hfbench.checkouts.interleave import find_point
+from hfbench.checkouts.processes import stage_variables
+from hfbench.checkouts.workspace import require_measured, set_rounds
+from hfbench.core.errors import UserError
+from hfbench.core.files import write_json
+from hfbench.core.point import USUAL, Configuration
+from hfbench.git import Commit, Repository, uninterrupted
+from hfbench.params.schema import load_params
 from tests.conftest import ROOT
 from tests.environment.conftest import commit_all, git
 

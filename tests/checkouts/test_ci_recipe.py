@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 
 from hfbench.cli import parse_arguments
-from hfbench.foundation.params import load_params, read_yaml
+from hfbench.params.schema import load_params, read_yaml
 from tests.conftest import ROOT
 
 WORKFLOW, PAGE = ROOT / "docs" / "github-actions.yml", ROOT / "docs" / "ci.md"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hfbench.checkouts.rounds import Measured, SideOfRound, apart
+from hfbench.checkouts.interleave import Measured, SideOfRound, apart
 
 NOW = 1_000_000.0
 

@@ -8,10 +8,18 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from hfbench.doctor.examine import examine
-from hfbench.doctor.findings import Finding
-from hfbench.doctor.readings import Accelerator, Disk, Memory, Plan, Processor, Readings, Watched
-from hfbench.doctor.render import print_findings
+from hfbench.doctor import (
+    Accelerator,
+    Disk,
+    Finding,
+    Memory,
+    Plan,
+    Processor,
+    Readings,
+    Watched,
+    examine,
+    print_findings,
+)
 
 GB = 10**9
 GPU = Accelerator("nvidia", "cuda", "NVIDIA H200", 150 * GB, persistence_mode=True)

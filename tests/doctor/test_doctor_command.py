@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from hfbench.doctor.collect import collect
-from hfbench.doctor.command import doctor
-from hfbench.foundation.errors import UserError
-from hfbench.foundation.params import load_params
-from hfbench.foundation.records import Manifest, ModelFile
+from hfbench.core.errors import UserError
+from hfbench.core.record import Manifest, ModelFile
+from hfbench.doctor import collect, doctor
+from hfbench.params.schema import load_params
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PARAMS = ROOT / "params.yaml"
@@ -29,7 +28,7 @@ def test_machine_is_examined_without_torch_and_whatever_is_found_is_no_failure()
     script = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from hfbench.doctor.command import doctor\n"
+        "from hfbench.doctor import doctor\n"
         f"status = doctor(Path({str(PARAMS)!r}), Path('results'))\n"
         "assert not {'torch', 'transformers', 'polars'} & set(sys.modules)\n"
         "sys.exit(status)\n"

@@ -6,9 +6,7 @@ from typing import Any
 import pytest
 
 from hfbench.environment.accelerators import describe_accelerators
-from hfbench.environment.amd import AmdProbe
-from hfbench.environment.apple import AppleProbe
-from hfbench.environment.intel import IntelProbe
+from hfbench.environment.vendors import AmdProbe, AppleProbe, IntelProbe
 from tests.conftest import WriteTree
 
 

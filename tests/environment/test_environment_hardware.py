@@ -2,10 +2,8 @@
 
 import pytest
 
-from hfbench.environment.containers import cpu_limit, memory_limit
-from hfbench.environment.cpu import describe_cpu
-from hfbench.environment.memory import describe_memory
-from hfbench.environment.system import describe_system
+from hfbench.environment.describe import cpu_limit, describe_memory, describe_system, memory_limit
+from hfbench.environment.processor import describe_cpu
 from tests.conftest import WriteTree
 
 CPUS = "sys/devices/system/cpu"

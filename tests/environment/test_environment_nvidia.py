@@ -11,9 +11,9 @@ from typing import Any
 import pynvml
 import pytest
 
-from hfbench.environment import nvidia
+from hfbench.environment import vendors
 from hfbench.environment.accelerators import describe_accelerators
-from hfbench.environment.amd import AmdProbe
+from hfbench.environment.vendors import AmdProbe
 
 READINGS: dict[str, Any] = {
     "nvmlInit": None,
@@ -60,7 +60,7 @@ def fake_nvml(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
 
 def test_nvidia_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     fake_nvml(monkeypatch)
-    devices, notes = describe_accelerators([nvidia.NvidiaProbe()])
+    devices, notes = describe_accelerators([vendors.NvidiaProbe()])
     assert notes == []
     assert devices == [
         {
@@ -92,7 +92,7 @@ def test_nvidia_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_reading_that_fails_is_none_and_noted(monkeypatch: pytest.MonkeyPatch) -> None:
     fake_nvml(monkeypatch, nvmlDeviceGetEccMode=pynvml.NVMLError(pynvml.NVML_ERROR_TIMEOUT))
-    (device,), notes = describe_accelerators([nvidia.NvidiaProbe()])
+    (device,), notes = describe_accelerators([vendors.NvidiaProbe()])
     assert (device["name"], device["ecc"]) == ("NVIDIA H200", None)
     assert notes == ["nvidia: nvmlDeviceGetEccMode: Timeout"]
 
@@ -104,14 +104,14 @@ def test_lost_gpu_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
         return "gpu"
 
     fake_nvml(monkeypatch, nvmlDeviceGetCount=2, nvmlDeviceGetHandleByIndex=handle)
-    devices, notes = describe_accelerators([nvidia.NvidiaProbe()])
+    devices, notes = describe_accelerators([vendors.NvidiaProbe()])
     assert len(devices) == 1
     assert notes == ["nvidia: nvmlDeviceGetHandleByIndex: GPU is lost"]
 
 
 def test_limit_that_a_laptop_moves_by_itself_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     fake_nvml(monkeypatch, nvmlDeviceGetPowerManagementLimit=pynvml.NVMLError_NotSupported())
-    (device,), _ = describe_accelerators([nvidia.NvidiaProbe()])
+    (device,), _ = describe_accelerators([vendors.NvidiaProbe()])
     assert (device["power_limit_watts"], device["enforced_power_limit_watts"]) == (None, None)
 
 
@@ -127,7 +127,7 @@ def test_mig_devices_are_listed_in_their_gpu(monkeypatch: pytest.MonkeyPatch) ->
         nvmlDeviceGetMigDeviceHandleByIndex=mig,
         nvmlDeviceGetName=lambda handle: {"gpu": "NVIDIA H200", "slice": "NVIDIA H200 MIG 1g.18gb"}[handle],
     )
-    (device,), _ = describe_accelerators([nvidia.NvidiaProbe()])
+    (device,), _ = describe_accelerators([vendors.NvidiaProbe()])
     assert device["mig"] is True
     assert device["mig_devices"] == [{"name": "NVIDIA H200 MIG 1g.18gb", "memory_bytes": 150754820096}]
 
@@ -135,15 +135,15 @@ def test_mig_devices_are_listed_in_their_gpu(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize("error", [pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, pynvml.NVML_ERROR_DRIVER_NOT_LOADED])
 def test_machine_without_nvidia_driver(monkeypatch: pytest.MonkeyPatch, error: int) -> None:
     fake_nvml(monkeypatch, nvmlInit=pynvml.NVMLError(error))
-    assert describe_accelerators([nvidia.NvidiaProbe()]) == ([], [])
+    assert describe_accelerators([vendors.NvidiaProbe()]) == ([], [])
 
 
 def test_broken_driver_is_noted_and_stops_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     fake_nvml(monkeypatch, nvmlInit=pynvml.NVMLError(pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH))
-    devices, notes = describe_accelerators([nvidia.NvidiaProbe(), AmdProbe(tmp_path)])
+    devices, notes = describe_accelerators([vendors.NvidiaProbe(), AmdProbe(tmp_path)])
     assert devices == []
     assert notes == ["nvidia: NVMLError_LibRmVersionMismatch: RM has detected an NVML/RM version mismatch."]
-    assert nvidia.name_visible_devices("GPU-0011") == "GPU-0011"
+    assert vendors.name_visible_devices("GPU-0011") == "GPU-0011"
 
 
 @pytest.mark.parametrize(
@@ -160,4 +160,4 @@ def test_visible_devices_are_named_without_their_uuid(
     monkeypatch: pytest.MonkeyPatch, value: str, expected: str
 ) -> None:
     fake_nvml(monkeypatch)
-    assert nvidia.name_visible_devices(value) == expected
+    assert vendors.name_visible_devices(value) == expected

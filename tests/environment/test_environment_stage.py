@@ -88,8 +88,7 @@ def test_description_is_of_this_machine(description: dict[str, Any]) -> None:
 
 
 def test_missing_drivers_are_no_devices_and_no_notes(tmp_path: Path) -> None:
-    from hfbench.environment.amd import AmdProbe
-    from hfbench.environment.intel import IntelProbe
+    from hfbench.environment.vendors import AmdProbe, IntelProbe
 
     assert describe_accelerators([AmdProbe(tmp_path), IntelProbe(tmp_path)]) == ([], [])
 

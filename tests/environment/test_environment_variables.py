@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from hfbench.environment.compiler import describe_compiler
-from hfbench.environment.variables import relevant_variables
+from hfbench.environment.describe import relevant_variables
+from hfbench.environment.packages import describe_compiler
 
 
 def test_variables_that_change_performance_are_kept_sorted() -> None:

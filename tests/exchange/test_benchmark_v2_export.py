@@ -12,14 +12,14 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from hfbench.commands import export
-from hfbench.exchange.benchmark_v2_export import export_benchmark_v2
-from hfbench.exchange.benchmark_v2_import import import_benchmark_v2
-from hfbench.foundation.errors import UserError
-from hfbench.foundation.files import read_json, write_json
-from hfbench.foundation.records import Record
-from hfbench.tables.storage import read_table
+from hfbench.core.errors import UserError
+from hfbench.core.files import read_json, write_json
+from hfbench.core.record import Record
+from hfbench.exchange.export import export_benchmark_v2
+from hfbench.exchange.import_results import import_benchmark_v2
+from hfbench.tables.store import read_table
 from tests.exchange import benchmark_v2_files
-from tests.reporting.point_records import full_record, save_results
+from tests.report.point_records import full_record, save_results
 from tests.tables.hand_records import failed_record, observed, ok_record, point
 
 ENVIRONMENT = {

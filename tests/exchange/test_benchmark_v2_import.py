@@ -7,11 +7,11 @@ from typing import Any
 import polars as pl
 import pytest
 
-from hfbench.comparison.side import read_side
-from hfbench.exchange.benchmark_v2_import import Imported, import_benchmark_v2
-from hfbench.foundation.errors import UserError
-from hfbench.foundation.files import read_json
-from hfbench.tables.storage import read_table
+from hfbench.compare.side import read_side
+from hfbench.core.errors import UserError
+from hfbench.core.files import read_json
+from hfbench.exchange.import_results import Imported, import_benchmark_v2
+from hfbench.tables.store import read_table
 from tests.exchange.benchmark_v2_files import config, entry, measurements, metadata, write
 
 # Four tokens: the first after 0.5 s, the others 0.1 s, 0.1 s and 0.4 s later; generate ends at 1.101 s.

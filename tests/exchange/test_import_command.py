@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from hfbench.commands import import_results
-from hfbench.exchange.benchmark_v2_import import import_benchmark_v2
-from hfbench.foundation.errors import UserError
+from hfbench.core.errors import UserError
+from hfbench.exchange.import_results import import_benchmark_v2
 from tests.exchange.benchmark_v2_files import entry, measurements, metadata, write
 
 GENERATE = [(1.25, [[0.5, 0.6, 0.7, 1.1, 1.101]])] * 2

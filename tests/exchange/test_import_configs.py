@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 
 from hfbench.commands import import_results
-from hfbench.exchange.benchmark_v2_configs import import_configs, read_configs
-from hfbench.exchange.benchmark_v2_export import export_benchmark_v2
-from hfbench.foundation.configuration import Configuration
-from hfbench.foundation.errors import UserError
-from hfbench.foundation.files import write_json
-from hfbench.foundation.params import load_params
+from hfbench.core.errors import UserError
+from hfbench.core.files import write_json
+from hfbench.core.point import Configuration
+from hfbench.exchange.configs import import_configs, read_configs
+from hfbench.exchange.export import export_benchmark_v2
+from hfbench.params.schema import load_params
 from tests.conftest import ROOT
 from tests.exchange.benchmark_v2_files import config
-from tests.reporting.point_records import full_record, save_results
+from tests.report.point_records import full_record, save_results
 from tests.tables.hand_records import point
 
 MODEL = "stories-15m-random"

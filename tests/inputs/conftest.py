@@ -11,11 +11,11 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, PreTrainedTokenizerFast
 
-from hfbench.foundation.configuration import USUAL, Configuration
-from hfbench.foundation.records import Manifest
-from hfbench.foundation.sources import LocalSource
-from hfbench.foundation.sweep import Sweep
-from hfbench.models.local import resolve_local
+from hfbench.core.point import USUAL, Configuration
+from hfbench.core.record import Manifest
+from hfbench.core.sources import LocalSource
+from hfbench.model.local import resolve_local
+from hfbench.params.schema import Sweep
 
 PROMPT = Path(__file__).parents[2] / "hfbench" / "inputs" / "standard_prompt.txt"
 VOCAB_SIZE = 600  # of every tokenizer below

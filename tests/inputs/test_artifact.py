@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from hfbench.foundation.errors import UserError
+from hfbench.core.errors import UserError
 from hfbench.inputs import artifact
 
 INPUT_IDS = np.arange(6, dtype=np.int64).reshape(2, 3)

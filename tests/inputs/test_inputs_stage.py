@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from hfbench.foundation.records import Manifest
-from hfbench.foundation.sweep import Sweep
+from hfbench.core.record import Manifest
+from hfbench.params.schema import Sweep
 
 MakeManifest = Callable[..., Manifest]
 MakeSweep = Callable[[list[int], list[int], list[int]], Sweep]

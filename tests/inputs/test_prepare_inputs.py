@@ -10,13 +10,13 @@ import pytest
 from safetensors import safe_open
 from transformers import AutoTokenizer, LlamaConfig
 
-from hfbench.foundation.configuration import Configuration
-from hfbench.foundation.errors import UserError
-from hfbench.foundation.records import Manifest
-from hfbench.foundation.sources import RandomSource
+from hfbench.core.errors import UserError
+from hfbench.core.point import Configuration
+from hfbench.core.record import Manifest
+from hfbench.core.sources import RandomSource
 from hfbench.inputs.artifact import read_metadata
 from hfbench.inputs.prepare import prepare_inputs
-from hfbench.manifests import resolve
+from hfbench.model.manifest import resolve
 
 MakeManifest = Callable[..., Manifest]
 MakePoints = Callable[[list[int], list[int], list[int]], list[Configuration]]

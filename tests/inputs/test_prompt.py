@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from hfbench.foundation.errors import UserError
-from hfbench.inputs.prompt import read_prompt
+from hfbench.core.errors import UserError
+from hfbench.inputs.tokenizer import read_prompt
 
 STANDARD = Path(__file__).parents[2] / "hfbench" / "inputs" / "standard_prompt.txt"
 

@@ -7,16 +7,16 @@ from typing import Any
 import pytest
 from safetensors import safe_open
 
-from hfbench.foundation.configuration import USUAL, Configuration
-from hfbench.foundation.errors import UserError
-from hfbench.foundation.params import load_params
-from hfbench.foundation.records import Manifest
-from hfbench.foundation.settings import ListedLengths, LogNormalLengths
+from hfbench.core.errors import UserError
+from hfbench.core.point import USUAL, Configuration
+from hfbench.core.record import Manifest
 from hfbench.inputs.artifact import read_metadata
 from hfbench.inputs.prepare import prepare_inputs
-from hfbench.inputs.requests import draw
+from hfbench.inputs.shapes import draw
+from hfbench.params.schema import load_params
+from hfbench.params.sections import ListedLengths, LogNormalLengths
 from tests.inputs.conftest import PROMPT
-from tests.test_params import write
+from tests.params.test_schema import write
 
 MakeManifest = Callable[..., Manifest]
 LISTED = ListedLengths(prompt_tokens=[4, 2, 3], new_tokens=[1, 5, 2])

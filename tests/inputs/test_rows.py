@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hfbench.inputs.rows import count_distinct, exact_rows
+from hfbench.inputs.prepare import count_distinct, exact_rows
 
 NO_PREFIX = np.array([], dtype=np.int64)
 TEXT = np.array([10, 11, 12, 13, 14], dtype=np.int64)

@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 import pytest
 
-from hfbench.foundation.configuration import Configuration
-from hfbench.foundation.errors import UserError
-from hfbench.foundation.records import Manifest
+from hfbench.core.errors import UserError
+from hfbench.core.point import Configuration
+from hfbench.core.record import Manifest
 from hfbench.inputs.shapes import check_positions, shapes_of
 
 MakeManifest = Callable[..., Manifest]

@@ -8,11 +8,9 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from hfbench.foundation.errors import UserError
-from hfbench.foundation.records import Manifest
-from hfbench.inputs.prompt import Prompt, read_prompt
-from hfbench.inputs.tokenized import TokenizedPrompt, tokenize_prompt
-from hfbench.inputs.tokenizer import encode, tokenizer_sha256
+from hfbench.core.errors import UserError
+from hfbench.core.record import Manifest
+from hfbench.inputs.tokenizer import Prompt, TokenizedPrompt, encode, read_prompt, tokenize_prompt, tokenizer_sha256
 
 MakeManifest = Callable[..., Manifest]
 STANDARD = read_prompt(Path(__file__).parents[2] / "hfbench" / "inputs" / "standard_prompt.txt")

@@ -10,10 +10,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from hfbench.monitoring.before import machine_before
 from hfbench.monitoring.gauges import Columns, Gauge
-from hfbench.monitoring.host.processes import count_others
-from hfbench.monitoring.monitor import Monitor
+from hfbench.monitoring.host import count_others
+from hfbench.monitoring.monitor import Monitor, machine_before
 
 # Takes CPU time itself and in a child, waits for the child, tells how much it took, and stays.
 _WORKER = """
@@ -171,8 +170,8 @@ def test_busy_machine_is_seen_before_the_start() -> None:
 def test_supervisor_with_the_monitor_stays_small() -> None:
     script = (
         "import resource, sys\n"
-        "import hfbench.measurement.supervisor, hfbench.monitoring.monitor, hfbench.monitoring.before, pynvml\n"
-        "from hfbench.monitoring.devices.choose import open_devices\n"
+        "import hfbench.measure.supervisor, hfbench.monitoring.monitor, hfbench.monitoring.monitor, pynvml\n"
+        "from hfbench.monitoring.choose import open_devices\n"
         "open_devices('auto')\n"
         "assert 'torch' not in sys.modules and 'polars' not in sys.modules\n"
         "print([int(line.split()[1]) for line in open('/proc/self/status') if line.startswith('VmHWM')][0])\n"

@@ -13,10 +13,9 @@ from unittest.mock import Mock
 import pynvml
 import pytest
 
-from hfbench.monitoring.devices.choose import open_devices
+from hfbench.monitoring.choose import open_devices
 from hfbench.monitoring.gauges import Columns
-from hfbench.monitoring.host.processor import processor_gauges
-from hfbench.monitoring.host.quota import quota_gauge
+from hfbench.monitoring.host import processor_gauges, quota_gauge
 from tests.conftest import WriteTree
 
 CPUS = "sys/devices/system/cpu"

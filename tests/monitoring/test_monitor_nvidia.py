@@ -13,10 +13,9 @@ from typing import Any
 import pynvml
 import pytest
 
-from hfbench.monitoring.before import machine_before
-from hfbench.monitoring.devices.choose import open_devices
-from hfbench.monitoring.devices.nvidia import NvidiaMonitor
-from hfbench.monitoring.monitor import Monitor
+from hfbench.monitoring.choose import open_devices
+from hfbench.monitoring.monitor import Monitor, machine_before
+from hfbench.monitoring.nvidia import NvidiaMonitor
 
 UUIDS = {"gpu0": "GPU-0011aabb-1111", "gpu1": "GPU-22cc33dd-2222"}
 

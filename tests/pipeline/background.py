@@ -79,6 +79,6 @@ def wait_until(condition: Callable[[], T], seconds: float, running: Running) -> 
 
 def _is_worker(process: psutil.Process) -> bool:
     try:
-        return "hfbench.measurement.worker" in process.cmdline()
+        return "hfbench.measure.worker" in process.cmdline()
     except psutil.Error:
         return False

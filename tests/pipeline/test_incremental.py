@@ -56,7 +56,7 @@ def test_dropping_an_axis_value_drops_its_points_from_the_tables(fresh: Checkout
     assert json.loads((fresh.folder / "results/metrics.json").read_text())["points_not_ok"] == 0
 
 
-@pytest.mark.parametrize("file", ["hfbench/reporting/terminal.py", "hfbench/tables/summary.py"])
+@pytest.mark.parametrize("file", ["hfbench/report/pages.py", "hfbench/tables/summary.py"])
 def test_editing_what_is_shown_measures_nothing(fresh: Checkout, file: str) -> None:
     fresh.append(file, "\n# edited\n")
     again = fresh.repro()
@@ -64,7 +64,7 @@ def test_editing_what_is_shown_measures_nothing(fresh: Checkout, file: str) -> N
     assert measurements(again) == []
 
 
-@pytest.mark.parametrize("file", ["hfbench/measurement/sampling.py", "hfbench/measurement/generation.py"])
+@pytest.mark.parametrize("file", ["hfbench/measure/sampling.py", "hfbench/measure/generation.py"])
 def test_editing_the_timing_loop_measures_all(fresh: Checkout, file: str) -> None:
     fresh.append(file, "\n# edited\n")
     assert len(measurements(fresh.repro())) == 2
@@ -92,7 +92,7 @@ def test_edited_model_folder_measures_all(fresh: Checkout) -> None:
 
 
 def _params(checkout: Checkout) -> dict[str, Any]:
-    from hfbench.foundation.params import read_yaml
+    from hfbench.params.schema import read_yaml
 
     content: dict[str, Any] = read_yaml(checkout.folder / "params.yaml")
     return content

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from hfbench.foundation.params import load_params
-from hfbench.params_file import rewrite
+from hfbench.params.levels import rewrite
+from hfbench.params.schema import load_params
 from tests.pipeline.checkout import Checkout, ran
 
 EAGER = {

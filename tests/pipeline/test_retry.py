@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from hfbench.foundation.errors import UserError
-from hfbench.foundation.records import CRASHED, FAILED, OK, OUT_OF_MEMORY, REJECTED, TIMED_OUT, UNSUPPORTED
+from hfbench.core.errors import UserError
+from hfbench.core.record import CRASHED, FAILED, OK, OUT_OF_MEMORY, REJECTED, TIMED_OUT, UNSUPPORTED
 from hfbench.retry import Point, choose
 from tests.pipeline.background import start
 from tests.pipeline.checkout import Checkout, ran

@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from hfbench.statistics.batch import median_intervals
-from hfbench.statistics.confidence import Rounds
-from hfbench.statistics.intervals import median_interval
+from hfbench.statistics.bootstrap import Rounds
+from hfbench.statistics.intervals import median_interval, median_intervals
 
 
 def _samples() -> list[Rounds]:

@@ -4,8 +4,8 @@ from itertools import accumulate
 
 import pytest
 
+from hfbench.statistics.bootstrap import Interval
 from hfbench.statistics.break_even import NEVER, NOT_KNOWN, PAID, break_even
-from hfbench.statistics.confidence import Interval
 
 
 def test_by_hand() -> None:

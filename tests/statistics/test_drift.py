@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from hfbench.statistics.drift import Drift, drift, trend_p_values
+from hfbench.statistics.spread import Drift, drift, trend_p_values
 
 
 def some(result: Drift | None) -> Drift:

@@ -5,12 +5,7 @@ import numpy as np
 import pytest
 
 from hfbench.statistics.bootstrap import Floats, resample_medians
-from hfbench.statistics.intervals import (
-    Interval,
-    median_interval,
-    paired_ratio_interval,
-    ratio_interval,
-)
+from hfbench.statistics.intervals import Interval, median_interval, paired_ratio_interval, ratio_interval
 from tests.statistics.experiments import EXPERIMENTS, experiments
 
 # Half of the default: coverage does not depend on it, and this room's tests take half the time.

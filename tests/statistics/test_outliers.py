@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from hfbench.statistics.outliers import outliers
+from hfbench.statistics.spread import outliers
 
 
 def test_by_hand() -> None:

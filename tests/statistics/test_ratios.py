@@ -5,12 +5,18 @@ from math import log, sqrt
 import numpy as np
 import pytest
 
-from hfbench.statistics.bootstrap import draw_rounds, resample_medians
+from hfbench.statistics.bootstrap import draw_rounds, draws, medians_of_sorted, resample_medians
 from hfbench.statistics.decidability import rounds_to_decide
-from hfbench.statistics.geometric_mean import RatioOfRounds, geometric_mean
 from hfbench.statistics.multiplicity import adjusted_p_values
-from hfbench.statistics.ratios import Error, Ratio, combined, independent_ratio, paired_ratio
-from hfbench.statistics.resampling import draws, medians_of_sorted
+from hfbench.statistics.ratios import (
+    Error,
+    Ratio,
+    RatioOfRounds,
+    combined,
+    geometric_mean,
+    independent_ratio,
+    paired_ratio,
+)
 from tests.statistics.experiments import experiments
 
 EXPERIMENTS = 400

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy.special import stdtr
 
-from hfbench.statistics.confidence import CONFIDENCE, student
-from hfbench.statistics.steps import Point, estimate_noise, find_steps, optimal_cuts
+from hfbench.statistics.bootstrap import CONFIDENCE, student
+from hfbench.statistics.changepoints import Point, estimate_noise, find_steps, optimal_cuts
 
 HISTORIES = 200
 COMMITS = 30

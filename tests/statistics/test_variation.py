@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from hfbench.statistics.variation import between_rounds, within_rounds
+from hfbench.statistics.spread import between_rounds, within_rounds
 
 
 def test_between_by_hand() -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.synthetic_records import SAMPLING, record_path
-from hfbench.foundation.configuration import USUAL, Configuration
-from hfbench.foundation.params import Limits
-from hfbench.foundation.records import FAILED, OK, Iteration, Record
+from hfbench.core.point import USUAL, Configuration
+from hfbench.core.record import FAILED, OK, Iteration, Record
+from hfbench.params.schema import Limits
 from hfbench.tables.build import Tables, build_tables
 from hfbench.tables.reading import read_records
 

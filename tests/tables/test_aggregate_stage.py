@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks.synthetic_records import record_path, synthetic_axes, write_sweep
-from hfbench.foundation.files import write_json
-from hfbench.foundation.params import load_params
-from hfbench.tables.storage import read_table
-from hfbench.tables.warning_file import read_warnings
+from hfbench.core.files import write_json
+from hfbench.params.schema import load_params
+from hfbench.tables.store import read_table
+from hfbench.tables.warnings import read_warnings
 
 ROOT = Path(__file__).resolve().parents[2]
 

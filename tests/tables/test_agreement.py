@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from hfbench.foundation.records import Record
+from hfbench.core.record import Record
 from hfbench.tables.build import Tables
 from tests.tables.hand_records import failed_record, observed, ok_record, point, tables_of
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from hfbench.foundation.records import Record
+from hfbench.core.record import Record
 from hfbench.statistics.break_even import NEVER, NOT_KNOWN, PAID
 from tests.tables.hand_records import observed, ok_record, point, tables_of
 

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from benchmarks.synthetic_records import SAMPLING
-from hfbench.foundation.errors import UserError
-from hfbench.foundation.files import write_json
-from hfbench.foundation.records import Record
-from hfbench.tables.warning_file import read_warnings
-from tests.roofline.hand_needs import DENSE
+from hfbench.core.errors import UserError
+from hfbench.core.files import write_json
+from hfbench.core.record import Record
+from hfbench.tables.warnings import read_warnings
+from tests.tables.hand_needs import DENSE
 from tests.tables.hand_records import POINT, failed_record, observed, ok_record, point, tables_of, unobserved
 
 EAGER = point(attn_implementation="eager")

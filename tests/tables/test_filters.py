@@ -5,9 +5,9 @@ from typing import Any
 import polars as pl
 import pytest
 
-from hfbench.foundation.errors import UserError
-from hfbench.tables.columns import AXIS_TYPES, STATUS
+from hfbench.core.errors import UserError
 from hfbench.tables.filters import parse_filter
+from hfbench.tables.metrics import AXIS_TYPES, STATUS
 from tests.tables.hand_records import point
 
 _POINTS = pl.DataFrame(

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from hfbench.foundation.files import write_json
-from hfbench.tables.headline import headline, headline_by_point
+from hfbench.core.files import write_json
+from hfbench.tables.build import headline, headline_by_point
 from hfbench.tables.keys import configuration_keys, point_label
 from tests.tables.hand_records import POINT, failed_record, observed, ok_record, point, tables_of
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from hfbench.tables.machine_facts import machine_facts
+from hfbench.tables.facts import machine_facts
 
 TIMES = [float(second) for second in range(13)]
 # Two samples from 1.0 to 11.5 s, of 2 rows with 10 tokens each: 40 tokens.

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hfbench.tables.monitor_readings import (
+from hfbench.tables.facts import (
     clocks_changed,
     energy_per_token,
     increase,

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from hfbench.tables.outputs import Output, difference
+from hfbench.tables.reading import Output, difference
 
 
 def _output(**fields: Any) -> Output:

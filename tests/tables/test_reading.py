@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from benchmarks.synthetic_records import record_path
-from hfbench.foundation import records
-from hfbench.foundation.errors import UserError
-from hfbench.tables.columns import STATUS
+from hfbench.core import record
+from hfbench.core.errors import UserError
+from hfbench.tables.metrics import STATUS
 from hfbench.tables.reading import read_records
 from tests.tables.hand_records import POINT, observed, ok_record, point, save
 
@@ -106,5 +106,5 @@ def test_whole_numbers_are_times_too(tmp_path: Path) -> None:
 
 
 def test_every_status_can_be_read() -> None:
-    statuses = {value for name, value in vars(records).items() if name.isupper() and isinstance(value, str)}
+    statuses = {value for name, value in vars(record).items() if name.isupper() and isinstance(value, str)}
     assert statuses == set(STATUS.categories)

@@ -6,8 +6,8 @@ from typing import Any
 import polars as pl
 import pytest
 
-from hfbench.foundation.errors import UserError
-from hfbench.tables.storage import read_table
+from hfbench.core.errors import UserError
+from hfbench.tables.store import read_table
 from tests.tables.hand_records import POINT, failed_record, observed, ok_record, point, tables_of
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"

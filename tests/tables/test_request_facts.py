@@ -5,14 +5,13 @@ from typing import Any
 
 import pytest
 
-from hfbench.foundation.records import Iteration, Record
-from hfbench.reporting.captions import captions
-from hfbench.reporting.cells import result_columns
-from hfbench.reporting.point_requests import RequestTimes, request_times
-from hfbench.reporting.results import result_rows
+from hfbench.core.record import Iteration, Record
+from hfbench.report.frames import result_rows
+from hfbench.report.point_times import RequestTimes, request_times
+from hfbench.report.words import captions, result_columns
 from hfbench.tables.build import Tables
-from hfbench.tables.request_facts import padding_waste_share
-from tests.roofline.hand_needs import DENSE
+from hfbench.tables.facts import padding_waste_share
+from tests.tables.hand_needs import DENSE
 from tests.tables.hand_records import POINT, observed, ok_record, point, tables_of
 
 PROMPTS, NEW_TOKENS = [10, 4, 6], [2, 4, 3]

@@ -5,8 +5,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from hfbench.foundation.records import OUT_OF_MEMORY
-from hfbench.tables.storage import read_table
+from hfbench.core.record import OUT_OF_MEMORY
+from hfbench.tables.store import read_table
 from tests.tables.hand_records import POINT, failed_record, observed, ok_record, point, tables_of, unobserved
 
 EAGER = point(attn_implementation="eager")

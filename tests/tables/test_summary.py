@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from hfbench.foundation.records import Record
+from hfbench.core.record import Record
 from hfbench.tables import summary
 from hfbench.tables.metrics import METRICS
 from tests.tables.hand_records import POINT, failed_record, observed, ok_record, point, tables_of, unobserved

@@ -1,0 +1,297 @@
+"""Pairing the points of two sides by their axes, and what stands against comparing a pair."""
+
+import difflib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeAlias
+
+import numpy as np
+import polars as pl
+
+from hfbench.compare.side import Side
+from hfbench.core.errors import UserError
+from hfbench.core.record import OK
+from hfbench.statistics.bootstrap import Floats
+from hfbench.tables.metrics import CONFIGURATION_AXES, METRICS, Metric
+
+_BY_NAME = {metric.name: metric for metric in METRICS}
+
+
+@dataclass(frozen=True)
+class ComparedMetric:
+    """A metric, the short names by which it may be asked for, and its label.
+
+    `better` and `worse` are the words for a candidate that has less or more of it. `is_sampled`: has a value for each
+    iteration, and not one for each round.
+    """
+
+    name: str
+    aliases: tuple[str, ...]
+    label: str
+    is_sampled: bool
+    better: str = "faster"
+    worse: str = "slower"
+
+    @property
+    def metric(self) -> Metric:
+        """The unit and direction."""
+        return _BY_NAME[self.name]
+
+
+COMPARED = (
+    ComparedMetric("end_to_end_seconds", ("e2e", "end_to_end", "latency"), "end-to-end latency", True),
+    ComparedMetric("time_to_first_token_seconds", ("ttft", "time_to_first_token"), "time to first token", True),
+    ComparedMetric("inter_token_seconds", ("itl", "inter_token"), "inter-token latency", True),
+    ComparedMetric("decode_tokens_per_second", ("decode",), "decode throughput", True),
+    ComparedMetric("prefill_tokens_per_second", ("prefill",), "prefill throughput", True),
+    ComparedMetric("load_seconds", ("load",), "load time", False),
+    ComparedMetric("compile_seconds", ("compile",), "compile time", False),
+    ComparedMetric("peak_memory_bytes", ("memory", "peak_memory"), "peak memory", False, "less", "more"),
+    ComparedMetric("energy_joules_per_token", ("energy",), "energy per token", False, "less", "more"),
+)
+HEADLINE = COMPARED[0]
+_BY_ANY_NAME = {name: metric for metric in COMPARED for name in (metric.name, *metric.aliases)}
+
+
+def choose_metrics(names: Sequence[str]) -> tuple[ComparedMetric, ...]:
+    """Return the metrics of these names, in the order asked for; all of them where none is asked for.
+
+    Raises `UserError` for a name that is none.
+    """
+    return tuple(dict.fromkeys(_by_name(name) for name in names)) or COMPARED
+
+
+def headline(metrics: Sequence[ComparedMetric]) -> tuple[ComparedMetric, ...]:
+    """Return the metrics that are shown in full: those asked for, or the end-to-end latency where all are."""
+    return (HEADLINE,) if tuple(metrics) == COMPARED else tuple(metrics)
+
+
+def _by_name(name: str) -> ComparedMetric:
+    key = name.strip().lower().replace("-", "_")
+    if key not in _BY_ANY_NAME:
+        close = difflib.get_close_matches(key, _BY_ANY_NAME, n=1)
+        hint = f"Did you mean {close[0]}?" if close else ""
+        raise UserError(
+            f"--metric {name}: expected one of {', '.join(metric.aliases[0] for metric in COMPARED)}, or the full name "
+            f"of one, such as {HEADLINE.name}. {hint}".strip()
+        )
+    return _BY_ANY_NAME[key]
+
+
+Axes: TypeAlias = tuple[Any, ...]  # a value for each of CONFIGURATION_AXES
+Rounds: TypeAlias = dict[int, Floats]  # the values of each round, by its number
+Values: TypeAlias = dict[Axes, dict[str, Rounds]]
+
+
+def values_of(side: Side) -> Values:
+    """Return the values of each configuration, for each metric of `COMPARED` that has some.
+
+    Of rounds that are ok: those of a metric that is sampled are its sample iterations with the token observer, as in
+    the summary; others have one value a round. Null is no value.
+    """
+    samples, points = side.samples, side.points
+    sampled = _known(samples, [metric.name for metric in COMPARED if metric.is_sampled])
+    single = _known(points, [metric.name for metric in COMPARED if not metric.is_sampled])
+    iterations = samples.filter(pl.col("status") == OK, pl.col("phase") == "sample", "observed")
+    values: Values = {}
+    for table, metrics in ((iterations, sampled), (points.filter(pl.col("status") == OK), single)):
+        for axes, number, row in _rounds(table, metrics):
+            for metric, found in row.items():
+                if len(found):
+                    values.setdefault(axes, {}).setdefault(metric, {})[number] = found
+    return values
+
+
+def _known(table: pl.DataFrame, metrics: list[str]) -> list[str]:
+    return [metric for metric in metrics if metric in table.columns]
+
+
+def _rounds(table: pl.DataFrame, metrics: list[str]) -> Iterator[tuple[Axes, int, dict[str, Floats]]]:
+    keys = [*CONFIGURATION_AXES, "round"]
+    lists = (
+        table.group_by(keys, maintain_order=True)
+        .agg(pl.col(metric).cast(pl.Float64).drop_nulls() for metric in metrics)
+        .sort("round", maintain_order=True)
+    )
+    columns = [lists[metric] for metric in metrics]
+    for index, key in enumerate(lists.select(keys).iter_rows()):
+        row = {metric: column[index].to_numpy() for metric, column in zip(metrics, columns, strict=True)}
+        yield key[:-1], key[-1], {metric: np.asarray(values) for metric, values in row.items()}
+
+
+@dataclass(frozen=True)
+class Point:
+    """A configuration on one side.
+
+    `statuses` are by round; `reason` is that of the first round that is not ok. `started` has the rounds that are ok
+    and say when they started. `devices`, `threads` and `inputs` are what those rounds ran on; empty where none tells.
+    """
+
+    axes: dict[str, Any]
+    statuses: dict[int, str]
+    reason: str | None
+    started: dict[int, datetime]
+    devices: frozenset[str]
+    threads: frozenset[int]
+    inputs: frozenset[str]
+    kernels: frozenset[str]
+    output_differs: bool
+
+    @property
+    def rounds_ok(self) -> int:
+        """How many rounds are ok."""
+        return sum(status == OK for status in self.statuses.values())
+
+    @property
+    def status(self) -> str:
+        """Return `ok` where any round is, else the most frequent status."""
+        return OK if self.rounds_ok else Counter(self.statuses.values()).most_common(1)[0][0]
+
+
+def points_of(side: Side) -> dict[Axes, Point]:
+    """Return the points of a side by their axes, in the order of its table."""
+    columns = ["round", "status", "reason", "started_at", "device_name", "intra_op_threads", "inputs_sha256", "kernels"]
+    groups = side.points.group_by(CONFIGURATION_AXES, maintain_order=True).agg(columns)
+    differing = _differing(side.configurations)
+    return {
+        axes: _point(dict(zip(CONFIGURATION_AXES, axes, strict=True)), row, axes in differing)
+        for axes, row in zip(
+            groups.select(CONFIGURATION_AXES).iter_rows(), groups.select(columns).to_dicts(), strict=True
+        )
+    }
+
+
+def _point(axes: dict[str, Any], row: dict[str, list[Any]], output_differs: bool) -> Point:
+    rounds = [dict(zip(row, values, strict=True)) for values in zip(*row.values(), strict=True)]
+    ok = [each for each in rounds if each["status"] == OK]
+    started = {each["round"]: _time(each["started_at"]) for each in ok}
+    return Point(
+        axes=axes,
+        statuses={each["round"]: each["status"] for each in rounds},
+        reason=next((each["reason"] for each in rounds if each["status"] != OK), None),
+        started={number: time for number, time in started.items() if time is not None},
+        devices=_values(ok, "device_name"),
+        threads=_values(ok, "intra_op_threads"),
+        inputs=_values(ok, "inputs_sha256"),
+        kernels=frozenset(kernel for each in ok for kernel in each["kernels"] or ()),
+        output_differs=output_differs,
+    )
+
+
+def _values(rounds: list[dict[str, Any]], column: str) -> frozenset[Any]:
+    return frozenset(each[column] for each in rounds if each[column] is not None)
+
+
+def _time(text: str | None) -> datetime | None:
+    try:
+        return datetime.fromisoformat(text or "")
+    except ValueError:
+        return None
+
+
+def _differing(configurations: pl.DataFrame) -> set[Axes]:
+    if "output_differs" not in configurations.columns:
+        return set()
+    return set(configurations.filter("output_differs").select(CONFIGURATION_AXES).iter_rows())
+
+
+_SHOWN_DIGEST = 7
+# Of a manifest: what no other revision of the same model would change. Its provenance and files may differ.
+_ARCHITECTURE = ("architecture", "model_type", "vocab_size")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The same configuration on both sides."""
+
+    axes: Axes
+    baseline: Point
+    candidate: Point
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """The pairs, and the points that only one side has."""
+
+    pairs: tuple[Pair, ...]
+    only_baseline: tuple[Point, ...]
+    only_candidate: tuple[Point, ...]
+
+
+@dataclass(frozen=True)
+class StatusChange:
+    """A pair of which one side has rounds that are not ok, and the other does not have as many."""
+
+    pair: Pair
+    is_regression: bool
+
+    @property
+    def sentence(self) -> str:
+        """What changed, with the reason."""
+        old, new = self.pair.baseline, self.pair.candidate
+        worse = new if self.is_regression else old
+        change = f"{_state(old)} → {_state(new)}"
+        return f"{change}: {worse.reason}" if worse.reason else change
+
+
+def pair_points(baseline: Mapping[Axes, Point], candidate: Mapping[Axes, Point]) -> Pairing:
+    """Return the pairs in the baseline's order."""
+    return Pairing(
+        pairs=tuple(Pair(axes, point, candidate[axes]) for axes, point in baseline.items() if axes in candidate),
+        only_baseline=tuple(point for axes, point in baseline.items() if axes not in candidate),
+        only_candidate=tuple(point for axes, point in candidate.items() if axes not in baseline),
+    )
+
+
+def status_changes(pairing: Pairing) -> tuple[StatusChange, ...]:
+    """Return the pairs whose share of rounds that are ok changed, or which fail otherwise than before.
+
+    It is a regression where the share fell: also one round in seven that fails now is a finding.
+    """
+    changes = []
+    for pair in pairing.pairs:
+        old, new = (point.rounds_ok / len(point.statuses) for point in (pair.baseline, pair.candidate))
+        if old != new or pair.baseline.status != pair.candidate.status:
+            changes.append(StatusChange(pair, is_regression=new < old))
+    return tuple(changes)
+
+
+def obstacles(pair: Pair, baseline: Side, candidate: Side, *, across_environments: bool) -> list[str]:
+    """Return in words what differs between the two points that no comparison can look through.
+
+    That is their device and its threads, unless two environments are compared on purpose, and always what they were
+    given to do: the model's architecture and the token ids of the prompt. What a side does not tell is no difference.
+    """
+    old, new = pair.baseline, pair.candidate
+    found = []
+    if not across_environments:
+        found += _different("device", old.devices, new.devices)
+        found += _different("threads", old.threads, new.threads)
+    if old.inputs and new.inputs and old.inputs != new.inputs:
+        digests = (min(point.inputs)[:_SHOWN_DIGEST] for point in (old, new))
+        found.append(f"the prompt's token ids differ (inputs {' → '.join(digests)})")
+    manifests = [side.manifests.get(str(pair.baseline.axes["model"]), {}) for side in (baseline, candidate)]
+    for name in _ARCHITECTURE:
+        before, after = (manifest.get(name) for manifest in manifests)
+        if None not in (before, after) and before != after:
+            found.append(f"the model's {name} {before} → {after}")
+    return found
+
+
+def _different(name: str, old: frozenset[object], new: frozenset[object]) -> list[str]:
+    if not old or not new or old == new:
+        return []
+    return [f"{name} {_joined(old)} → {_joined(new)}"]
+
+
+def _joined(values: frozenset[object]) -> str:
+    return ", ".join(sorted(map(str, values)))
+
+
+def _state(point: Point) -> str:
+    """Return `ok`, the status, or how many of the rounds are ok."""
+    if point.status != OK or point.rounds_ok == len(point.statuses):
+        return point.status
+    return f"{point.rounds_ok} of {len(point.statuses)} rounds ok"

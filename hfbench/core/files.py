@@ -1,0 +1,75 @@
+"""Files that are either whole or absent, and JSON that a person can read."""
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hfbench.core.errors import UserError
+
+_INLINE_CHARACTERS = 110  # a list or dictionary that fits is written on one line
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary name beside `path`; on success it is renamed to `path`, on any error it is removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    except OSError as error:
+        error.filename = str(path)  # the name that a person knows
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path` in UTF-8, atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` to `path` as readable JSON, atomically."""
+    write_text(path, readable_json(value) + "\n")
+
+
+def read_json(path: Path, parse: Callable[[bytes], Any] = json.loads) -> Any:
+    """Read a JSON file. Raises `UserError` where it is missing or no JSON."""
+    try:
+        return parse(path.read_bytes())
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist. Run `dvc repro` to make it.") from None
+    except ValueError as error:  # JSONDecodeError, or UnicodeDecodeError
+        raise UserError(f"{path} is not valid JSON ({error}). Delete it and run `dvc repro`.") from None
+
+
+def readable_json(value: Any, indent: int = 0) -> str:
+    """Return JSON with one key a line, where lists of numbers (samples, token times) stay on one line."""
+    inline = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    if not isinstance(value, dict | list | tuple) or not value or len(inline) + indent <= _INLINE_CHARACTERS:
+        return inline
+    if not isinstance(value, dict) and not any(isinstance(item, dict | list | tuple | str) for item in value):
+        return inline
+    pad = " " * (indent + 1)
+    if isinstance(value, dict):
+        lines = [
+            f"{pad}{json.dumps(str(key), ensure_ascii=False)}: {readable_json(item, indent + 1)}"
+            for key, item in value.items()
+        ]
+        return "{\n" + ",\n".join(lines) + "\n" + " " * indent + "}"
+    return "[\n" + ",\n".join(pad + readable_json(item, indent + 1) for item in value) + "\n" + " " * indent + "]"
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,167 @@
+"""The frozen dataclasses that cross stages, and their JSON form.
+
+All times are float64 seconds. Times called `at` or `start_seconds` count from the start of the measure stage, on the
+one monotonic clock that its processes share; durations are named for what they last.
+"""
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hfbench.core.errors import UserError
+from hfbench.core.files import read_json, write_json
+from hfbench.core.point import Configuration
+
+SCHEMA_VERSION = 2
+
+OK = "ok"
+UNSUPPORTED = "unsupported"  # this machine or these libraries cannot run the configuration
+REJECTED = "rejected"  # it ran, and what ran is not what was asked for
+FAILED = "failed"  # an exception
+OUT_OF_MEMORY = "out_of_memory"
+TIMED_OUT = "timed_out"
+CRASHED = "crashed"  # the worker died by a signal
+STATUSES = (OK, UNSUPPORTED, REJECTED, FAILED, OUT_OF_MEMORY, TIMED_OUT, CRASHED)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How many iterations a measurement takes, and when it stops."""
+
+    stopping_rule: str
+    min_warmup_iterations: int
+    max_warmup_iterations: int
+    min_iterations: int
+    max_iterations: int
+    target_precision: float
+    max_seconds: float
+    unobserved_every: int
+    timeout_seconds: float
+    monitor_interval_seconds: float
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """One file of a model folder."""
+
+    path: str
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The content address of a model: any process can make the same folder from it.
+
+    `source` is the entry of `models:` in params.yaml; `provenance` what it resolved to (a commit, a wheel's sha256, …).
+    `max_position_embeddings` is None for an architecture without such a limit.
+    """
+
+    schema_version: int
+    name: str
+    source: dict[str, Any]
+    provenance: dict[str, Any]
+    architecture: str
+    model_type: str
+    vocab_size: int
+    max_position_embeddings: int | None
+    files: tuple[ModelFile, ...]
+
+    def save(self, path: Path) -> None:
+        """Write the manifest as JSON."""
+        write_json(path, dataclasses.asdict(self))
+
+    @classmethod
+    def load(cls, path: Path) -> "Manifest":
+        """Read a manifest. Raises `UserError` where there is none of this version."""
+        content = _read_versioned(path)
+        return cls(**{**content, "files": tuple(ModelFile(**file) for file in content["files"])})
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """One call of `generate` or of continuous batching, or all calls of `generate` that a workload takes.
+
+    `phase` is `first` (it holds compilation), `warmup` or `sample`. `end_to_end_seconds` ends with the call for
+    `generate` and with the last token for continuous batching, whose call then also waits for its thread to stop.
+    `token_seconds` counts from the iteration's start, when all requests arrive: one list for the whole batch with
+    `generate` on rows of one length, which advance in step, and else one list a request; it is empty where the
+    iteration ran without the observer. `new_tokens` counts the tokens of each row or request, without those that a
+    padded batch made beyond a request's own number.
+    """
+
+    phase: str
+    observed: bool
+    start_seconds: float
+    end_to_end_seconds: float
+    call_seconds: float
+    new_tokens: tuple[int, ...]
+    token_seconds: tuple[tuple[float, ...], ...]
+
+
+@dataclass
+class Record:
+    """Everything known of one measurement. A configuration that could not be measured has one too."""
+
+    configuration: Configuration
+    device: str
+    sampling: Sampling
+    status: str = FAILED
+    reason: str | None = None
+    phase: str | None = None
+    requested: dict[str, Any] = field(default_factory=dict)
+    effective: dict[str, Any] = field(default_factory=dict)
+    differences: list[str] = field(default_factory=list)
+    started_at: str = ""
+    timeline: dict[str, float] = field(default_factory=dict)
+    load_seconds: float | None = None
+    first_call_seconds: float | None = None
+    warm_start: dict[str, Any] = field(default_factory=dict)
+    warmup_steady: bool | None = None
+    stopped_because: str | None = None
+    memory: dict[str, Any] = field(default_factory=dict)
+    accounting: dict[str, Any] = field(default_factory=dict)
+    machine_before: dict[str, Any] = field(default_factory=dict)
+    monitoring: dict[str, Any] = field(default_factory=dict)
+    output: dict[str, Any] = field(default_factory=dict)
+    iterations: list[Iteration] = field(default_factory=list)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    log_tail: list[str] = field(default_factory=list)
+    schema_version: int = SCHEMA_VERSION
+
+    def save(self, path: Path) -> None:
+        """Write the record as JSON, the schema version first."""
+        content = dataclasses.asdict(self)
+        write_json(path, {"schema_version": content.pop("schema_version"), **content})
+
+    @classmethod
+    def load(cls, path: Path) -> "Record":
+        """Read a record. Raises `UserError` where there is none of this version."""
+        content = _read_versioned(path)
+        content["configuration"] = Configuration(**content["configuration"])
+        content["sampling"] = Sampling(**content["sampling"])
+        content["iterations"] = [iteration_from_json(iteration) for iteration in content["iterations"]]
+        return cls(**content)
+
+
+def iteration_from_json(content: dict[str, Any]) -> Iteration:
+    """Return an `Iteration` from its JSON form."""
+    return Iteration(
+        **{
+            **content,
+            "new_tokens": tuple(content["new_tokens"]),
+            "token_seconds": tuple(tuple(times) for times in content["token_seconds"]),
+        }
+    )
+
+
+def _read_versioned(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = read_json(path)
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if version != SCHEMA_VERSION:
+        raise UserError(
+            f"{path} has schema version {version}, and this hfbench reads version {SCHEMA_VERSION}. "
+            "Delete it and run `dvc repro`."
+        )
+    return content

@@ -1,0 +1,162 @@
+"""The processor: its model, cores, caches, instruction sets and frequency policy."""
+
+import os
+import platform
+import re
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from hfbench.core.system import FILESYSTEM, read_cpu_list, read_cpuinfo, read_integer, read_text
+
+_CPUS = "sys/devices/system/cpu"
+
+
+def available_cpus() -> frozenset[int]:
+    """Return the logical CPUs that the scheduler may run this process on."""
+    if hasattr(os, "sched_getaffinity"):
+        return frozenset(os.sched_getaffinity(0))
+    return frozenset(range(os.cpu_count() or 1))
+
+
+def describe_topology(available: frozenset[int], root: Path = FILESYSTEM) -> dict[str, Any]:
+    """Return counts over all CPUs that are online and, named `available_…`, over those in `available`.
+
+    Which CPUs these are is left out: a batch system hands out other numbers at each start.
+    """
+    online = (read_cpu_list(root / _CPUS / "online") or available) | available
+    usable = online & available
+    core_of = {cpu: _core(cpu, root) for cpu in online}
+    socket_of = {cpu: read_text(root / _CPUS / f"cpu{cpu}/topology/physical_package_id") for cpu in online}
+    nodes = [read_cpu_list(node / "cpulist") for node in (root / "sys/devices/system/node").glob("node[0-9]*")]
+    representatives = sorted({core: cpu for cpu, core in core_of.items()}.values())
+    return {
+        "sockets": len(set(socket_of.values())),
+        "numa_nodes": max(1, len(nodes)),
+        "physical_cores": len(set(core_of.values())),
+        "logical_cores": len(online),
+        "available_sockets": len({socket_of[cpu] for cpu in usable}),
+        "available_numa_nodes": max(1, sum(1 for node in nodes if node & usable)),
+        "available_physical_cores": len({core_of[cpu] for cpu in usable}),
+        "available_logical_cores": len(usable),
+        "smt": len(set(core_of.values())) < len(online),
+        "caches": _caches(representatives, root),
+    }
+
+
+def cores_by_max_frequency(available: Iterable[int], root: Path = FILESYSTEM) -> dict[str, int] | None:
+    """Return how many of the CPUs have each hardware maximum, keyed by it in MHz, or None where it is not told.
+
+    A processor of fast and slow cores has several. The limit in force (`scaling_max_freq`) is left out: the kernel
+    lowers it by itself when the machine is hot.
+    """
+    maxima = [read_integer(root / _CPUS / f"cpu{cpu}/cpufreq/cpuinfo_max_freq") for cpu in available]
+    counts = Counter(maximum // 1000 for maximum in maxima if maximum)
+    return {str(megahertz): counts[megahertz] for megahertz in sorted(counts)} or None
+
+
+def _core(cpu: int, root: Path) -> frozenset[int]:
+    topology = root / _CPUS / f"cpu{cpu}/topology"
+    siblings = read_cpu_list(topology / "core_cpus_list") or read_cpu_list(topology / "thread_siblings_list")
+    return siblings or frozenset({cpu})
+
+
+def _caches(cpus: list[int], root: Path) -> list[dict[str, Any]]:
+    """Return each kind of cache with how many there are; `cpus` holds one CPU of each core."""
+    instances: set[tuple[int, str, str, frozenset[int]]] = set()
+    for cpu in cpus:
+        for index in (root / _CPUS / f"cpu{cpu}/cache").glob("index[0-9]*"):
+            kind, size = read_text(index / "type"), read_text(index / "size")
+            level = read_integer(index / "level")
+            if level and kind and size:
+                shared = read_cpu_list(index / "shared_cpu_list") or frozenset({cpu})
+                instances.add((level, kind.lower(), size, shared))
+    counts = Counter((level, kind, size) for level, kind, size, _ in instances)
+    return [
+        {"level": level, "type": kind, "size": size, "count": counts[level, kind, size]}
+        for level, kind, size in sorted(counts)
+    ]
+
+
+# Instruction sets that libraries choose their code by (x86, Arm), as Linux spells them.
+_INSTRUCTION_SET = re.compile(
+    r"sse4_[12]|avx\w*|amx\w*|fma4?|f16c|gfni|vaes|vpclmulqdq|asimd\w*|sve\w*|sme(?!p)\w*|bf16|i8mm|fphp"
+)
+# Arm cores say no name in /proc/cpuinfo. Source: arch/arm64/include/asm/cputype.h of Linux.
+_ARM_CORES = {
+    ("0x41", "0xd0c"): "Arm Neoverse N1",
+    ("0x41", "0xd40"): "Arm Neoverse V1",
+    ("0x41", "0xd49"): "Arm Neoverse N2",
+    ("0x41", "0xd4f"): "Arm Neoverse V2",
+    ("0x41", "0xd83"): "Arm Neoverse V3AE",
+    ("0x41", "0xd84"): "Arm Neoverse V3",
+    ("0x41", "0xd8e"): "Arm Neoverse N3",
+    ("0xc0", "0xac3"): "Ampere-1",
+}
+
+
+def describe_cpu(root: Path = FILESYSTEM, available: frozenset[int] | None = None) -> dict[str, Any]:
+    """Return the processor's description; `available` defaults to the CPUs that this process may run on."""
+    if platform.system() != "Linux":
+        return _describe_elsewhere()
+    if available is None:
+        available = available_cpus()
+    cpuinfo = read_cpuinfo(root)
+    flags = (cpuinfo.get("flags") or cpuinfo.get("Features") or "").split()
+    return {
+        "brand": cpuinfo.get("model name") or _arm_name(cpuinfo) or cpuinfo.get("cpu") or cpuinfo.get("uarch"),
+        "microcode": cpuinfo.get("microcode"),
+        **describe_topology(available, root),
+        "instruction_sets": sorted(flag for flag in set(flags) if _INSTRUCTION_SET.fullmatch(flag)),
+        "frequency": {
+            "available_cores_by_max_mhz": cores_by_max_frequency(available, root),
+            **_frequency_policy(available, root),
+        },
+    }
+
+
+def _arm_name(cpuinfo: dict[str, str]) -> str | None:
+    implementer, part = cpuinfo.get("CPU implementer"), cpuinfo.get("CPU part")
+    if not implementer or not part:
+        return None
+    revision = f"r{cpuinfo.get('CPU variant', '?').removeprefix('0x')}p{cpuinfo.get('CPU revision', '?')}"
+    return f"{_ARM_CORES.get((implementer, part), f'Arm core {part} of implementer {implementer}')} {revision}"
+
+
+def _frequency_policy(cpus: frozenset[int], root: Path) -> dict[str, Any]:
+    """Return the settings that choose the clock; no reading of the clock itself, which never stands still."""
+
+    def chosen(name: str) -> list[str]:
+        readings = {read_text(root / _CPUS / f"cpu{cpu}/cpufreq/{name}") for cpu in cpus}
+        return sorted(reading for reading in readings if reading)
+
+    boost = read_integer(root / _CPUS / "cpufreq/boost")
+    no_turbo = read_integer(root / _CPUS / "intel_pstate/no_turbo")
+    return {
+        "drivers": chosen("scaling_driver"),
+        "governors": chosen("scaling_governor"),
+        "energy_preferences": chosen("energy_performance_preference"),
+        "boost": bool(boost) if boost is not None else (None if no_turbo is None else not no_turbo),
+        "platform_profile": read_text(root / "sys/firmware/acpi/platform_profile"),
+    }
+
+
+def _describe_elsewhere() -> dict[str, Any]:
+    """Return what py-cpuinfo and psutil know on a system without Linux's files; the sizes are in bytes."""
+    import cpuinfo
+    import psutil
+
+    info = cpuinfo.get_cpu_info()  # starts processes, which is why Linux does without it
+    logical, physical = psutil.cpu_count(), psutil.cpu_count(logical=False)
+    sizes = {level: info.get(f"{level}_cache_size") for level in ("l1_data", "l1_instruction", "l2", "l3")}
+    return {
+        "brand": info.get("brand_raw"),
+        "microcode": None,
+        "physical_cores": physical,
+        "logical_cores": logical,
+        "available_logical_cores": logical,
+        "smt": None if physical is None or logical is None else physical < logical,
+        "caches": [{"level": level, "size": size} for level, size in sizes.items() if size],
+        "instruction_sets": sorted(flag for flag in info.get("flags", []) if _INSTRUCTION_SET.fullmatch(flag)),
+    }

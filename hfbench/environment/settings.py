@@ -1,0 +1,90 @@
+"""What of params.yaml a point depends on beside its axes, so that an edit re-measures just the points that use it."""
+
+import ast
+from pathlib import Path
+from typing import Any
+
+from hfbench.core.errors import UserError
+from hfbench.core.point import Configuration, Settings, joined
+from hfbench.model.folder import folder_sha256
+from hfbench.params.schema import Params
+from hfbench.params.sections import AttentionKernel, HubKernel, KernelEntry, LocalKernel
+
+_LAYOUT = "docs/kernels.md shows how a kernel's folder is laid out"
+
+
+def check_kernel_folder(folder: Path, layer_name: str) -> None:
+    """Raise `UserError` where the folder has no build of a kernel, or none of its builds has the layer `layer_name`.
+
+    A build whose layers cannot be told from its source is taken to have them.
+    """
+    # Where the kernels library looks (`kernels.resolver.resolve_local_kernel`).
+    builds = [path.parent for place in (".", "*", "build/*") for path in folder.glob(f"{place}/metadata.json")]
+    if not builds:
+        raise UserError(f"kernels names the folder {folder}, which has no build/VARIANT/metadata.json; {_LAYOUT}.")
+    known = [_layers(build) for build in builds]
+    if not any(names is None or layer_name in names for names in known):
+        found = sorted({name for names in known if names for name, is_class in names.items() if is_class})
+        raise UserError(
+            f"kernels names the layer_name {layer_name}, which the kernel in {folder} does not have; "
+            f"its layers module defines {', '.join(found) or 'no class'}."
+        )
+
+
+def _layers(build: Path) -> dict[str, bool] | None:
+    """Return the names in the build's module `layers`, each with whether it is a class that is defined there.
+
+    None where the source does not tell what it defines.
+    """
+    source = next((path for path in (build / "layers.py", build / "layers" / "__init__.py") if path.is_file()), None)
+    if source is None:
+        return None
+    try:
+        body = ast.parse(source.read_text(encoding="utf-8")).body
+    except (SyntaxError, ValueError) as error:
+        raise UserError(f"kernels names a folder in which {source} is not valid Python: {error}.") from None
+    names: dict[str, bool] = {}
+    for node in body:
+        match node:
+            case ast.ClassDef():
+                names[node.name] = True
+            case ast.ImportFrom() if all(alias.name != "*" for alias in node.names):
+                names |= {alias.asname or alias.name: False for alias in node.names}
+            case ast.Import() | ast.Expr() | ast.FunctionDef():
+                continue
+            case ast.Assign() if all(isinstance(target, ast.Name) for target in node.targets):
+                names |= {target.id: False for target in node.targets if isinstance(target, ast.Name)}
+            case _:  # anything may be defined in there
+                return None
+    return names
+
+
+def settings_name(point: Configuration) -> str:
+    """Return the name of the point's settings, as dvc.yaml composes it."""
+    axes = (point.attn_implementation, point.compile_mode, point.use_kernels, point.continuous_batching)
+    return f"{joined(axes)}.json"
+
+
+def settings_of(point: Configuration, params: Params) -> Settings:
+    """Return what the point uses of params.yaml. Raises `UserError` where a local kernel's folder holds no kernel."""
+    return Settings(
+        compile=params.compile.model_dump() if point.compile_mode != "off" else None,
+        kernels=tuple(_described(entry) for entry in params.kernels if _is_used(entry, point)),
+        continuous_batching=params.continuous_batching.model_dump() if point.continuous_batching else None,
+    )
+
+
+def _is_used(entry: KernelEntry, point: Configuration) -> bool:
+    if point.use_kernels and isinstance(entry, HubKernel | LocalKernel):
+        return True
+    return isinstance(entry, AttentionKernel) and point.attn_implementation.partition(":")[0] == entry.repository
+
+
+def _described(entry: KernelEntry) -> dict[str, Any]:
+    content = entry.model_dump()
+    if not isinstance(entry, LocalKernel):
+        return content
+    folder = Path(entry.path).expanduser()
+    sha256 = folder_sha256(folder)
+    check_kernel_folder(folder, entry.layer_name)
+    return {**content, "sha256": sha256}

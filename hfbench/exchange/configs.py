@@ -1,0 +1,192 @@
+"""The configuration files of transformers' benchmark_v2 as `configurations:` of params.yaml."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from hfbench.core.errors import UserError
+from hfbench.core.point import AXES, USUAL
+from hfbench.exchange.layout import EXTENSION, OWN_AXES, PAGED, attention_of, compile_mode_of, compile_params_of
+from hfbench.params.levels import rewrite
+from hfbench.params.schema import Listed, load_params, sentence
+from hfbench.params.sections import CompileParams
+from hfbench.params.values import Count, CountOrNone
+
+
+class Config(BaseModel):
+    """`BenchmarkConfig` with the defaults of its `from_dict`, in any of its versions, and the keys that exports add."""
+
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
+
+    name: str | None = None
+    # Of no meaning here: benchmark_v2 takes these three from its command line, and hfbench from `sampling:`.
+    warmup_iterations: int | None = None
+    measurement_iterations: int | None = None
+    gpu_monitoring: bool | None = None
+    continuous_batching: bool = False
+    batch_size: Count = 1
+    sequence_length: Count = 128
+    num_tokens_to_generate: Count = 128
+    attn_implementation: str = "eager"
+    compile_kwargs: dict[str, Any] | None = None
+    kernelize: bool = False
+    sdpa_backend: str | None = None
+    compile_mode: str | None = None
+    compile_options: dict[str, Any] | None = None
+    dtype: str = USUAL["dtype"]
+    cache_implementation: str = USUAL["cache_implementation"]
+    prefill_chunk_size: CountOrNone = USUAL["prefill_chunk_size"]
+    request_lengths: str = USUAL["request_lengths"]
+    context_depth: CountOrNone = USUAL["context_depth"]
+
+
+def config_contents(path: Path) -> list[tuple[str, Mapping[str, Any], Mapping[str, Any]]]:
+    """Return the name of each configuration in messages, its content, and the axes that an export of hfbench tells.
+
+    Raises `UserError` where the file is missing, no JSON, or holds no configuration.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".jsonl":
+            lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.startswith("{")]
+            found = [(f"line {number}", json.loads(line)) for number, line in lines]
+        else:
+            found = _entries(json.loads(text))
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist. Name a .json or .jsonl file of configurations.") from None
+    except (ValueError, IsADirectoryError) as error:
+        raise UserError(f"{path} is no JSON: {error}. Expected a .json file, or a .jsonl file.") from None
+    if not found:
+        raise UserError(f"{path} holds no configuration. Expected JSON objects with keys such as attn_implementation.")
+    return [(where, *_config_in(entry, path, where)) for where, entry in found]
+
+
+def _entries(content: Any) -> list[tuple[str, Any]]:
+    items = content if isinstance(content, list) else [content]
+    if isinstance(content, dict) and content and all(_is_result(value) for value in content.values()):
+        items = list(content.values())
+    return [(f"entry {number}", item) for number, item in enumerate(items, 1)]
+
+
+def _is_result(entry: Any) -> bool:
+    return isinstance(entry, dict) and isinstance(entry.get("config"), dict)
+
+
+def _config_in(entry: Any, path: Path, where: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """Return the configuration of an entry, which may be of results, and the axes that an export of hfbench tells."""
+    if not isinstance(entry, dict):
+        raise UserError(f"{path}: {where} is {entry!r}, no JSON object. Expected one, such as {{}} for all defaults.")
+    if not _is_result(entry):
+        return entry, {}
+    extension = (entry.get("metadata") or {}).get(EXTENSION) or {}
+    return entry["config"], extension.get("configuration") or {}
+
+
+# A sentence about one of these axes is to name the key of the file.
+_KEYS = {"compile_mode": "compile_kwargs.mode"}
+
+
+@dataclass(frozen=True)
+class ImportedConfigs:
+    """Entries for `configurations:`, what `compile:` must hold for them (None: nothing compiles), and what to know."""
+
+    entries: tuple[dict[str, Any], ...]
+    compile: dict[str, Any] | None
+    notes: tuple[str, ...]
+
+
+def import_configs(path: Path, params: Path, model: str | None = None) -> ImportedConfigs:
+    """Have params.yaml measure the configurations of a file and nothing else, with `model`, or those of its sweep.
+
+    Raises `UserError`, and writes nothing, where `read_configs` does, or params.yaml would not be right.
+    """
+    before = load_params(params)
+    imported = read_configs(path, before.sweep.model if model is None else [model])
+    values: dict[str, Any] = {"sweep.attn_implementation": [], "configurations": list(imported.entries)}
+    if model is not None:
+        values["sweep.model"] = [model]
+    notes = imported.notes
+    for key, value in (imported.compile or {}).items():
+        if getattr(before.compile, key) != value:
+            values[f"compile.{key}"] = value
+            notes = (*notes, f"compile.{key} is {json.dumps(value)} now, as the file asks.")
+    rewrite(params, values)
+    return replace(imported, notes=notes)
+
+
+def read_configs(path: Path, models: Sequence[str]) -> ImportedConfigs:
+    """Return the configurations of a file, each for each of the models.
+
+    Raises `UserError`, naming entry and key, where hfbench cannot measure one as it stands there, and where two that
+    compile differ in what `compile:` can hold once.
+    """
+    read: dict[tuple[tuple[str, Any], ...], str] = {}
+    compiled: dict[str, dict[str, Any]] = {}
+    notes = []
+    given = config_contents(path)
+    for where, content, exported in given:
+        config = _checked(Config, content, path, where).model_dump()
+        axes = _axes(config, exported, path, where)
+        twin = read.setdefault(tuple(axes.items()), where)
+        if twin != where:
+            notes.append(f"{where} is {twin} once more, and is measured once.")
+        if axes["compile_mode"] != "off":
+            asked = compile_params_of(config)
+            _checked(CompileParams, asked, path, f"{where}, compile_kwargs")
+            compiled[where] = asked
+    if any({"warmup_iterations", "measurement_iterations"} & content.keys() for _, content, _ in given):
+        notes.append("How many iterations there are stays with sampling: in params.yaml.")
+    entries = tuple({"model": model, **dict(axes)} for model in models for axes in read)
+    return ImportedConfigs(entries, _agreed(compiled, path), tuple(notes))
+
+
+def _axes(config: Mapping[str, Any], exported: Mapping[str, Any], path: Path, where: str) -> dict[str, Any]:
+    """Return the axes but round and model, checked as params.yaml is."""
+    for key in config.keys() - Config.model_fields.keys():
+        if config[key] is not None:
+            raise UserError(f"{path}: {where}: hfbench has nothing for {key}, which is {config[key]!r}. Remove it.")
+    if config["attn_implementation"].startswith(PAGED) and not config["continuous_batching"]:
+        raise UserError(
+            f"{path}: {where}: attn_implementation is {config['attn_implementation']!r}, which is for continuous "
+            "batching, and continuous_batching is false. Change one of them."
+        )
+    axes = {
+        "attn_implementation": attention_of(config),
+        # An export may have a mode's options in place of the mode.
+        "compile_mode": exported.get("compile_mode", compile_mode_of(config)),
+        "use_kernels": config["kernelize"],
+        "continuous_batching": config["continuous_batching"],
+        "dtype": config["dtype"].rpartition(".")[2],
+        "batch_size": config["batch_size"],
+        "sequence_length": config["sequence_length"],
+        "max_new_tokens": config["num_tokens_to_generate"],
+        **{axis: config[axis] for axis in OWN_AXES},
+    }
+    _checked(Listed, {"model": "any", **axes}, path, where)
+    return {axis: axes[axis] for axis in AXES if axis in axes}
+
+
+def _checked(schema: type[BaseModel], content: Any, path: Path, where: str) -> BaseModel:
+    try:
+        return schema.model_validate(content)
+    except ValidationError as error:
+        detail = error.errors()[0]
+        location = tuple(_KEYS.get(str(part), part) for part in detail["loc"])
+        raise UserError(sentence(Path(f"{path}: {where}"), {**detail, "loc": location}, schema)) from None
+
+
+def _agreed(compiled: Mapping[str, dict[str, Any]], path: Path) -> dict[str, Any] | None:
+    """Return what all configurations that compile ask of `compile:`."""
+    first = next(iter(compiled), None)
+    for where, asked in compiled.items():
+        for key, value in asked.items():
+            if first is not None and value != compiled[first][key]:
+                raise UserError(
+                    f"{path}: {where} compiles with {key} {value!r} and {first} with {compiled[first][key]!r}, and "
+                    "compile: in params.yaml holds for all. Import them apart, from two files."
+                )
+    return compiled[first] if first is not None else None

@@ -1,0 +1,135 @@
+"""The git repository of an editable install: its commits, and the one that is checked out."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from hfbench.core.errors import UserError
+
+ENDS_BY = (signal.SIGTERM, signal.SIGHUP)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Hold signals back while something is switched or put back, also from commands that are run; they come later."""
+    numbers = (signal.SIGINT, *ENDS_BY)
+    held: list[int] = []
+    handlers = {number: signal.signal(number, lambda held_back, _: held.append(held_back)) for number in numbers}
+    # A command inherits what this thread blocks; another thread of this process may still take a signal.
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if held:
+            signal.raise_signal(held[0])
+
+
+_SHORT = 10  # digits of a commit that are shown
+_LISTED = 5  # files in an error message
+
+
+@dataclass(frozen=True)
+class Commit:
+    """A commit by its full hash, and the first line of its message."""
+
+    sha: str
+    subject: str
+
+    @property
+    def short(self) -> str:
+        """The digits of the hash that are shown."""
+        return self.sha[:_SHORT]
+
+    def __str__(self) -> str:
+        return f"{self.short} ({self.subject})"
+
+
+class Repository:
+    """A checkout that can be switched from commit to commit. Raises `UserError` where `folder` is in no repository."""
+
+    def __init__(self, folder: Path) -> None:
+        top = try_git(folder, "rev-parse", "--show-toplevel")
+        if top is None:
+            raise UserError(
+                f"--checkout {folder} is no git checkout. Give the folder of a package that is installed with "
+                "`pip install --editable`."
+            )
+        self.folder = Path(top)
+
+    def commit(self, name: str) -> Commit:
+        """Return the commit that git calls `name`. Raises `UserError` where there is none."""
+        sha = try_git(self.folder, "rev-parse", "--quiet", "--verify", "--end-of-options", f"{name}^{{commit}}")
+        if not sha:
+            raise UserError(
+                f"{self.folder} has no commit {name!r}. Expected a commit, tag or branch; `git fetch` gets what is new."
+            )
+        return Commit(sha, self.git("show", "--no-patch", "--format=%s", sha))
+
+    def switch(self, commit: Commit) -> None:
+        """Check the commit out, without a branch."""
+        with uninterrupted():  # half a checkout would look like changes
+            self.git("checkout", "--quiet", "--detach", commit.sha)
+
+    @contextmanager
+    def borrowed(self) -> Iterator[None]:
+        """Give the checkout away to be switched, and put it back on its branch or commit, whatever happens.
+
+        Raises `UserError` where it has changes, which would be measured as part of every commit, or is in the middle of
+        a bisection.
+        """
+        self._require_untouched()
+        branch = try_git(self.folder, "symbolic-ref", "--quiet", "--short", "HEAD")
+        commit = self.git("rev-parse", "HEAD")
+        try:
+            yield
+        finally:
+            with uninterrupted():
+                self.git("checkout", "--quiet", *([branch] if branch else ["--detach", commit]))
+
+    def git(self, *words: str) -> str:
+        """Return what git prints. Raises `UserError` with its own message where it fails."""
+        result = run_git(self.folder, *words)
+        if result.returncode:
+            raise UserError(f"`git {' '.join(words)}` failed in {self.folder}: {result.stderr.strip()}")
+        return result.stdout.strip()
+
+    def _require_untouched(self) -> None:
+        if self.git("rev-parse", "--verify", "HEAD") and try_git(self.folder, "bisect", "log") is not None:
+            raise UserError(f"{self.folder} is being bisected. End that with `git bisect reset`, and run this again.")
+        changed = self.git("status", "--porcelain", "--untracked-files=all").splitlines()
+        if changed:
+            more = [f"and {len(changed) - _LISTED} more"] if len(changed) > _LISTED else []
+            listed = "".join(f"\n  {line.strip()}" for line in [*changed[:_LISTED], *more])
+            raise UserError(
+                f"{self.folder} has changes that are in no commit, and would be measured with each:{listed}\n"
+                "Commit them, or put them aside with `git stash --include-untracked`."
+            )
+
+
+def try_git(folder: Path, *words: str) -> str | None:
+    """Return what git prints, or None where it is missing or fails."""
+    try:
+        result = run_git(folder, *words)
+    except OSError:
+        return None
+    return result.stdout.strip() if result.returncode == 0 else None
+
+
+def run_git(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
+    """Run git in a folder, in English, and without the variables by which a hook would point it elsewhere."""
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")} | {"LC_ALL": "C"}
+    return subprocess.run(
+        ["git", "-C", str(folder), *words],
+        env=variables,
+        capture_output=True,
+        text=True,
+        errors="surrogateescape",
+        check=False,
+    )

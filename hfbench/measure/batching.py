@@ -1,0 +1,239 @@
+"""What continuous batching was asked to do, what its manager does, and where the two differ."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from transformers import CompileConfig, ContinuousBatchingConfig, GenerationConfig, PreTrainedModel
+from transformers.generation.continuous_batching import ContinuousBatchingManager
+from transformers.generation.continuous_batching.requests import GenerationOutput
+from transformers.generation.continuous_batching.scheduler import SCHEDULER_MAPPING
+from transformers.generation.continuous_batching.utils import WorkloadHints
+
+from hfbench.core.point import Configuration, Settings
+from hfbench.measure.compiling import compile_config
+from hfbench.measure.device import Device
+from hfbench.measure.generation import Call, generation_config
+from hfbench.measure.prompt import Prompt, new_tokens_of, request_tokens
+
+_POLL_SECONDS = 1.0  # between looks at whether the manager's thread is still alive
+
+
+def continuous_batching_config(configuration: Configuration, settings: Settings) -> ContinuousBatchingConfig:
+    """Return the config of continuous batching with nothing left to be inferred from free memory, which differs by run.
+
+    Where the params do not say, the cache holds twice what the requests need that run at a time, and their prompts go
+    in at once. The attention stays the one asked for.
+    """
+    asked = dict(settings.continuous_batching or {})
+    page_size = asked.setdefault("page_size", 256)
+    pages = math.ceil((configuration.sequence_length + configuration.max_new_tokens) / page_size) + 1
+    inferred = {
+        "num_blocks": 2 * configuration.batch_size * pages,
+        "max_batch_tokens": max(page_size, configuration.batch_size * configuration.sequence_length),
+    }
+    compiled = compile_config(configuration, settings)
+    return ContinuousBatchingConfig(
+        **{
+            "allow_block_sharing": False,
+            **inferred,
+            **{name: asked[name] for name in asked if asked[name] is not None},
+        },
+        max_requests_per_batch=configuration.batch_size,
+        auto_switch_to_flash=False,
+        varlen_compile_config=compiled,
+        decode_compile_config=compiled,
+        seed=0,
+    )
+
+
+class Batching:
+    """Runs a workload through continuous batching, iteration by iteration, as `generate_batch` does.
+
+    That takes one number of new tokens for all requests; this, the public interface below it, one for each.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, config: GenerationConfig, batching: ContinuousBatchingConfig, prompt: Prompt
+    ) -> None:
+        self._model = model
+        self._config = config
+        self._batching = batching
+        self._requests = request_tokens(prompt)
+        self.manager: ContinuousBatchingManager | None = None  # of the last run
+
+    def run(self, new_tokens: tuple[int, ...], observed: bool) -> tuple[float, list[GenerationOutput]]:
+        """Run all requests to their end; return when they arrived, on `time.perf_counter`, and their outputs in order.
+
+        They arrive together, while the loop is held. The manager with its cache and graphs is kept for the next run, as
+        a server keeps it; the first run arrives before it is made and warmed up. Raises what ended the loop.
+        """
+        start = time.perf_counter()
+        hints = WorkloadHints(max(map(len, self._requests)), max(new_tokens), len(self._requests))
+        with self._model.continuous_batching_context_manager(  # type: ignore[operator]
+            generation_config=self._config,
+            continuous_batching_config=self._batching,
+            persistent_manager=True,
+            workload_hints=hints,
+        ) as manager:
+            with _held(manager):
+                if self._batching.allow_block_sharing and self.manager is not None:
+                    # Else each prompt would be found whole in what the run before has left.
+                    manager.batch_processor.cache.reset()
+                start = start if self.manager is None else time.perf_counter()
+                names = [
+                    manager.add_request(tokens, max_new_tokens=wanted, record_timestamps=observed)
+                    for tokens, wanted in zip(self._requests, new_tokens, strict=True)
+                ]
+            self.manager = manager
+            found = _collect(manager, len(names))
+        return start, [found[name] for name in names]
+
+
+@contextmanager
+def _held(manager: ContinuousBatchingManager) -> Iterator[None]:
+    """Hold the loop, so that what is added inside arrives together. Raises what ended the loop before it could hold."""
+    try:
+        with manager.pause():
+            yield
+    except RuntimeError as error:
+        raise error.__cause__ or error from None
+
+
+def _collect(manager: ContinuousBatchingManager, count: int) -> dict[str, GenerationOutput]:
+    """Wait for this many requests to end. Raises what ended the loop, or a request."""
+    found: dict[str, GenerationOutput] = {}
+    while len(found) < count:
+        output = manager.get_result(timeout=_POLL_SECONDS)
+        if output is None and not manager.is_running():
+            raise manager.background_thread_status.fatal_error or RuntimeError("the loop of continuous batching ended")
+        if output is not None and output.is_finished():
+            if output.error is not None:
+                raise manager.background_thread_status.fatal_error or RuntimeError(f"a request failed: {output.error}")
+            found[output.request_id] = output
+    return found
+
+
+def prepare_generate_batch(
+    model: PreTrainedModel, configuration: Configuration, settings: Settings, prompt: Prompt, device: Device
+) -> Callable[[bool], Call]:
+    """Return the function that runs one iteration of continuous batching."""
+    config = generation_config(configuration, settings, prompt)
+    batching = Batching(model, config, continuous_batching_config(configuration, settings), prompt)
+    new_tokens = new_tokens_of(prompt, configuration)
+
+    def call(observed: bool) -> Call:
+        device.synchronize()
+        start, outputs = batching.run(new_tokens, observed)
+        device.synchronize()
+        end = time.perf_counter()
+        times = [list(output.timestamps or ()) for output in outputs] if observed else []
+        tokens = [list(output.generated_tokens) for output in outputs]
+        if any(len(row) != len(made) for row, made in zip(times, tokens, strict=False)):
+            raise RuntimeError(_EVICTED)
+        return Call(start, max(output.lifespan[1] for output in outputs), end, times, tokens)
+
+    return call
+
+
+_EVICTED = (
+    "a request was put out of the full cache and begun again, and transformers forgets the times of its tokens before; "
+    "raise continuous_batching.num_blocks"
+)
+
+
+def kept_manager(model: PreTrainedModel) -> Any:
+    """Return the manager that the measured calls share."""
+    return model._cached_continuous_batching_manager
+
+
+_KNOBS = (
+    "page_size",
+    "num_blocks",
+    "max_batch_tokens",
+    "max_memory_percent",
+    "max_requests_per_batch",
+    "max_blocks_per_request",
+    "scheduler_type",
+    "safety_margin",
+    "allow_block_sharing",
+    "use_async_batching",
+    "use_cuda_graph",
+    "q_padding_interval_size",
+    "kv_padding_interval_size",
+    "cpu_offload_space",
+)
+_GIB = 2**30
+# The cache is made of whole sectors, so that of a model with several kinds of attention may hold some blocks more.
+_AT_LEAST = ("num_blocks",)
+
+
+def requested_batching(config: ContinuousBatchingConfig) -> dict[str, Any]:
+    """Return the knobs as they were handed over; None, and 0 for an interval, left it to transformers."""
+    return {
+        **{name: getattr(config, name) for name in _KNOBS},
+        "varlen_compile_mode": _mode(config.varlen_compile_config),
+        "decode_compile_mode": _mode(config.decode_compile_config),
+    }
+
+
+def effective_batching(manager: ContinuousBatchingManager) -> dict[str, Any]:
+    """Return what is in force, read from the running parts where they keep it, and not from the config alone.
+
+    `use_cuda_graph` is a pair: prefill and mixed batches, and batches that only decode. `pads_inputs`: whether batches
+    are padded to the intervals. `max_blocks_per_request` 0: batches that only decode take no path of their own.
+    """
+    config, processor = manager.continuous_batching_config, manager.batch_processor
+    assert processor is not None
+    cache, scheduler, offloading = processor.cache, processor.scheduler, processor.offloading_manager
+    names = {kind: name for name, kind in SCHEDULER_MAPPING.items()}
+    return {
+        "page_size": config.page_size,
+        "num_blocks": cache.num_blocks,
+        "max_batch_tokens": cache.max_batch_tokens,
+        "max_memory_percent": config.max_memory_percent,
+        "max_requests_per_batch": scheduler.max_requests_per_batch,
+        "max_blocks_per_request": config.max_blocks_per_request,
+        "scheduler_type": names[type(scheduler)],
+        "safety_margin": scheduler.safety_margin,
+        "allow_block_sharing": cache.use_prefix_sharing,
+        "use_async_batching": bool(processor.use_async_batching),
+        "use_cuda_graph": list(config.cuda_graph_booleans),
+        "pads_inputs": processor.model_runner.pad_inputs,
+        "q_padding_interval_size": config.q_padding_interval_size,
+        "kv_padding_interval_size": config.kv_padding_interval_size,
+        "cpu_offload_space": offloading._num_cpu_sectors * cache.bytes_per_sector / _GIB,
+        "varlen_compile_mode": _mode(config.varlen_compile_config),
+        "decode_compile_mode": _mode(config.decode_compile_config),
+    }
+
+
+def batching_differences(requested: dict[str, Any], effective: dict[str, Any]) -> list[str]:
+    """Return, in words, which knobs did not take effect."""
+    found = []
+    for name in _KNOBS:
+        asked, ran = requested[name], effective[name]
+        if asked is None or (name.endswith("_interval_size") and asked == 0):
+            continue
+        if name.endswith("_interval_size") and not effective["pads_inputs"]:
+            found.append(f"continuous_batching.{name} is {asked}, and batches are not padded: no graphs are in use")
+        elif not _in_force(name, asked, ran):
+            found.append(f"continuous_batching.{name} is {ran}, not {asked}")
+    return found
+
+
+def _in_force(name: str, asked: Any, ran: Any) -> bool:
+    if name == "cpu_offload_space":  # whole sectors of the cache, or none where it is smaller than one
+        return bool(ran > 0) == bool(asked > 0) and ran <= asked and ran >= _MOST_ROUNDED * asked
+    if name == "use_cuda_graph":  # of the two kinds of batches, those that occur
+        return any(map(bool, ran)) == bool(asked)
+    return bool(ran >= asked) if name in _AT_LEAST else bool(ran == asked)
+
+
+_MOST_ROUNDED = 0.5
+
+
+def _mode(config: CompileConfig | None) -> str | None:
+    return None if config is None else str(config.mode or "options")

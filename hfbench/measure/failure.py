@@ -1,0 +1,108 @@
+"""What an exception in the worker means: not possible here, out of memory, not what was asked, or failed.
+
+It imports no torch: importing torch may be what failed.
+"""
+
+import errno
+import os
+
+from hfbench.core.record import FAILED, OUT_OF_MEMORY, REJECTED, UNSUPPORTED
+
+_LONGEST_REASON = 400
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+# How torch and transformers say that a combination is not to be had, in exceptions of general types.
+_REFUSALS = (
+    "no viable backend for scaled_dot_product_attention",
+    "no available kernel",
+    "cannot find a build variant for this system",
+    "is not supported for continuous batching",
+    "async batching requires a device type",
+    "no pinned memory allocator is available",
+    "does not support",
+    "not supported",
+    "cannot use prefill chunking without a cache",
+    "invalidcxxcompiler",
+    "no working c++ compiler",
+)
+_COMPILERS_ADVICE = "\nSet TORCHDYNAMO_VERBOSE=1"  # how torch.compile ends what it says
+_FETCHING = ("an error occurred while trying to load from", "could not verify publisher", "offline mode")
+_FETCHING_PHASES = ("prepare", "load")
+_TRANSPORT = ("httpx", "httpx2", "httpcore")  # whose exceptions say that the hub cannot be reached
+
+# How torch's allocators, the system and its loader say that there is no memory. On the CPU, on Apple's GPUs and from
+# the thread of `generate_batch` it comes in exceptions of general types.
+_NO_MEMORY = (
+    "can't allocate memory",
+    "cannot allocate memory",
+    "failed to map segment from shared object",
+    "out of memory",
+    "cublas_status_alloc_failed",
+    "memory allocation still failed",  # OpenBLAS, which then ends the process
+)
+
+
+class DeviceMissingError(Exception):
+    """The device that was asked for is not there."""
+
+
+class NotFiniteError(Exception):
+    """The model computes no numbers."""
+
+
+class WrongTokenCountError(Exception):
+    """An iteration gave another number of tokens than was asked for."""
+
+
+def status_of(error: BaseException, phase: str) -> str:
+    """Return the record's status for an exception in `phase`."""
+    text = str(error).lower()
+    # By name: torch's OutOfMemoryError is no MemoryError.
+    is_memory_error = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    if is_memory_error or tells_no_memory(text):
+        return OUT_OF_MEMORY
+    if isinstance(error, WrongTokenCountError | NotFiniteError):
+        return REJECTED
+    # Of a backend of torch.compile, the exception is an attribute.
+    if isinstance(getattr(error, "inner_exception", error), DeviceMissingError | ImportError | NotImplementedError):
+        return UNSUPPORTED
+    if _is_broken_graph(error):  # whose text may hold the words of a refusal
+        return FAILED
+    if any(words in text for words in _REFUSALS) or (phase in _FETCHING_PHASES and _is_about_fetching(error)):
+        return UNSUPPORTED
+    return FAILED
+
+
+def tells_no_memory(text: str) -> bool:
+    """Return whether a message, or the end of a log, says that there was no memory."""
+    return any(words in text.lower() for words in _NO_MEMORY)
+
+
+def _is_about_fetching(error: BaseException) -> bool:
+    """Return whether the hub was asked for a kernel and did not give it; the worker asks it for nothing else."""
+    package = type(error).__module__.partition(".")[0]
+    return package in _TRANSPORT or any(words in str(error).lower() for words in _FETCHING)
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Return whether there was no room for a file; a compiler tells it in the text of its messages only."""
+    if isinstance(error, OSError) and error.errno in _NO_SPACE:
+        return True
+    return os.strerror(errno.ENOSPC).lower() in str(error).lower()
+
+
+def reason_of(error: BaseException) -> str:
+    """Return the exception in one line."""
+    text = " ".join(str(error).partition(_COMPILERS_ADVICE)[0].split())
+    if len(text) > _LONGEST_REASON:
+        text = text[: _LONGEST_REASON - 1] + "…"
+    if _is_about_fetching(error):
+        text = f"a kernel could not be fetched; is the hub reachable? {text}"
+    name = type(error).__name__
+    reason = f"{name}: {text}" if text else name
+    broken = "compile.fullgraph is true, and torch cannot make one graph. " if _is_broken_graph(error) else ""
+    return broken + reason
+
+
+def _is_broken_graph(error: BaseException) -> bool:
+    """Return whether torch.compile gives up on one whole graph, for which it raises with fullgraph only."""
+    return any(kind.__name__ == "Unsupported" for kind in type(error).__mro__)

@@ -1,0 +1,136 @@
+"""The measured call of `generate`: greedy, open-ended, with a clock reading for every token."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from transformers import GenerationConfig, PreTrainedModel
+from transformers.generation.streamers import BaseStreamer
+
+from hfbench.core.point import Configuration, Settings
+from hfbench.measure.compiling import compile_config
+from hfbench.measure.device import Device
+from hfbench.measure.prompt import Prompt, batches_of, prepare_context
+
+_CACHES = {"auto": None, "dynamic": "dynamic"}  # None: what transformers takes for the model
+
+
+@dataclass(frozen=True)
+class Call:
+    """One timed call. `start`, `last_token`, `end` and `token_times` are readings of `time.perf_counter`, in seconds.
+
+    `token_times` has one list for the whole batch where its rows advance in step, and else one a request; `tokens` has
+    the new tokens of each row or request.
+    """
+
+    start: float
+    last_token: float
+    end: float
+    token_times: list[list[float]]
+    tokens: list[list[int]]
+
+
+class TokenClock(BaseStreamer):
+    """Reads the clock when `generate` hands out each step's tokens; it hands out the prompt first."""
+
+    def __init__(self) -> None:
+        self.readings: list[float] = []
+
+    def put(self, value: torch.Tensor) -> None:  # noqa: ARG002, called by transformers
+        """Note the time; `value` is a copy on the CPU, so the device has computed it."""
+        self.readings.append(time.perf_counter())
+
+    def end(self) -> None:
+        """Do nothing."""
+
+
+def generation_config(configuration: Configuration, settings: Settings, prompt: Prompt) -> GenerationConfig:
+    """Return the greedy, open-ended generation config: no EOS token, so that exactly `max_new_tokens` come out.
+
+    A static cache is `generate`'s own to make, unless it is handed one that holds the context. On accelerators it would
+    compile whatever has one, asked or not.
+    """
+    return GenerationConfig(
+        do_sample=False,
+        max_new_tokens=configuration.max_new_tokens,
+        pad_token_id=prompt.pad_token_id,
+        eos_token_id=-1 if configuration.continuous_batching else None,
+        cache_implementation=_cache_implementation(configuration, prompt),
+        prefill_chunk_size=configuration.prefill_chunk_size or None,
+        compile_config=None if configuration.continuous_batching else compile_config(configuration, settings),
+        disable_compile=configuration.compile_mode == "off",
+    )
+
+
+def _cache_implementation(configuration: Configuration, prompt: Prompt) -> str | None:
+    if prompt.context_ids is not None:
+        return None  # the call is handed the cache that holds the context
+    return "static" if configuration.is_static else _CACHES[configuration.cache_implementation]
+
+
+def prepare_generate(
+    model: PreTrainedModel, configuration: Configuration, settings: Settings, prompt: Prompt, device: Device
+) -> Callable[[bool], Call]:
+    """Return the function that runs one iteration of `generate`; its argument says whether each token is observed."""
+    config = generation_config(configuration, settings, prompt)
+    fill_context = prepare_context(model, configuration, prompt, configuration.max_new_tokens)
+
+    def call(observed: bool) -> Call:
+        clock = TokenClock() if observed else None
+        context = fill_context()
+        device.synchronize()
+        start = time.perf_counter()
+        sequences = model.generate(  # type: ignore[operator]
+            prompt.input_ids,
+            attention_mask=prompt.attention_mask,
+            generation_config=config,
+            streamer=clock,
+            **context,
+        )
+        device.synchronize()
+        end = time.perf_counter()
+        tokens = sequences[:, prompt.input_ids.shape[1] :].tolist()
+        return Call(start, end, end, [clock.readings[1:]] if clock else [], tokens)
+
+    return call
+
+
+def prepare_padded_generate(
+    model: PreTrainedModel, configuration: Configuration, settings: Settings, prompt: Prompt, device: Device
+) -> Callable[[bool], Call]:
+    """Return the function that runs one iteration: all batches, each until its longest request has its tokens.
+
+    A request's tokens and token times are its batch's, cut to its own number; what it got beyond them is waste.
+    """
+    batches = batches_of(prompt, configuration.batch_size)
+    configs = [_config_of(batch, configuration, settings) for batch in batches]
+
+    def call(observed: bool) -> Call:
+        clocks: list[TokenClock | None] = [TokenClock() if observed else None for _ in batches]
+        sequences: list[torch.Tensor] = []
+        device.synchronize()
+        start = time.perf_counter()
+        for batch, config, clock in zip(batches, configs, clocks, strict=True):
+            sequences.append(
+                model.generate(  # type: ignore[operator]
+                    batch.input_ids, attention_mask=batch.attention_mask, generation_config=config, streamer=clock
+                )
+            )
+        device.synchronize()
+        end = time.perf_counter()
+        times, tokens = [], []
+        for batch, clock, generated in zip(batches, clocks, sequences, strict=True):
+            rows = generated[:, batch.input_ids.shape[1] :].tolist()
+            tokens += [row[:wanted] for row, wanted in zip(rows, batch.new_tokens, strict=True)]
+            if clock is not None:
+                times += [clock.readings[1 : 1 + wanted] for wanted in batch.new_tokens]
+        return Call(start, end, end, times, tokens)
+
+    return call
+
+
+def _config_of(batch: Prompt, configuration: Configuration, settings: Settings) -> GenerationConfig:
+    longest = dataclasses.replace(configuration, max_new_tokens=max(batch.new_tokens))
+    return generation_config(longest, settings, batch)

@@ -1,0 +1,128 @@
+"""Loading a model exactly as asked, and nothing else."""
+
+import re
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.attention.flex_attention import BlockMask
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    AutoModelForCausalLM,
+    GenerationConfig,
+    PreTrainedModel,
+)
+from transformers.integrations.flex_attention import flex_attention_forward
+from transformers.masking_utils import flex_attention_mask
+
+from hfbench.core.point import Configuration
+from hfbench.measure.kernels import Kernels
+
+FLEX = "flex_attention"
+# A name with `flex_attention` in it: for one, transformers checks that the model supports flex attention
+# (`PreTrainedModel.get_correct_attn_implementation`).
+FLEX_FOR_STATIC_CACHE = "hfbench_flex_attention"
+
+
+class ContiguousBlockMask(BlockMask):
+    """A block mask that says it is contiguous, as the one that `create_block_mask` has just built is."""
+
+    def contiguous(self) -> "ContiguousBlockMask":
+        """Return the mask itself."""
+        return self
+
+
+def static_cache_mask(*, q_offset: int | torch.Tensor = 0, **arguments: Any) -> BlockMask:
+    """Return the block mask that transformers makes for flex attention, of an offset that the cache cannot change.
+
+    `q_offset` is the position of the first query, a tensor where the cache counts in one; `arguments` are the others of
+    transformers' mask interface.
+    """
+    offset = q_offset.clone() if isinstance(q_offset, torch.Tensor) else q_offset
+    mask = flex_attention_mask(q_offset=offset, **arguments)  # type: ignore[arg-type]
+    mask.__class__ = ContiguousBlockMask  # the mask is this function's own, and the subclass adds no state
+    return mask
+
+
+def uses_static_flex_attention(configuration: Configuration) -> bool:
+    """Tell whether the point needs the mask of this module."""
+    return configuration.attn_implementation == FLEX and configuration.is_static
+
+
+def register_flex_attention() -> str:
+    """Register the attention with transformers, and return its name there."""
+    AttentionInterface.register(FLEX_FOR_STATIC_CACHE, flex_attention_forward)
+    AttentionMaskInterface.register(FLEX_FOR_STATIC_CACHE, static_cache_mask)
+    return FLEX_FOR_STATIC_CACHE
+
+
+def asked_attention(registered: str) -> str:
+    """Return the name by which params.yaml asks for the attention that transformers knows as `registered`."""
+    return FLEX if registered == FLEX_FOR_STATIC_CACHE else registered
+
+
+_SDPA_BACKENDS = {
+    "math": SDPBackend.MATH,
+    "flash_attention": SDPBackend.FLASH_ATTENTION,
+    "efficient_attention": SDPBackend.EFFICIENT_ATTENTION,
+    "cudnn_attention": SDPBackend.CUDNN_ATTENTION,
+}
+
+
+def split_attention(name: str) -> tuple[str, str | None]:
+    """Split `sdpa:math` into transformers' name and torch's SDPA backend; other names have no backend."""
+    implementation, _, backend = name.partition(":")
+    return (implementation, backend) if implementation == "sdpa" and backend else (name, None)
+
+
+def unpinned(name: str) -> str:
+    """Return OWNER/NAME:FUNCTION of an attention in transformers' terms, OWNER/NAME@REVISION:FUNCTION."""
+    return re.sub("@[^:]*", "", name)
+
+
+def sdpa_backend(name: str) -> AbstractContextManager[Any]:
+    """Return the context in which only the named SDPA backend is allowed: torch raises instead of taking another.
+
+    torch keeps this setting for the whole process, threads included.
+    """
+    backend = split_attention(name)[1]
+    return sdpa_kernel([_SDPA_BACKENDS[backend]]) if backend else nullcontext()
+
+
+def load_model(
+    folder: Path,
+    configuration: Configuration,
+    device: torch.device,
+    trust_remote_code: bool,
+    kernels: Kernels | None = None,
+) -> tuple[PreTrainedModel, dict[str, list[str]]]:
+    """Load the model in `.eval()` mode; return it with the weights that were missing, unexpected or of another shape.
+
+    The generation config of the checkpoint is replaced by an empty one: its penalties and temperatures would add work
+    that the configuration does not name.
+    """
+    kernels = kernels or Kernels(configuration.attn_implementation)
+    implementation = split_attention(kernels.attn_implementation)[0]
+    if uses_static_flex_attention(configuration):
+        implementation = register_flex_attention()
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        folder,
+        dtype=getattr(torch, configuration.dtype),
+        attn_implementation=implementation,
+        use_kernels=configuration.use_kernels,
+        kernel_config=kernels.config,
+        allow_all_kernels=kernels.trust_remote_code,
+        device_map=None if device.type == "cpu" else {"": device},
+        use_safetensors=True,
+        local_files_only=True,
+        trust_remote_code=trust_remote_code,
+        output_loading_info=True,
+    )
+    model, info = loaded
+    model.generation_config = GenerationConfig()
+    return model.eval(), {
+        name: sorted(map(str, info[name])) for name in ("missing_keys", "unexpected_keys", "mismatched_keys")
+    }

@@ -1,0 +1,193 @@
+"""One configuration, phase by phase, in the worker."""
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from transformers import CompileConfig, PreTrainedModel
+
+from hfbench.core.files import read_json
+from hfbench.core.record import Manifest
+from hfbench.measure import compiling, loading, verification
+from hfbench.measure.accounting import describe_needs, fill_cache
+from hfbench.measure.batching import (
+    batching_differences,
+    continuous_batching_config,
+    effective_batching,
+    kept_manager,
+    prepare_generate_batch,
+    requested_batching,
+)
+from hfbench.measure.compiling import check_compile_config, compile_config
+from hfbench.measure.device import Device, open_device
+from hfbench.measure.generation import Call, prepare_generate, prepare_padded_generate
+from hfbench.measure.kernels import (
+    check_unedited,
+    kernel_device,
+    kernel_differences,
+    kernelized_layers,
+    loaded_kernels,
+    open_kernels,
+)
+from hfbench.measure.loading import load_model, sdpa_backend
+from hfbench.measure.output import check_prompt
+from hfbench.measure.process import Reporter
+from hfbench.measure.prompt import (
+    Prompt,
+    batches_of,
+    describe_batches,
+    describe_requests,
+    expected_lengths,
+    load_prompt,
+    new_tokens_of,
+)
+from hfbench.measure.sampling import Sampler
+from hfbench.measure.task import Task
+from hfbench.model.manifest import materialise
+
+_SAMPLE_TOKENS = 64  # of the generated text, decoded into the record
+
+
+class Point:
+    """The state of one measurement; each method is one phase, in this order."""
+
+    _device: Device
+    _prompt: Prompt
+    _model: PreTrainedModel
+    _call: Callable[[bool], Call]
+    _sampler: Sampler
+    _compile: CompileConfig | None
+
+    def __init__(self, task: Task, reporter: Reporter) -> None:
+        self._task = task
+        self._configuration = task.configuration
+        self._settings = task.settings
+        self._reporter = reporter
+        self._manifest = Manifest.load(task.manifest)
+        self._effective: dict[str, Any] = {}
+        self._sdpa = ExitStack()
+        compiling.remember_all()
+
+    def prepare(self) -> None:
+        """Find the device, put the prompt on it, import the kernels, and have the model's folder ready."""
+        self._compile = compile_config(self._configuration, self._settings)
+        if self._compile is not None:
+            check_compile_config(self._compile)
+        wanted = verification.requested(self._configuration, self._task.device, self._compile)
+        self._device = open_device(self._task.device)
+        self._prompt = load_prompt(self._task.inputs, self._device.torch_device, self._configuration.context_depth)
+        self._requested = {**wanted, "kernels": self._settings.kernels, **describe_requests(self._prompt)}
+        if self._configuration.continuous_batching:
+            asked = continuous_batching_config(self._configuration, self._settings)
+            self._requested["continuous_batching_config"] = requested_batching(asked)
+        self._reporter.update(requested=self._requested)
+        self._kernels = open_kernels(self._configuration, self._settings, self._device)
+        self._folder = materialise(self._manifest)
+
+    def load(self) -> None:
+        """Load the model; the seconds are those of `from_pretrained` alone, with the weights on the device."""
+        trusted = bool(self._manifest.source.get("trust_remote_code", False))
+        self._sdpa.enter_context(sdpa_backend(self._configuration.attn_implementation))
+        start = time.perf_counter()
+        self._model, loading = load_model(
+            self._folder, self._configuration, self._device.torch_device, trusted, self._kernels
+        )
+        self._device.synchronize()
+        self._reporter.update(load_seconds=round(time.perf_counter() - start, 9))
+        check_unedited(self._settings)  # now that what was in its folder is imported
+        self._effective = {
+            **verification.describe_model(self._model, self._device),
+            "kernelized_layers": kernelized_layers(self._model, self._settings),
+            "loaded_kernels": loaded_kernels(self._settings),
+            "loading": loading,
+        }
+        if self._device.name == "cpu":
+            self._effective["device_name"] = read_json(self._task.environment)["cpu"]["brand"]
+
+    def verify(self) -> list[str]:
+        """Watch what a short call runs through and check the prompt's likelihood; return the differences."""
+        watched, cache = verification.watch_short_call(self._model, self._configuration, self._settings, self._prompt)
+        self._effective |= watched | describe_batches(self._prompt, self._configuration)
+        needs = describe_needs(self._model, fill_cache(self._model, self._prompt) if cache is None else cache)
+        del cache  # it would count as memory
+        self._reporter.update(effective=self._effective, accounting=needs)
+        output = check_prompt(self._model, self._prompt, self._model.config.get_text_config().vocab_size)
+        if loading.uses_static_flex_attention(self._configuration):
+            # What that compiled, for a key length of its own, makes torch compile the measured call's for any length.
+            torch.compiler.reset()
+        self._reporter.update(output=output)
+        self._output = output
+        kind = kernel_device(self._device)
+        found = [
+            *verification.differences(self._configuration, self._effective),
+            *kernel_differences(self._configuration, self._settings, kind, self._effective),
+        ]
+        # Compiling, which this call left out, decides on padding and graphs too: `conclude` looks at those.
+        return found if self._configuration.compile_mode != "off" else [*found, *self._batching_differences()]
+
+    def first_call(self) -> None:
+        """Run the first iteration and keep the first row of its output."""
+        prepare = prepare_padded_generate if self._prompt.new_tokens else prepare_generate
+        if self._configuration.continuous_batching:
+            prepare = prepare_generate_batch
+        self._call = prepare(self._model, self._configuration, self._settings, self._prompt, self._device)
+        self._sampler = Sampler(self._call, new_tokens_of(self._prompt, self._configuration), self._reporter)
+        call = self._sampler.first_call()
+        self._reporter.update(first_call_seconds=round(call.last_token - call.start, 9))
+        self._output["tokens"] = max(call.tokens, key=len)  # of the first row, where all are alike
+        self._reporter.update(output=self._output)
+
+    def warm_up(self) -> None:
+        """Run the warm-up iterations."""
+        self._reporter.update(warmup_steady=self._sampler.warm_up(self._task.sampling))
+        self._compiled_before = compiling.compile_ids()
+
+    def sample(self) -> None:
+        """Run the sampled iterations."""
+        self._reporter.update(stopped_because=self._sampler.sample(self._task.sampling))
+
+    def run_once(self) -> Call:
+        """Run one iteration more, which is recorded nowhere, and return its call with the time of each token."""
+        return self._call(True)
+
+    def conclude(self) -> list[str]:
+        """Report memory and what was compiled; return where that is not what was asked for."""
+        memory = {"peak_bytes": self._device.peak_bytes(), "kind": self._device.memory_kind}
+        # Only now: the tokenizer would count as memory.
+        self._output["text"] = self._decode(self._output["tokens"][:_SAMPLE_TOKENS])
+        self._reporter.update(memory=memory, output=self._output)
+        compiled = compiling.describe_compilation()
+        compiled["recompiles_while_sampling"] = compiling.compiled_since(self._compiled_before)
+        if self._compile is not None and not self._configuration.continuous_batching:  # whose thread is not watched
+            compiled |= compiling.watch_compiled_call(self._model, self._call)
+        if self._configuration.continuous_batching:  # what sampled, where verifying had a manager of its own
+            self._effective["continuous_batching_config"] = effective_batching(kept_manager(self._model))
+        return [*self._report_compilation(compiled), *self._batching_differences()]
+
+    def conclude_first_call(self) -> list[str]:
+        """Report what the first call compiled, where it was all that was asked; return differences as `conclude`."""
+        return self._report_compilation(compiling.describe_compilation())
+
+    def _report_compilation(self, compiled: dict[str, Any]) -> list[str]:
+        self._effective["compilation"] = compiled
+        self._reporter.update(effective=self._effective)
+        steps = sum(
+            max(new_tokens_of(batch, self._configuration)) - 1
+            for batch in batches_of(self._prompt, self._configuration.batch_size)
+        )
+        if self._configuration.prefill_chunk_size:  # whose chunks transformers compiles too
+            steps += len(expected_lengths(self._configuration))
+        return compiling.compilation_differences(steps, self._compile, compiled)
+
+    def _batching_differences(self) -> list[str]:
+        asked, ran = (known.get("continuous_batching_config") for known in (self._requested, self._effective))
+        return batching_differences(asked, ran) if asked and ran else []
+
+    def _decode(self, tokens: list[int]) -> str:
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(self._folder, local_files_only=True)
+        known = [token for token in tokens if token < len(tokenizer)]
+        return str(tokenizer.decode(known, skip_special_tokens=False))

@@ -1,0 +1,225 @@
+"""The stage process of a measurement: it starts the worker, watches it, and turns whatever happens into a record.
+
+It imports no torch, and while the worker runs it sleeps until the worker reports.
+"""
+
+import dataclasses
+import datetime
+import hashlib
+import json
+import os
+import selectors
+import signal
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from hfbench.core.errors import UserError
+from hfbench.core.files import read_json
+from hfbench.core.record import CRASHED, FAILED, OK, OUT_OF_MEMORY, TIMED_OUT, UNSUPPORTED, Record, iteration_from_json
+from hfbench.measure.failure import tells_no_memory
+from hfbench.measure.process import end_process_group, oom_kills, scratch_folder, start_worker
+from hfbench.measure.progress import NoProgress, Progress
+from hfbench.measure.support import unsupported_reason
+from hfbench.measure.task import Task
+from hfbench.measure.worker import FIRST_CALL
+from hfbench.monitoring.choose import open_devices
+from hfbench.monitoring.monitor import Monitor, machine_before
+
+_SHELLS = {"sh", "bash", "dash", "zsh", "fish", "ksh"}
+
+
+def watch_parents() -> list[int]:
+    """Return descriptors that become readable when a process that this one works for ends; none but on Linux.
+
+    A signal to DVC alone ends DVC and not the stage that it started through `sh -c`: without this, a measurement would
+    go on with nobody to take its result.
+    """
+    if sys.platform != "linux":
+        return []
+    descriptors = []
+    with suppress(OSError, psutil.Error):
+        for parent in psutil.Process().parents():
+            descriptors.append(os.pidfd_open(parent.pid))
+            if parent.name() not in _SHELLS or "-c" not in parent.cmdline():
+                break
+    return descriptors
+
+
+WARM_START = "warm start"
+
+
+def wants_warm_start(task: Task, record: Record) -> bool:
+    """Return whether the point is to be started again: where it was measured, and really compiled.
+
+    Not with continuous batching, whose first call holds the start of its manager and its cache as well.
+    """
+    asked = (task.settings.compile or {}).get("measure_warm_start", False)
+    return bool(asked) and record.status == OK and not task.configuration.continuous_batching
+
+
+def warm_task(task: Task) -> Task:
+    """Return the task of the second process: its hardware is not watched, and it has a log of its own."""
+    sampling = dataclasses.replace(task.sampling, monitor_interval_seconds=0.0)
+    return dataclasses.replace(task, sampling=sampling, log=task.log.with_suffix(f".warm{task.log.suffix}"))
+
+
+def warm_start_of(warm: Record) -> dict[str, Any]:
+    """Return what the record of the measurement says of the second process, whose own record is `warm`.
+
+    `first_call_seconds`, `compile_seconds` and `cache_hits`, the graphs that inductor found in its cache folder; where
+    it failed, `reason` alone.
+    """
+    if warm.status != OK:
+        return {"reason": f"{warm.status}: {warm.reason}"}
+    compilation = warm.effective["compilation"]
+    return {
+        "first_call_seconds": warm.first_call_seconds,
+        "compile_seconds": compilation["seconds"],
+        "cache_hits": compilation["cache_hits"],
+    }
+
+
+_READ_BYTES = 1 << 16
+_GRACE_SECONDS = 2.0  # for a worker that has reported its end to be gone
+_LOG_LINES = 40  # of the worker's log, kept in the record of a point that is not ok
+
+
+def measure(task: Task, clock_zero: float) -> None:
+    """Measure the task's configuration and write its record, whatever the outcome.
+
+    `clock_zero` is the reading of `time.perf_counter` at the start of the stage. Raises `UserError` where the user must
+    act before anything can be measured; then no record is written.
+    """
+    started_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    record = Record(task.configuration, task.device, task.sampling, started_at=started_at)
+    record.provenance = {
+        name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for name, path in (("environment", task.environment), ("manifest", task.manifest), ("inputs", task.inputs))
+    }
+    progress = Progress(task.configuration)
+    reason = unsupported_reason(task.configuration, task.device, read_json(task.environment), task.settings)
+    if reason is not None:
+        record.status, record.reason, record.phase = UNSUPPORTED, reason, "before the start"
+    else:
+        task.log.parent.mkdir(parents=True, exist_ok=True)
+        with scratch_folder() as scratch:
+            _Supervision(task, record, progress, clock_zero).run(scratch)
+            if wants_warm_start(task, record):
+                record.timeline[WARM_START] = round(time.perf_counter() - clock_zero, 9)
+                progress.phase(WARM_START)
+                record.warm_start = _start_warm(task, clock_zero, scratch)
+        if record.status != OK:
+            record.log_tail = _log_end(task.log)
+    record.timeline["end"] = round(time.perf_counter() - clock_zero, 9)
+    record.save(task.output)
+    progress.finish(record, str(task.log))
+
+
+def _start_warm(task: Task, clock_zero: float, scratch: Path) -> dict[str, Any]:
+    """Make the first call in a second process, and return what the record says of it, its failure included."""
+    warm = Record(task.configuration, task.device, task.sampling)
+    supervision = _Supervision(warm_task(task), warm, NoProgress(task.configuration), clock_zero)
+    try:
+        supervision.run(scratch, FIRST_CALL)
+    except (UserError, OSError) as error:  # what was measured is not lost for it
+        warm.status, warm.reason = FAILED, str(error)
+    return warm_start_of(warm)
+
+
+class _Supervision:
+    """One worker from start to end."""
+
+    def __init__(self, task: Task, record: Record, progress: Progress, clock_zero: float) -> None:
+        self._task = task
+        self._record = record
+        self._progress = progress
+        self._clock_zero = clock_zero
+        self._ended = False
+
+    def run(self, scratch: Path, *arguments: str) -> None:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+        killed_before = oom_kills()
+        devices, unavailable = open_devices(self._task.device)
+        self._record.machine_before = machine_before(devices)
+        process, pipe = start_worker(self._task, scratch, self._clock_zero, *arguments)
+        try:
+            interval = self._task.sampling.monitor_interval_seconds
+            monitor = Monitor(process.pid, interval, self._clock_zero, devices)
+            in_time = self._listen(pipe, monitor)
+        finally:
+            os.close(pipe)
+            end_process_group(process, grace_seconds=0 if sys.exc_info()[0] else _GRACE_SECONDS)
+        self._record.monitoring = {**monitor.summary(), "unavailable": unavailable}
+        if not in_time:
+            limit = self._task.sampling.timeout_seconds
+            self._end(TIMED_OUT, f"exceeded sampling.timeout_seconds, {limit:g} s")
+        elif not self._ended:
+            self._end(*_death(process.returncode, oom_kills() > killed_before, _log_end(self._task.log)))
+
+    def _listen(self, pipe: int, monitor: Monitor) -> bool:
+        """Take in the worker's reports, and readings of the hardware, until it ends; False where time ran out first."""
+        deadline = self._clock_zero + self._task.sampling.timeout_seconds
+        pending = b""
+        with selectors.DefaultSelector() as selector:
+            selector.register(pipe, selectors.EVENT_READ)
+            for parent in watch_parents():
+                selector.register(parent, selectors.EVENT_READ)
+            while (now := time.perf_counter()) < deadline:
+                if monitor.seconds_until_due(now) == 0:
+                    monitor.sample(now)
+                ready = selector.select(min(deadline - now, monitor.seconds_until_due(time.perf_counter())))
+                if any(key.fd != pipe for key, _ in ready):
+                    sys.exit("hfbench: the process that started this stage is gone; nothing was recorded")
+                if not ready:
+                    continue
+                received = os.read(pipe, _READ_BYTES)
+                if not received:
+                    return True
+                *lines, pending = (pending + received).split(b"\n")
+                for line in lines:
+                    self._take(json.loads(line))
+        return False
+
+    def _take(self, message: dict[str, Any]) -> None:
+        match message["event"]:
+            case "phase":
+                self._record.phase = message["name"]
+                self._record.timeline[message["name"]] = message["at"]
+                self._progress.phase(message["name"])
+            case "update":
+                for name, value in message["fields"].items():
+                    setattr(self._record, name, value)
+            case "iteration":
+                iteration = iteration_from_json(message["iteration"])
+                self._record.iterations.append(iteration)
+                self._progress.iteration(iteration)
+            case "user_error":
+                raise UserError(message["message"])
+            case "end":
+                self._ended = True
+                self._end(message["status"], message["reason"])
+
+    def _end(self, status: str, reason: str | None) -> None:
+        self._record.status, self._record.reason = status, reason
+        if status == OK:
+            self._record.phase = None
+
+
+def _death(code: int, by_kernel: bool, log_end: list[str]) -> tuple[str, str]:
+    """Return status and reason for a worker that ended with exit status `code` without saying how itself."""
+    if code == -signal.SIGKILL and by_kernel:
+        return OUT_OF_MEMORY, "the kernel's out-of-memory killer ended a process while the worker ran, which was killed"
+    if code < 0:
+        return CRASHED, f"the worker was killed by {signal.Signals(-code).name}"
+    if log_end and tells_no_memory(log_end[-1]):
+        return OUT_OF_MEMORY, f"the worker exited with status {code}: {log_end[-1]}"
+    return FAILED, f"the worker exited with status {code} without a result"
+
+
+def _log_end(log: Path) -> list[str]:
+    return [line for line in log.read_text(errors="replace").splitlines() if line.strip()][-_LOG_LINES:]

@@ -1,0 +1,216 @@
+"""What can be known to be impossible before a model is loaded, from the environment's description alone."""
+
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from hfbench.core.point import UNIFORM, Configuration, Settings
+
+_REFUSAL = "No available kernel"
+# Headings, and what follows from hfbench's allowing one backend only.
+_NO_REASONS = re.compile(r"(kernel not used because:|has been runtime disabled\.)$")
+_ORIGIN = re.compile(r"\s*\(Triggered internally at .*\)$")
+
+
+@contextmanager
+def refusals_explained() -> Iterator[None]:
+    """Add to torch's refusal what it warned of inside; warnings go on to where they were going."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            yield
+        except RuntimeError as error:
+            reasons = _reasons([str(each.message) for each in caught])
+            if _REFUSAL not in str(error) or not reasons:
+                raise
+            raise RuntimeError(f"{_REFUSAL}: {reasons}") from error
+        finally:
+            told = list(caught)
+    for each in told:
+        warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
+
+
+def _reasons(messages: Sequence[str]) -> str:
+    """Return what torch's warnings say of why a backend cannot run, each once and in their order."""
+    plain = dict.fromkeys(_ORIGIN.sub("", message).strip() for message in messages)
+    return " ".join(message for message in plain if not _NO_REASONS.search(message))
+
+
+_INDUCTOR = "inductor"
+# What each mode with CUDA graphs is without them (torch 2.13, `torch._inductor.list_mode_options`). On another device
+# than CUDA, torch leaves them out with a log line at most, and runs the other mode.
+_WITHOUT_CUDA_GRAPHS = {"reduce-overhead": "default", "max-autotune": "max-autotune-no-cudagraphs"}
+_CUDA_GRAPHS = "triton.cudagraphs"
+# Backends of torch's own that warn about options, and ignore them (torch 2.13, torch/_dynamo/backends/).
+_WITHOUT_OPTIONS = ("eager", "eager_noexcept", "aot_eager", "aot_eager_decomp_partition", "cudagraphs")
+
+
+def compile_reason(
+    configuration: Configuration, settings: Settings, kind: str, environment: dict[str, Any]
+) -> str | None:
+    """Return why a device of this kind (`cpu`, `cuda`, …) cannot compile as asked; None where nothing is known.
+
+    `environment` is the content of results/environment.json.
+    """
+    mode, asked = configuration.compile_mode, settings.compile or {}
+    backend, options = asked.get("backend", _INDUCTOR), asked.get("options", {})
+    if mode != "off" and asked.get("fullgraph") and (reason := _fullgraph_reason(configuration)):
+        return reason
+    if mode != "off" and backend != _INDUCTOR:
+        return _backend_reason(backend, mode, kind, has_options=bool(options))
+    # flex_attention compiles itself, whatever the mode.
+    needs_compiler = mode != "off" or configuration.attn_implementation == "flex_attention"
+    if kind == "cpu" and needs_compiler and environment.get("compiler", "") is None:
+        return "compiling for the CPU needs a C++ compiler, and none was found; install g++ or set CXX"
+    if mode != "off" and kind != "cuda" and options.get(_CUDA_GRAPHS, mode in _WITHOUT_CUDA_GRAPHS):
+        plain = _WITHOUT_CUDA_GRAPHS.get(mode, mode)
+        what = f"compile mode {mode} is {plain} with" if mode != plain else f"compile.options asks for {_CUDA_GRAPHS},"
+        return f"{what} CUDA graphs, which {kind} does not have: torch would run {plain}; measure that"
+    return None
+
+
+def _fullgraph_reason(configuration: Configuration) -> str | None:
+    """Return where transformers (5.22) never makes one graph: it leaves out its paged cache, and drops fullgraph."""
+    if configuration.continuous_batching:
+        return "compile.fullgraph is true, and transformers' paged cache of continuous batching breaks the graph"
+    if "flash" in configuration.attn_implementation.partition(":")[0]:
+        return f"compile.fullgraph is true, and transformers turns it off for {configuration.attn_implementation}"
+    return None
+
+
+def _backend_reason(backend: str, mode: str, kind: str, *, has_options: bool) -> str | None:
+    if mode != "default":
+        return f"{mode} is a mode of the backend inductor, and {backend} has no modes; use compile_mode default"
+    if has_options and backend in _WITHOUT_OPTIONS:
+        return f"compile.options are of the backend inductor, and {backend} ignores them; remove them"
+    if backend == "cudagraphs" and kind != "cuda":
+        return f"the backend cudagraphs needs CUDA, and this point runs on {kind}"
+    return None
+
+
+_FLASH_PACKAGES = {
+    "flash_attention_2": "flash-attn",
+    "flash_attention_3": "flash-attn-3",
+    "flash_attention_4": "flash-attn-4",
+}
+# Devices for which the repositories hold builds; source: FLASH_ATTN_KERNEL_DEVICES in transformers 5.22.
+_KERNEL_DEVICES = {
+    "kernels-community/flash-attn2": ("cuda", "xpu"),
+    "kernels-community/flash-attn3": ("cuda",),
+    "kernels-community/vllm-flash-attn3": ("cuda",),
+    "kernels-community/aiter-flash-attn": ("cuda",),
+    "kernels-community/flash-attn4": ("cuda",),
+    "kernels-community/metal-flash-sdpa": ("mps",),
+}
+# SDPA backends that each device has (torch 2.13, torch.nn.attention.SDPBackend).
+_SDPA_BACKENDS = {
+    "cpu": ("math", "flash_attention"),
+    "cuda": ("math", "flash_attention", "efficient_attention", "cudnn_attention"),
+    "mps": ("math",),
+    "xpu": ("math", "flash_attention", "efficient_attention"),
+}
+_HALF_PRECISION = ("bfloat16", "float16")
+
+
+def unsupported_reason(
+    configuration: Configuration, device: str, environment: dict[str, Any], settings: Settings
+) -> str | None:
+    """Return why this machine cannot run the configuration, or None where that can only be known by trying.
+
+    `device` is as in params.yaml; `environment` is the content of results/environment.json.
+    """
+    kind, missing = _device_kind(device, environment)
+    return (
+        missing
+        or _lengths_reason(configuration)
+        or _attention_reason(configuration, kind, environment)
+        or _cache_reason(configuration)
+        or compile_reason(configuration, settings, kind, environment)
+    )
+
+
+def _device_kind(device: str, environment: dict[str, Any]) -> tuple[str, str | None]:
+    present = _usable_devices(environment)
+    if device == "auto":
+        return (present[0] if present else "cpu"), None
+    kind, _, index = device.partition(":")
+    count = present.count(kind)
+    if kind != "cpu" and int(index or 0) >= count:
+        return (
+            kind,
+            f"device {device} was asked for, and this machine has {count or 'no'} {kind} device",
+        )
+    return kind, None
+
+
+def _usable_devices(environment: dict[str, Any]) -> list[str]:
+    """Return the kinds of the accelerators that torch can see, one entry a device."""
+    if environment.get("packages", {}).get("torch", {}).get("version", "").endswith("+cpu"):
+        return []
+    devices = [accelerator["torch_device"] for accelerator in environment.get("accelerators", [])]
+    hidden = environment.get("variables", {}).get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    return [device for device in devices if not (hidden and device == "cuda")]
+
+
+def _lengths_reason(configuration: Configuration) -> str | None:
+    if configuration.continuous_batching and configuration.context_depth:
+        return (
+            "context_depth needs a cache that is filled before the call, and generate_batch takes none "
+            "(past_key_values is an argument of generate)"
+        )
+    if configuration.continuous_batching and configuration.prefill_chunk_size:
+        return (
+            "generate_batch does not read prefill_chunk_size: it takes prompts in by max_batch_tokens, which is under "
+            "continuous_batching in params.yaml"
+        )
+    for axis in ("context_depth", "prefill_chunk_size"):
+        if configuration.request_lengths != UNIFORM and getattr(configuration, axis):
+            return (
+                f"{axis} is for rows of one length, and the requests of {configuration.request_lengths} are of several"
+            )
+    is_compiled = configuration.compile_mode != "off" and not configuration.continuous_batching
+    if is_compiled and configuration.max_new_tokens == 1 and not configuration.prefill_chunk_size:
+        return (
+            "generate compiles decoding steps, and the prefill only where prefill_chunk_size is set; max_new_tokens 1 "
+            "has no decoding step"
+        )
+    return None
+
+
+def _attention_reason(configuration: Configuration, kind: str, environment: dict[str, Any]) -> str | None:
+    name = configuration.attn_implementation
+    implementation, _, backend = name.partition(":")
+    if implementation == "sdpa" and backend and backend not in _SDPA_BACKENDS.get(kind, (backend,)):
+        return f"{kind} has no SDPA backend {backend}; it has {', '.join(_SDPA_BACKENDS[kind])}"
+    if implementation in _FLASH_PACKAGES:
+        if kind == "cpu":
+            return f"{implementation} does not run on the CPU"
+        if _FLASH_PACKAGES[implementation] not in environment.get("packages", {}):
+            return (
+                f"{implementation} needs the package {_FLASH_PACKAGES[implementation]}, which is not installed; "
+                "install it, or name a hub kernel such as kernels-community/flash-attn2"
+            )
+    if kind not in _KERNEL_DEVICES.get(implementation, (kind,)):
+        builds = ", ".join(_KERNEL_DEVICES[implementation])
+        return f"{implementation} has builds for {builds} only; this point runs on {kind}"
+    is_flash = implementation in _FLASH_PACKAGES or ("flash" in implementation and "/" in implementation)
+    if is_flash and configuration.dtype not in _HALF_PRECISION:
+        return f"{name} runs in {' or '.join(_HALF_PRECISION)} only, not in {configuration.dtype}"
+    if implementation == "flex_attention" and configuration.continuous_batching:
+        return "continuous batching in transformers takes eager, sdpa and flash attention, not flex_attention"
+    return None
+
+
+def _cache_reason(configuration: Configuration) -> str | None:
+    asked = configuration.cache_implementation
+    if asked != "auto" and configuration.continuous_batching:
+        return (
+            f"cache_implementation is {asked}, and continuous batching has a paged cache of its own; "
+            "it runs with cache_implementation auto"
+        )
+    if asked == "dynamic" and configuration.compile_mode != "off":
+        # GenerationMixin._valid_auto_compile_criteria in transformers 5.22
+        return "generate compiles with a static cache only, and with a dynamic one it would run uncompiled"
+    return None

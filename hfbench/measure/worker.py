@@ -1,0 +1,108 @@
+"""The process that measures: started afresh for each configuration, it reports on a pipe and ends.
+
+`python -m hfbench.measure.worker DESCRIPTOR CLOCK_ZERO` reads its task as JSON from standard input. With a third
+argument, `first-call`, it ends after the first call.
+"""
+
+import ctypes
+import gc
+import json
+import os
+import signal
+import sys
+import traceback
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from hfbench.core.errors import UserError
+from hfbench.core.record import OK, REJECTED
+from hfbench.measure.process import Reporter
+from hfbench.measure.task import Task
+
+if TYPE_CHECKING:
+    from hfbench.measure.phases import Point
+
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+FIRST_CALL = "first-call"
+_UNTIL_FIRST_CALL = ("prepare", "load", "verify", "first call")
+_PHASES = (*_UNTIL_FIRST_CALL, "warm-up", "sample", "conclude")
+
+
+def main() -> None:
+    """Measure the task and report how it ended; exits 0 unless the worker itself is broken."""
+    die_with_parent()
+    reporter = Reporter(int(sys.argv[1]), float(sys.argv[2]))
+    task = Task.from_json(json.load(sys.stdin))
+    phase = "import"
+    try:
+        reporter.phase(phase)
+        from hfbench.measure.phases import Point
+
+        point = Point(task, reporter)
+        for phase in (*_UNTIL_FIRST_CALL, "conclude first call") if FIRST_CALL in sys.argv[3:] else _PHASES:
+            reporter.phase(phase)
+            found = _run_phase(point, phase)
+            if found:
+                reporter.update(differences=found)
+                reporter.end(REJECTED, "; ".join(found))
+                return
+        reporter.end(OK)
+    except UserError as error:
+        reporter.user_error(str(error))
+    except Exception as error:
+        from hfbench.measure.failure import is_full_disk, reason_of, status_of
+
+        with suppress(OSError):  # the log's disk may be the one that is full
+            traceback.print_exc()
+        if is_full_disk(error):  # which no other configuration would survive either
+            reporter.user_error(_full_disk(phase))
+            return
+        reporter.end(status_of(error, phase), reason_of(error))
+
+
+def _run_phase(point: "Point", phase: str) -> list[str]:
+    """Run one phase and return where the configuration is not what was asked for."""
+    match phase:
+        case "prepare":
+            point.prepare()
+        case "load":
+            point.load()
+            gc.collect()
+            gc.freeze()  # the model's objects are not looked at again between iterations
+        case "verify":
+            return point.verify()
+        case "first call":
+            point.first_call()
+        case "warm-up":
+            point.warm_up()
+        case "sample":
+            point.sample()
+        case "conclude":
+            return point.conclude()
+        case "conclude first call":
+            return point.conclude_first_call()
+    return []
+
+
+def _full_disk(phase: str) -> str:
+    return (
+        f"the disk is full in the phase {phase}; temporary files lie in {os.environ['TMPDIR']}. "
+        "Free some space, or set TMPDIR to a folder that has some, and run again; what was measured is kept."
+    )
+
+
+def die_with_parent() -> None:
+    """Have Linux kill this process when its supervisor is gone, however that ended."""
+    if sys.platform == "linux":
+        parent = os.getppid()
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+
+
+if __name__ == "__main__":
+    main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # the record is complete: interpreter and device need no orderly shutdown

@@ -1,0 +1,148 @@
+"""Where a random model's tokenizer comes from: another entry of `models`, or a folder."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from hfbench.core.errors import UserError
+from hfbench.core.record import Manifest, ModelFile
+from hfbench.core.sources import HubSource, LocalSource, PypiSource, RandomSource
+from hfbench.model.architecture import make_config, read_architecture_file
+from hfbench.model.built import build, check_rebuilt, find_built
+from hfbench.model.cache import one_line, quiet_libraries, say, size_text
+from hfbench.model.folder import to_json, tokenizer_files
+from hfbench.model.hub import materialise_hub, resolve_hub
+from hfbench.model.local import scan_tokenizer
+from hfbench.model.pypi import build_pypi, materialise_pypi
+from hfbench.params.schema import load_source, read_yaml
+
+Origin = dict[str, Any]
+"""JSON: `{"folder": path, "files": […]}`, or `{"manifest": …}` of an entry of `models`."""
+
+
+def resolve_tokenizer(name: str, tokenizer: str, params: Path, previous: Origin | None) -> Origin:
+    """Return where the tokenizer of the random model `name` comes from, `previous` where that is unchanged.
+
+    Raises `UserError` where `tokenizer` is neither an entry of `models` with a tokenizer of its own nor a folder.
+    """
+    if tokenizer not in read_yaml(params)["models"]:
+        if not Path(tokenizer).expanduser().is_dir():
+            raise UserError(
+                f"{params}: models.{name}.tokenizer is {tokenizer!r}, which is neither another entry of models nor a "
+                "folder. Name one of these."
+            )
+        return {"folder": tokenizer, "files": to_json(scan_tokenizer(tokenizer))}
+    source = load_source(params, tokenizer)
+    if isinstance(source, RandomSource):
+        raise UserError(
+            f"{params}: models.{name}.tokenizer names {tokenizer!r}, a random model, which has no tokenizer of its "
+            "own. Name the entry that it takes its tokenizer from."
+        )
+    if isinstance(source, LocalSource):
+        return {"folder": source.path, "files": to_json(scan_tokenizer(source.path))}
+    return _resolve_entry(tokenizer, source, previous)
+
+
+def files_of(origin: Origin) -> list[dict[str, Any]]:
+    """Return the tokenizer's files in their JSON form, whichever way they come."""
+    files = origin["files"] if "folder" in origin else origin["manifest"]["files"]
+    names = set(tokenizer_files(file["path"] for file in files))
+    return [file for file in files if file["path"] in names]
+
+
+def copy_tokenizer(origin: Origin, folder: Path) -> None:
+    """Copy the tokenizer's files into `folder`. Raises `UserError` where they are no longer what `origin` says."""
+    if "folder" in origin:
+        if to_json(scan_tokenizer(origin["folder"])) != origin["files"]:
+            raise UserError(
+                f"the tokenizer in {origin['folder']} changed since the manifest was written; run `dvc repro`."
+            )
+        where = Path(origin["folder"]).expanduser()
+    else:
+        content = origin["manifest"]
+        manifest = Manifest(**{**content, "files": tuple(ModelFile(**file) for file in content["files"])})
+        where = materialise_hub(manifest) if manifest.source["source"] == "hub" else materialise_pypi(manifest)
+    for file in files_of(origin):
+        shutil.copyfile(where / file["path"], folder / file["path"])
+
+
+def _resolve_entry(name: str, source: HubSource | PypiSource, previous: Origin | None) -> Origin:
+    known = (previous or {}).get("manifest", {})
+    if previous is not None and (known.get("name"), known.get("source")) == (name, source.model_dump()):
+        return previous
+    if isinstance(source, HubSource):
+        manifest = resolve_hub(name, source, with_weights=False)
+    else:
+        manifest = build_pypi(name, source)
+    # Through JSON, so that it equals what is read back from a manifest's file.
+    return {"manifest": json.loads(json.dumps(dataclasses.asdict(manifest)))}
+
+
+def resolve_random(name: str, source: RandomSource, previous: Manifest | None, params: Path) -> Manifest:
+    """Return the manifest of a random model, `previous` itself where source, architecture and tokenizer are unchanged.
+
+    Raises `UserError` where the architecture file or the tokenizer is wrong.
+    """
+    architecture = read_architecture_file(source.config)
+    provenance = previous.provenance if previous is not None and previous.source.get("source") == "random" else {}
+    tokenizer = resolve_tokenizer(name, source.tokenizer, params, provenance.get("tokenizer"))
+    inputs = (name, source.model_dump(), architecture, tokenizer)
+    if previous is not None and inputs == (
+        previous.name,
+        previous.source,
+        provenance.get("architecture"),
+        provenance.get("tokenizer"),
+    ):
+        return previous
+    return _build(name, source, architecture, tokenizer)
+
+
+def materialise_random(manifest: Manifest) -> Path:
+    """Return the folder of a random model, built again where the cache lacks it.
+
+    Raises `UserError` where what is built here differs from the manifest.
+    """
+    if folder := find_built(manifest):
+        return folder
+    source = RandomSource.model_validate(manifest.source)
+    rebuilt = _build(manifest.name, source, manifest.provenance["architecture"], manifest.provenance["tokenizer"])
+    return check_rebuilt(manifest, rebuilt)
+
+
+def _build(name: str, source: RandomSource, architecture: str, tokenizer: Origin) -> Manifest:
+    def make(folder: Path) -> dict[str, Any]:
+        _write_weights(folder, name, source, architecture)
+        copy_tokenizer(tokenizer, folder)
+        return {}
+
+    specification = {
+        "source": "random",
+        "architecture": architecture,
+        "seed": source.seed,
+        "tokenizer": files_of(tokenizer),
+    }
+    return build(name, source.model_dump(), specification, {"architecture": architecture, "tokenizer": tokenizer}, make)
+
+
+def _write_weights(folder: Path, name: str, source: RandomSource, architecture: str) -> None:
+    config = make_config(architecture, source.config)
+    say(f"making random weights for {name}")
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    try:
+        # A stream of its own: whoever asks for the folder keeps the state of torch's generator.
+        with quiet_libraries(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(source.seed)
+            model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16, trust_remote_code=False)
+    except Exception as error:  # sizes that do not fit each other fail in many ways
+        raise UserError(
+            f"{source.config}: transformers cannot build a {config.model_type} from it "
+            f"({type(error).__name__}: {one_line(error)}). Correct the sizes in it."
+        ) from error
+    size_bytes = model.num_parameters() * torch.bfloat16.itemsize
+    say(f"writing {name}: {model.num_parameters() / 1e6:,.1f} million parameters, {size_text(size_bytes)}")
+    with quiet_libraries():
+        model.save_pretrained(folder)

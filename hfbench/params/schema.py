@@ -1,0 +1,334 @@
+"""params.yaml: what it may hold, and a clear error for anything else."""
+
+import difflib
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from hfbench.core.errors import UserError
+from hfbench.core.point import AXES, UNIFORM, USUAL, WORKLOAD_AXES, Configuration
+from hfbench.core.sources import FilePath, Name, Source, Strict
+from hfbench.params.sections import (
+    KERNEL_TAGS,
+    LENGTHS_TAGS,
+    BatchingParams,
+    CompileParams,
+    KernelEntry,
+    ListedLengths,
+    NotReserved,
+    RequestLengths,
+    contradiction,
+)
+from hfbench.params.values import (
+    Attention,
+    Axis,
+    CacheImplementation,
+    CompileMode,
+    Count,
+    CountOrNone,
+    Device,
+    Dtype,
+    Every,
+    FirstAxis,
+    MonitorInterval,
+    StoppingRule,
+)
+
+
+class Sweep(Strict):
+    """The axes, each a list; every combination of their values is measured, and none where one is empty."""
+
+    round: FirstAxis[Count]
+    model: FirstAxis[Name]
+    attn_implementation: Axis[Attention]
+    compile_mode: Axis[CompileMode]
+    cache_implementation: Axis[CacheImplementation]
+    use_kernels: Axis[bool]
+    continuous_batching: Axis[bool]
+    prefill_chunk_size: Axis[CountOrNone]
+    dtype: Axis[Dtype]
+    request_lengths: Axis[Name]
+    batch_size: Axis[Count]
+    sequence_length: Axis[Count]
+    max_new_tokens: Axis[Count]
+    context_depth: Axis[CountOrNone]
+
+    def workloads(self, model: str) -> list[Configuration]:
+        """Return a configuration for each combination of lengths and batch size, the other axes as usual."""
+        lengths = {axis: getattr(self, axis) for axis in WORKLOAD_AXES}
+        plain = {**USUAL, "round": 1, "model": model, "attn_implementation": "eager"}
+        return [
+            Configuration(**{**plain, **dict(zip(lengths, values, strict=True))})
+            for values in product(*lengths.values())
+        ]
+
+    def points(self) -> list[Configuration]:
+        """Return every combination, the first axis slowest, as DVC's matrix orders them."""
+        return [Configuration(*values) for values in product(*(getattr(self, axis) for axis in AXES))]
+
+
+class Listed(Strict):
+    """A single configuration: a value of each axis but `round`. It is measured in every round of the sweep."""
+
+    model: Name
+    attn_implementation: Attention
+    compile_mode: CompileMode
+    cache_implementation: CacheImplementation
+    use_kernels: bool
+    continuous_batching: bool
+    prefill_chunk_size: CountOrNone
+    dtype: Dtype
+    request_lengths: Name
+    batch_size: Count
+    sequence_length: Count
+    max_new_tokens: Count
+    context_depth: CountOrNone
+
+    def in_round(self, number: int) -> Configuration:
+        """Return the point of this round."""
+        return Configuration(round=number, **self.model_dump())
+
+
+_SOURCE_NAMES = tuple(get_args(source.model_fields["source"].annotation)[0] for source in get_args(Source))
+_TAGS = {*_SOURCE_NAMES, *KERNEL_TAGS, *LENGTHS_TAGS}  # pydantic names the alternative that it tried
+
+
+def sentence(path: Path, detail: ErrorDetails, root: type[BaseModel]) -> str:
+    """Turn one error of pydantic into a sentence: the key, the value, what is allowed. `root` is the whole schema."""
+    location = [part for part in detail["loc"] if not (isinstance(part, str) and part in _TAGS)]
+    key = ".".join(str(part) for part in location)
+    given, kind, message = detail["input"], detail["type"], detail["msg"]
+    if kind == "extra_forbidden":
+        return f"{path}: {key} is not a key that hfbench knows. {_did_you_mean(location, root)}"
+    if kind == "missing":
+        return f"{path}: {key} is missing. {_allowed(location)}".strip()
+    if kind == "value_error":
+        message = f"expected {detail['ctx']['error']}"
+    elif kind.startswith("union_tag"):
+        key, given = f"{key}.source", given.get("source") if isinstance(given, dict) else given
+        message = f"expected one of {', '.join(_SOURCE_NAMES)}"
+    else:
+        message = message.replace("Input should be", "expected").replace("Input", "expected something that")
+    return f"{path}: {key} is {given!r}; {message}."
+
+
+def _did_you_mean(location: list[Any], root: type[BaseModel]) -> str:
+    section: Any = root
+    for part in location[:-1]:
+        if isinstance(part, int):
+            section = get_args(section)[0]
+        elif not _is_section(section):
+            break
+        else:
+            section = section.model_fields[part].annotation
+    if not _is_section(section):
+        return "Remove it."
+    known = list(section.model_fields)
+    close = difflib.get_close_matches(str(location[-1]), known, n=1)
+    return f"Did you mean {close[0]}?" if close else f"Expected one of: {', '.join(known)}."
+
+
+def _is_section(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _allowed(location: list[Any]) -> str:
+    return "Add it as a list of at least one value." if location[0] == "sweep" else "Add it."
+
+
+LISTED_STAGE = "measure_listed@"  # as dvc.yaml names it
+
+
+class SamplingParams(Strict):
+    """How many iterations a measurement takes; see `hfbench.core.record.Sampling`."""
+
+    stopping_rule: StoppingRule
+    min_warmup_iterations: Annotated[int, Field(ge=0)]
+    max_warmup_iterations: Annotated[int, Field(ge=0)]
+    min_iterations: Count
+    max_iterations: Count
+    target_precision: Annotated[float, Field(gt=0, lt=1)]
+    max_seconds: Annotated[float, Field(gt=0)]
+    unobserved_every: Every
+    timeout_seconds: Annotated[float, Field(gt=0)]
+    monitor_interval_seconds: MonitorInterval
+
+
+class Limits(Strict):
+    """How far the output of a point may be from its reference before the point is flagged and not ranked as best."""
+
+    min_top1_agreement: Annotated[float, Field(ge=0, le=1)]
+    max_nll_difference: Annotated[float, Field(gt=0)]
+
+
+class Compare(Strict):
+    """What `hfbench compare` calls the same: a change within `threshold`, a share of the baseline."""
+
+    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.02
+
+
+class Params(Strict):
+    """The whole of params.yaml."""
+
+    models: dict[Name, Annotated[Source, Field(discriminator="source")]]
+    sweep: Sweep
+    configurations: list[Listed]
+    device: Device
+    prompt: FilePath
+    request_lengths: Annotated[dict[Name, RequestLengths], NotReserved] = Field(default_factory=dict)
+    compile: CompileParams = CompileParams()
+    kernels: list[KernelEntry] = Field(default_factory=list)
+    continuous_batching: BatchingParams = BatchingParams()
+    sampling: SamplingParams
+    limits: Limits
+    compare: Compare = Compare()
+
+    def points(self) -> list[Configuration]:
+        """Return all points by round: those of the sweep, and then the listed ones."""
+        swept = self.sweep.points()
+        return [
+            point
+            for number in self.sweep.round
+            for point in (
+                *(point for point in swept if point.round == number),
+                *(listed.in_round(number) for listed in self.configurations),
+            )
+        ]
+
+    def workloads(self, model: str) -> list[Configuration]:
+        """Return a configuration for each workload of the model, whatever the axes hold that say how it runs."""
+        listed = [each.in_round(1) for each in self.configurations if each.model == model]
+        return [*self.sweep.workloads(model), *listed]
+
+    def dtypes(self) -> list[str]:
+        """Return the dtypes of the sweep and of the listed configurations."""
+        return sorted({*self.sweep.dtype, *(each.dtype for each in self.configurations)})
+
+    def stages(self) -> dict[Configuration, str]:
+        """Return the stage that measures each point, as DVC names it."""
+        listed = {
+            each.in_round(number): f"{LISTED_STAGE}{number}-configuration{index}"
+            for number in self.sweep.round
+            for index, each in enumerate(self.configurations)
+        }
+        return {
+            point: listed.get(point) or "measure@" + "-".join(str(getattr(point, axis)) for axis in AXES)
+            for point in self.points()
+        }
+
+
+def load_params(path: Path) -> Params:
+    """Read and check params.yaml. Raises `UserError` naming each wrong key, its value and what is allowed."""
+    return checked_params(path, read_yaml(path))
+
+
+def checked_params(path: Path, content: Any) -> Params:
+    """Check the content of params.yaml as `load_params` does; `path` is for the sentences of the `UserError`."""
+    try:
+        params = Params.model_validate(content)
+    except ValidationError as error:
+        raise UserError("\n".join(dict.fromkeys(sentence(path, detail, Params) for detail in error.errors()))) from None
+    _check_references(path, params)
+    return params
+
+
+def load_source(path: Path, name: str) -> Source:
+    """Return the entry `name` of `models`, checking nothing else. Raises `UserError` where it is missing or wrong."""
+    content = read_yaml(path)
+    try:
+        entry = content["models"][name]
+        return TypeAdapter(Annotated[Source, Field(discriminator="source")]).validate_python(entry)
+    except (KeyError, TypeError):
+        raise UserError(f"{path}: models has no entry {name!r}. Add one, or name another in sweep.model.") from None
+    except ValidationError as error:
+        details = ({**detail, "loc": ("models", name, *detail["loc"])} for detail in error.errors())
+        raise UserError("\n".join(sentence(path, detail, Params) for detail in details)) from None  # type: ignore[arg-type]
+
+
+def read_yaml(path: Path) -> Any:
+    """Read YAML 1.2, as DVC does: `off` is a string, not false. Raises `UserError` where it is missing or no YAML."""
+    try:
+        return YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist. Run hfbench from the folder that holds it.") from None
+    except YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from None
+
+
+def _check_references(path: Path, params: Params) -> None:
+    complaint = (
+        _unknown_name(params)
+        or _longest_request(params)
+        or _nothing_or_twice(params)
+        or contradiction(params.kernels)
+        or _bounds(params.sampling)
+    )
+    if complaint:
+        raise UserError(f"{path}: {complaint}")
+
+
+def _unknown_name(params: Params) -> str | None:
+    """Return a sentence on the first name that nothing in the file has."""
+    for name in params.sweep.model:
+        if name not in params.models:
+            return (
+                f"sweep.model names {name!r}, which is not under models. Expected one of: {', '.join(params.models)}."
+            )
+    for index, listed in _numbered(params):
+        if listed.model not in params.sweep.model:
+            known = ", ".join(params.sweep.model)
+            return f"configurations.{index}.model is {listed.model!r}, not one of sweep.model ({known}). Add it there."
+    lengths = (UNIFORM, *params.request_lengths)
+    named = [("sweep.request_lengths", name) for name in params.sweep.request_lengths]
+    named += [(f"configurations.{index}.request_lengths", each.request_lengths) for index, each in _numbered(params)]
+    for key, name in named:
+        if name not in lengths:
+            return f"{key} names {name!r}, which is not under request_lengths. Expected one of: {', '.join(lengths)}."
+    return None
+
+
+def _longest_request(params: Params) -> str | None:
+    """Return a sentence on the first point whose lengths are not those of the longest of its listed requests."""
+    for point in params.points():
+        entry = params.request_lengths.get(point.request_lengths)
+        if not isinstance(entry, ListedLengths):
+            continue
+        for axis, listed in (("sequence_length", entry.prompt_tokens), ("max_new_tokens", entry.new_tokens)):
+            if getattr(point, axis) != max(listed):
+                return (
+                    f"request_lengths.{point.request_lengths} has at most {max(listed)} "
+                    f"{'prompt' if axis == 'sequence_length' else 'new'} tokens, and it is to run with {axis} "
+                    f"{getattr(point, axis)}. The axis has the longest request's: write {max(listed)} there."
+                )
+    return None
+
+
+def _nothing_or_twice(params: Params) -> str | None:
+    """Return a sentence where there is nothing to measure, or a configuration to be measured twice."""
+    seen: dict[Configuration, str] = dict.fromkeys(params.sweep.points(), "in the sweep")
+    if not seen and not params.configurations:
+        empty = next(axis for axis in AXES if not getattr(params.sweep, axis))
+        return f"sweep.{empty} is empty and configurations lists nothing, so there is nothing to measure. Add a value."
+    for index, listed in _numbered(params):
+        point = listed.in_round(params.sweep.round[0])
+        if point in seen:
+            return f"configurations.{index} is {seen[point]} already. Remove it here or there."
+        seen[point] = f"configurations.{index}"
+    return None
+
+
+def _numbered(params: Params) -> list[tuple[int, Listed]]:
+    return list(enumerate(params.configurations))
+
+
+def _bounds(sampling: SamplingParams) -> str | None:
+    for what in ("iterations", "warmup_iterations"):
+        low, high = getattr(sampling, f"min_{what}"), getattr(sampling, f"max_{what}")
+        if high < low:
+            return f"sampling.max_{what} is {high}, less than sampling.min_{what}, {low}. Raise it."
+    return None

@@ -1,0 +1,154 @@
+"""The sections of params.yaml on which points depend beside their axes: compile, kernels, batching, request lengths."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
+
+from hfbench.core.point import UNIFORM
+from hfbench.core.sources import HUB_NAME, FilePath, Strict, matches
+from hfbench.params.values import Count, CountOrNone
+
+# A branch or a tag may move, and nothing would be measured again.
+_FIND_COMMIT = "docs/kernels.md says how to find that of a branch"
+KernelDevice = Literal["cpu", "cuda", "rocm", "xpu", "mps", "npu"]
+
+
+class CompileParams(Strict):
+    """What `CompileConfig` takes beside the mode, for every point that compiles; `options` add to those of the mode.
+
+    With `measure_warm_start` a second process makes the first call again on the caches that the first one filled.
+    """
+
+    backend: Annotated[str, matches(r"[A-Za-z0-9_.-]+", "the name of a backend of torch.compile")] = "inductor"
+    fullgraph: bool = False
+    dynamic: bool | None = None
+    options: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    measure_warm_start: bool = True
+
+
+class AttentionKernel(Strict):
+    """A repository of the Hugging Face hub, pinned, for an attn_implementation of that name."""
+
+    repository: Annotated[str, matches(HUB_NAME, "a repository as OWNER/NAME")]
+    revision: Annotated[str, matches(r"[0-9a-f]{40}", f"a commit of 40 hexadecimal digits; {_FIND_COMMIT}")]
+    trust_remote_code: bool = False
+
+
+class HubKernel(AttentionKernel):
+    """A repository of the Hugging Face hub, pinned: its layer `layer_name` takes the place of `layer`."""
+
+    layer: Annotated[str, matches(r"\w+", "the name of a layer, as RMSNorm")]
+    device: KernelDevice
+    layer_name: Annotated[str, matches(r"\w+", "the name of a class in the kernel's layers")]
+
+
+class LocalKernel(Strict):
+    """A folder with a built kernel: its layer `layer_name` takes the place of `layer`."""
+
+    layer: Annotated[str, matches(r"\w+", "the name of a layer, as RMSNorm")]
+    device: KernelDevice
+    path: FilePath
+    layer_name: Annotated[str, matches(r"\w+", "the name of a class in the kernel's layers")]
+
+
+class BatchingParams(Strict):
+    """What `ContinuousBatchingConfig` takes, for every point with continuous batching; docs/request-lengths.md.
+
+    None, and 0 for an interval, leave it to transformers, or to hfbench where `hfbench.measure.batching` says so.
+    What the axes decide (requests at a time, compilation, attention) and what would make an iteration another amount of
+    work (a sampling seed, log probabilities) is no key here.
+    """
+
+    page_size: Annotated[int, Field(ge=4)] = 256
+    num_blocks: Count | None = None
+    max_batch_tokens: Count | None = None
+    max_memory_percent: Annotated[float, Field(gt=0, le=1)] | None = None
+    max_blocks_per_request: CountOrNone | None = None
+    scheduler_type: Literal["fifo", "prefill_first"] = "fifo"
+    safety_margin: Annotated[float, Field(ge=0, le=1)] | None = None
+    allow_block_sharing: bool = False
+    use_async_batching: bool | None = None
+    use_cuda_graph: bool | None = None
+    q_padding_interval_size: CountOrNone = 0
+    kv_padding_interval_size: CountOrNone = 0
+    cpu_offload_space: Annotated[float, Field(ge=0)] = 0.0
+
+
+class ListedLengths(Strict):
+    """Requests of these lengths, in tokens; both lists have an entry a request."""
+
+    prompt_tokens: Annotated[list[Count], Field(min_length=1)]
+    new_tokens: Annotated[list[Count], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _same_length(self) -> Self:
+        if len(self.prompt_tokens) != len(self.new_tokens):
+            raise ValueError(
+                f"as many new_tokens as prompt_tokens; there are {len(self.new_tokens)} and {len(self.prompt_tokens)}"
+            )
+        return self
+
+
+class LogNormalLengths(Strict):
+    """`requests` with seeded log-normal lengths of this `sigma`, scaled so that the longest is the axis's value."""
+
+    requests: Count
+    sigma: Annotated[float, Field(gt=0, le=3)]
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+def _not_reserved(value: dict[str, Any]) -> dict[str, Any]:
+    if UNIFORM in value:
+        raise ValueError(f"other names than {UNIFORM}, which is built in")
+    return value
+
+
+def _kernel_tag(value: Any) -> str:
+    if _has(value, "path"):
+        return KERNEL_TAGS[1]
+    # Without any of them the entry only pins the repository.
+    return KERNEL_TAGS[0 if any(_has(value, key) for key in ("layer", "device", "layer_name")) else 2]
+
+
+def _lengths_tag(value: Any) -> str:
+    return LENGTHS_TAGS[not (_has(value, "prompt_tokens") or _has(value, "new_tokens"))]
+
+
+def _has(value: Any, key: str) -> bool:
+    return key in value if isinstance(value, dict) else hasattr(value, key)
+
+
+KERNEL_TAGS = ("hub kernel", "local kernel", "attention kernel")
+LENGTHS_TAGS = ("listed lengths", "log-normal lengths")
+KernelEntry = Annotated[
+    Annotated[HubKernel, Tag(KERNEL_TAGS[0])]
+    | Annotated[LocalKernel, Tag(KERNEL_TAGS[1])]
+    | Annotated[AttentionKernel, Tag(KERNEL_TAGS[2])],
+    Discriminator(_kernel_tag),
+]
+RequestLengths = Annotated[
+    Annotated[ListedLengths, Tag(LENGTHS_TAGS[0])] | Annotated[LogNormalLengths, Tag(LENGTHS_TAGS[1])],
+    Discriminator(_lengths_tag),
+]
+NotReserved = AfterValidator(_not_reserved)
+
+
+def contradiction(entries: Sequence[KernelEntry]) -> str | None:
+    """Return a sentence on the first entry of `kernels:` that another one contradicts, or None."""
+    layers: dict[tuple[str, str], int] = {}
+    revisions: dict[str, tuple[int, str]] = {}
+    for index, entry in enumerate(entries):
+        if isinstance(entry, HubKernel | LocalKernel):
+            before = layers.setdefault((entry.layer, entry.device), index)
+            if before != index:
+                layer = f"{entry.layer} on {entry.device}"
+                return f"kernels.{index} replaces {layer}, as kernels.{before} does. Remove one of them."
+        if isinstance(entry, AttentionKernel):  # of a layer too: an attention in the same repository has its revision
+            before, revision = revisions.setdefault(entry.repository, (index, entry.revision))
+            if revision != entry.revision:
+                return (
+                    f"kernels.{index}.revision is not that of kernels.{before}, which is of {entry.repository} too. "
+                    "Give both the same."
+                )
+    return None

@@ -1,0 +1,133 @@
+"""`hfbench profile`: a trace of one iteration of a point, taken in a process of its own, and its longest operators."""
+
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from hfbench.checkouts.workspace import PARAMS, RESULTS, dvc
+from hfbench.core.errors import UserError
+from hfbench.core.files import read_json
+from hfbench.core.point import Configuration
+from hfbench.measure.process import end_process_group, scratch_folder, worker_environment
+from hfbench.measure.support import unsupported_reason
+from hfbench.measure.task import Task, parse_task
+from hfbench.params.schema import load_params
+from hfbench.profile.outcome import CONTEXT, DECODE, LOAD, PREFILL, OperatorTime, Outcome
+from hfbench.report.detail import choose_point
+from hfbench.report.pages import align_right, print_heading, print_indented, standard_output
+from hfbench.report.words import significant
+from hfbench.tables.keys import MeasuredPoint, measured_points
+from hfbench.tables.metrics import axes_frame
+
+_SHOWN = (LOAD, CONTEXT, PREFILL, DECODE)
+_PHASES = "phases"
+
+
+def print_outcome(key: str, outcome: Outcome, trace: Path, console: Console) -> None:
+    """Print what a profile that is ok found, and where its trace is."""
+    print_heading(f"{key} on {outcome.device_name}", console)
+    spans = {span.name: span.seconds for span in outcome.spans if span.line == _PHASES}
+    parts = [f"{name} {significant(spans[name] * 1e3)} ms" for name in _SHOWN if name in spans]
+    print_indented(", ".join(parts), console)
+    print_indented(
+        "Under a profiler everything takes longer: `dvc repro` measures, this shows where time goes.", console
+    )
+    if outcome.device is None:
+        print_indented("There are times of the host only: the point runs on it.", console)
+    else:
+        _print_operators("Operators by device time", outcome.device, outcome.device_seconds, console)
+    _print_operators("Operators by host time", outcome.host, outcome.host_seconds, console)
+    iteration, in_operators = (significant(each * 1e3) for each in (outcome.iteration_seconds, outcome.host_seconds))
+    print_indented(
+        f"of {in_operators} ms in all operators, on all threads; the iteration took {iteration} ms", console, "dim"
+    )
+    console.print()
+    console.print(f"trace: {trace}", soft_wrap=True)
+    console.print("       open it at https://ui.perfetto.dev, which keeps it on this computer, or in chrome://tracing")
+
+
+def _print_operators(heading: str, operators: Sequence[OperatorTime], total_seconds: float, console: Console) -> None:
+    print_heading(heading, console)
+    table = Table("operator", "calls", "self (ms)", "share (%)", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    align_right(table, "calls", "self (ms)", "share (%)")
+    for each in operators:
+        share = 100 * each.seconds / total_seconds
+        table.add_row(Text(each.name), str(each.calls), significant(each.seconds * 1e3), f"{share:.1f}")
+    console.print(table)
+
+
+_WORKER = "hfbench.profile.tracer"
+_PROFILES = RESULTS / "profiles"
+_COMMAND_WORDS = 3  # of a stage's command before its arguments: python -m MODULE
+
+
+def profile_point(text: str, output: Path | None) -> None:
+    """Trace the point of params.yaml that `text` means, write the trace, and print what took its time.
+
+    What the point needs is brought up to date first; the point itself need not be measured. Raises `UserError` where
+    `text` means no point or several, where the machine cannot run it, and where it fails.
+    """
+    stages = load_params(PARAMS).stages()
+    point = _choose(text, stages)
+    configuration = Configuration(**point.axes)
+    dvc("repro", f"inputs@{configuration.model}")
+    task = _task(stages[configuration])
+    reason = unsupported_reason(configuration, task.device, read_json(task.environment), task.settings)
+    if reason is not None:
+        raise UserError(f"{point.key} cannot run here, so there is nothing to profile: {reason}.")
+    trace = output or _PROFILES / f"{point.name}.json.gz"
+    log = _PROFILES / f"{point.name}.log"
+    print(f"Profiling {point.key} …", file=sys.stderr, flush=True)
+    outcome = _run(task, trace, log)
+    if not outcome.is_ok:
+        where = f" in the phase {outcome.phase}" if outcome.phase else ""
+        raise UserError(f"{point.key} could not be profiled, {outcome.status}{where}: {outcome.reason} (log: {log})")
+    print_outcome(point.key, outcome, trace, standard_output())
+
+
+def _choose(text: str, stages: dict[Configuration, str]) -> MeasuredPoint:
+    """Return the first round of the point that `text` means, or the one whose stage it names."""
+    points = measured_points(axes_frame(stages))
+    named = [point for point, stage in zip(points, stages.values(), strict=True) if stage == text.strip()]
+    return (named or choose_point(text, points, asked="POINT", among="params.yaml"))[0]
+
+
+def _task(stage: str) -> Task:
+    """Return what the stage would measure, from its command as DVC would run it."""
+    from dvc.repo import Repo
+
+    with Repo() as repo:
+        command = repo.stage.load_one(name=stage).cmd
+    return parse_task(shlex.split(command)[_COMMAND_WORDS:])
+
+
+def _run(task: Task, trace: Path, log: Path) -> Outcome:
+    """Return how the worker ended, which is gone, with all that it started, whatever interrupts this process."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with scratch_folder() as scratch:
+        path = scratch / "outcome.json"
+        with log.open("wb") as stream:
+            process = subprocess.Popen(
+                [sys.executable, "-m", _WORKER, str(trace), str(path)],
+                stdin=subprocess.PIPE,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env=worker_environment(task.configuration, scratch),
+            )
+        try:
+            with suppress(BrokenPipeError):
+                process.communicate(json.dumps(task.to_json()).encode())
+        finally:
+            end_process_group(process, grace_seconds=0)
+        if not path.exists():
+            return Outcome("crashed", f"the process that profiles ended with exit status {process.returncode}")
+        return Outcome.load(path)

@@ -1,0 +1,193 @@
+"""One point, loaded and warmed up as the measurement does, and one iteration of it traced."""
+
+import gzip
+import json
+import os
+import re
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile, record_function
+
+from hfbench.core.files import atomic_path
+from hfbench.core.record import OK, REJECTED
+from hfbench.measure.device import Device, open_device
+from hfbench.measure.evidence import profiler_of_all_threads
+from hfbench.measure.generation import Call
+from hfbench.measure.phases import Point
+from hfbench.measure.process import Reporter
+from hfbench.measure.task import Task
+from hfbench.profile.outcome import (
+    CONTEXT,
+    DECODE,
+    LOAD,
+    PREFILL,
+    Mark,
+    Outcome,
+    Span,
+    device_times,
+    events_since,
+    host_times,
+)
+
+_MARKED = r'"cat": "user_annotation",\s*"name": "{}",\s*"pid": (\d+)[^{{}}]*?"ts": ([0-9.]+)'
+_EVENTS = re.compile(r'"traceEvents":\s*\[')
+_MICROSECONDS = 1e6
+# Lines are threads to a viewer. No thread of a worker has these numbers, which the system's first processes have.
+_FIRST_LINE = 1
+
+
+def write_trace(path: Path, exported: str, mark: Mark, spans: Iterable[Span], others: Iterable[str]) -> None:
+    """Write the exported trace of the iteration to `path`, atomically, with the spans and the events of other traces.
+
+    `mark` is in the exported trace. `others` are traces of the same process: torch counts the times of all from one
+    instant.
+    """
+    marked = re.search(_MARKED.format(re.escape(mark.name)), exported)
+    head = _EVENTS.search(exported)
+    if marked is None or head is None:
+        raise RuntimeError(f"torch exported a trace without the mark {mark.name!r}")
+    process, offset = int(marked[1]), float(marked[2]) - mark.reading * _MICROSECONDS
+    added = [*_lines(spans, process, offset), *(event for other in others for event in _operators(other))]
+    text = "".join(f"\n{json.dumps(event)}," for event in added)
+    with atomic_path(path) as temporary, gzip.open(temporary, "wt", encoding="utf-8") as file:
+        file.write(exported[: head.end()] + text + exported[head.end() :])
+
+
+def _lines(spans: Iterable[Span], process: int, offset: float) -> list[dict[str, Any]]:
+    """Return the events that draw the spans, each line of them as a thread above the others."""
+    spans = list(spans)
+    numbers = {line: _FIRST_LINE + place for place, line in enumerate(dict.fromkeys(span.line for span in spans))}
+    events: list[dict[str, Any]] = []
+    for line, number in numbers.items():
+        common = {"ph": "M", "pid": process, "tid": number}
+        events.append({**common, "name": "thread_name", "args": {"name": f"hfbench: {line}"}})
+        events.append({**common, "name": "thread_sort_index", "args": {"sort_index": number - 1000}})
+    for span in spans:
+        at = {"ts": span.start * _MICROSECONDS + offset, "dur": span.seconds * _MICROSECONDS}
+        events.append({"ph": "X", "cat": "hfbench", "name": span.name, "pid": process, "tid": numbers[span.line], **at})
+    return events
+
+
+def _operators(exported: str) -> list[dict[str, Any]]:
+    """Return what took time in another trace. Arrows are left out: their numbers are those of its own events."""
+    return [event for event in json.loads(exported)["traceEvents"] if event.get("ph") == "X" and "dur" in event]
+
+
+_MARKS = 5
+
+
+def trace_point(task: Task, trace: Path, entered: Callable[[str], None]) -> Outcome:
+    """Run the task's point through its phases, trace one iteration, write the trace, and return what was found.
+
+    `entered` is told the name of each phase. What runs otherwise than asked is `rejected`, as in a measurement, and not
+    traced.
+    """
+    spans: list[Span] = []
+
+    @contextmanager
+    def phase(name: str) -> Iterator[None]:
+        entered(name)
+        start = time.perf_counter()
+        yield
+        spans.append(Span(name, start, time.perf_counter()))
+
+    point = Point(task, Reporter(os.open(os.devnull, os.O_WRONLY), time.perf_counter()))
+    device = open_device(task.device)
+    with phase("prepare"):
+        point.prepare()
+    loading = _profiler(device)
+    with loading, phase(LOAD):
+        point.load()
+    with phase("verify"):
+        differences = point.verify()
+    if differences:
+        return Outcome(REJECTED, "; ".join(differences), "verify")
+    with phase("first call"):
+        point.first_call()
+    with phase("warm-up"):
+        point.warm_up()
+    entered("trace")
+    running = _profiler(device)
+    with running, record_function("iteration"):
+        mark = _mark()
+        start = time.perf_counter()
+        call = point.run_once()
+    entered("conclude")
+    differences = point.conclude()
+    if differences:
+        return Outcome(REJECTED, "; ".join(differences), "conclude")
+    spans += call_spans(start, call, has_context=task.configuration.context_depth > 0)
+    write_trace(trace, _exported(running), mark, spans, [_exported(loading)])
+    return _outcome(device, running, mark, call, spans)
+
+
+def _outcome(device: Device, running: profile, mark: Mark, call: Call, spans: list[Span]) -> Outcome:
+    operators = events_since(running.events() or (), mark, call.start)
+    (host, host_seconds), (on_device, device_seconds) = host_times(operators), device_times(operators)
+    return Outcome(
+        status=OK,
+        device_name=device.name,
+        spans=tuple(spans),
+        iteration_seconds=call.last_token - call.start,
+        host=host,
+        host_seconds=host_seconds,
+        device=on_device if _device_activities(device) else None,
+        device_seconds=device_seconds,
+    )
+
+
+def call_spans(start: float, call: Call, *, has_context: bool) -> list[Span]:
+    """Return the phases of an observed call: the context before it, the prefill, and the decoding where there is any.
+
+    The prefill ends when the last row has its first token. Requests of a batch that do not advance in step have lines
+    of their own besides.
+    """
+    prefilled = max(times[0] for times in call.token_times)
+    spans = [Span(CONTEXT, start, call.start)] if has_context else []
+    spans.append(Span(PREFILL, call.start, prefilled))
+    if call.last_token > prefilled and any(len(times) > 1 for times in call.token_times):
+        spans.append(Span(DECODE, prefilled, call.last_token))
+    if len(call.token_times) > 1:
+        for number, times in enumerate(call.token_times):
+            line = f"request {number}"
+            spans.append(Span(PREFILL, call.start, times[0], line))
+            if len(times) > 1:
+                spans.append(Span(DECODE, times[0], times[-1], line))
+    return spans
+
+
+def _mark() -> Mark:
+    """Mark an instant in the trace that is being taken. Of several marks it is the one that took least: a process may
+    be held up for milliseconds between two instructions, and where it was, the reading is as far from the mark."""
+    marks = []
+    for number in range(_MARKS):
+        name, before = f"clock {number}", time.perf_counter()
+        with record_function(name):
+            pass
+        after = time.perf_counter()
+        marks.append((after - before, Mark(name, (before + after) / 2)))
+    return min(marks, key=lambda each: each[0])[1]
+
+
+def _profiler(device: Device) -> profile:
+    """Return a profiler of the host and the device that sees all threads: generate_batch computes in one of its own."""
+    return profiler_of_all_threads(_device_activities(device))
+
+
+def _device_activities(device: Device) -> list[ProfilerActivity]:
+    """Return what of the device torch can trace; nothing where it is the CPU, or torch has no tracer of it."""
+    kind = device.torch_device.type.upper()
+    return [each for each in torch.profiler.supported_activities() if each.name == kind != "CPU"]
+
+
+def _exported(profiler: profile) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "trace.json"
+        profiler.export_chrome_trace(str(path))
+        return path.read_text(encoding="utf-8")

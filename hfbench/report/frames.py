@@ -1,0 +1,247 @@
+"""What the results show, as frames: which configurations, in which order, which is best, and what failed."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from hfbench.core.point import REFERENCE
+from hfbench.core.point import WORKLOAD_AXES as LENGTH_AXES
+from hfbench.core.record import OK
+from hfbench.tables.keys import point_label
+from hfbench.tables.metrics import CONFIGURATION_AXES
+from hfbench.tables.store import read_table
+from hfbench.tables.warnings import ConfigurationWarning, read_warnings
+
+# Configurations are compared with those that do the same work.
+WORKLOAD_AXES = ("model", *LENGTH_AXES)
+
+
+@dataclass(frozen=True)
+class Results:
+    """The tables that the results are shown from; see `hfbench.tables.build.Tables`."""
+
+    summary: pl.DataFrame
+    points: pl.DataFrame
+    configurations: pl.DataFrame
+    warnings: list[ConfigurationWarning]
+
+
+def read_results(tables: Path) -> Results:
+    """Read the tables in this folder. Raises `UserError` where they are missing."""
+    summary, points, configurations = (read_table(tables, name) for name in ("summary", "points", "configurations"))
+    return Results(summary, points, configurations, read_warnings(tables))
+
+
+def varying_axes(points: pl.DataFrame) -> list[str]:
+    """Return the axes (without round) that have more than one value."""
+    return [axis for axis in CONFIGURATION_AXES if points[axis].n_unique() > 1]
+
+
+def result_rows(summary: pl.DataFrame, configurations: pl.DataFrame) -> pl.DataFrame:
+    """Return a row for each configuration with a round that is ok: by workload, then fastest end to end first.
+
+    Columns: those of the table of configurations; for each metric of the summary its estimate under the metric's name,
+    the 95% interval METRIC_low and METRIC_high, and a boolean METRIC_best; and `workload`, a number. Best is the best
+    estimate of a workload whose estimates differ. A configuration whose output differs is no best, and stands last.
+    """
+    rows = configurations.filter(pl.col("rounds_ok") > 0).drop("inter_token_seconds")
+    is_comparable = configurations.select(*CONFIGURATION_AXES, is_comparable=~pl.col("output_differs"))
+    summary = summary.join(is_comparable, on=CONFIGURATION_AXES, how="left", maintain_order="left")
+    for (metric,), group in summary.group_by("metric", maintain_order=True):
+        columns = group.select(
+            *CONFIGURATION_AXES,
+            pl.col("estimate").alias(f"{metric}"),
+            pl.col("low", "high").name.prefix(f"{metric}_"),
+            _is_best(higher_is_better=bool(group["higher_is_better"][0])).alias(f"{metric}_best"),
+        )
+        rows = rows.join(columns, on=CONFIGURATION_AXES, how="left", maintain_order="left")
+    return _sorted(rows)
+
+
+def failure_rows(points: pl.DataFrame) -> pl.DataFrame:
+    """Return a row for each (configuration, status, phase, reason) that is not ok, with the list of its `rounds`."""
+    return (
+        points.filter(pl.col("status") != OK)
+        .group_by(*CONFIGURATION_AXES, "status", "phase", "reason", maintain_order=True)
+        .agg(rounds=pl.col("round").sort())
+    )
+
+
+def _is_best(*, higher_is_better: bool) -> pl.Expr:
+    estimate = pl.when("is_comparable").then("estimate")
+    lowest, highest = estimate.min().over(WORKLOAD_AXES), estimate.max().over(WORKLOAD_AXES)
+    is_best = (estimate == (highest if higher_is_better else lowest)) & (lowest != highest)
+    return is_best.fill_null(value=False)
+
+
+def _sorted(rows: pl.DataFrame) -> pl.DataFrame:
+    """Sort by workload, the models in the sweep's order, then by end-to-end time, what differs last."""
+    if "end_to_end_seconds" not in rows.columns:
+        rows = rows.with_columns(end_to_end_seconds=pl.lit(None, dtype=pl.Float64))
+    models = {model: place for place, model in enumerate(rows["model"].unique(maintain_order=True))}
+    place = pl.col("model").replace_strict(models, return_dtype=pl.Int64)
+    keys = [place, *(pl.col(axis) for axis in WORKLOAD_AXES[1:])]
+    return rows.with_columns(workload=pl.struct(keys).rank("dense")).sort(
+        "workload", "output_differs", "end_to_end_seconds", nulls_last=True, maintain_order=True
+    )
+
+
+# A configuration is a workload (what runs) and a way (how). The batch sizes of one scene make a frontier.
+WAY_AXES = tuple(axis for axis in CONFIGURATION_AXES if axis not in WORKLOAD_AXES)
+_WORDS = {
+    "request_lengths": "{} requests",
+    "batch_size": "batch {}",
+    "sequence_length": "{} prompt tokens",
+    "max_new_tokens": "{} new tokens",
+    "context_depth": "{} tokens of context",
+}
+
+
+def named_configurations(points: pl.DataFrame) -> pl.DataFrame:
+    """Return a row for each configuration of the sweep, in its order, with the names that the report gives it.
+
+    Columns: the axes; `way`, `workload` and `scene` (a workload without its batch size), in words that leave out what
+    is the same everywhere; `name`, way and workload together; `is_reference`, whether it runs in the plainest way.
+    """
+    axes = points.select(CONFIGURATION_AXES).unique(maintain_order=True)
+    varying = varying_axes(points)
+    workload_axes = [axis for axis in WORKLOAD_AXES if axis in varying]
+    scene_axes = [axis for axis in workload_axes if axis != "batch_size"]
+    way_axes = [axis for axis in WAY_AXES if axis in varying]
+    names = [
+        {
+            "way": way_name(row, way_axes or ["attn_implementation"]),
+            "workload": workload_name(row, workload_axes),
+            "scene": workload_name(row, scene_axes),
+            "name": _full_name(row, way_axes, workload_axes),
+            "is_reference": all(row[axis] == value for axis, value in REFERENCE.items()),
+        }
+        for row in axes.to_dicts()
+    ]
+    types = {"way": pl.String, "workload": pl.String, "scene": pl.String, "name": pl.String, "is_reference": pl.Boolean}
+    return pl.concat([axes, pl.DataFrame(names, schema=types)], how="horizontal")
+
+
+def way_name(configuration: Mapping[str, Any], axes: Sequence[str]) -> str:
+    """Return how a configuration runs, in short words for what is not usual in these axes: `sdpa compile-default`.
+
+    Where all is as usual, the words say that.
+    """
+    return point_label(configuration, axes) if axes else ""
+
+
+def workload_name(configuration: Mapping[str, Any], axes: Sequence[str]) -> str:
+    """Return what a configuration runs in these axes, such as `batch 4, 128 prompt tokens`; empty for none."""
+    return ", ".join(_counted(_WORDS.get(axis, "{}"), configuration[axis]) for axis in axes)
+
+
+def _counted(words: str, value: Any) -> str:
+    return (words.replace("tokens", "token") if value == 1 else words).format(value)
+
+
+def _full_name(configuration: Mapping[str, Any], way_axes: Sequence[str], workload_axes: Sequence[str]) -> str:
+    """Return what tells a configuration from the others; for the only one, its attention."""
+    parts = (way_name(configuration, way_axes), workload_name(configuration, workload_axes))
+    return ", ".join(filter(None, parts)) or way_name(configuration, ["attn_implementation"])
+
+
+NAMES = ("configuration", "way", "workload", "scene", "name", "is_reference")
+Rounds = dict[int, list[float]]
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """Frames whose columns `configuration` (a number), `way`, `workload`, `scene` and `name` say what a row is of.
+
+    `rows` is that of `result_rows`; `points` has a row for each round that is ok, `first_calls` its first call, and
+    `samples` a row for each sample with the token observer. `ways` and `workloads` are in the order in which they are
+    shown, `ways` with those that could not be measured, so that a colour is kept when one fails.
+    """
+
+    rows: pl.DataFrame
+    points: pl.DataFrame
+    first_calls: pl.DataFrame
+    samples: pl.DataFrame
+    ways: tuple[str, ...]
+    workloads: tuple[str, ...]
+
+
+def report_data(
+    samples: pl.DataFrame, summary: pl.DataFrame, points: pl.DataFrame, configurations: pl.DataFrame
+) -> ReportData:
+    """Return the frames from the tables of those names."""
+    names = named_configurations(points).with_row_index("configuration")
+    rows = _named(result_rows(summary, configurations).rename({"workload": "workload_number"}), names)
+    measured = _named(samples.filter(pl.col("status") == OK, "observed"), names)
+    return ReportData(
+        rows=rows,
+        points=_named(points.filter(pl.col("status") == OK), names),
+        first_calls=measured.filter(pl.col("phase") == "first"),
+        samples=measured.filter(pl.col("phase") == "sample"),
+        ways=tuple(names["way"].unique(maintain_order=True)),
+        workloads=tuple(rows["workload"].unique(maintain_order=True)),
+    )
+
+
+def values_by_round(samples: pl.DataFrame, column: str) -> dict[int, Rounds]:
+    """Return, for each configuration, its rounds' values of a column; nulls, and rounds without any, are left out."""
+    grouped = (
+        samples.drop_nulls(column)
+        .group_by("configuration", "round", maintain_order=True)
+        .agg(pl.col(column))
+        .sort("configuration", "round")
+    )
+    found: dict[int, Rounds] = {}
+    for configuration, number, values in grouped.iter_rows():
+        found.setdefault(configuration, {})[number] = values
+    return found
+
+
+def paired(one: Rounds, other: Rounds) -> tuple[list[list[float]], list[list[float]]]:
+    """Return the values of the rounds that both have, in the same order."""
+    shared = sorted(one.keys() & other.keys())
+    return [one[number] for number in shared], [other[number] for number in shared]
+
+
+def shown_names(names: Sequence[str], used: pl.Series) -> list[str]:
+    """Return those of the names that are used, in their order."""
+    present = set(used)
+    return [name for name in names if name in present]
+
+
+def _named(frame: pl.DataFrame, names: pl.DataFrame) -> pl.DataFrame:
+    return frame.join(
+        names.select(*CONFIGURATION_AXES, *NAMES), on=CONFIGURATION_AXES, how="left", maintain_order="left"
+    )
+
+
+@dataclass(frozen=True)
+class WarningGroup:
+    """Warnings of one kind with one remedy; `findings` says of whom (a text, empty for the only configuration) what."""
+
+    title: str
+    remedy: str
+    findings: tuple[tuple[str, str], ...]
+
+
+def warning_groups(warnings: Sequence[ConfigurationWarning], points: pl.DataFrame) -> list[WarningGroup]:
+    """Return the warnings in groups, in their order."""
+    axes = varying_axes(points)
+    measured = points.filter(pl.col("status") == OK).select(CONFIGURATION_AXES).n_unique()
+    groups: dict[tuple[str, str], dict[str, list[str]]] = {}
+    for each in warnings:
+        group = groups.setdefault((each.warning.title, each.warning.remedy), {})
+        group.setdefault(each.warning.what, []).append(point_label(each.configuration, axes))
+    return [
+        WarningGroup(title, remedy, tuple((_whose(labels, measured), what) for what, labels in group.items()))
+        for (title, remedy), group in groups.items()
+    ]
+
+
+def _whose(labels: Sequence[str], measured: int) -> str:
+    if len(labels) < measured:
+        return ", ".join(labels)
+    return {1: "", 2: "both configurations"}.get(measured, f"all {measured} configurations")

@@ -1,0 +1,294 @@
+"""What a record says of its configuration, as rows of text: what was asked for, what ran, and what proves it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from hfbench.core.record import Record
+from hfbench.report.words import MISSING, significant
+from hfbench.tables.facts import kernel_origin
+
+# A name ends with its unit; what is counted from the machine's start is shown as its increase.
+_UNITS = {
+    "_bytes": ("MiB", 2**-20),
+    "_percent": ("%", 1.0),
+    "_celsius": ("°C", 1.0),
+    "_mhz": ("MHz", 1.0),
+    "_watts": ("W", 1.0),
+    "_joules": ("J", 1.0),
+    "_seconds": ("s", 1.0),
+    "_cores": ("cores", 1.0),
+}
+_COUNTERS = ("_joules", "_seconds", "_count")
+_UNSHOWN = ("throttle_mask",)  # bits, of which the warnings name the reasons
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A reading over all rounds, in the unit shown. For a counter, `values` are its increases in each round."""
+
+    name: str
+    unit: str
+    values: tuple[float, ...]
+    is_counter: bool
+
+    @property
+    def range(self) -> tuple[str, str, str]:
+        """The least, the median and the most, as text."""
+        return significant(min(self.values)), significant(median(self.values)), significant(max(self.values))
+
+
+def readings(records: Sequence[Record]) -> list[Reading]:
+    """Return what the host and each device read, the rounds after each other; nothing for what was never read."""
+    series: dict[str, list[list[float]]] = {}
+    for record in records:
+        for name, values in _columns(record.monitoring):
+            known = [value for value in values if value is not None]
+            if known and not name.endswith(_UNSHOWN):
+                series.setdefault(name, []).append(known)
+    return [_reading(name, rounds) for name, rounds in series.items()]
+
+
+def monitor_text(records: Sequence[Record]) -> str:
+    """Return how often the monitor read and what it cost; empty where it was off."""
+    watched = [record.monitoring for record in records if record.monitoring.get("samples")]
+    if not watched:
+        return ""
+    counts = ", ".join(str(each["samples"]) for each in watched)
+    cost = max(each.get("own_share", 0.0) for each in watched)
+    return (
+        f"{counts} readings, one each {significant(watched[0]['interval_seconds'])} s, "
+        f"for at most {100 * cost:.2g}% of one core"
+    )
+
+
+def before_text(record: Record) -> str:
+    """Return the state of the machine just before the worker started, empty where it is not known."""
+    before = record.machine_before
+    parts = []
+    if before.get("cpu_percent") is not None:
+        parts.append(f"CPUs {significant(before['cpu_percent'])}% busy")
+    if before.get("load_averages"):
+        parts.append(f"load {', '.join(f'{load:g}' for load in before['load_averages'])}")
+    if before.get("swap_used_bytes"):
+        parts.append(f"{significant(before['swap_used_bytes'] / 2**20)} MiB of swap in use")
+    for device in before.get("devices", ()):
+        others = device.get("other_processes")
+        parts.append(f"{device.get('name', 'device')}: {MISSING if others is None else others} other processes")
+    return ", ".join(parts)
+
+
+def unavailable(record: Record) -> list[str]:
+    """Return the names of the readings that this machine did not give."""
+    host = record.monitoring.get("host", {}).get("unavailable", {})
+    return [*host, *(record.monitoring.get("unavailable") or {})]
+
+
+def _columns(monitoring: Mapping[str, Any]) -> Iterator[tuple[str, Sequence[float | None]]]:
+    yield from monitoring.get("host", {}).get("series", {}).items()
+    for index, device in enumerate(monitoring.get("devices", ())):
+        for name, values in device.get("series", {}).items():
+            yield f"{device.get('device', index)} {name}", values
+
+
+def _reading(name: str, rounds: list[list[float]]) -> Reading:
+    unit, factor, label = "", 1.0, name
+    for suffix, (shown, size) in _UNITS.items():
+        if name.endswith(suffix):
+            unit, factor, label = shown, size, name.removesuffix(suffix)
+    is_counter = name.endswith(_COUNTERS)
+    values = (
+        [known[-1] - known[0] for known in rounds] if is_counter else [value for known in rounds for value in known]
+    )
+    return Reading(label.replace("_", " "), unit, tuple(value * factor for value in values), is_counter)
+
+
+_MIB = 2**20
+
+
+def asked_and_ran(record: Record) -> list[tuple[str, str, str]]:
+    """Return setting, what was asked for, and what was seen to run; a dash for what the record does not tell."""
+    asked, ran = record.requested, record.effective
+    return [
+        ("device", _text(asked.get("device")), _joined(ran.get("device"), ran.get("device_name"))),
+        ("dtype", _text(asked.get("dtype")), _counts(ran.get("parameter_dtypes"), "parameter")),
+        ("attention", _text(asked.get("attn_implementation")), _text(ran.get("attn_implementation"))),
+        ("SDPA backend", _text(asked.get("sdpa_backend"), "any"), _counts(ran.get("sdpa_backends"), "call")),
+        ("compile", _compile_asked(record), _compile_ran(ran.get("compilation"))),
+        ("kernels", _text(asked.get("use_kernels")), _kernels(ran.get("kernelized_layers"))),
+        ("cache", _text(asked.get("cache_implementation")), _text(ran.get("cache"))),
+        ("continuous batching", _text(asked.get("continuous_batching")), _batched(ran)),
+        *_knobs(asked.get("continuous_batching_config") or {}, ran.get("continuous_batching_config") or {}),
+        ("intra-op threads", _text(asked.get("intra_op_threads"), "any"), _text(ran.get("intra_op_threads"))),
+    ]
+
+
+def evidence(record: Record) -> list[tuple[str, str]]:
+    """Return what was verified, as rows of name and finding; nothing of what the record does not tell."""
+    ran = record.effective
+    rows = [
+        ("architecture", _text(ran.get("architecture"))),
+        ("weights", _weights(ran)),
+        ("attention ran through", _counts(ran.get("attention_functions"), "call")),
+        ("attention registered as", _registered(ran)),
+        ("layers of the cache", _counts(ran.get("cache_layers"), "layer")),
+        ("tensors on", _counts(ran.get("tensor_devices"), "tensor")),
+        ("buffers", _counts(ran.get("buffer_dtypes"), "buffer")),
+        ("layers with a kernel", _layers(ran.get("kernelized_layers"))),
+        ("compilation", _compilation(ran.get("compilation"))),
+        ("warm start", _warm_start(record.warm_start)),
+        ("weights not as expected", _loading(ran.get("loading"))),
+        ("requests", _requests(record.requested.get("requests"), ran.get("batches"))),
+        ("warm-up steady", _text(record.warmup_steady)),
+    ]
+    return [(name, finding) for name, finding in rows if finding not in ("", MISSING)]
+
+
+def output_rows(record: Record, agreement: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the prompt's likelihood, and how the output agrees with its reference (a row of the table of points)."""
+    nll, share = record.output.get("prompt_nll"), agreement.get("top1_agreement")
+    rows = [("prompt", "" if nll is None else f"{nll:.4f} nats a token")]
+    if share is not None:
+        difference = agreement.get("nll_difference")
+        told = "" if difference is None else f", likelihood {difference:.2g} nats a token apart"
+        rows.append(("against eager", f"{100 * share:.1f}% of the prompt's positions with the same top-1 token{told}"))
+    first = agreement.get("first_different_token")
+    if first is not None:
+        rows.append(("first different token", f"number {first + 1} of the generated ones"))
+    return [(name, finding) for name, finding in rows if finding]
+
+
+def memory_text(records: Sequence[Record]) -> str:
+    """Return the peak memory of each round and what it is, empty where it is not known."""
+    known = [record.memory for record in records if record.memory.get("peak_bytes") is not None]
+    if not known:
+        return ""
+    peaks = ", ".join(significant(memory["peak_bytes"] / _MIB) for memory in known)
+    kind = known[0].get("kind")
+    return f"{peaks} MiB" + (f" ({kind})" if kind else "")
+
+
+def differing_rounds(records: Sequence[Record]) -> list[int]:
+    """Return the rounds in which something else ran than in the first of them."""
+    first = asked_and_ran(records[0])
+    return [record.configuration.round for record in records[1:] if asked_and_ran(record) != first]
+
+
+def _batched(ran: Mapping[str, Any]) -> str:
+    return _text(ran["cache"] == "PagedAttentionCache") if "cache" in ran else MISSING
+
+
+def _registered(ran: Mapping[str, Any]) -> str:
+    """Return transformers' name of the attention where that is not the one it is asked for by."""
+    name = ran.get("attention_registered_as")
+    return "" if name == ran.get("attn_implementation") else _text(name)
+
+
+def _knobs(asked: Mapping[str, Any], ran: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Return the knobs of continuous batching; `any` is what was left to transformers."""
+    told = [name for name in asked if ran.get(name) is not None]
+    return [(f"  {name}", _text(asked[name], "any"), _text(ran[name])) for name in told]
+
+
+def _requests(lengths: Mapping[str, Sequence[int]] | None, batches: Sequence[Mapping[str, int]] | None) -> str:
+    if lengths is None:
+        return ""
+    prompts, new_tokens = lengths["prompt_tokens"], lengths["new_tokens"]
+    padded = f", batches padded: {len(batches)}" if batches else ""
+    return f"{len(prompts)}, with {sum(prompts):,} prompt and {sum(new_tokens):,} new tokens in all{padded}"
+
+
+def _compile_asked(record: Record) -> str:
+    """Return the mode, and what else is not as torch.compile has it by itself."""
+    if "compile_config" not in record.requested:
+        return MISSING
+    config = record.requested["compile_config"]
+    if config is None:
+        return "off"
+    usual = {"backend": "inductor", "fullgraph": False, "dynamic": None, "options": None}
+    unusual = [f"{name} {config[name]}" for name, value in usual.items() if config.get(name, value) != value]
+    return ", ".join([record.configuration.compile_mode, *unusual])
+
+
+def _compile_ran(compilation: Mapping[str, Any] | None) -> str:
+    if compilation is None:
+        return MISSING
+    graphs = compilation.get("graphs", 0)
+    if not graphs:
+        return "no graphs"
+    calls = compilation.get("compiled_calls")
+    entered = "" if calls is None else f", entered {calls} times"
+    return f"{_counted(graphs, 'graph')}{entered}"
+
+
+def _compilation(compilation: Mapping[str, Any] | None) -> str:
+    if not compilation or not compilation.get("graphs"):
+        return ""
+    breaks, recompiles = compilation.get("graph_break_reasons", ()), compilation.get("recompiles", ())
+    seconds = f"compiled in {significant(compilation.get('seconds'))} s"
+    broken = _counted(compilation.get("graph_breaks", 0), "graph break") + _first(breaks)
+    parts = [_compile_ran(compilation), seconds, broken]
+    parts.append(_counted(len(recompiles), "recompile") + _first(recompiles))
+    while_sampling = len(compilation.get("recompiles_while_sampling", ()))
+    parts += [f"{_counted(while_sampling, 'frame')} compiled while sampling"] if while_sampling else []
+    parts += [f"fell back: {reason}" for reason in compilation.get("fell_back", ())]
+    return ", ".join(parts)
+
+
+def _first(reasons: Sequence[str]) -> str:
+    return f" (first: {reasons[0]})" if reasons else ""
+
+
+def _warm_start(warm: Mapping[str, Any]) -> str:
+    """Return what a second process on the filled caches took, or why it is not known; nothing where there was none."""
+    if "first_call_seconds" not in warm:
+        return f"not measured: {warm['reason']}" if "reason" in warm else ""
+    seconds, compiling = significant(warm["first_call_seconds"]), significant(warm["compile_seconds"])
+    return f"first call in {seconds} s, {compiling} s of it compiling, {_counted(warm['cache_hits'], 'cache hit')}"
+
+
+def _kernels(layers: Sequence[Mapping[str, Any]] | None) -> str:
+    if layers is None:
+        return MISSING
+    return (
+        f"{sum(layer['replaced'] for layer in layers)} of {sum(layer['modules'] for layer in layers)} layers replaced"
+    )
+
+
+def _layers(layers: Sequence[Mapping[str, Any]] | None) -> str:
+    """Return each kind of layer that could run a kernel, and where one came from."""
+    parts = []
+    for layer in layers or ():
+        origin = f" from {kernel_origin(layer)}" if layer["replaced"] else ""
+        of_class = "" if layer.get("class") in (None, layer["layer"]) else f" ({layer['class']})"
+        parts.append(f"{layer['layer']}{of_class} {layer['replaced']} of {layer['modules']}{origin}")
+    return ", ".join(parts)
+
+
+def _weights(ran: Mapping[str, Any]) -> str:
+    if ran.get("parameters") is None or ran.get("weight_bytes") is None:
+        return ""
+    return f"{ran['parameters']:,} parameters, {significant(ran['weight_bytes'] / _MIB)} MiB"
+
+
+def _loading(loading: Mapping[str, Sequence[str]] | None) -> str:
+    named = {name.replace("_", " "): keys for name, keys in (loading or {}).items() if keys}
+    return "; ".join(f"{len(keys)} {name}, first {keys[0]}" for name, keys in named.items())
+
+
+def _counts(counts: Mapping[str, int] | None, noun: str) -> str:
+    """Return `sdpa_attention_forward (60 calls)` for each name; a dash where nothing was seen."""
+    return ", ".join(f"{name} ({_counted(count, noun)})" for name, count in (counts or {}).items()) or MISSING
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _joined(*values: Any) -> str:
+    return ", ".join(dict.fromkeys(str(value) for value in values if value is not None)) or MISSING
+
+
+def _text(value: Any, none: str = MISSING) -> str:
+    return none if value is None else ("yes" if value else "no") if isinstance(value, bool) else str(value)

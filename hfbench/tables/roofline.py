@@ -1,0 +1,251 @@
+"""How much of the device's bandwidth and matrix rate each configuration uses."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import polars as pl
+
+from hfbench.core.point import UNIFORM
+from hfbench.core.record import OK
+from hfbench.tables.metrics import CONFIGURATION_AXES, axes_frame
+from hfbench.tables.reading import ReadRecord
+
+# Above it the counts and the ceiling contradict each other. The 5% are for noise in the ceiling.
+LARGEST_UTILISATION = 1.05
+
+
+def decode_bytes_per_step(
+    needs: Mapping[str, Any], batch_size: int, sequence_length: int, max_new_tokens: int, context_depth: int = 0
+) -> float | None:
+    """Return the bytes that one decoding step has to read, on average over the steps of a generation.
+
+    bytes = weights + batch_size × (sum over layers of context × bytes_per_token_per_row + state_bytes_per_row)
+
+    Weights are read once for the whole batch. `max_new_tokens` n has n - 1 decoding steps (the first token is the
+    prefill's); step j attends to `context_depth` + `sequence_length` + j tokens, at most the window of a sliding layer.
+    Writes, activations and embedding rows are left out. None where the cache or the number of experts is unknown, or
+    there is no step.
+    Source: R. Pope et al., Efficiently Scaling Transformer Inference (2022), section 2, memory costs.
+    """
+    weights, cache, steps = _weight_bytes(needs, batch_size), needs["cache"], max_new_tokens - 1
+    if weights is None or cache is None or steps < 1:
+        return None
+    per_row = float(cache["state_bytes_per_row"])
+    for kind in cache["attention"]:
+        contexts = (context_depth + sequence_length + step for step in range(1, steps + 1))
+        attended = sum(_within(context, kind["window_tokens"]) for context in contexts) / steps
+        per_row += kind["layers"] * kind["bytes_per_token_per_row"] * attended
+    return weights + batch_size * per_row
+
+
+def decode_flops_per_step(
+    needs: Mapping[str, Any], batch_size: int, sequence_length: int, max_new_tokens: int, context_depth: int = 0
+) -> float | None:
+    """Return the FLOPs of one decoding step, on average over the steps of a generation.
+
+    FLOPs = batch_size × (2 × (N + head) + sum over layers of 2 × heads × (key_dim + value_dim) × context)
+
+    N and the context are those of `prefill_flops` and `decode_bytes_per_step`, which have the sources too. None where
+    the cache, the heads or the number of experts is unknown, or there is no step.
+    """
+    parameters, cache, heads = _matmul_parameters_per_token(needs), needs["cache"], needs["attention_heads"]
+    steps = max_new_tokens - 1
+    if parameters is None or cache is None or steps < 1 or (cache["attention"] and heads is None):
+        return None
+    per_row: float = 2 * (parameters + needs["head_matmul_parameters"])
+    for kind in cache["attention"]:
+        contexts = (context_depth + sequence_length + step for step in range(1, steps + 1))
+        attended = sum(_within(context, kind["window_tokens"]) for context in contexts) / steps
+        per_row += kind["layers"] * 2 * heads * (kind["key_dim"] + kind["value_dim"]) * attended
+    return batch_size * per_row
+
+
+def prefill_bytes(
+    needs: Mapping[str, Any], batch_size: int, sequence_length: int, context_depth: int = 0
+) -> float | None:
+    """Return the bytes that a prefill has to read: the weights once, and once the keys and values that it attends to.
+
+    Counted as in `decode_bytes_per_step`, with a token in the place of a row for the choice of experts. None where the
+    cache or the number of experts is unknown.
+    """
+    weights, cache = _weight_bytes(needs, batch_size * sequence_length), needs["cache"]
+    if weights is None or cache is None:
+        return None
+    per_row = float(cache["state_bytes_per_row"])
+    for kind in cache["attention"]:
+        per_row += kind["layers"] * kind["bytes_per_token_per_row"] * (context_depth + sequence_length)
+    return weights + batch_size * per_row
+
+
+def _weight_bytes(needs: Mapping[str, Any], tokens: int) -> float | None:
+    """Return the weight bytes that so many tokens read together; of experts, those that one is expected to choose.
+
+    If each token chooses its k of E experts independently and uniformly, one leaves an expert out with probability
+    1 - k/E, and all with (1 - k/E)^tokens. A router that prefers some experts reads fewer.
+    """
+    dense, experts = float(needs["dense_weight_bytes"]), needs["routed_expert_weight_bytes"]
+    if not experts:
+        return dense
+    if needs["experts"] is None or needs["experts_per_token"] is None:
+        return None
+    chosen = 1 - (1 - needs["experts_per_token"] / needs["experts"]) ** tokens
+    return dense + float(experts * chosen)
+
+
+def model_bandwidth_utilisation(bytes_per_step: float, inter_token_seconds: float, bytes_per_second: float) -> float:
+    """Return model bandwidth utilisation (MBU): bytes a step / inter-token seconds / the measured read bandwidth.
+
+    Source: Databricks, LLM Inference Performance Engineering: Best Practices (2023): achieved over peak memory
+    bandwidth, where achieved is (bytes of parameters + KV cache) / time per output token. Here the peak is measured.
+    """
+    return bytes_per_step / inter_token_seconds / bytes_per_second
+
+
+def prefill_flops(
+    needs: Mapping[str, Any], batch_size: int, sequence_length: int, context_depth: int = 0
+) -> float | None:
+    """Return the FLOPs of a prefill of `batch_size` rows of `sequence_length` tokens S, after `context_depth` others D.
+
+    FLOPs = batch_size × (2 × N × S + 2 × head + sum over layers of 2 × heads × (key_dim + value_dim) × pairs)
+
+    N are the matmul parameters a token goes through, k of E experts and no head: generation needs only the last
+    token's logits, so that the head counts once a row. `pairs` are the (query, key) pairs of causal attention,
+    in which the keys of the context are there already: S (S + 1) / 2 + S × D, or the sum of min(i, window) over
+    i = D + 1 … D + S. None where the cache, the heads or the number of experts is unknown.
+    Sources: J. Kaplan et al., Scaling Laws for Neural Language Models (2020), table 1: 2 FLOPs a parameter and token;
+    A. Chowdhery et al., PaLM (2022), appendix B: the attention term, 12 L H Q T a token for forward and backward pass
+    and without the causal mask, so 4 L H Q T for the forward pass and half of that with it.
+    """
+    parameters, cache, heads = _matmul_parameters_per_token(needs), needs["cache"], needs["attention_heads"]
+    if parameters is None or cache is None or (cache["attention"] and heads is None):
+        return None
+    per_row: float = 2 * (parameters * sequence_length + needs["head_matmul_parameters"])
+    contexts = range(context_depth + 1, context_depth + sequence_length + 1)
+    for kind in cache["attention"]:
+        pairs = sum(_within(context, kind["window_tokens"]) for context in contexts)
+        per_row += kind["layers"] * 2 * heads * (kind["key_dim"] + kind["value_dim"]) * pairs
+    return batch_size * per_row
+
+
+def _matmul_parameters_per_token(needs: Mapping[str, Any]) -> float | None:
+    dense, experts = float(needs["dense_matmul_parameters"]), needs["routed_expert_matmul_parameters"]
+    if not experts:
+        return dense
+    if needs["experts"] is None or needs["experts_per_token"] is None:
+        return None
+    return dense + float(experts * needs["experts_per_token"] / needs["experts"])
+
+
+def model_flops_utilisation(flops: float, time_to_first_token_seconds: float, flops_per_second: float) -> float:
+    """Return model FLOPs utilisation (MFU) of a prefill: its FLOPs / seconds / the measured matrix-product rate.
+
+    The seconds are those to the first token, which hold the whole prefill and little else.
+    Source: A. Chowdhery et al., PaLM (2022), section 4.1 and appendix B: observed over theoretical peak throughput,
+    with the FLOPs that the model needs and not those that an implementation repeats. Here the peak is measured.
+    """
+    return flops / time_to_first_token_seconds / flops_per_second
+
+
+def read_ceiling(ceilings: Mapping[str, Any], working_set_bytes: float) -> float | None:
+    """Return the read bandwidth in bytes/s that `working_set_bytes`, read over and over, can have at most.
+
+    What fits in a cache is read faster than from memory. So this is the best rate among the measured sizes, from the
+    largest that is not above the working set upwards; below all sizes, the best of all. None where none was measured.
+    """
+    rates = {int(size): rate for size, rate in (ceilings.get("read_bytes_per_second_by_size") or {}).items()}
+    smaller = [size for size in rates if size <= working_set_bytes]
+    return max((rate for size, rate in rates.items() if size >= max(smaller, default=0)), default=None)
+
+
+def matmul_ceiling(ceilings: Mapping[str, Any], dtype: str) -> float | None:
+    """Return the matrix-product rate in FLOP/s of a dtype, or None where it was not measured."""
+    rate: float | None = (ceilings.get("matmul_flops_per_second") or {}).get(dtype)
+    return rate
+
+
+def _within(context: int, window: int | None) -> int:
+    return context if window is None else min(context, window)
+
+
+_PHASES = ("decode", "prefill")
+# Where each phase stands beside its roof: FLOPs that it needs for each byte that it needs, the rates reached and the
+# device's for reading as many bytes.
+_COORDINATES = ("flops_per_byte", "flops_per_second", "roof_bytes_per_second")
+_TYPES = dict.fromkeys(
+    ("mbu", "mfu", *(f"{phase}_{name}" for phase in _PHASES for name in _COORDINATES), "roof_flops_per_second"),
+    pl.Float64,
+)
+
+
+def utilisation_table(
+    records: Sequence[ReadRecord], summary: pl.DataFrame, ceilings: Mapping[str, Any]
+) -> pl.DataFrame:
+    """Return, for each configuration of known needs, `mbu` of decoding, `mfu` of prefill, and their roofline.
+
+    The first two are fractions of 1, from the estimates in the summary and what `ceilings` say; the roofline has, for
+    decode and prefill, PHASE_flops_per_byte, PHASE_flops_per_second and PHASE_roof_bytes_per_second, and
+    roof_flops_per_second of the dtype. Null is what is unknown (the formulas: `hfbench.tables.roofline`); and all
+    is where requests of unequal lengths come and go, as the formulas are of steps and prefills that are all alike.
+    """
+    known = [record for record in records if record.facts["status"] == OK and record.needs]
+    axes = axes_frame(record.configuration for record in known).drop("round")
+    first = axes.to_struct().is_first_distinct().arg_true().to_list()
+    estimates = summary.pivot("metric", index=CONFIGURATION_AXES, values="estimate")
+    rows = axes[first].join(estimates, on=CONFIGURATION_AXES, how="left", maintain_order="left").to_dicts()
+    values = [_utilisation(known[index].needs, row, ceilings) for index, row in zip(first, rows, strict=True)]
+    return pl.concat([axes[first], pl.DataFrame(values, schema=_TYPES)], how="horizontal")
+
+
+def _utilisation(needs: Mapping[str, Any], row: Mapping[str, Any], ceilings: Mapping[str, Any]) -> dict[str, Any]:
+    if row["request_lengths"] != UNIFORM:
+        return dict.fromkeys(_TYPES)
+    lengths, depth = (row["batch_size"], row["sequence_length"]), row["context_depth"]
+    steps = (needs, *lengths, row["max_new_tokens"], depth)
+    decode = (decode_flops_per_step(*steps), decode_bytes_per_step(*steps), row.get("inter_token_seconds"))
+    prefill = (prefill_flops(needs, *lengths, depth), prefill_bytes(needs, *lengths, depth), _prefill_seconds(row))
+    return {
+        "mbu": _bandwidth(needs, row, ceilings),
+        "mfu": _flops(needs, row, ceilings),
+        **_coordinates("decode", *decode, ceilings),
+        **_coordinates("prefill", *prefill, ceilings),
+        "roof_flops_per_second": matmul_ceiling(ceilings, row["dtype"]),
+    }
+
+
+def _coordinates(
+    phase: str, flops: float | None, read_bytes: float | None, seconds: float | None, ceilings: Mapping[str, Any]
+) -> dict[str, float | None]:
+    """Return where a phase that needs so many FLOPs and bytes, and took so long, stands beside its roof."""
+    values = (
+        flops / read_bytes if flops is not None and read_bytes else None,
+        flops / seconds if flops is not None and seconds else None,
+        None if read_bytes is None else read_ceiling(ceilings, read_bytes),
+    )
+    return {f"{phase}_{name}": value for name, value in zip(_COORDINATES, values, strict=True)}
+
+
+def _bandwidth(needs: Mapping[str, Any], row: Mapping[str, Any], ceilings: Mapping[str, Any]) -> float | None:
+    lengths = (row["batch_size"], row["sequence_length"], row["max_new_tokens"], row["context_depth"])
+    step_bytes = decode_bytes_per_step(needs, *lengths)
+    ceiling = None if step_bytes is None else read_ceiling(ceilings, step_bytes)
+    seconds = row.get("inter_token_seconds")
+    if not seconds or not ceiling or step_bytes is None:
+        return None
+    return model_bandwidth_utilisation(step_bytes, seconds, ceiling)
+
+
+def _flops(needs: Mapping[str, Any], row: Mapping[str, Any], ceilings: Mapping[str, Any]) -> float | None:
+    flops, ceiling = (
+        prefill_flops(needs, row["batch_size"], row["sequence_length"], row["context_depth"]),
+        matmul_ceiling(ceilings, row["dtype"]),
+    )
+    seconds = _prefill_seconds(row)
+    if flops is None or not ceiling or not seconds:
+        return None
+    return model_flops_utilisation(flops, seconds, ceiling)
+
+
+def _prefill_seconds(row: Mapping[str, Any]) -> float | None:
+    """Return the seconds until the last row has its first token: with `generate` all have it at once."""
+    tokens_per_second = row.get("prefill_tokens_per_second")
+    return float(row["batch_size"] * row["sequence_length"] / tokens_per_second) if tokens_per_second else None

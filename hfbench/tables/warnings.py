@@ -1,0 +1,436 @@
+"""The file that keeps the warnings of all configurations."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from hfbench.core.errors import UserError
+from hfbench.core.files import read_json, write_json
+from hfbench.tables.keys import configuration_keys
+from hfbench.tables.metrics import CONFIGURATION_AXES
+from hfbench.tables.roofline import LARGEST_UTILISATION
+
+
+@dataclass(frozen=True)
+class MeasurementWarning:
+    """`code` names the kind, such as `few_rounds`; `what` is a clause with the numbers; `remedy` a sentence."""
+
+    code: str
+    what: str
+    remedy: str
+
+    @property
+    def title(self) -> str:
+        """The code as words: `few rounds`."""
+        return self.code.replace("_", " ")
+
+
+def percent(share: float) -> str:
+    """Return a share as a percentage with two significant digits: 1.2%, 0.34%, 15%, 120%."""
+    value = 100 * share
+    return f"{value:.2g}%" if abs(value) < 99.5 else f"{value:.0f}%"
+
+
+def counted(rounds: int, of: int) -> str:
+    """Return `2 of 3 rounds`, or `the only round`."""
+    return "the only round" if rounds == of == 1 else f"{rounds} of {of} rounds"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """One configuration with at least one round that is ok; only such rounds count, but for `rounds_asked`.
+
+    None stands for what the records do not tell; no warning follows from it. Ratios, shares and utilisations are
+    fractions of 1.
+    """
+
+    rounds_asked: int
+    rounds_ok: int
+
+    # The median end-to-end latency. The precision is half the 95% interval over the median.
+    target_precision: float | None = None  # None where the stopping rule asks for none
+    precision: float | None = None
+    rounds_ended_early: int = 0  # at the most iterations or seconds, before the target was reached
+    drifting_rounds: int = 0
+    largest_drift: float | None = None  # from the first iteration to the last
+    bimodal: bool = False
+    lower_mode: float | None = None  # seconds
+    upper_mode: float | None = None
+
+    # The processes.
+    rounds_never_steady: int = 0
+    recompiles_while_sampling: int = 0
+    inter_token_seconds: float | None = None
+    clock_resolution_seconds: float | None = None
+    observer_cost_ratio: float | None = None  # with the token observer over without, and its 95% interval
+    observer_cost_low: float | None = None
+    observer_cost_high: float | None = None
+
+    # The machine: the worst of the rounds, while they sampled unless the name says otherwise.
+    throttle_reasons: Sequence[str] = ()
+    rounds_throttled: int = 0
+    quota_throttled_share: float | None = None  # CPU seconds that a container's limit withheld, over seconds
+    other_processes: int | None = None  # on the accelerator
+    others_cpu_share: float | None = None  # of all CPUs
+    cpu_share_before: float | None = None  # of all CPUs, just before a worker started
+    swap_used_bytes: int | None = None
+    clock_spread: float | None = None  # (highest - lowest) / median, of the device's clock
+
+    # The output.
+    reference: str | None = None
+    top1_agreement: float | None = None
+    nll_difference: float | None = None
+    first_different_token: int | None = None
+    output_differs: bool = False
+    min_top1_agreement: float | None = None
+    max_nll_difference: float | None = None
+    rounds_disagreeing: int = 0  # whose output is not that of the first round
+
+    # Model bandwidth utilisation of decoding, model FLOPs utilisation of prefill.
+    mbu: float | None = None
+    mfu: float | None = None
+
+
+MISSING_REFERENCE = "missing"  # the value of `Facts.reference` where none was measured
+
+
+def output_differs(facts: Facts) -> MeasurementWarning | None:
+    """The output is farther from the reference than `limits` allow."""
+    if not facts.output_differs:
+        return None
+    found = []
+    if facts.top1_agreement is not None:
+        found.append(f"top-1 tokens agree at {percent(facts.top1_agreement)} of the prompt's positions")
+    if facts.nll_difference is not None:
+        found.append(f"the prompt's likelihood is {facts.nll_difference:.2g} nats a token apart")
+    if facts.first_different_token is not None:
+        found.append(f"number {facts.first_different_token + 1} of the generated tokens is the first that differs")
+    limits = f"limits: {percent(facts.min_top1_agreement or 0)}, {facts.max_nll_difference:g} nats"
+    return MeasurementWarning(
+        "output_differs",
+        f"{'; '.join(found)} ({limits})",
+        "Find out why before you use its speed, which is not marked as best; float32 tells rounding from a mistake.",
+    )
+
+
+def reference_missing(facts: Facts) -> MeasurementWarning | None:
+    """There is nothing to compare the output with."""
+    if facts.reference != MISSING_REFERENCE:
+        return None
+    return MeasurementWarning(
+        "reference_missing",
+        "no reference was measured that its output could be compared with",
+        "Have eager attention, uncompiled, without kernels and continuous batching, among the points of the sweep.",
+    )
+
+
+def rounds_disagree(facts: Facts) -> MeasurementWarning | None:
+    """The same configuration gave another output in another round."""
+    if not facts.rounds_disagreeing:
+        return None
+    return MeasurementWarning(
+        "rounds_disagree",
+        f"the output of {counted(facts.rounds_disagreeing, facts.rounds_ok)} is not that of the first",
+        "Something in it is not deterministic; find out what before you trust its output.",
+    )
+
+
+def roofline_exceeded(facts: Facts) -> MeasurementWarning | None:
+    """A utilisation above what can be: something is counted wrong."""
+    utilisations = {"bandwidth": facts.mbu, "FLOPs": facts.mfu}
+    above = {name: value for name, value in utilisations.items() if value is not None and value > LARGEST_UTILISATION}
+    if not above:
+        return None
+    return MeasurementWarning(
+        "roofline_exceeded",
+        " and ".join(f"model {name} utilisation is {percent(value)}" for name, value in above.items()),
+        "Measure the ceilings again on a quiet machine (`dvc repro --force --single-item ceilings`), then `dvc repro`.",
+    )
+
+
+# Below it lie the kernel's own threads and the pipeline that waits.
+LARGEST_SHARE_OF_OTHERS = 0.05
+# Two ticks of the eight that two CPUs have in the window before the start; a single one is chance.
+LARGEST_SHARE_BEFORE = 0.2
+# Pages of programs that sleep lie in the swap of most machines and cost nothing: some 1% of a memory for models.
+LARGEST_SWAP_BYTES = 2**28
+# What is bound by the clock is as much slower as the clock is.
+LARGEST_CLOCK_SPREAD = 0.05
+LARGEST_QUOTA_SHARE = 0.01
+
+
+def throttled(facts: Facts) -> MeasurementWarning | None:
+    """The device, or the processor, said that it ran slower than it can."""
+    if not facts.throttle_reasons:
+        return None
+    rounds, reasons = counted(facts.rounds_throttled, facts.rounds_ok), ", ".join(facts.throttle_reasons)
+    return MeasurementWarning(
+        "throttled",
+        f"throttled in {rounds}: {reasons}",
+        "Improve the cooling, raise the power limit, or lock the clock at what the device can hold.",
+    )
+
+
+def throttled_by_cpu_limit(facts: Facts) -> MeasurementWarning | None:
+    """A container's CPU limit held the processes back."""
+    share = facts.quota_throttled_share
+    if share is None or share <= LARGEST_QUOTA_SHARE:
+        return None
+    return MeasurementWarning(
+        "throttled_by_cpu_limit",
+        f"the container's CPU limit withheld {share:.2g} CPU seconds in each second",
+        "Raise the container's CPU limit, or set OMP_NUM_THREADS to no more cores than it allows.",
+    )
+
+
+def other_processes(facts: Facts) -> MeasurementWarning | None:
+    """Others used the accelerator, or the CPUs, while samples were taken or just before."""
+    found = []
+    if facts.other_processes:
+        found.append(f"{facts.other_processes} other process{'es' * (facts.other_processes > 1)} on the accelerator")
+    if facts.others_cpu_share is not None and facts.others_cpu_share > LARGEST_SHARE_OF_OTHERS:
+        found.append(f"other processes took {percent(facts.others_cpu_share)} of the CPUs")
+    if not found:
+        return None
+    return MeasurementWarning(
+        "other_processes", " and ".join(found), "End what else runs on the machine, then `hfbench retry` the point."
+    )
+
+
+def machine_loaded(facts: Facts) -> MeasurementWarning | None:
+    """The CPUs were busy before the worker started."""
+    share = facts.cpu_share_before
+    if share is None or share <= LARGEST_SHARE_BEFORE:
+        return None
+    return MeasurementWarning(
+        "machine_loaded",
+        f"{percent(share)} of the CPUs were busy just before a round began",
+        "End what else runs on the machine; `hfbench doctor` shows its state.",
+    )
+
+
+def swap_in_use(facts: Facts) -> MeasurementWarning | None:
+    """Memory was written out to disk."""
+    used = facts.swap_used_bytes
+    if used is None or used <= LARGEST_SWAP_BYTES:
+        return None
+    return MeasurementWarning(
+        "swap_in_use",
+        f"{used / 2**20:.0f} MiB of swap were in use",
+        "Free memory, then `sudo swapoff -a && sudo swapon -a`: what was written out to disk is slow.",
+    )
+
+
+def clocks_changing(facts: Facts) -> MeasurementWarning | None:
+    """The device's clock was not the same throughout."""
+    spread = facts.clock_spread
+    if spread is None or spread <= LARGEST_CLOCK_SPREAD:
+        return None
+    return MeasurementWarning(
+        "clocks_changing",
+        f"the device's clock changed by {percent(spread)} of its median",
+        "Lock it (nvidia-smi --lock-gpu-clocks; on the CPU the governor `performance` without turbo).",
+    )
+
+
+# Two rounds give their difference and no idea of how far it is from typical.
+LEAST_ROUNDS = 3
+# Where no precision is asked for: the default of `sampling.target_precision`. What changes by less hides no effect.
+NEGLIGIBLE_DRIFT = 0.01
+
+
+def interval_wider_than_asked(facts: Facts) -> MeasurementWarning | None:
+    """The interval is wider than `sampling.target_precision`; or there is none, and sampling ended too early."""
+    target, ended_early = facts.target_precision, facts.rounds_ended_early
+    if target is None:
+        return None
+    early = f"sampling ended before that in {counted(ended_early, facts.rounds_ok)}"
+    if facts.precision is None and ended_early:
+        what = f"the median end-to-end latency should be known to ±{percent(target)}, and {early}"
+    elif facts.precision is not None and facts.precision > target:
+        known = f"to ±{percent(facts.precision)}" if facts.precision < 1 else "no better than to ±100%"
+        what = f"the median end-to-end latency is known {known}, and ±{percent(target)} was asked"
+        what += f"; {early}" * bool(ended_early)
+    else:
+        return None
+    remedy = "Add rounds to sweep.round: each round alone is precise enough, and they differ from each other."
+    if ended_early:
+        remedy = "Raise sampling.max_seconds and sampling.max_iterations, and add rounds to sweep.round."
+    return MeasurementWarning("interval_wider_than_asked", what, remedy)
+
+
+def few_rounds(facts: Facts) -> MeasurementWarning | None:
+    """Too few rounds are ok to tell how much processes differ from each other."""
+    if facts.rounds_ok >= LEAST_ROUNDS:
+        return None
+    rounds = counted(facts.rounds_ok, facts.rounds_asked) + " ok"
+    if facts.rounds_ok == facts.rounds_asked:
+        rounds = "one round" if facts.rounds_ok == 1 else f"{facts.rounds_ok} rounds"
+    what = f"{rounds}, and it takes {LEAST_ROUNDS} to tell noise from effect"
+    remedy = f"Give sweep.round at least {LEAST_ROUNDS} values."
+    if facts.rounds_asked >= LEAST_ROUNDS:
+        remedy = "See under Not ok why the other rounds were not; `hfbench retry` measures them again."
+    return MeasurementWarning("few_rounds", what, remedy)
+
+
+def drift(facts: Facts) -> MeasurementWarning | None:
+    """Latencies rise or fall within a process, by more than the precision that was asked for."""
+    negligible = facts.target_precision or NEGLIGIBLE_DRIFT
+    if not facts.drifting_rounds or facts.largest_drift is None or abs(facts.largest_drift) <= negligible:
+        return None
+    direction = "rises" if facts.largest_drift > 0 else "falls"
+    rounds = counted(facts.drifting_rounds, facts.rounds_ok)
+    return MeasurementWarning(
+        "drift",
+        f"the end-to-end latency {direction} by {percent(abs(facts.largest_drift))} within {rounds}",
+        "Raise sampling.min_warmup_iterations, and look for heat and for a load that changes.",
+    )
+
+
+def bimodal(facts: Facts) -> MeasurementWarning | None:
+    """Latencies lie around two values, so that a median says little."""
+    if not facts.bimodal:
+        return None
+    return MeasurementWarning(
+        "bimodal",
+        f"the end-to-end latencies lie around {facts.lower_mode:.3g} s and {facts.upper_mode:.3g} s",
+        "Do not rely on their median; look in samples.parquet for what changes: a clock, another process, memory.",
+    )
+
+
+# A hundred ticks a token keep the error of a single gap, one tick at most, at 1%: what hfbench allows the observer too.
+LARGEST_TICK_SHARE = 0.01
+LARGEST_OBSERVER_COST = 0.01
+
+
+def warmup_never_steady(facts: Facts) -> MeasurementWarning | None:
+    """The warm-up ended at its longest and was not steady."""
+    if not facts.rounds_never_steady:
+        return None
+    return MeasurementWarning(
+        "warmup_never_steady",
+        f"the warm-up was not steady when it ended, in {counted(facts.rounds_never_steady, facts.rounds_ok)}",
+        "Raise sampling.max_warmup_iterations, and look for what else runs on the machine.",
+    )
+
+
+def recompiles(facts: Facts) -> MeasurementWarning | None:
+    """torch compiled again between samples, so that some of them hold compilation."""
+    count = facts.recompiles_while_sampling
+    if not count:
+        return None
+    return MeasurementWarning(
+        "recompiles",
+        f"torch compiled again {count} time{'s' * (count > 1)} while sampling",
+        "Raise sampling.min_warmup_iterations; effective.compilation in the record gives torch's reasons.",
+    )
+
+
+def timer_resolution(facts: Facts) -> MeasurementWarning | None:
+    """The clock ticks too seldom for the time of one token."""
+    tick, gap = facts.clock_resolution_seconds, facts.inter_token_seconds
+    if tick is None or gap is None or tick <= LARGEST_TICK_SHARE * gap:
+        return None
+    return MeasurementWarning(
+        "timer_resolution",
+        f"the clock ticks every {tick:.2g} s, and a token takes {gap:.2g} s",
+        "Compare end-to-end and decode numbers only, over more new tokens: single gaps are not resolved.",
+    )
+
+
+def observer_cost(facts: Facts) -> MeasurementWarning | None:
+    """The token observer slows the call by more than 1%, and its interval excludes that it costs nothing."""
+    ratio, low, high = facts.observer_cost_ratio, facts.observer_cost_low, facts.observer_cost_high
+    if ratio is None or low is None or high is None or low <= 1 or ratio <= 1 + LARGEST_OBSERVER_COST:
+        return None
+    return MeasurementWarning(
+        "observer_cost",
+        f"the token observer makes the call {percent(ratio - 1)} slower ({percent(low - 1)} to {percent(high - 1)})",
+        "Compare end_to_end_unobserved_seconds, and take the times of tokens for upper bounds.",
+    )
+
+
+CHECKS: tuple[Callable[[Facts], MeasurementWarning | None], ...] = (
+    output_differs,
+    rounds_disagree,
+    roofline_exceeded,
+    reference_missing,
+    few_rounds,
+    interval_wider_than_asked,
+    drift,
+    bimodal,
+    warmup_never_steady,
+    recompiles,
+    observer_cost,
+    timer_resolution,
+    throttled,
+    throttled_by_cpu_limit,
+    clocks_changing,
+    other_processes,
+    machine_loaded,
+    swap_in_use,
+)
+
+
+_FILE = "warnings.json"
+_SCHEMA_VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class ConfigurationWarning:
+    """A warning, and whose: the configuration's key in metrics_by_point.json and its axes."""
+
+    point: str
+    configuration: dict[str, Any]
+    warning: MeasurementWarning
+
+
+def write_warnings(warnings: Sequence[ConfigurationWarning], folder: Path) -> None:
+    """Write the warnings to `folder` as JSON."""
+    entries = [
+        {**dataclasses.asdict(each.warning), "point": each.point, "configuration": each.configuration}
+        for each in warnings
+    ]
+    write_json(folder / _FILE, {"schema_version": _SCHEMA_VERSION, "warnings": entries})
+
+
+def read_warnings(folder: Path) -> list[ConfigurationWarning]:
+    """Read the warnings that `write_warnings` wrote. Raises `UserError` where there are none of this version."""
+    content = read_json(folder / _FILE)
+    if not isinstance(content, dict) or content.get("schema_version") != _SCHEMA_VERSION:
+        raise UserError(f"{folder / _FILE} is of another version of hfbench. Delete it and run `dvc repro`.")
+    return [
+        ConfigurationWarning(
+            entry["point"],
+            entry["configuration"],
+            MeasurementWarning(entry["code"], entry["what"], entry["remedy"]),
+        )
+        for entry in content["warnings"]
+    ]
+
+
+_FACTS = tuple(field.name for field in dataclasses.fields(Facts))
+
+
+def configuration_warnings(configurations: pl.DataFrame) -> list[ConfigurationWarning]:
+    """Return all warnings, in the order of the checks and then of the sweep.
+
+    A configuration without a round that is ok has none: that it failed is all there is to say of it.
+    """
+    rows = configurations.to_dicts()
+    keys = configuration_keys(rows)
+    measured = [(key, row, _facts(row)) for key, row in zip(keys, rows, strict=True) if row["rounds_ok"]]
+    return [
+        ConfigurationWarning(key, {axis: row[axis] for axis in CONFIGURATION_AXES}, warning)
+        for check in CHECKS
+        for key, row, facts in measured
+        if (warning := check(facts)) is not None
+    ]
+
+
+def _facts(row: dict[str, Any]) -> Facts:
+    return Facts(**{name: row[name] for name in _FACTS})

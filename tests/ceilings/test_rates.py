@@ -1,0 +1,87 @@
+"""The ceilings, measured for real on this machine's CPU."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from hfbench.ceilings import rates as module
+from hfbench.ceilings.rates import measure_ceilings
+from hfbench.core.system import openmp_threads
+from tests.conftest import ROOT
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Small sizes and short times, on one thread: two stall each other where another process has a core."""
+    monkeypatch.setattr(module, "_SECONDS_A_SIZE", 0.05)
+    monkeypatch.setattr(module, "_COPY_BYTES", (1 << 22, 1 << 24))
+    monkeypatch.setattr(module, "_READ_BYTES", (1 << 22, 1 << 24))
+    monkeypatch.setattr(module, "_MATRIX_SIZES", (64, 256))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("quick")
+def test_every_rate_of_the_cpu_is_measured() -> None:
+    found = measure_ceilings("cpu", ["float32", "bfloat16"])
+    assert found["read_bytes_per_second"] > 1e7
+    assert found["copy_bytes_per_second"] > 1e7
+    assert found["matmul_flops_per_second"].keys() == {"float32", "bfloat16"}
+    assert found["matmul_flops_per_second"]["float32"] > 1e7
+    assert found["threads"] == torch.get_num_threads()
+
+
+def test_a_rate_is_that_of_the_fastest_call() -> None:
+    """A call that sleeps lasts at least as long as it was asked to, however busy the machine is."""
+    calls = [partial(time.sleep, 0.02), partial(time.sleep, 0.005)]
+    rates = module._rates(float, lambda _: calls, [1000], torch.device("cpu"))
+    assert 1000 / 0.1 < rates[1000] <= 1000 / 0.005
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_is_not_to_be_had_is_null() -> None:
+    if torch.accelerator.is_available():
+        pytest.skip("needs a machine without accelerator")
+    found = measure_ceilings("cuda", ["float32"])
+    assert found["device"] == "cuda"
+    assert found["device_name"] is None
+    assert found["copy_bytes_per_second"] is None
+    assert found["read_bytes_per_second"] is None
+    assert found["read_bytes_per_second_by_size"] == {}
+    assert found["matmul_flops_per_second"] == {"float32": None}
+
+
+def test_sizes_keep_to_the_available_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fakes a machine with little memory."""
+    memory = type("Memory", (), {"available": 1 << 30})
+    monkeypatch.setattr("psutil.virtual_memory", lambda: memory)
+    assert module._fitting(torch.device("cpu"), (1 << 26, 1 << 28, 1 << 30), buffers=1) == [1 << 26, 1 << 28]
+    assert module._fitting(torch.device("cpu"), (1 << 26, 1 << 28, 1 << 30), buffers=2) == [1 << 26]
+
+
+def test_stage_computes_with_the_threads_of_a_measurement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    params = (ROOT / "params.yaml").read_text().replace("dtype: [bfloat16]", "dtype: [float32]")
+    (tmp_path / "params.yaml").write_text(params.replace("device: auto", "device: cpu"))
+    words = ["--params", str(tmp_path / "params.yaml"), "--output", str(tmp_path / "ceilings.json")]
+    command = [sys.executable, "-m", "stages.ceilings", *words]
+    subprocess.run(command, cwd=ROOT, check=True)
+    found = json.loads((tmp_path / "ceilings.json").read_text())
+    assert found["schema_version"] == 1
+    assert found["device"] == "cpu"
+    assert found["threads"] == int(openmp_threads())
+    assert found["matmul_flops_per_second"].keys() == {"float32"}
+
+
+def test_threads_of_the_environment_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "17")
+    assert openmp_threads() == "17"

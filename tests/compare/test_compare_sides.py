@@ -1,0 +1,241 @@
+"""Two sides of known truth compared: the verdicts, what stands against them, and what changed."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from benchmarks.synthetic_tables import START, Plan, sweep
+from hfbench.compare.compare import Comparison, Options, compare_sides, filtered
+from hfbench.compare.contrasts import FASTER, INCOMPARABLE, SAME, SLOWER, UNDECIDED
+from hfbench.compare.pairs import HEADLINE, choose_metrics
+from hfbench.compare.side import Side
+from hfbench.core.point import Configuration
+from tests.compare.project import MACHINE, MANIFEST
+from tests.compare.sides import side
+
+SWEEP = sweep(attn_implementation=["eager", "sdpa"], batch_size=[1, 4])
+BASELINE = Plan(SWEEP)
+LATER = replace(BASELINE, seed=1, started=START + timedelta(days=1))
+INTERLEAVED = replace(BASELINE, seed=1, started=START + timedelta(minutes=5))
+
+
+def compared(
+    baseline: Plan | Side, candidate: Plan | Side, *metrics: str, across_environments: bool = False
+) -> Comparison:
+    """The comparison of two plans or sides."""
+    old, new = (side(each) if isinstance(each, Plan) else each for each in (baseline, candidate))
+    return compare_sides(old, new, Options(choose_metrics(metrics), across_environments=across_environments))
+
+
+def words(comparison: Comparison, metric: str = "end_to_end_seconds") -> dict[tuple[str, int], str]:
+    """The verdicts by attention and batch size."""
+    return {
+        (result.pair.baseline.axes["attn_implementation"], result.pair.baseline.axes["batch_size"]): each.verdict.word
+        for result in comparison.results
+        if (each := result.judged.get(metric))
+    }
+
+
+def slow_sdpa(configuration: Configuration) -> float:
+    return 1.1 if configuration.attn_implementation == "sdpa" else 1.0
+
+
+@pytest.mark.parametrize("candidate", [LATER, INTERLEAVED])
+def test_a_planted_slowdown_is_found_and_nothing_else(candidate: Plan) -> None:
+    comparison = compared(BASELINE, replace(candidate, effect=slow_sdpa))
+    for metric in ("end_to_end_seconds", "decode_tokens_per_second", "time_to_first_token_seconds"):
+        verdicts = words(comparison, metric)
+        assert {verdicts["sdpa", batch] for batch in (1, 4)} == {SLOWER}
+        assert {verdicts["eager", batch] for batch in (1, 4)} <= {SAME, UNDECIDED}
+    assert set(words(comparison, "load_seconds").values()) <= {SAME, UNDECIDED}
+    assert comparison.is_slower
+    mean = comparison.means["end_to_end_seconds"].ratio
+    assert mean is not None
+    assert mean.estimate == pytest.approx(1.1**0.5, rel=0.01)
+    assert mean.interval().low > 1
+
+
+def test_a_speed_up_is_faster_in_latency_and_in_throughput() -> None:
+    comparison = compared(BASELINE, replace(LATER, effect=lambda _: 0.9), "e2e", "decode")
+    assert set(words(comparison).values()) == set(words(comparison, "decode_tokens_per_second").values()) == {FASTER}
+    assert not comparison.is_slower
+
+
+def test_the_same_truth_is_same_or_undecided() -> None:
+    comparison = compared(BASELINE, LATER)
+    assert {each.verdict.word for result in comparison.results for each in result.judged.values()} <= {SAME, UNDECIDED}
+    assert not comparison.is_slower
+
+
+def test_records_that_were_not_measured_again_are_the_same() -> None:
+    comparison = compared(replace(BASELINE, rounds=(1,)), replace(BASELINE, rounds=(1,)))
+    assert set(words(comparison).values()) == {SAME}
+    assert comparison.tests == 0
+    assert any("4 points not measured again" in note for note in comparison.notes)
+
+
+def test_rounds_that_interleave_are_paired_and_others_not() -> None:
+    drift = [1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6]
+    quiet: dict[str, Any] = {"within": 0.005, "between": 0.002, "drift": drift}
+    slower: Callable[[Configuration], float] = lambda _: 1.05  # noqa: E731
+    paired = compared(replace(BASELINE, **quiet), replace(INTERLEAVED, effect=slower, **quiet), "e2e")
+    alone = compared(replace(BASELINE, **quiet), replace(LATER, effect=slower, **quiet), "e2e")
+    assert set(words(paired).values()) == {SLOWER}
+    assert set(words(alone).values()) == {UNDECIDED}
+    assert any("round by round" in note for note in paired.notes)
+    assert any("two separate runs" in note for note in alone.notes)
+
+
+def test_one_round_on_a_side_is_undecided() -> None:
+    comparison = compared(BASELINE, replace(LATER, rounds=(1,), effect=lambda _: 2.0))
+    assert set(words(comparison).values()) == {UNDECIDED}
+    assert not comparison.is_slower
+    assert comparison.means["end_to_end_seconds"].ratio is None
+
+
+@pytest.mark.parametrize(
+    ("part", "content", "reason"),
+    [
+        ("cpu", {"brand": "Other CPU", "physical_cores": 2}, "cpu.brand Synthetic CPU → Other CPU"),
+        ("system", {"os": "Linux", "kernel": "6.2.0", "machine": "x86_64"}, "system.kernel 6.1.0 → 6.2.0"),
+        ("variables", {"OMP_NUM_THREADS": "1"}, "variables.OMP_NUM_THREADS none → 1"),
+        ("accelerators", [{"name": "GPU", "driver_version": "550"}], "accelerators.0.name none → GPU"),
+    ],
+)
+def test_another_machine_is_incomparable_unless_it_is_meant(part: str, content: Any, reason: str) -> None:
+    other = side(replace(LATER, effect=slow_sdpa), environment={**MACHINE, part: content})
+    comparison = compared(BASELINE, other)
+    assert set(words(comparison).values()) == {INCOMPARABLE}
+    assert reason in (comparison.results[0].judged["end_to_end_seconds"].verdict.reason or "")
+    assert not comparison.is_slower
+    across = compared(BASELINE, other, across_environments=True)
+    assert words(across)["sdpa", 1] == SLOWER
+    assert reason in " ".join(across.environment_differences)
+
+
+def test_software_is_what_is_compared() -> None:
+    packages = {"torch": {"version": "2.13.0"}, "transformers": {"version": "5.23.0", "commit": "c" * 40}}
+    other = side(LATER, environment={**MACHINE, "packages": packages, "python": {"version": "3.12.1"}})
+    comparison = compared(BASELINE, other)
+    assert INCOMPARABLE not in words(comparison).values()
+    sentences = [change.sentence for change in comparison.changes if change.kind == "package"]
+    assert sentences == ["transformers 5.22.2 → 5.23.0 at cccccccccc", "python.version 3.11.7 → 3.12.1"]
+
+
+def test_a_machine_that_is_not_known_is_incomparable() -> None:
+    comparison = compared(BASELINE, side(LATER, environment={}))
+    assert set(words(comparison).values()) == {INCOMPARABLE}
+    assert comparison.environment_differences == ("machine known → unknown",)
+
+
+@pytest.mark.parametrize(
+    ("facts", "reason", "is_environment"),
+    [
+        ((("inputs_sha256", "1" * 64),), "the prompt's token ids differ", False),
+        ((("device_name", "Other device"),), "device Synthetic device → Other device", True),
+        ((("intra_op_threads", 8),), "threads 2 → 8", True),
+    ],
+)
+def test_other_inputs_devices_and_threads_are_incomparable(facts: Any, reason: str, is_environment: bool) -> None:
+    other = replace(LATER, facts=(("inputs_sha256", "0" * 64), *facts))
+    comparison = compared(BASELINE, other)
+    assert set(words(comparison).values()) == {INCOMPARABLE}
+    assert reason in (comparison.results[0].judged["end_to_end_seconds"].verdict.reason or "")
+    across = compared(BASELINE, other, across_environments=True)
+    assert (INCOMPARABLE in words(across).values()) != is_environment
+
+
+def test_another_architecture_is_incomparable_and_another_revision_is_not() -> None:
+    gpt = {**MANIFEST, "architecture": "GPT2LMHeadModel"}
+    assert set(words(compared(BASELINE, side(LATER, manifests={"synthetic": gpt}))).values()) == {INCOMPARABLE}
+    revision = {**MANIFEST, "provenance": {"revision": "b" * 40}}
+    comparison = compared(BASELINE, side(LATER, manifests={"synthetic": revision}))
+    assert INCOMPARABLE not in words(comparison).values()
+    (change,) = [change for change in comparison.changes if change.kind == "model"]
+    assert change.sentence == f"synthetic.provenance.revision {'a' * 40} → {'b' * 40}"
+
+
+def test_a_point_that_fails_now_is_a_finding() -> None:
+    def broken(configuration: Configuration) -> str | None:
+        is_broken = configuration.batch_size == 4 and configuration.attn_implementation == "sdpa"
+        return "ImportError: no kernel" if is_broken else None
+
+    comparison = compared(BASELINE, replace(LATER, fails=broken))
+    (change,) = comparison.status_changes
+    assert (change.is_regression, change.sentence) == (True, "ok → failed: ImportError: no kernel")
+    assert ("sdpa", 4) not in words(comparison)
+    assert comparison.is_slower
+    (back,) = compared(replace(BASELINE, fails=broken), LATER).status_changes
+    assert (back.is_regression, back.sentence) == (False, "failed → ok: ImportError: no kernel")
+
+
+def test_one_round_that_fails_now_is_a_finding_too() -> None:
+    comparison = compared(BASELINE, replace(LATER, fails=lambda each: "OOM" if each.round == 3 else None))
+    assert {change.sentence for change in comparison.status_changes} == {"ok → 6 of 7 rounds ok: OOM"}
+    assert comparison.is_slower
+    assert len(words(comparison)) == 4
+
+
+def test_points_of_one_side_are_listed_and_not_judged() -> None:
+    comparison = compared(replace(BASELINE, configurations=SWEEP[:3]), replace(LATER, configurations=SWEEP[1:]))
+    assert len(comparison.pairing.pairs) == 2
+    assert [point.axes["batch_size"] for point in comparison.pairing.only_baseline] == [1]
+    assert [point.axes["batch_size"] for point in comparison.pairing.only_candidate] == [4]
+
+
+def test_an_output_that_differs_is_marked_and_left_out_of_the_mean() -> None:
+    wrong = replace(LATER, effect=lambda _: 0.5, output_differs=lambda each: each.batch_size == 4)
+    comparison = compared(BASELINE, wrong)
+    marked = {result.pair.baseline.axes["batch_size"]: result.output_differs for result in comparison.results}
+    assert marked == {1: (), 4: ("candidate",)}
+    assert comparison.means["end_to_end_seconds"].pairs == 2
+    assert any("2 points marked !" in note for note in comparison.notes)
+
+
+def test_what_changed_is_named() -> None:
+    kernel = "RMSNorm: owner/kernels@1a2b3c4d5e6f"
+    baseline = side(BASELINE, params={"sampling": {"max_seconds": 12}, "sweep": {"batch_size": [1, 4]}})
+    candidate = side(
+        replace(LATER, facts=(("inputs_sha256", "1" * 64), ("kernels", [kernel]))),
+        params={"sampling": {"max_seconds": 20}, "sweep": {"batch_size": [1, 4, 8]}},
+        manifests={"synthetic": {**MANIFEST, "files": [{**MANIFEST["files"][0], "size_bytes": 2_000_000}]}},
+    )
+    sentences = [f"{change.kind}: {change.sentence}" for change in compared(baseline, candidate).changes]
+    assert sentences == [
+        "params: sampling.max_seconds 12 → 20",
+        "params: sweep.batch_size [1, 4] → [1, 4, 8]",
+        "code: not known, since side and side is no revision",
+        "kernel: RMSNorm none → owner/kernels@1a2b3c4d5e6f",
+        "model: synthetic files (model.safetensors) 1.0 MB → 2.0 MB",
+        "prompt: the prompt's token ids differ at 4 of 4 points",
+    ]
+
+
+def test_a_filter_keeps_points_of_both_sides() -> None:
+    condition = 'attn_implementation == "sdpa" and batch_size >= 4'
+    old, new = (filtered(side(plan), condition) for plan in (BASELINE, LATER))
+    comparison = compared(old, new)
+    assert list(words(comparison)) == [("sdpa", 4)]
+
+
+@pytest.mark.parametrize("noise", [0.01, 0.03])
+@pytest.mark.parametrize("effect", [1.0, 1.01, 1 / 1.01, 1.03, 1 / 1.03, 1.1, 1 / 1.1])
+def test_the_verdicts_are_right_where_the_truth_is_known(noise: float, effect: float) -> None:
+    """At effect 0 at most 5% of false alarms, at 10% at least 95% right, and `same` beyond 2% in at most 5%."""
+    many = sweep(batch_size=list(range(1, 61)))
+    baseline = Plan(many, iterations=8, between=noise, seed=7)
+    candidate = replace(baseline, seed=8, started=START + timedelta(days=1), effect=lambda _: effect)
+    counts = Counter(compared(baseline, candidate, "e2e").counts(HEADLINE))
+    right, wrong = (SLOWER, FASTER) if effect > 1 else (FASTER, SLOWER)
+    if effect == 1:
+        assert counts[SLOWER] + counts[FASTER] <= 0.05 * len(many)
+    else:
+        assert counts[wrong] <= 0.05 * len(many)
+    if abs(effect - 1) > 0.02:
+        assert counts[SAME] <= 0.05 * len(many)
+    if abs(effect - 1) > 0.09:
+        assert counts[right] >= 0.95 * len(many)

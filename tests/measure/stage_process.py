@@ -1,0 +1,82 @@
+"""Real measurements of the tiny model: the stage's own command in a process, as DVC runs it."""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hfbench.core.point import USUAL, Settings
+from hfbench.core.record import Record
+
+AXES = {
+    "round": 1,
+    "model": "tiny",
+    "attn_implementation": "sdpa",
+    **{axis: value for axis, value in USUAL.items() if not isinstance(value, bool)},
+    "batch_size": 2,
+    "sequence_length": 16,
+    "max_new_tokens": 6,
+}
+SAMPLING = {
+    "stopping_rule": "fixed",
+    "min_warmup_iterations": 1,
+    "max_warmup_iterations": 1,
+    "min_iterations": 4,
+    "max_iterations": 4,
+    "target_precision": 0.05,
+    "max_seconds": 5,
+    "unobserved_every": 3,
+    "timeout_seconds": 120,
+    "monitor_interval_seconds": 0.1,
+}
+
+_BEYOND_SECONDS = 60  # the measurement's own limit, for a machine that has other work
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A folder with the inputs of a measurement, and how to run one in it."""
+
+    folder: Path
+    environment: Path
+    temporary: Path | None = None  # for temporary files, instead of `folder`
+    settings: Settings = field(default_factory=Settings)
+
+    @property
+    def output(self) -> Path:
+        return self.folder / "record.json"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "worker.log"
+
+    def command(self, *flags: str, **values: object) -> list[str]:
+        options = {**AXES, **SAMPLING, "device": "cpu", **values}
+        self.settings.save(self.folder / "settings.json")
+        shape = f"b{options['batch_size']}-s{options['sequence_length']}"
+        paths = {
+            "environment": self.environment,
+            "settings": self.folder / "settings.json",
+            "manifest": self.folder / "manifest.json",
+            "inputs": self.folder / f"{shape}.safetensors",
+            "output": self.output,
+            "log": self.log,
+        }
+        pairs = [text for name, value in {**paths, **options}.items() for text in (f"--{name}", str(value))]
+        return [sys.executable, "-m", "stages.measure", *pairs, *flags]
+
+    def start(self, *flags: str, **values: object) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            self.command(*flags, **values),
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "TMPDIR": str(self.temporary or self.folder)},
+        )
+
+    def measure(self, *flags: str, **values: object) -> Record:
+        process = self.start(*flags, **values)
+        limit = float(str(values.get("timeout_seconds", SAMPLING["timeout_seconds"])))
+        stderr = process.communicate(timeout=limit + _BEYOND_SECONDS)[1]
+        assert process.returncode == 0, stderr
+        return Record.load(Path(str(values.get("output", self.output))))

@@ -1,0 +1,153 @@
+"""A call after a prompt, and a prompt in chunks: as one call on the whole row, and proven to be what was asked."""
+
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
+
+from hfbench.core.point import Settings
+from hfbench.core.record import OK, UNSUPPORTED
+from hfbench.measure import prompt as prompts
+from hfbench.measure import verification
+from hfbench.measure.compiling import describe_compilation, watch_compiled_call
+from hfbench.measure.device import Cpu
+from hfbench.measure.failure import WrongTokenCountError, status_of
+from hfbench.measure.generation import generation_config, prepare_generate
+from hfbench.measure.output import check_prompt
+from hfbench.measure.prompt import Prompt, prefill_differences
+from tests.measure.stage_process import Bench
+from tests.measure.test_accounting import MODELS
+from tests.measure.test_support import point
+
+NEW_TOKENS = 5
+ROWS = torch.randint(1, 600, (2, 40), generator=torch.Generator().manual_seed(1))
+
+
+def _model(name: str) -> PreTrainedModel:
+    torch.manual_seed(0)
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(AutoConfig.for_model(**MODELS[name])).eval()
+    model.generation_config = GenerationConfig()
+    return model
+
+
+def _prompt(depth: int) -> Prompt:
+    return Prompt(ROWS[:, depth:], torch.ones_like(ROWS), 0, context_ids=ROWS[:, :depth] if depth else None)
+
+
+def _asked(depth: int, **axes: Any) -> Any:
+    lengths = {"batch_size": 2, "sequence_length": 40 - depth, "max_new_tokens": NEW_TOKENS, "context_depth": depth}
+    return point(dtype="float32", **{**lengths, **axes})
+
+
+def _generate(model: PreTrainedModel, **arguments: Any) -> tuple[list[list[int]], torch.Tensor]:
+    """New tokens of each row, and the logits of each step."""
+    output = model.generate(**arguments)  # type: ignore[operator]
+    return output.sequences[:, arguments["input_ids"].shape[1] :].tolist(), torch.stack(output.logits)
+
+
+@pytest.mark.parametrize("prefill_chunk_size", [0, 5])
+@pytest.mark.parametrize("cache", ["dynamic", "static"])
+@pytest.mark.parametrize("name", ["tied", "gpt2", "gemma3"])  # rotary positions, learned ones, sliding windows
+def test_a_context_and_the_rest_are_as_the_whole_row(
+    name: str, cache: str, prefill_chunk_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prompts, "_FILL_TOKENS", 7)  # so that the context goes in as 4 × 7 tokens
+    model, prompt = _model(name), _prompt(28)
+    asked = _asked(28, cache_implementation=cache, prefill_chunk_size=prefill_chunk_size)
+    logged = {"return_dict_in_generate": True, "output_logits": True}
+    whole = generation_config(_asked(0), Settings(), _prompt(0))
+    whole.update(**logged)
+    tokens, logits = _generate(model, input_ids=ROWS, attention_mask=torch.ones_like(ROWS), generation_config=whole)
+
+    call = prepare_generate(model, asked, Settings(), prompt, Cpu())
+    assert [call(True).tokens for _ in range(2)] == [tokens, tokens]  # the second after what the first left behind
+    config = generation_config(asked, Settings(), prompt)
+    config.update(**logged)
+    filled = prompts.prepare_context(model, asked, prompt, NEW_TOKENS)()
+    arguments = {"attention_mask": prompt.attention_mask, "generation_config": config, **filled}
+    after = _generate(model, input_ids=prompt.input_ids, **arguments)
+    assert after[0] == tokens
+    assert (after[1] - logits).abs().max() < 1e-5
+
+    watched, _ = verification.watch_short_call(model, asked, Settings(), prompt)
+    assert watched["cache"] == f"{cache.capitalize()}Cache"
+    assert watched["prefill_lengths"] == ([5, 5, 2] if prefill_chunk_size else [12])
+    assert watched["context"] == {"tokens_before": 28, "tokens_after": 41, "new_tokens": 2}
+    assert prefill_differences(asked, watched) == []
+
+
+def test_a_prompt_of_one_token_and_one_new_token() -> None:
+    model, prompt = _model("tied"), _prompt(39)
+    asked = _asked(39, max_new_tokens=1)
+    ((token,), (other,)) = prepare_generate(model, asked, Settings(), prompt, Cpu())(False).tokens
+    assert [token, other] == model(ROWS).logits[:, -1].argmax(-1).tolist()
+    watched, _ = verification.watch_short_call(model, asked, Settings(), prompt)
+    assert watched["prefill_lengths"] == [1]
+    assert prefill_differences(asked, watched) == []
+    assert check_prompt(model, prompt, 600) == {"prompt_nll": None, "prompt_top1": [token]}
+
+
+def test_the_likelihood_is_that_of_the_prompt_after_its_context() -> None:
+    model = _model("tied")
+    found = check_prompt(model, _prompt(28), 600)
+    log_probabilities = model(ROWS[:1]).logits[0].detach().log_softmax(-1)
+    scored = [-float(log_probabilities[position - 1, ROWS[0, position]]) for position in range(29, 40)]
+    assert found["prompt_nll"] == pytest.approx(sum(scored) / 11, abs=1e-5)
+    assert found["nll_positions"] == [29, 39]
+    assert found["prompt_top1"] == log_probabilities.argmax(-1)[28:].tolist()
+
+
+def test_what_went_in_otherwise_than_asked_is_a_difference() -> None:
+    model = _model("tied")
+    watched, _ = verification.watch_short_call(model, _asked(28), Settings(), _prompt(28))
+    chunked = prefill_differences(_asked(28, prefill_chunk_size=5), watched)
+    assert chunked == ["the prompt went in as 12 tokens, not as 2 × 5 + 2"]
+    deeper = prefill_differences(_asked(28, context_depth=30), watched)
+    assert deeper[0] == "the cache held 28 tokens before the call, and context_depth is 30"
+    none, _ = verification.watch_short_call(model, _asked(0), Settings(), _prompt(0))
+    assert none["context"] is None
+    assert any("held 0 tokens before" in text for text in prefill_differences(_asked(0, context_depth=4), none))
+
+
+def test_a_cache_that_does_not_hold_the_context_ends_the_measurement() -> None:
+    model, prompt = _model("tied"), _prompt(28)
+    used = prompts.prepare_context(model, _asked(28), prompt, NEW_TOKENS)()["past_key_values"]
+    with pytest.raises(WrongTokenCountError, match="holds 56 tokens before the call, and context_depth is 28"):
+        prompts._fill(model, prompt, used)
+
+
+def test_an_architecture_that_takes_no_such_cache() -> None:
+    model = _model("mamba")
+    with pytest.raises(NotImplementedError, match="MambaForCausalLM takes no past_key_values") as refusal:
+        prepare_generate(model, _asked(28), Settings(), _prompt(28), Cpu())
+    assert status_of(refusal.value, "verify") == UNSUPPORTED
+    chunked = prepare_generate(model, _asked(0, prefill_chunk_size=5), Settings(), _prompt(0), Cpu())
+    with pytest.raises(ValueError, match="without a cache") as refused:
+        chunked(False)
+    assert status_of(refused.value, "verify") == UNSUPPORTED
+
+
+def test_compiled_code_decodes_after_a_context_without_compiling_again() -> None:
+    model, prompt = _model("tied"), _prompt(28)
+    plain = prepare_generate(model, _asked(28), Settings(), prompt, Cpu())(False)
+    asked = _asked(28, compile_mode="default", prefill_chunk_size=6)
+    before = describe_compilation()["graphs"]
+    call = prepare_generate(model, asked, Settings(), prompt, Cpu())
+    assert call(False).tokens == plain.tokens
+    graphs = describe_compilation()["graphs"]
+    assert graphs - before == 2  # the chunks of 6 tokens, and the decoding steps
+    compilation = describe_compilation() | watch_compiled_call(model, call)
+    assert compilation["compiled_calls"] == 2 + NEW_TOKENS - 1
+    assert compilation["graphs"] == graphs
+
+
+def test_a_measurement_after_a_context(bench: Bench) -> None:
+    inputs = bench.folder / "b2-s16.safetensors"
+    record = bench.measure(context_depth=10, sequence_length=6, prefill_chunk_size=4, max_new_tokens=1, inputs=inputs)
+    assert record.status == OK, record.reason
+    assert record.effective["context"] == {"tokens_before": 10, "tokens_after": 16, "new_tokens": 1}
+    assert record.effective["prefill_lengths"] == [4, 2]
+    assert (record.requested["context_depth"], record.requested["prefill_chunk_size"]) == (10, 4)
+    assert record.output["nll_positions"] == [11, 15]
+    assert {iteration.new_tokens for iteration in record.iterations} == {(1, 1)}

@@ -1,0 +1,275 @@
+"""Real faults: signals, a wild read, limits of memory and time. Each leaves a record of its own, and no process."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from hfbench.core.record import CRASHED, FAILED, OUT_OF_MEMORY, TIMED_OUT, Record
+from hfbench.core.sources import LocalSource
+from hfbench.model.local import resolve_local
+from tests.measure.stage_process import Bench
+
+ENDLESS = {"min_iterations": 100_000, "max_iterations": 100_000, "max_seconds": 100}
+
+
+def worker_of(process: "subprocess.Popen[str]") -> psutil.Process:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        for child in psutil.Process(process.pid).children(recursive=True):
+            if "hfbench.measure.worker" in " ".join(child.cmdline()):
+                return child
+        time.sleep(0.02)
+    raise AssertionError("no worker was started")
+
+
+def wait_for(process: "subprocess.Popen[str]", phase: str) -> None:
+    assert process.stderr is not None
+    for line in process.stderr:
+        if re.search(rf"  {phase}$", line.rstrip()):
+            return
+    raise AssertionError(f"the stage ended before {phase}")
+
+
+def finish(bench: Bench, process: "subprocess.Popen[str]") -> Record:
+    process.communicate(timeout=60)
+    assert process.returncode == 0, "a configuration that fails must not stop the sweep"
+    return Record.load(bench.output)
+
+
+def samples(record: Record) -> int:
+    return len([iteration for iteration in record.iterations if iteration.phase == "sample"])
+
+
+def test_an_exception_has_reason_phase_and_log(bench: Bench) -> None:
+    process = bench.start(max_new_tokens=0)  # which generate refuses, and params.yaml too
+    stderr = process.communicate(timeout=60)[1]
+    record = Record.load(bench.output)
+    assert process.returncode == 0, "a configuration that fails must not stop the sweep"
+    assert (record.status, record.phase) == (FAILED, "verify")
+    assert "max_new_tokens" in str(record.reason)
+    assert "max_new_tokens" in record.log_tail[-1]
+    assert str(bench.log) in stderr
+
+
+def test_a_time_limit_before_the_first_sample(bench: Bench) -> None:
+    record = bench.measure(timeout_seconds=1)
+    assert record.status == TIMED_OUT
+    assert record.phase in {"import", "prepare", "load", "verify"}
+    assert "timeout_seconds" in str(record.reason)
+
+
+def test_a_time_limit_keeps_the_samples(bench: Bench) -> None:
+    record = bench.measure(timeout_seconds=12, **ENDLESS)
+    assert (record.status, record.phase) == (TIMED_OUT, "sample")
+    assert samples(record) >= 1
+    assert record.timeline["end"] < 12 + 3
+    assert record.effective["parameters"] > 0
+    assert record.stopped_because is None
+
+
+def test_a_worker_that_is_killed_gives_a_record(bench: Bench) -> None:
+    process = bench.start(**ENDLESS)
+    worker = worker_of(process)
+    wait_for(process, "sample")
+    time.sleep(1)
+    worker.kill()
+    record = finish(bench, process)
+    assert (record.status, record.phase) == (CRASHED, "sample")
+    assert "SIGKILL" in str(record.reason)
+    assert samples(record) >= 1
+
+
+FAULTY = """
+import ctypes
+from transformers import LlamaForCausalLM
+
+class Faulty(LlamaForCausalLM):
+    calls = 0
+
+    def forward(self, *arguments, **options):
+        self.calls += 1
+        if self.calls == 40:  # in a sample: before them are the checks, the first call and the warm-up
+            ctypes.string_at(0)
+        return super().forward(*arguments, **options)
+"""
+
+
+def test_a_model_that_reads_where_it_may_not_gives_a_record(bench: Bench, tiny_model: Path) -> None:
+    folder = bench.folder / "faulty"
+    shutil.copytree(tiny_model, folder)
+    (folder / "faulty.py").write_text(FAULTY)
+    config = json.loads((folder / "config.json").read_text())
+    config["auto_map"] = {"AutoModelForCausalLM": "faulty.Faulty"}
+    (folder / "config.json").write_text(json.dumps(config))
+    source = LocalSource(source="local", path=str(folder), trust_remote_code=True)
+    resolve_local("tiny", source, None).save(bench.folder / "manifest.json")
+    record = bench.measure(**ENDLESS)
+    assert (record.status, record.phase) == (CRASHED, "sample")
+    assert "SIGSEGV" in str(record.reason)
+    assert samples(record) >= 1
+
+
+@pytest.fixture
+def memory_group() -> Iterator[tuple[Path, Path]]:
+    """A control group: its list of processes, and the file of its memory limit."""
+    root = Path("/sys/fs/cgroup")
+    folder = (root / "memory" if (root / "memory").is_dir() else root) / f"hfbench-test-{os.getpid()}"
+    try:
+        folder.mkdir()
+    except OSError as error:
+        pytest.skip(f"making a control group is not permitted here: {error}")
+    limits = [folder / name for name in ("memory.limit_in_bytes", "memory.max") if (folder / name).exists()]
+    try:
+        if not limits:
+            pytest.skip("control groups have no memory controller here")
+        yield folder / "cgroup.procs", limits[0]
+    finally:
+        folder.rmdir()
+
+
+def test_memory_that_the_kernel_refuses(bench: Bench, memory_group: tuple[Path, Path]) -> None:
+    processes, limit = memory_group
+    process = bench.start(**ENDLESS)
+    worker = worker_of(process)
+    limit.write_text("50M")  # importing torch takes more
+    processes.write_text(str(worker.pid))
+    record = finish(bench, process)
+    assert record.status == OUT_OF_MEMORY
+    assert "out-of-memory killer" in str(record.reason)
+    assert not worker.is_running()
+
+
+def test_memory_that_runs_out_while_sampling(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    # glibc would serve an iteration from what the one before gave back. This has it ask the kernel for every tensor.
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "65536")
+    write_prompts(bench.folder, batch_size=256)
+    process = bench.start(batch_size=256, **ENDLESS)
+    worker = worker_of(process)
+    wait_for(process, "sample")
+    time.sleep(4)
+    worker.rlimit(psutil.RLIMIT_DATA, (worker.memory_info().data - 2_000_000, psutil.RLIM_INFINITY))
+    record = finish(bench, process)
+    assert (record.status, record.phase) == (OUT_OF_MEMORY, "sample")
+    assert "allocate" in str(record.reason)
+    assert samples(record) >= 1
+    assert record.log_tail
+
+
+def test_memory_that_never_sufficed(bench: Bench) -> None:
+    process = bench.start()
+    psutil.Process(process.pid).rlimit(psutil.RLIMIT_AS, (500_000_000, psutil.RLIM_INFINITY))  # for torch, too little
+    record = finish(bench, process)
+    assert (record.status, record.phase) == (OUT_OF_MEMORY, "import")
+    assert not record.iterations
+
+
+@pytest.fixture
+def small_folder(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a file system of 2 MiB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
+    mount = subprocess.run(command, capture_output=True, text=True, check=False)
+    if mount.returncode:
+        pytest.skip(f"mounting a file system is not permitted here: {mount.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_temporary_folder_that_is_full_stops_the_stage_and_says_so(bench: Bench, small_folder: Path) -> None:
+    process = replace(bench, temporary=small_folder).start(compile_mode="default")
+    stderr = process.communicate(timeout=100)[1]
+    assert process.returncode == 1
+    assert "disk is full" in stderr
+    assert str(small_folder) in stderr
+    assert "TMPDIR" in stderr
+    assert "Traceback" not in stderr
+    assert not bench.output.exists(), "the configuration is not to blame, and is measured by the next `dvc repro`"
+
+
+def write_prompts(folder: Path, batch_size: int) -> None:
+    rows = torch.arange(batch_size * 16).reshape(batch_size, 16) % 600
+    save_file(
+        {"input_ids": rows, "attention_mask": torch.ones_like(rows)},
+        folder / f"b{batch_size}-s16.safetensors",
+        metadata={"pad_token_id": "0"},
+    )
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_no_worker_outlives_its_supervisor(bench: Bench, stop: signal.Signals) -> None:
+    process = bench.start(**ENDLESS)
+    worker = worker_of(process)
+    wait_for(process, "verify")
+    process.send_signal(stop)
+    assert process.wait(timeout=5) != 0
+    psutil.wait_procs([worker], timeout=5)
+    assert not worker.is_running()
+    assert not bench.output.exists()
+    assert not list(bench.folder.glob("hfbench-*")) or stop == signal.SIGKILL
+
+
+def test_the_next_measurement_removes_what_a_killed_one_left(bench: Bench) -> None:
+    process = bench.start(**ENDLESS)
+    wait_for(process, "verify")
+    process.kill()
+    process.communicate()
+    (left,) = bench.folder.glob("hfbench-*")
+    an_hour_ago = time.time() - 3600
+    os.utime(left, (an_hour_ago, an_hour_ago))
+    running = bench.start(**ENDLESS)
+    wait_for(running, "verify")
+    assert not left.exists()
+    (used,) = bench.folder.glob("hfbench-*")
+    os.utime(used, (an_hour_ago, an_hour_ago))
+    bench.measure(output=bench.folder / "other.json", log=bench.folder / "other.log")
+    assert used.exists(), "it belongs to a measurement that still runs"
+    running.terminate()
+    running.communicate()
+    assert not used.exists()
+
+
+# Nobody is left to end the compilers of a supervisor that was killed: each ends with the file that it compiles.
+@pytest.mark.parametrize(("stop", "seconds"), [(signal.SIGTERM, 1), (signal.SIGKILL, 15)])
+def test_no_compiler_outlives_the_supervisor(bench: Bench, stop: signal.Signals, seconds: float) -> None:
+    process = bench.start(compile_mode="default", **ENDLESS)
+    started = wait_for_compiler(worker_of(process))
+    process.send_signal(stop)
+    assert process.wait(timeout=5) != 0
+    deadline = time.monotonic() + seconds
+    while (left := [item for item in started if runs(item)]) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not left
+
+
+def wait_for_compiler(worker: psutil.Process) -> list[psutil.Process]:
+    """Wait until a compiler runs below the worker, and return the worker and all that it started."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        started = worker.children(recursive=True)
+        with suppress(psutil.Error):
+            if any(child.name() in {"cc1plus", "clang++", "clang"} for child in started):
+                return [worker, *started]
+        time.sleep(0.02)
+    raise AssertionError("nothing was compiled")
+
+
+def runs(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False

@@ -1,0 +1,112 @@
+"""Real measurements: real processes and a real model."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from hfbench.core.point import Configuration
+from hfbench.core.record import OK, UNSUPPORTED
+from hfbench.measure.process import scratch_folder, worker_environment
+from tests.measure.stage_process import Bench
+
+CACHES = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "TMPDIR")
+
+
+def test_one_record_holds_what_was_measured(bench: Bench) -> None:
+    record = bench.measure()
+    assert record.status == OK
+    assert record.reason is None
+    assert [iteration.phase for iteration in record.iterations] == ["first", "warmup"] + ["sample"] * 5
+    assert [iteration.observed for iteration in record.iterations[2:]] == [True, True, False, True, True]
+    for iteration in record.iterations:
+        assert iteration.new_tokens == (6, 6)
+        times = iteration.token_seconds
+        assert len(times) == int(iteration.observed)
+        assert all(len(row) == 6 and list(row) == sorted(row) for row in times)
+        assert all(row[0] > 0 and row[-1] <= iteration.end_to_end_seconds for row in times)
+    assert record.load_seconds
+    assert record.first_call_seconds == record.iterations[0].end_to_end_seconds
+    assert record.memory["peak_bytes"] > 100e6
+    assert len(record.output["prompt_top1"]) == 16
+    assert len(record.output["tokens"]) == 6
+    assert record.effective["sdpa_backends"] == {"flash_attention": 4}
+    assert record.effective["cache"] == "DynamicCache"
+    assert record.effective["parameter_dtypes"].keys() == {"bfloat16"}
+    variables = record.effective["variables"]
+    assert (variables["PYTHONHASHSEED"], variables["HF_HUB_OFFLINE"]) == ("0", "1")
+    assert variables["OMP_NUM_THREADS"] == str(record.effective["intra_op_threads"])
+    assert variables["PYTORCH_ALLOC_CONF"] == os.environ.get("PYTORCH_ALLOC_CONF", "")
+    phases = ["import", "prepare", "load", "verify", "first call", "warm-up", "sample", "conclude", "end"]
+    assert list(record.timeline) == phases
+    assert sorted(record.timeline.values()) == list(record.timeline.values())
+
+
+def test_iterations_lie_in_their_phase_on_one_clock(bench: Bench) -> None:
+    record = bench.measure()
+    samples = [iteration for iteration in record.iterations if iteration.phase == "sample"]
+    assert record.timeline["sample"] <= samples[0].start_seconds
+    assert samples[-1].start_seconds + samples[-1].call_seconds <= record.timeline["conclude"]
+
+
+def test_attention_implementations_agree_in_float32(bench: Bench) -> None:
+    records = {
+        name: bench.measure(
+            attn_implementation=name, dtype="float32", max_new_tokens=70, min_iterations=1, max_iterations=1
+        )
+        for name in ("eager", "sdpa", "sdpa:math")
+    }
+    assert {record.status for record in records.values()} == {OK}
+    reference = records["eager"].output
+    assert len(reference["tokens"]) == 70, "where a long output begins to differ must be seen"
+    for record in records.values():
+        assert record.output["prompt_nll"] == pytest.approx(reference["prompt_nll"], abs=1e-4)
+        assert record.output["tokens"] == reference["tokens"]
+    assert records["eager"].effective["sdpa_calls"] == 0
+    assert records["sdpa:math"].effective["sdpa_calls"] > 0
+    assert records["sdpa:math"].effective["sdpa_backends"] == {}
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_continuous_batching_times_every_token_of_every_request(bench: Bench, attention: str) -> None:
+    record = bench.measure("--continuous_batching", attn_implementation=attention)
+    assert record.status == OK, record.reason
+    assert record.effective["cache"] == "PagedAttentionCache"
+    assert set(record.effective["sdpa_backends"]) == ({"flash_attention"} if attention == "sdpa" else set())
+    for iteration in record.iterations:
+        assert iteration.new_tokens == (6, 6)
+        assert [len(times) for times in iteration.token_seconds] == ([6, 6] if iteration.observed else [])
+        assert iteration.end_to_end_seconds <= iteration.call_seconds
+        for times in iteration.token_seconds:
+            assert times[-1] <= iteration.end_to_end_seconds
+
+
+def test_unsupported_is_known_without_a_worker(bench: Bench) -> None:
+    record = bench.measure(attn_implementation="flash_attention_2")
+    assert (record.status, record.phase) == (UNSUPPORTED, "before the start")
+    assert "CPU" in str(record.reason)
+    assert not bench.log.exists()
+
+
+def test_hash_seed_threads_and_caches_are_set(bench: Bench) -> None:
+    configuration = Configuration(1, "m", "sdpa", "off", "auto", False, False, 0, "bfloat16", "uniform", 1, 8, 8, 0)
+    environment = worker_environment(configuration, bench.folder)
+    assert environment["HF_HUB_OFFLINE"] == "1"
+    assert environment["OMP_NUM_THREADS"] == os.environ.get("OMP_NUM_THREADS", environment["OMP_NUM_THREADS"])
+    for location in CACHES:
+        assert environment[location].startswith(str(bench.folder))
+
+
+def test_nothing_compiled_is_found_by_the_next_measurement() -> None:
+    configuration = Configuration(1, "m", "sdpa", "default", "auto", False, False, 0, "bfloat16", "uniform", 1, 8, 8, 0)
+    with scratch_folder() as first:
+        folders = [Path(worker_environment(configuration, first)[location]) for location in CACHES]
+        for folder in folders:
+            folder.mkdir(exist_ok=True)
+            (folder / "compiled").touch()
+    assert not first.exists()
+    with scratch_folder() as second:
+        for location in CACHES:
+            folder = Path(worker_environment(configuration, second)[location])
+            assert folder not in folders
+            assert not folder.exists() or not list(folder.iterdir())

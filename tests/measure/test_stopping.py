@@ -1,0 +1,178 @@
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import product
+from math import comb
+from typing import get_args
+
+import pytest
+
+from hfbench.core.record import Sampling
+from hfbench.measure.sampling import RULES, reason_to_stop, relative_precision, sequential_interval
+from hfbench.params.values import StoppingRule
+from hfbench.statistics.spread import drift
+
+RUNS = 1000
+TRUE_MEDIAN = 1.0
+
+Series = Callable[[random.Random, int], float]
+
+
+@pytest.fixture
+def sampling() -> Sampling:
+    return make_sampling()
+
+
+def make_sampling(**values: object) -> Sampling:
+    fields = dict.fromkeys(Sampling.__dataclass_fields__, 0)
+    defaults = {
+        "stopping_rule": "precision",
+        "min_iterations": 6,
+        "max_iterations": 30,
+        "target_precision": 0.01,
+        "max_seconds": 1e9,
+    }
+    return Sampling(**{**fields, **defaults, **values})  # type: ignore[arg-type]
+
+
+def run(series: Series, generator: random.Random, sampling: Sampling) -> tuple[list[float], str]:
+    """Sample a series of latencies until the rule stops."""
+    latencies: list[float] = []
+    while True:
+        latencies.append(series(generator, len(latencies)))
+        reason = reason_to_stop(latencies, sum(latencies), sampling)
+        if reason is not None:
+            return latencies, reason
+
+
+def normal(sigma: float) -> Series:
+    return lambda generator, _: generator.gauss(1, sigma)
+
+
+def log_normal(sigma: float) -> Series:
+    return lambda generator, _: generator.lognormvariate(0, sigma)
+
+
+def bimodal(generator: random.Random, _: int) -> float:
+    return generator.choice((0.99, 1.01)) + generator.gauss(0, 0.002)
+
+
+def one_outlier(generator: random.Random, index: int) -> float:
+    return 5.0 if index == 3 else generator.gauss(1, 0.01)
+
+
+def drifting(generator: random.Random, index: int) -> float:
+    return 1 + 0.01 * index + generator.gauss(0, 0.02)
+
+
+STATIONARY: dict[str, Series] = {
+    "normal": normal(0.01),
+    "normal, quiet": normal(0.004),
+    "normal, loud": normal(0.03),
+    "log-normal": log_normal(0.015),
+    "log-normal, long tail": log_normal(0.3),
+    "bimodal": bimodal,
+    "one outlier": one_outlier,
+    "constant": lambda _, __: 1.0,
+}
+
+
+@pytest.mark.parametrize("name", STATIONARY)
+@pytest.mark.parametrize("max_seconds", [1e9, 12.0])
+def test_the_reached_interval_covers_the_true_median(name: str, max_seconds: float) -> None:
+    generator, limits = random.Random(1), make_sampling(max_seconds=max_seconds)
+    covered = 0
+    for _ in range(RUNS):
+        latencies, _ = run(STATIONARY[name], generator, limits)
+        low, high = sequential_interval(latencies, limits.min_iterations, limits.max_iterations) or (2.0, 0.0)
+        covered += low <= TRUE_MEDIAN <= high
+    assert covered >= 0.93 * RUNS
+
+
+@pytest.mark.parametrize(("sigma", "mean_iterations"), [(0.002, 6.01), (0.005, 7.0), (0.01, 15.0)])
+def test_quiet_series_stop_early(sampling: Sampling, sigma: float, mean_iterations: float) -> None:
+    generator = random.Random(2)
+    counts = [len(run(normal(sigma), generator, sampling)[0]) for _ in range(300)]
+    assert sum(counts) / len(counts) <= mean_iterations
+
+
+def test_a_drifting_series_is_flagged_whatever_stopped_it(sampling: Sampling) -> None:
+    generator = random.Random(3)
+    runs = [run(drifting, generator, sampling)[0] for _ in range(200)]
+    assert sum((found := drift(latencies)) is not None and found.significant for latencies in runs) >= 190
+
+
+def test_the_interval_by_hand() -> None:
+    # The only look at six values: their range misses in 2/64 = 3.1%. The only look at nine: the second smallest and
+    # largest miss in 2 (1 + 9)/512 = 3.9%. At eight they would miss in 2 (1 + 8)/256 = 7.0%, so the range it is.
+    assert sequential_interval([6, 1, 5, 2, 4, 3], 6, 6) == (1, 6)
+    assert sequential_interval([9, 1, 8, 2, 7, 3, 6, 4, 5], 9, 9) == (2, 8)
+    assert sequential_interval([1, 2, 3, 4, 5, 6, 7, 8], 8, 8) == (1, 8)
+
+
+def test_few_values_have_no_interval(sampling: Sampling) -> None:
+    assert sequential_interval([1, 2, 3, 4, 5], 1, 30) is None
+    assert sequential_interval([1, 2, 3, 4, 5, 6, 7], 8, 30) is None
+    assert relative_precision([1, 2, 3, 4, 5], sampling) is None
+
+
+def test_precision_is_half_the_width_over_the_median(sampling: Sampling) -> None:
+    assert relative_precision([1.0, 1.0, 1.0, 1.0, 1.2, 0.8], sampling) == pytest.approx(0.2)
+
+
+def misses_at_any_look(last: int, rank_of: Callable[[int], int]) -> float:
+    """How likely, over all ways to fall above and below the median, that some look from six values on misses it."""
+    missed = 0
+    for signs in product((0, 1), repeat=last):
+        missed += any(
+            not rank_of(count) <= sum(signs[:count]) <= count - rank_of(count) for count in range(6, last + 1)
+        )
+    return missed / float(2**last)
+
+
+def test_all_looks_together_miss_in_five_percent() -> None:
+    last = 12
+
+    def sequential_rank(count: int) -> int:
+        low, _ = sequential_interval(range(1, count + 1), 6, last) or (0, 0)
+        return int(low)
+
+    def rank_of_one_look(count: int) -> int:
+        return max(k for k in range(count // 2) if 2 * sum(comb(count, below) for below in range(k)) / 2**count <= 0.05)
+
+    sequential, naive = misses_at_any_look(last, sequential_rank), misses_at_any_look(last, rank_of_one_look)
+    assert 0.04 < sequential <= 0.05
+    assert naive > 0.07, "an interval made for one look does not hold for nine"
+
+
+def test_stops_when_precise_enough(sampling: Sampling) -> None:
+    assert reason_to_stop([1.0] * 5, 0, sampling) is None
+    assert reason_to_stop([1.0] * 6, 0, sampling) == "target_precision reached"
+
+
+def test_goes_on_until_a_limit(sampling: Sampling) -> None:
+    short = replace(sampling, max_iterations=10, max_seconds=60.0)
+    noisy = [1.0, 2.0] * 4
+    assert reason_to_stop(noisy, 0, short) is None
+    assert reason_to_stop(noisy, 60.0, short) == "max_seconds reached"
+    assert reason_to_stop([*noisy, 1.0, 2.0], 0, short) == "max_iterations reached"
+
+
+def test_minimum_holds_even_after_max_seconds(sampling: Sampling) -> None:
+    assert reason_to_stop([1.0] * 5, 2e9, sampling) is None
+
+
+def test_fewer_iterations_than_an_interval_needs_stop_at_the_limits(sampling: Sampling) -> None:
+    few = replace(sampling, min_iterations=2, max_iterations=3)
+    assert reason_to_stop([1.0] * 2, 0, few) is None
+    assert reason_to_stop([1.0] * 3, 0, few) == "max_iterations reached"
+
+
+def test_fixed_ignores_precision_and_time(sampling: Sampling) -> None:
+    fixed = replace(sampling, stopping_rule="fixed", min_iterations=3)
+    assert reason_to_stop([1.0, 1.0], 2e9, fixed) is None
+    assert reason_to_stop([1.0, 9.0, 5.0], 0, fixed) == "min_iterations reached"
+
+
+def test_every_rule_that_params_name_exists() -> None:
+    assert set(RULES) == set(get_args(StoppingRule))

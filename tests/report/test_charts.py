@@ -1,0 +1,253 @@
+"""What the charts are drawn from and what their titles claim, against values worked out by hand."""
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from hfbench.report.charts.capacity import memory_chart, roofline_chart
+from hfbench.report.charts.depth import depth_chart
+from hfbench.report.charts.rounds import rounds_chart
+from hfbench.report.charts.speed import frontier_chart, frontier_values, speed_chart
+from hfbench.report.charts.startup import shares_chart, startup_chart
+from hfbench.report.charts.tokens import token_latency_chart
+from hfbench.report.sections.charted import CHART_SECTIONS
+from tests.report.report_data_of import data_of, drawn, measured
+from tests.report.report_records import CEILINGS, sweep_records
+from tests.tables.hand_needs import DENSE
+from tests.tables.hand_records import failed_record, observed, ok_record, point
+
+
+def test_every_section_draws_a_real_sweep_with_a_title_and_an_alternative(tmp_path: Path) -> None:
+    records = sweep_records(
+        attn_implementation=["eager", "sdpa"], batch_size=[1, 4], context_depth=[0, 1024], iterations=4
+    )
+    data = data_of(tmp_path, records, CEILINGS)
+    for chart in [drawn(each.draw(data)) for each in CHART_SECTIONS] + [drawn(speed_chart(data))]:
+        assert chart.title
+        assert not chart.title.endswith(".")
+        assert chart.alternative.endswith(".")
+        assert chart.values.height
+        assert set(chart.panels) == set(chart.values[chart.panel_field])
+        titles = _axis_titles(chart.spec)
+        assert any("(" in title or "seconds" in title for title in titles), titles  # units
+        assert len(chart.table[0].texts)
+
+
+def _axis_titles(spec: dict[str, Any]) -> set[str]:
+    layers = spec.get("layer", [spec])
+    channels = [layer["encoding"].get(channel, {}) for layer in layers for channel in ("x", "y")]
+    return {str(channel["title"]) for channel in channels if channel.get("title")}
+
+
+def test_nothing_measured_draws_nothing(tmp_path: Path) -> None:
+    data = data_of(tmp_path, [failed_record(point(), "no")])
+    assert [each.draw(data) for each in CHART_SECTIONS] == [None] * len(CHART_SECTIONS)
+    assert speed_chart(data) is None
+
+
+def test_without_ceilings_there_is_no_roofline(tmp_path: Path) -> None:
+    data = data_of(tmp_path, sweep_records(batch_size=[1], iterations=2))
+    assert roofline_chart(data) is None
+    assert shares_chart(data) is None
+
+
+def test_the_roofline_by_hand(tmp_path: Path) -> None:
+    # 5 prompt tokens and 4 new ones of DENSE: a step needs 972 FLOPs and 1140 bytes and takes 0.1 s; a prefill needs
+    # 2540 FLOPs and 1100 bytes and takes 0.5 s (`tests/roofline/test_utilisation.py`).
+    configuration = point(batch_size=1, sequence_length=5, max_new_tokens=4)
+    record = ok_record(configuration, observed([0.5, 0.6, 0.7, 0.8]), accounting=DENSE)
+    ceilings = {"read_bytes_per_second_by_size": {"1": 20_000.0}, "matmul_flops_per_second": {"bfloat16": 100_000.0}}
+    chart = drawn(roofline_chart(data_of(tmp_path, [record], ceilings)))
+    values = {kind: rows for (kind,), rows in chart.values.group_by("kind")}
+    assert values["decode"].select("intensity", "flops").row(0) == pytest.approx((972 / 1140, 9720), rel=1e-4)
+    assert values["prefill"].select("intensity", "flops").row(0) == pytest.approx((2540 / 1100, 5080), rel=1e-4)
+    # The slope of 20 kB/s meets the level of 100 kFLOP/s at 5 FLOPs a byte.
+    ends = values["roof"].select("intensity", "flops").rows()
+    assert ends == [
+        pytest.approx((972 / 2280, 20_000 * 972 / 2280), rel=1e-4),
+        pytest.approx((5, 100_000)),
+        pytest.approx((10, 100_000)),
+    ]
+
+
+def test_a_roofline_of_two_dtypes_has_two_roofs(tmp_path: Path) -> None:
+    data = data_of(tmp_path, sweep_records(dtype=["bfloat16", "float32"], batch_size=[1], iterations=2), CEILINGS)
+    roofs = drawn(roofline_chart(data)).values.filter(kind="roof")
+    assert sorted(roofs.group_by("way").agg(pl.col("flops").max())["flops"]) == [4.0e11, 1.1e12]
+
+
+def test_without_a_rate_of_products_the_roof_is_the_slope(tmp_path: Path) -> None:
+    ceilings = {**CEILINGS, "matmul_flops_per_second": {"bfloat16": None}}
+    roof = drawn(roofline_chart(data_of(tmp_path, sweep_records(batch_size=[1], iterations=2), ceilings))).values
+    ends = roof.filter(kind="roof")
+    assert (ends["flops"] / ends["intensity"]).to_list() == pytest.approx([3.4e10] * 2, rel=1e-4)
+
+
+def test_one_round_makes_no_claim_of_speed(tmp_path: Path) -> None:
+    records = [measured(point(attn_implementation="eager"), 2.0, 2.1), measured(point(), 1.0, 1.1)]
+    chart = drawn(speed_chart(data_of(tmp_path, records)))
+    assert "none of these differences is established" in chart.title
+    assert chart.values["told"].to_list() == [False]
+    assert chart.table[-1].texts == ("–",)
+
+
+def test_equal_ways_are_not_called_faster(tmp_path: Path) -> None:
+    records = [
+        measured(point(round=number, attn_implementation=name), *times)
+        for number, (eager, sdpa) in enumerate([(1.0, 1.02), (1.01, 1.0), (1.0, 1.01), (1.02, 1.0)], start=1)
+        for name, times in (("eager", (eager, eager)), ("sdpa", (sdpa, sdpa)))
+    ]
+    chart = drawn(speed_chart(data_of(tmp_path, records)))
+    assert chart.title.startswith("No way is faster or slower than its baseline by more than noise")
+    assert chart.values["told"].to_list() == [False]
+
+
+def test_a_plain_difference_is_named_with_its_size(tmp_path: Path) -> None:
+    records = [
+        measured(point(round=number, attn_implementation=name, batch_size=size), seconds * size, seconds * size)
+        for number in (1, 2, 3, 4)
+        for size in (1, 4)
+        for name, seconds in (("eager", 2.0 + number / 1000), ("sdpa", 1.0))
+    ]
+    data = data_of(tmp_path, records)
+    chart = drawn(speed_chart(data))
+    assert chart.title in {f"sdpa is 2.00× as fast as eager with batch {size}" for size in (1, 4)}
+    assert chart.values["told"].to_list() == [True, True]
+
+
+def test_an_interval_over_many_orders_leaves_the_axis_readable(tmp_path: Path) -> None:
+    records = [
+        measured(point(round=number, attn_implementation=name), seconds, seconds)
+        for number, sdpa in ((1, 0.5), (2, 3.0))
+        for name, seconds in (("eager", 1.0), ("sdpa", sdpa))
+    ]
+    data = data_of(tmp_path, records)
+    (row,) = drawn(speed_chart(data)).values.to_dicts()
+    assert row["low"] < 0.01 < 100 < row["high"]  # what the table and the tooltip say
+    assert (row["drawn_low"], row["drawn_high"]) == pytest.approx((row["speed"] / 2, row["speed"] * 2), rel=1e-3)
+    frontier = drawn(frontier_chart(data)).values
+    assert frontier["ms_high"].max() <= 2 * frontier["ms"].max()  # type: ignore[operator]
+
+
+def test_the_frontier_is_that_of_pareto() -> None:
+    latency = [0.020, 0.010, 0.030, 0.030, 0.025]
+    rate = [100.0, 50.0, 300.0, 250.0, 90.0]
+    rows = pl.DataFrame(
+        {
+            "way": ["a"] * 5,
+            "scene": [""] * 5,
+            "name": list("vwxyz"),
+            "output_differs": [False] * 5,
+            "batch_size": [2, 1, 8, 7, 3],
+            "inter_token_seconds": latency,
+            "decode_tokens_per_second": rate,
+        }
+    ).with_columns(
+        pl.lit(None, pl.Float64).alias(f"{name}_{end}")
+        for name in ("inter_token_seconds", "decode_tokens_per_second")
+        for end in ("low", "high")
+    )
+    values = frontier_values(rows)
+    # 30 ms for 250 is behind 30 ms for 300; 25 ms for 90 is behind 20 ms for 100.
+    assert values.filter("frontier")["name"].to_list() == ["w", "v", "x"]
+    wrong = frontier_values(rows.with_columns(output_differs=pl.col("name") == "x"))
+    assert wrong.filter("frontier")["name"].to_list() == ["w", "v", "y"]
+
+
+def test_no_second_token_no_frontier_and_no_gaps(tmp_path: Path) -> None:
+    records = [
+        ok_record(point(max_new_tokens=1), observed([0.5])),
+        ok_record(point(round=2, max_new_tokens=1), observed([0.5])),
+    ]
+    data = data_of(tmp_path, records)
+    assert frontier_chart(data) is None
+    assert token_latency_chart(data) is None
+
+
+def test_the_frontier_says_what_was_measured_at_the_ends(tmp_path: Path) -> None:
+    # 2 rows and 1 gap of 0.5 s: 4 tokens/s; 8 rows and 1 gap of 1 s: 8 tokens/s.
+    records = [
+        ok_record(point(batch_size=2), observed([0.5, 1.0])),
+        ok_record(point(batch_size=8), observed([0.5, 1.5])),
+    ]
+    title = drawn(frontier_chart(data_of(tmp_path, records))).title
+    assert title.startswith("sdpa decodes 4.00 tokens/s at batch 2, 8.00 tokens/s at batch 8, with 500 ms and 1000 ms")
+
+
+def test_noise_between_rounds_is_that_of_their_medians(tmp_path: Path) -> None:
+    # Medians 1.00, 1.02 and 1.06: 6% over the middle one, 1.02.
+    records = [measured(point(round=n), *(m - 0.01, m, m + 0.01)) for n, m in ((1, 1.0), (2, 1.02), (3, 1.06))]
+    chart = drawn(rounds_chart(data_of(tmp_path, records)))
+    assert chart.title == "The medians of the rounds differ by 5.9% (sdpa)"
+    assert chart.values.filter(kind="sample").height == 9
+    assert chart.values.filter(kind="median")["seconds"].to_list() == [1.0, 1.02, 1.06]
+
+
+def test_large_rounds_keep_their_extremes(tmp_path: Path) -> None:
+    seconds = [1 + index / 1000 for index in range(200)]
+    chart = drawn(rounds_chart(data_of(tmp_path, [measured(point(), *seconds)])))
+    shown = chart.values.filter(kind="sample")["seconds"]
+    assert shown.len() == 40
+    assert (shown.min(), shown.max()) == (1.0, 1.199)
+    assert "evenly spaced" in chart.note
+    assert chart.title == "One round each: how far processes differ cannot be seen here"
+
+
+def test_memory_is_shown_in_one_unit_with_every_round(tmp_path: Path) -> None:
+    records = [
+        ok_record(point(round=number, batch_size=size), observed([0.1, 0.2]), memory={"peak_bytes": peak * 2**20})
+        for number in (1, 2)
+        for size, peak in ((1, 500 + number), (4, 700 + number))
+    ]
+    chart = drawn(memory_chart(data_of(tmp_path, records)))
+    assert chart.title == "Peak memory: 502 MiB (batch 1) to 702 MiB (batch 4)"
+    assert chart.values.height == 6
+
+
+def test_a_way_keeps_its_colour_where_another_fails(tmp_path: Path) -> None:
+    both = sweep_records(attn_implementation=["eager", "sdpa"], batch_size=[1], iterations=2)
+    failed = [
+        failed_record(record.configuration, "no") if index % 2 == 0 else record for index, record in enumerate(both)
+    ]
+    scales = []
+    for folder, records in (("both", both), ("one", failed)):
+        chart = drawn(memory_chart(data_of(tmp_path / folder, records)))
+        scale = chart.spec["layer"][0]["encoding"]["color"]["scale"]
+        scales.append(dict(zip(scale["domain"], scale["range"], strict=True)))
+    assert scales[0] == scales[1] == {"eager": "var(--way-0)", "sdpa": "var(--way-1)"}
+
+
+def test_continuous_batching_has_a_list_of_times_for_each_request(tmp_path: Path) -> None:
+    records = sweep_records(continuous_batching=[False, True], batch_size=[4], iterations=3)
+    data = data_of(tmp_path, records)
+    assert set(drawn(token_latency_chart(data)).values["way"]) == {"static", "continuous"}
+    assert startup_chart(data) is not None
+
+
+def test_throughput_by_depth_is_compared_within_a_way_and_a_workload(tmp_path: Path) -> None:
+    # 2 rows: a gap of 0.5 s is 4 tokens/s, one of 0.25 s 8 tokens/s. The prefill takes 0.5 s at all depths.
+    gaps = {("sdpa", 0): 0.25, ("sdpa", 1024): 0.5, ("eager", 0): 0.5}
+    records = [
+        ok_record(
+            point(round=number, attn_implementation=way, context_depth=depth),
+            observed([0.5, 0.5 + gap]),
+            observed([0.5, 0.5 + gap]),
+        )
+        for number in (1, 2, 3)
+        for (way, depth), gap in gaps.items()
+    ]
+    chart = drawn(depth_chart(data_of(tmp_path, records)))
+    assert chart.title == "After 1024 tokens, decoding has 0.500× the throughput that it has after 0 (sdpa)"
+    assert chart.panels == ("decode", "prefill")
+    rates = chart.values.select("panel", "way", "depth", "rate").rows()
+    # 2 rows of 10 prompt tokens in 0.5 s: the context is no part of them.
+    assert rates == [("decode", "sdpa", 0, 8.0), ("decode", "sdpa", 1024, 4.0)] + [
+        ("prefill", "sdpa", depth, 40.0) for depth in (0, 1024)
+    ]
+
+
+def test_one_depth_draws_no_chart_of_depths(tmp_path: Path) -> None:
+    records = [measured(point(context_depth=512, batch_size=size), 1.0) for size in (1, 2)]
+    assert depth_chart(data_of(tmp_path, records)) is None

@@ -1,0 +1,160 @@
+"""The data of DVC's plots, and DVC itself drawing them by the templates of this repository."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import yaml
+
+from hfbench.report.plots import write_plots
+from hfbench.tables.build import Tables
+from tests.conftest import ROOT
+from tests.tables.hand_records import failed_record, observed, ok_record, point, tables_of, unobserved
+
+FOLDER = "results/plots"
+EAGER = {"attn_implementation": "eager"}
+
+
+def _written(folder: Path, tables: Tables) -> dict[str, pl.DataFrame]:
+    write_plots(tables.summary, tables.samples, tables.points, folder)
+    return {path.stem: pl.read_csv(path) for path in folder.iterdir()}
+
+
+def test_the_samples_of_each_round(tmp_path: Path) -> None:
+    tables = tables_of(
+        tmp_path / "m",
+        ok_record(point(), observed([0.5, 0.6], phase="first"), observed([0.5, 0.7]), unobserved(0.8)),
+        ok_record(point(round=2), observed([0.5, 0.9])),
+        failed_record(point(**EAGER), "no"),
+    )
+    samples = _written(tmp_path / "plots", tables)["samples"]
+    assert samples.rows() == [("sdpa", 1, 1, 0.7, True), ("sdpa", 1, 2, 0.8, False), ("sdpa", 2, 1, 0.9, True)]
+
+
+def test_estimates_stand_in_panels_of_equal_lengths_with_a_series_each_way(tmp_path: Path) -> None:
+    records = [
+        ok_record(point(batch_size=size, sequence_length=length, **axes), observed([0.5, 0.6, 0.8, 1.1]))
+        for size in (1, 4)
+        for length in (16, 32)
+        for axes in ({}, EAGER)
+    ]
+    plots = _written(tmp_path / "plots", tables_of(tmp_path / "m", *records))
+    by_batch = plots["latency_by_batch"]
+    assert by_batch["panel"].unique().sort().to_list() == ["s16", "s32"]
+    assert by_batch["series"].unique().sort().to_list() == ["eager", "sdpa"]
+    assert by_batch.filter(panel="s16", series="sdpa").select("batch_size", "end_to_end_seconds").rows() == [
+        (1, 1.1),
+        (4, 1.1),
+    ]
+    frontier = plots["throughput_by_latency"].filter(panel="s32", series="eager")
+    # Three tokens of each row after the first, in 0.6 s.
+    assert frontier["decode_tokens_per_second"].to_list() == pytest.approx([5.0, 20.0])
+    assert frontier["end_to_end_seconds"].to_list() == [1.1, 1.1]
+    assert plots["end_to_end"]["configuration"][0] == "tiny sdpa b1 s16 n4"
+
+
+def test_an_interval_is_cut_where_it_would_hide_the_rest(tmp_path: Path) -> None:
+    records = [ok_record(point(round=n), observed([0.5, end])) for n, end in ((1, 1.0), (2, 1.1), (3, 9.0))]
+    tables = tables_of(tmp_path / "m", *records)
+    high = tables.summary.filter(metric="end_to_end_seconds")["high"][0]
+    drawn = _written(tmp_path / "plots", tables)["end_to_end"]
+    assert high > 2.2
+    assert drawn["high"][0] == pytest.approx(2.2)
+
+
+def test_gaps_are_medians_at_each_place_of_the_sequence(tmp_path: Path) -> None:
+    tables = tables_of(
+        tmp_path / "m",
+        ok_record(point(), observed([0.5, 0.6, 0.8]), observed([0.5, 0.7, 0.8])),
+        ok_record(point(round=2), observed([0.5, 0.9, 1.0]), unobserved(1.0)),
+    )
+    gaps = _written(tmp_path / "plots", tables)["token_gaps"]
+    assert gaps["token"].to_list() == [2, 3]
+    assert gaps["inter_token_milliseconds"].to_list() == pytest.approx([200, 100])  # of 100, 200, 400; of 200, 100, 100
+
+
+def test_a_long_sequence_is_drawn_by_neighbours(tmp_path: Path) -> None:
+    times = [0.5 + 0.01 * index for index in range(1001)]
+    gaps = _written(tmp_path / "plots", tables_of(tmp_path / "m", ok_record(point(), observed(times))))["token_gaps"]
+    assert 100 <= gaps.height <= 128
+    assert gaps["token"][0] == 2
+    assert gaps["inter_token_milliseconds"].to_list() == pytest.approx([10] * gaps.height)
+
+
+def test_nothing_measured_is_a_header_alone(tmp_path: Path) -> None:
+    plots = _written(tmp_path / "plots", tables_of(tmp_path / "m", failed_record(point(), "no")))
+    assert len(plots) == 5
+    assert all(plot.height == 0 and plot.columns for plot in plots.values())
+
+
+def _definitions() -> list[dict[str, Any]]:
+    content: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+    plots = content.get("plots", [])
+    assert plots, "dvc.yaml names the plots"
+    return [definition for plot in plots for definition in plot.values()]
+
+
+def test_templates_and_definitions_name_columns_that_there_are(tmp_path: Path) -> None:
+    plots = _written(tmp_path / "plots", tables_of(tmp_path / "m", ok_record(point(), observed([0.5, 0.6]))))
+    drawn = set()
+    for definition in _definitions():
+        ((path, y),) = definition["y"].items()
+        columns = {*plots[Path(path).stem].columns, "rev"}
+        drawn.add(Path(path).stem)
+        assert Path(path).parent.as_posix() == FOLDER
+        assert {definition["x"], y} <= columns
+        template = (ROOT / ".dvc/plots" / f"{definition['template']}.json").read_text()
+        fields = set(re.findall(r'"field": "(\w+)"', template)) | set(re.findall(r"datum\['(\w+)'\]", template))
+        assert fields <= columns, definition["template"]
+        assert {"<DVC_METRIC_DATA>", "<DVC_METRIC_TITLE>", "<DVC_METRIC_X>"} <= set(
+            re.findall("<DVC_METRIC_[A-Z_]+>", template)
+        )
+        assert {"title", "x_label", "y_label"} <= definition.keys()
+    assert drawn == set(plots)
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A DVC repository with this one's plots and templates, and two commits of plots of different times."""
+    folder = tmp_path_factory.mktemp("repository")
+    _run(folder, "git", "init", "--quiet")
+    _run(folder, "git", "config", "user.email", "tests@example.org")
+    _run(folder, "git", "config", "user.name", "tests")
+    _run(folder, sys.executable, "-m", "dvc", "init", "--quiet")
+    shutil.copytree(ROOT / ".dvc/plots", folder / ".dvc/plots")
+    content = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+    (folder / "dvc.yaml").write_text(yaml.safe_dump({"plots": content.get("plots", [])}))
+    for factor in (1, 2):
+        times = observed([factor * at for at in (0.5, 0.6, 0.8)])
+        _written(folder / FOLDER, tables_of(folder.parent / f"m{factor}", ok_record(point(), times)))
+        _run(folder, "git", "add", "--all")
+        _run(folder, "git", "commit", "--quiet", "--message", f"factor {factor}")
+    return folder
+
+
+def _run(folder: Path, *words: str) -> str:
+    result = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "revisions"), [(["show"], {"workspace"}), (["diff", "HEAD~1"], {"HEAD~1", "workspace"})]
+)
+def test_dvc_draws_every_plot(repository: Path, tmp_path: Path, words: list[str], revisions: set[str]) -> None:
+    _run(repository, sys.executable, "-m", "dvc", "plots", *words, "--out", str(tmp_path))
+    page = (tmp_path / "index.html").read_text()
+    specifications = [json.loads(found) for found in re.findall(r"var spec = (\{.*\});", page)]
+    assert len(specifications) == len(_definitions())
+    for specification in specifications:
+        values = specification["data"]["values"]
+        assert {value["rev"] for value in values} == revisions
+        assert "<DVC_" not in json.dumps(specification)
+    texts = {specification["title"]["text"] for specification in specifications}
+    assert texts == {definition["title"] for definition in _definitions()}

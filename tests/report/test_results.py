@@ -1,0 +1,180 @@
+"""Which rows are shown, in which order, and which is best."""
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from hfbench.core.record import Record
+from hfbench.report.frames import failure_rows, result_rows, varying_axes
+from hfbench.report.words import captions, failure_columns, point_column, result_columns
+from tests.tables.hand_records import POINT, failed_record, observed, ok_record, point, tables_of, unobserved
+
+EAGER, SDPA, FLEX = (point(attn_implementation=name) for name in ("eager", "sdpa", "flex_attention"))
+
+
+def _measured(configuration: Any, end_to_end: float, first_token: float = 0.5, **fields: Any) -> Record:
+    return ok_record(configuration, observed([first_token, 0.6], end_to_end=end_to_end), **fields)
+
+
+def test_rows_are_sorted_by_workload_then_fastest_first(tmp_path: Path) -> None:
+    large = {"batch_size": 8}
+    tables = tables_of(
+        tmp_path,
+        _measured(point(**large, attn_implementation="eager"), 4.0),
+        _measured(EAGER, 2.0),
+        _measured(SDPA, 1.0),
+        _measured(point(**large, attn_implementation="sdpa"), 3.0),
+        _measured(point(model="another"), 9.0),
+    )
+    rows = result_rows(tables.summary, tables.configurations)
+    order = rows.select("model", "batch_size", "attn_implementation").rows()
+    assert order == [
+        ("tiny", 2, "sdpa"),
+        ("tiny", 2, "eager"),
+        ("tiny", 8, "sdpa"),
+        ("tiny", 8, "eager"),
+        ("another", 2, "sdpa"),
+    ]
+    assert rows["workload"].to_list() == [1, 1, 2, 2, 3]
+
+
+def test_the_best_of_a_workload(tmp_path: Path) -> None:
+    tables = tables_of(
+        tmp_path,
+        _measured(EAGER, 2.0, first_token=0.3),
+        _measured(SDPA, 1.0),
+        _measured(point(batch_size=8), 0.5),
+    )
+    rows = result_rows(tables.summary, tables.configurations)
+    assert rows["end_to_end_seconds"].to_list() == [1.0, 2.0, 0.5]
+    # Alone in its workload, the last one is no best; nor is any load time, since all are equal.
+    assert rows["end_to_end_seconds_best"].to_list() == [True, False, False]
+    assert rows["time_to_first_token_seconds_best"].to_list() == [False, True, False]
+    assert rows["decode_tokens_per_second_best"].to_list() == [True, False, False]  # the higher one
+    assert rows["load_seconds_best"].to_list() == [False] * 3
+
+
+def test_configurations_without_an_ok_round_are_failures(tmp_path: Path) -> None:
+    tables = tables_of(
+        tmp_path,
+        _measured(SDPA, 1.0),
+        failed_record(point(round=2), "killed", "crashed", phase="sample"),
+        failed_record(FLEX, "missing"),
+        failed_record(point(attn_implementation="flex_attention", round=2), "missing"),
+    )
+    rows, failures = result_rows(tables.summary, tables.configurations), failure_rows(tables.points)
+    assert rows.select("attn_implementation", "rounds_ok", "rounds_asked").rows() == [("sdpa", 1, 2)]
+    assert failures.select("attn_implementation", "status", "reason", "rounds").rows() == [
+        ("sdpa", "crashed", "killed", [2]),
+        ("flex_attention", "failed", "missing", [1, 2]),
+    ]
+    point_, rounds, status, reason = failure_columns(failures, tables.points)
+    assert point_.texts == ("sdpa", "flex_attention")
+    assert rounds.texts == ("2", "1, 2")
+    assert status.texts == ("crashed", "failed")
+    assert reason.texts == ("killed (phase: sample)", "missing")
+
+
+def test_columns_hold_units_and_three_digits(tmp_path: Path) -> None:
+    times = observed([0.05, 0.06, 0.08, 0.11], end_to_end=0.11111)
+    slower = observed([0.05, 0.06, 0.08, 0.11], end_to_end=0.14)
+    tables = tables_of(
+        tmp_path,
+        ok_record(SDPA, times, memory={"peak_bytes": 3 * 2**29}, load_seconds=12.345),
+        ok_record(point(round=2), slower, memory={"peak_bytes": 3 * 2**29}, load_seconds=12.345),
+        failed_record(EAGER, "no"),
+    )
+    rows = result_rows(tables.summary, tables.configurations)
+    columns = {column.label: (column.unit, column.texts[0]) for column in result_columns(rows, tables.points)}
+    assert columns == {
+        "attention": ("", "sdpa"),
+        "rounds": ("", "2"),
+        "TTFT": ("ms", "50.0"),
+        "inter-token": ("ms", "20.0"),
+        "decode": ("tok/s", "100"),
+        "prefill": ("tok/s", "400"),
+        "end-to-end": ("s", "0.126"),
+        # d = (0.14 - 0.111) / 2; t(1) = 12.7 times the standard error d / sqrt(2) is 1.03 of 0.126: / and * exp(1.03),
+        # as far as 2,000 resamples tell.
+        "95% interval": ("s", "0.0461 … 0.352"),
+        "load": ("s", "12.3"),
+        "peak memory": ("GiB", "1.50"),
+    }
+
+
+def test_what_was_not_measured_is_a_dash(tmp_path: Path) -> None:
+    tables = tables_of(tmp_path, ok_record(SDPA, unobserved(1.0), load_seconds=None), _measured(EAGER, 1.0))
+    rows = result_rows(tables.summary, tables.configurations)
+    columns = {column.label: column.texts for column in result_columns(rows, tables.points)}
+    assert columns["attention"] == ("eager", "sdpa")  # what has no end-to-end time stands last
+    assert columns["end-to-end"] == ("1.00", "–")
+    assert columns["load"] == ("0.500", "–")
+    # No column where nothing has a value: no memory, one round has no interval, and no model's needs are known.
+    assert not {"peak memory", "95% interval", "MBU", "MFU", "energy", "output"} & columns.keys()
+
+
+def test_what_computes_something_else_is_no_best_and_stands_last(tmp_path: Path) -> None:
+    outputs = {EAGER: 2.0, SDPA: 2.01, FLEX: 2.2}  # nats; the limit is 0.05
+    seconds = {EAGER: 2.0, SDPA: 1.0, FLEX: 0.5}
+    records = [_measured(each, seconds[each], output={"prompt_nll": nll}) for each, nll in outputs.items()]
+    tables = tables_of(tmp_path, *records)
+    rows = result_rows(tables.summary, tables.configurations)
+    assert rows["attn_implementation"].to_list() == ["sdpa", "eager", "flex_attention"]
+    assert rows["end_to_end_seconds_best"].to_list() == [True, False, False]
+    columns = {column.label: column.texts for column in result_columns(rows, tables.points)}
+    assert columns["output"] == ("", "", "differs")
+
+
+def test_where_all_but_one_differ_none_is_best(tmp_path: Path) -> None:
+    tables = tables_of(
+        tmp_path,
+        _measured(EAGER, 2.0, output={"prompt_nll": 2.0}),
+        _measured(SDPA, 1.0, output={"prompt_nll": 3.0}),
+    )
+    assert result_rows(tables.summary, tables.configurations)["end_to_end_seconds_best"].to_list() == [False, False]
+
+
+def test_utilisation_and_energy_are_columns_where_they_are_known(tmp_path: Path) -> None:
+    tables = tables_of(tmp_path, _measured(SDPA, 1.0))
+    known = tables.configurations.with_columns(mbu=pl.lit(0.5), mfu=pl.lit(0.0123), energy_joules_per_token=pl.lit(2.0))
+    columns = {column.label: column for column in result_columns(result_rows(tables.summary, known), tables.points)}
+    assert [columns[label].texts[0] for label in ("MBU", "MFU", "energy")] == ["50.0", "1.23", "2.00"]
+    assert [columns[label].unit for label in ("MBU", "MFU", "energy")] == ["%", "%", "J/tok"]
+
+
+def test_captions_say_what_is_constant(tmp_path: Path) -> None:
+    device: dict[str, Any] = {"effective": {"device_name": "Fast CPU"}}
+    tables = tables_of(
+        tmp_path, _measured(SDPA, 1.0, **device), _measured(EAGER, 2.0, **device), failed_record(FLEX, "x")
+    )
+    text = captions(tables.points, result_rows(tables.summary, tables.configurations))
+    assert varying_axes(tables.points) == ["attn_implementation"]
+    assert text.title == "tiny · Fast CPU · bfloat16"
+    assert text.counts == "3 configurations, 2 of 3 records ok"
+    assert text.constants == (
+        "all with compile off, kernels no, continuous batching no, batch 2, prompt tokens 10, new tokens 4"
+    )
+    assert text.notes[0].startswith("*")
+    assert text.notes[1].startswith("One round")
+
+
+def test_captions_without_a_named_device_give_the_one_asked_for(tmp_path: Path) -> None:
+    tables = tables_of(tmp_path, failed_record(POINT, "no"))
+    text = captions(tables.points, result_rows(tables.summary, tables.configurations))
+    assert text.title == "tiny · auto · bfloat16"
+    assert text.counts == "1 configuration, 0 of 1 record ok"
+    assert text.notes == ("No point could be measured.",)
+
+
+@pytest.mark.parametrize("reason", [None, ""])
+def test_a_missing_reason_is_said(tmp_path: Path, reason: str | None) -> None:
+    points = tables_of(tmp_path, failed_record(POINT, reason)).points
+    assert failure_columns(failure_rows(points), points)[3].texts == ("no reason was recorded",)
+
+
+def test_control_characters_reach_no_page(tmp_path: Path) -> None:
+    points = tables_of(tmp_path, failed_record(POINT, "\x1b[31mred\x07\nsecond line\x00")).points
+    assert failure_columns(failure_rows(points), points)[3].texts == ("[31mred\nsecond line",)
+    assert point_column(points, points).texts == ("tiny",)

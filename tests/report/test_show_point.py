@@ -1,0 +1,133 @@
+"""`hfbench show --point`: all that is known of one point, at several widths."""
+
+import io
+import re
+from pathlib import Path
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+
+from hfbench.core.errors import UserError
+from tests.report.point_records import LONG, full_record, run_show, save_mixed_results, save_results
+from tests.tables.hand_records import point
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("results")
+    save_mixed_results(folder)
+    return folder
+
+
+def _point(results: Path, key: str, width: int, monkeypatch: pytest.MonkeyPatch, color: bool = False) -> str:
+    stream = io.StringIO()
+    console = Console(file=stream, width=width, highlight=False, force_terminal=color or None)
+    monkeypatch.setattr("hfbench.report.show.standard_output", lambda: console)
+    run_show(results, "--point", key)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_a_point_at_several_widths(results: Path, monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    text = _point(results, "tiny sdpa b1 s10 n8", width, monkeypatch)
+    lines = text.splitlines()
+    assert lines[:2] == ["tiny sdpa b1 s10 n8", "Fast CPU · 3 of 3 rounds ok"]
+    assert max(map(cell_len, lines)) <= width
+    rounds = [line for line in lines if re.match(r"[123] +[▁-█]{8} ", line)]
+    assert len(rounds) == 3
+    assert all(line.rstrip().endswith("target_precision reached") for line in rounds)
+    assert "".join(rounds).count("█") >= 1  # one scale over all rounds: its highest is in one of them
+    phases = next(line for line in lines if re.match(r"load +\d", line))
+    assert phases.split()[:4] == ["load", "0.500", "0.500", "0.500"]
+    asked = next(line for line in lines if line.startswith("SDPA backend"))
+    assert asked.split() == ["SDPA", "backend", "any", "math", "(60", "calls)"]
+    assert "“and the river ran on”" in text
+    assert "300, 300, 300 MiB (resident set of the worker process)" in text
+    cpu = next(line for line in lines if line.startswith("cpu "))
+    assert cpu.split()[:5] == ["cpu", "%", "10.0", "90.0", "100"]
+    assert next(line for line in lines if line.startswith("quota throttled")).split()[2:6] == [
+        "s",
+        "1.00",
+        "1.00",
+        "1.00",
+    ]
+    assert "Warnings" in lines
+    assert "→ " in text
+
+
+def test_iterations_that_are_not_counted_are_dim_and_not_in_the_numbers(
+    results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = _point(results, "tiny sdpa b1 s10 n8", 120, monkeypatch, color=True)
+    assert len(re.findall(r"\x1b\[2m[▁-█]\x1b\[0m", text)) == 6  # each fourth of eight, in three rounds
+    plain = re.sub(r"\x1b\[[\d;]*m", "", text)
+    row = next(line for line in plain.splitlines() if re.match(r"1 +[▁-█]", line))
+    assert row.split()[2] == "6"
+
+
+def test_a_point_of_which_a_round_failed(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = _point(results, "sdpa b2", 100, monkeypatch)
+    assert "2 of 3 rounds ok" in text
+    assert "Round 3: failed\n  RuntimeError: no kernel (phase: sample)" in text
+    assert "    Traceback (most recent call last):" in text
+    assert "\x1b" not in text
+    assert re.search(r"^3 +0 +– +– +– +failed", text, re.MULTILINE)
+
+
+def test_a_point_that_never_ran(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = _point(results, "tiny a-b b16 s10 n8", 80, monkeypatch)
+    assert "Rounds 1, 2, 3: unsupported\n  ImportError: <a|b> is *not* there (phase: load)" in text
+    assert "Metrics" not in text
+
+
+def test_a_difference_between_asked_and_ran_stands_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    different = full_record(
+        point(**LONG), status="rejected", reason="not what was asked", differences=["it ran on mps"]
+    )
+    first = full_record(point(round=2, **LONG))
+    other = {**first.effective, "sdpa_backends": {"flash_attention": 60}}
+    save_results(tmp_path, different, first, full_record(point(round=3, **LONG), effective=other))
+    text = _point(tmp_path, "tiny", 80, monkeypatch)
+    assert "≠ it ran on mps" in text
+    assert "≠ something else ran in round 3" in text
+
+
+def test_one_record_is_one_round(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "2-tiny-eager-off-auto-False-False-0-bfloat16-uniform-16-10-8-0"
+    for key in (name, f"{name}.json", f"measure@{name}", f"results/measurements/{name}.json"):
+        text = _point(results, key, 80, monkeypatch)
+        assert text.startswith("tiny eager b16 s10 n8\nFast CPU · 1 of 1 round ok\n")
+
+
+def test_words_of_a_key_are_enough_and_whole_words_come_first(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # b1 is also a part of b16.
+    assert _point(results, "eager b1", 80, monkeypatch).startswith("tiny eager b1 s10 n8\n")
+    assert _point(results, "b16 eager", 80, monkeypatch).startswith("tiny eager b16 s10 n8\n")
+    assert _point(results, "eager b16 s1", 80, monkeypatch).startswith("tiny eager b16 s10 n8\n")
+
+
+@pytest.mark.parametrize("key", ["b16", "flash", "", "3-tiny-eager"])
+def test_an_ambiguous_or_unknown_point_lists_candidates(results: Path, key: str) -> None:
+    with pytest.raises(UserError, match="\n  tiny eager b16 s10 n8"):
+        run_show(results, "--point", key)
+
+
+def test_a_point_without_its_record_says_how_to_get_it(results: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="`dvc checkout` or `dvc pull`"):
+        run_show(results, "--point", "eager b1", "--measurements", str(tmp_path))
+
+
+def test_a_point_is_shown_whole(results: Path) -> None:
+    with pytest.raises(UserError, match="goes with none of"):
+        run_show(results, "--point", "eager b1", "--sort", "decode")
+
+
+def test_a_terminal_without_unicode_gets_other_marks(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="replace")
+    console = Console(file=stream, width=80, highlight=False)
+    monkeypatch.setattr("hfbench.report.show.standard_output", lambda: console)
+    run_show(results, "--point", "sdpa b1")
+    stream.flush()
+    text = stream.buffer.getvalue().decode()
+    assert re.search(r"^1 +\|?[_.:=+*#-]{8} ", text, re.MULTILINE), text

@@ -1,0 +1,133 @@
+"""The formulas, each against numbers worked out by hand."""
+
+from typing import Any
+
+import pytest
+
+from hfbench.tables.roofline import (
+    decode_bytes_per_step,
+    decode_flops_per_step,
+    matmul_ceiling,
+    model_bandwidth_utilisation,
+    model_flops_utilisation,
+    prefill_bytes,
+    prefill_flops,
+    read_ceiling,
+)
+from tests.tables.hand_needs import DENSE, KIND
+
+EXPERTS = {
+    **DENSE,
+    "routed_expert_weight_bytes": 800,
+    "routed_expert_matmul_parameters": 400,
+    "experts": 8,
+    "experts_per_token": 2,
+}
+
+
+def test_decode_reads_the_weights_once_and_the_cache_of_each_row() -> None:
+    # Prompt 5, 4 new tokens: 3 decoding steps attend to 6, 7 and 8 tokens, 7 on average.
+    # Cache: 2 layers × 10 bytes × 7 tokens = 140 bytes a row.
+    assert decode_bytes_per_step(DENSE, 1, 5, 4) == 1000 + 140
+    assert decode_bytes_per_step(DENSE, 3, 5, 4) == 1000 + 3 * 140
+
+
+def test_sliding_window_bounds_the_cache() -> None:
+    cache = {"attention": [{**KIND, "window_tokens": 7}], "state_bytes_per_row": 0}
+    # The steps attend to 6, 7 and 7 tokens: 20 / 3 on average.
+    assert decode_bytes_per_step({**DENSE, "cache": cache}, 1, 5, 4) == pytest.approx(1000 + 2 * 10 * 20 / 3)
+
+
+def test_a_context_is_read_in_each_step_and_attended_to_in_the_prefill() -> None:
+    # After 100 tokens the 3 steps attend to 106, 107 and 108: 107 on average, 2 layers × 10 bytes × 107 = 2140.
+    assert decode_bytes_per_step(DENSE, 3, 5, 4, 100) == 1000 + 3 * 2140
+    # The prompt's 5 tokens attend to 101 … 105: 515 pairs, 15 + 5 × 100. The products are those of 5 tokens still.
+    assert prefill_flops(DENSE, 4, 5, 100) == 4 * (1000 + 100 + 2 * 2 * 3 * 8 * 515)
+    cache = {"attention": [{**KIND, "window_tokens": 7}], "state_bytes_per_row": 0}
+    assert decode_bytes_per_step({**DENSE, "cache": cache}, 1, 5, 4, 100) == 1000 + 2 * 10 * 7
+    assert prefill_flops({**DENSE, "cache": cache}, 1, 5, 100) == 1000 + 100 + 2 * 2 * 3 * 8 * 5 * 7
+
+
+def test_state_does_not_grow() -> None:
+    needs = {**DENSE, "cache": {"attention": [], "state_bytes_per_row": 16}}
+    assert decode_bytes_per_step(needs, 2, 5, 4) == decode_bytes_per_step(needs, 2, 5000, 4) == 1032
+
+
+def test_more_rows_choose_more_experts() -> None:
+    # One row reads 2 of 8 experts: 200 of 800 bytes. Two rows leave an expert out with probability (6/8)² = 9/16,
+    # so that they read 7/16: 350 bytes.
+    assert decode_bytes_per_step(EXPERTS, 1, 5, 4) == pytest.approx(1200 + 140)
+    assert decode_bytes_per_step(EXPERTS, 2, 5, 4) == pytest.approx(1350 + 280)
+    assert decode_bytes_per_step(EXPERTS, 10_000, 5, 4) == pytest.approx(1800 + 1_400_000)
+
+
+def test_prefill_counts_the_head_once_a_row() -> None:
+    # 5 tokens × 2 × 100 = 1000; head 2 × 50 = 100; attention: 2 layers × 2 × 3 heads × (4 + 4) × 15 pairs = 1440.
+    assert prefill_flops(DENSE, 1, 5) == 1000 + 100 + 1440
+    assert prefill_flops(DENSE, 4, 5) == 4 * 2540
+
+
+def test_prefill_of_a_sliding_window() -> None:
+    cache = {"attention": [{**KIND, "window_tokens": 2}], "state_bytes_per_row": 0}
+    # Pairs: 1 + 2 + 2 + 2 + 2 = 9.
+    assert prefill_flops({**DENSE, "cache": cache}, 1, 5) == 1000 + 100 + 2 * 2 * 3 * 8 * 9
+
+
+def test_prefill_counts_the_experts_of_a_token() -> None:
+    # 2 of 8 experts: 100 of 400 parameters, 5 tokens × 2 × 100 = 1000 FLOPs more.
+    assert prefill_flops(EXPERTS, 1, 5) == 2540 + 1000
+
+
+def test_a_decoding_step_computes_for_each_row() -> None:
+    # Products 2 × (100 + 50) = 300; attention to 7 tokens on average: 2 layers × 2 × 3 heads × (4 + 4) × 7 = 672.
+    assert decode_flops_per_step(DENSE, 1, 5, 4) == 300 + 672
+    assert decode_flops_per_step(DENSE, 3, 5, 4) == 3 * 972
+    # 2 of 8 experts: 2 × 100 more.
+    assert decode_flops_per_step(EXPERTS, 1, 5, 4) == 972 + 200
+
+
+def test_a_prefill_reads_the_weights_once_and_its_own_cache() -> None:
+    assert prefill_bytes(DENSE, 1, 5) == 1000 + 2 * 10 * 5
+    assert prefill_bytes(DENSE, 4, 5) == 1000 + 4 * 100
+    # 5 tokens leave an expert out with probability (6/8)^5.
+    assert prefill_bytes(EXPERTS, 1, 5) == pytest.approx(1100 + 800 * (1 - 0.75**5))
+
+
+@pytest.mark.parametrize("unknown", [{"cache": None}, {"experts": None}, {"experts_per_token": None}])
+def test_what_is_not_known_is_none(unknown: dict[str, Any]) -> None:
+    assert decode_bytes_per_step({**EXPERTS, **unknown}, 1, 5, 4) is None
+    assert prefill_flops({**EXPERTS, **unknown}, 1, 5) is None
+    assert decode_flops_per_step({**EXPERTS, **unknown}, 1, 5, 4) is None
+    assert prefill_bytes({**EXPERTS, **unknown}, 1, 5) is None
+
+
+def test_one_new_token_has_no_decoding_step() -> None:
+    assert decode_bytes_per_step(DENSE, 1, 5, 1) is None
+    assert decode_flops_per_step(DENSE, 1, 5, 1) is None
+
+
+def test_attention_without_known_heads_has_no_flops() -> None:
+    assert prefill_flops({**DENSE, "attention_heads": None}, 1, 5) is None
+
+
+def test_utilisation_is_the_achieved_over_the_measured_rate() -> None:
+    # 300 MB in 30 ms are 10 GB/s, of 20 GB/s; 5 GFLOP in 0.1 s are 50 GFLOP/s, of 200 GFLOP/s.
+    assert model_bandwidth_utilisation(300e6, 0.03, 20e9) == pytest.approx(0.5)
+    assert model_flops_utilisation(5e9, 0.1, 200e9) == pytest.approx(0.25)
+
+
+def test_a_working_set_has_the_rate_of_its_size() -> None:
+    ceilings = {"read_bytes_per_second_by_size": {"100": 50.0, "200": 20.0, "400": 22.0}}
+    assert read_ceiling(ceilings, 10) == 50
+    assert read_ceiling(ceilings, 199) == 50
+    assert read_ceiling(ceilings, 200) == 22, "what a larger buffer reaches, a smaller one can reach"
+    assert read_ceiling(ceilings, 10_000) == 22
+    assert read_ceiling({"read_bytes_per_second_by_size": {}}, 10) is None
+    assert read_ceiling({}, 10) is None
+
+
+def test_matrix_rate_of_a_dtype() -> None:
+    ceilings = {"matmul_flops_per_second": {"float32": 2.0, "float16": None}}
+    assert matmul_ceiling(ceilings, "float32") == 2
+    assert matmul_ceiling(ceilings, "float16") is None
+    assert matmul_ceiling(ceilings, "bfloat16") is None
