@@ -22,8 +22,7 @@ from hfbench.environment.describe import cpu_limit, describe_memory, describe_sy
 from hfbench.environment.processor import describe_cpu
 from hfbench.model.cache import cache_folder
 from hfbench.model.manifest import read_previous
-from hfbench.monitoring.choose import open_devices
-from hfbench.monitoring.monitor import machine_before
+from hfbench.monitoring.monitor import machine_before, open_devices
 from hfbench.params.schema import Params, load_params
 
 Level = Literal["ok", "note", "warning"]

@@ -1,9 +1,11 @@
-"""What the monitor needs of a device, whoever made it."""
+"""Gauges: readings that give a value for each of their names, and what the monitor needs of a device of any vendor."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+from hfbench.core.system import read_integer
 
 Value = float | int | None
 
@@ -19,6 +21,30 @@ class Gauge:
     names: tuple[str, ...]
     read: Callable[[], Sequence[Value]]
     otherwise: str
+
+
+def silent_gauge(*names: str, otherwise: str) -> Gauge:
+    """Return a gauge of what is never told here."""
+    return Gauge(names, lambda: [None] * len(names), otherwise)
+
+
+def file_gauge(name: str, paths: Iterable[Path], scale: float, otherwise: str) -> Gauge:
+    """Return a gauge of the first of the files that is there: the integer in it, times `scale`."""
+    first = next((path for path in paths if path.exists()), None)
+    return files_gauge((name,), [first] if first else [], lambda values: [round(values[0] * scale, 6)], otherwise)
+
+
+def files_gauge(
+    names: tuple[str, ...], paths: Iterable[Path], combine: Callable[[list[int]], Sequence[Value]], otherwise: str
+) -> Gauge:
+    """Return a gauge of what `combine` makes of the integers in those of the files that can be read at the moment."""
+    files = [str(path) for path in paths if path.exists()]  # strings are opened faster than paths
+
+    def read() -> Sequence[Value]:
+        values = [value for file in files if (value := read_integer(file)) is not None]
+        return combine(values) if values else [None] * len(names)
+
+    return Gauge(names, read, otherwise)
 
 
 class Columns:
@@ -76,14 +102,6 @@ class DeviceMonitor(Protocol):
 
     def processes(self) -> Collection[int] | None:
         """Return the ids of the processes that use the device for computing, or None where that is not told."""
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """Where a vendor's devices are looked for: the environment variables, and the root of the file system."""
-
-    variables: Mapping[str, str]
-    root: Path
 
 
 def visible_device(index: int, visible: str | None) -> str | None:

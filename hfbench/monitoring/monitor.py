@@ -3,22 +3,49 @@
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from statistics import median
 from typing import Any
 
 import psutil
 
+from hfbench.core.system import FILESYSTEM, read_text, usable_cpus
+from hfbench.monitoring import amd, intel, nvidia
 from hfbench.monitoring.gauges import Columns, DeviceMonitor, Gauge, Value
-from hfbench.monitoring.host import (
-    CpuUse,
-    ProcessTree,
-    count_others,
-    machine_gauges,
-    processor_gauges,
-    read_text,
-    usable_cpus,
-)
+from hfbench.monitoring.host import CpuUse, ProcessTree, count_others, machine_gauges, processor_gauges
+
+_OPEN: dict[str, Callable[[int, Mapping[str, str], Path], DeviceMonitor | None]] = {
+    "nvidia": nvidia.open_device,
+    "amd": amd.open_device,
+    "intel": intel.open_device,
+}
+# torch calls the devices of NVIDIA and of AMD's ROCm alike.
+_VENDORS = {"cpu": (), "mps": (), "cuda": ("nvidia", "amd"), "xpu": ("intel",), "auto": tuple(_OPEN)}
+_UNTOLD = {"mps": "macOS tells power, clocks and use of its GPU to root only"}
+
+
+def open_devices(
+    device: str, variables: Mapping[str, str] = os.environ, root: Path = FILESYSTEM
+) -> tuple[list[DeviceMonitor], dict[str, str]]:
+    """Return the monitors of the device that params.yaml names, and why there is none for what has none.
+
+    `auto` is the first accelerator that there is; on a machine without one, both are empty. Raises nothing.
+    """
+    kind, _, number = device.partition(":")
+    unavailable = {kind: _UNTOLD[kind]} if kind in _UNTOLD else {}
+    for vendor in _VENDORS[kind]:
+        try:
+            monitor = _OPEN[vendor](int(number or 0), variables, root)
+        except Exception as error:  # a vendor's broken driver must not stop a measurement
+            unavailable[vendor] = f"{type(error).__name__}: {error}"
+            continue
+        if monitor is not None:
+            return [monitor], {}
+    if kind in ("cuda", "xpu") and not unavailable:
+        unavailable[device] = "no driver for it tells of such a device"
+    return [], unavailable
+
 
 # The kernel counts CPU time in ticks of 10 ms: four for each CPU.
 WINDOW_SECONDS = 0.04
@@ -55,22 +82,18 @@ def _running_threads() -> int | None:
 
 
 def _device(device: DeviceMonitor) -> dict[str, Any]:
-    columns = Columns(device.gauges())
+    def others() -> Sequence[Value]:
+        listed = device.processes()  # there is no worker yet: whoever is there is another
+        return [None if listed is None else count_others(listed, {os.getpid()}, lambda _: True)]
+
+    columns = Columns([Gauge(("other_processes",), others, _UNLISTED), *device.gauges()])
     columns.sample()
-    readings: dict[str, Value] = {name: value for name, value in columns.last().items() if value is not None}
-    return {"device": device.device, "name": device.name, "other_processes": _other_processes(device), **readings}
-
-
-def _other_processes(device: DeviceMonitor) -> int | None:
-    """Return how many processes use the device; with no worker yet, all of them are others."""
-    try:
-        listed = device.processes()
-    except Exception:  # a vendor's library
-        return None
-    return None if listed is None else count_others(listed, {os.getpid()}, lambda _: True)
+    readings = {name: value for name, value in columns.last().items() if value is not None}
+    return {"device": device.device, "name": device.name, "other_processes": None, **readings}
 
 
 _LIST_SECONDS = 1.0  # between two lists of a device's processes, which cost more than the other readings together
+_UNLISTED = "the driver keeps no list of processes, or lists the ids of another system's (a container's host)"
 
 
 class Monitor:
@@ -92,9 +115,7 @@ class Monitor:
         self._cpu_seconds = 0.0
         tree = ProcessTree(worker_pid)
         self._host = Columns([*machine_gauges(), tree.gauge()])
-        self._devices = [
-            (device, Columns([*device.gauges(), _OtherProcesses(device, tree).gauge()])) for device in devices
-        ]
+        self._devices = [(device, Columns([*device.gauges(), _other_processes(device, tree)])) for device in devices]
 
     def seconds_until_due(self, now: float) -> float:
         """Return how long after `now`, a reading of `time.perf_counter`, the next sample is due: 0 where it is late."""
@@ -132,26 +153,20 @@ class Monitor:
         }
 
 
-class _OtherProcesses:
-    """How many processes that are not the worker's compute on a device."""
+def _other_processes(device: DeviceMonitor, tree: ProcessTree) -> Gauge:
+    """Return the gauge of how many processes that are not the worker's compute on a device."""
+    listed_at, count = -math.inf, None
 
-    def __init__(self, device: DeviceMonitor, tree: ProcessTree) -> None:
-        self._device = device
-        self._tree = tree
-        self._listed_at = -math.inf
-        self._count: int | None = None
-
-    def gauge(self) -> Gauge:
-        otherwise = "the driver keeps no list of processes, or lists the ids of another system's (a container's host)"
-        return Gauge(("other_processes",), self._read, otherwise)
-
-    def _read(self) -> Sequence[Value]:
+    def read() -> Sequence[Value]:
+        nonlocal listed_at, count
         now = time.perf_counter()
-        if now - self._listed_at >= _LIST_SECONDS:
-            self._listed_at = now
-            listed = self._device.processes()
-            self._count = None if listed is None else count_others(listed, {os.getpid(), *self._tree.members()})
-        return [self._count]
+        if now - listed_at >= _LIST_SECONDS:
+            listed_at = now
+            listed = device.processes()
+            count = None if listed is None else count_others(listed, {os.getpid(), *tree.members()})
+        return [count]
+
+    return Gauge(("other_processes",), read, _UNLISTED)
 
 
 def _content(columns: Columns) -> dict[str, Any]:

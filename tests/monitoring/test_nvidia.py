@@ -7,17 +7,21 @@ functions, constants and errors are the real ones of `pynvml`.
 import os
 import time
 from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pynvml
 import pytest
 
-from hfbench.monitoring.choose import open_devices
-from hfbench.monitoring.monitor import Monitor, machine_before
-from hfbench.monitoring.nvidia import NvidiaMonitor
+from hfbench.environment.accelerators import describe_accelerators
+from hfbench.monitoring import amd, nvidia
+from hfbench.monitoring.monitor import Monitor, machine_before, open_devices
+from hfbench.monitoring.nvidia import NvidiaMonitor, name_visible_devices
 
 UUIDS = {"gpu0": "GPU-0011aabb-1111", "gpu1": "GPU-22cc33dd-2222"}
+VENDORS = {"nvidia": nvidia.describe}
 
 
 def _process(pid: int) -> SimpleNamespace:
@@ -26,12 +30,34 @@ def _process(pid: int) -> SimpleNamespace:
 
 READINGS: dict[str, Any] = {
     "nvmlInit": None,
-    "nvmlDeviceGetCount": 2,
+    "nvmlDeviceGetCount": 1,
     "nvmlDeviceGetHandleByIndex": lambda index: f"gpu{index}",
     "nvmlDeviceGetName": "NVIDIA H200",
     "nvmlDeviceGetUUID": UUIDS.__getitem__,
-    "nvmlDeviceGetUtilizationRates": SimpleNamespace(gpu=97, memory=61),
     "nvmlDeviceGetMemoryInfo": SimpleNamespace(total=150754820096, free=1, used=3_000_000_000),
+    # What stands still.
+    "nvmlSystemGetDriverVersion": "580.95.05",
+    "nvmlSystemGetCudaDriverVersion_v2": 13000,
+    "nvmlDeviceGetCudaComputeCapability": (9, 0),
+    "nvmlDeviceGetNumGpuCores": 16896,
+    "nvmlDeviceGetVbiosVersion": "96.00.D0.00.02",
+    "nvmlDeviceGetPowerManagementLimit": 600000,
+    "nvmlDeviceGetPowerManagementDefaultLimit": 700000,
+    "nvmlDeviceGetEnforcedPowerLimit": 600000,
+    "nvmlDeviceGetEccMode": [1, 0],
+    "nvmlDeviceGetMigMode": [0, 0],
+    "nvmlDeviceGetMaxMigDeviceCount": 2,
+    "nvmlDeviceGetMigDeviceHandleByIndex": pynvml.NVMLError_NotFound(),
+    "nvmlDeviceGetPersistenceMode": 1,
+    "nvmlDeviceGetComputeMode": 3,
+    "nvmlDeviceGetMaxClockInfo": lambda _, kind: {pynvml.NVML_CLOCK_SM: 1980, pynvml.NVML_CLOCK_MEM: 3201}[kind],
+    "nvmlDeviceGetApplicationsClock": pynvml.NVMLError_NotSupported(),
+    "nvmlDeviceGetGpcClkVfOffset": 0,
+    "nvmlDeviceGetMemClkVfOffset": 0,
+    "nvmlDeviceGetMaxPcieLinkGeneration": 5,
+    "nvmlDeviceGetMaxPcieLinkWidth": 16,
+    # What moves.
+    "nvmlDeviceGetUtilizationRates": SimpleNamespace(gpu=97, memory=61),
     "nvmlDeviceGetPowerUsage": 412_345,
     "nvmlDeviceGetTotalEnergyConsumption": 987_654_321,
     "nvmlDeviceGetClockInfo": lambda _, kind: {pynvml.NVML_CLOCK_SM: 1980, pynvml.NVML_CLOCK_MEM: 3201}[kind],
@@ -52,6 +78,97 @@ def fake_nvml(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
             return value(*arguments) if callable(value) else value
 
         monkeypatch.setattr(pynvml, name, answer)
+
+
+def test_nvidia_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_nvml(monkeypatch)
+    devices, notes = describe_accelerators(VENDORS)
+    assert notes == []
+    assert devices == [
+        {
+            "vendor": "nvidia",
+            "torch_device": "cuda",
+            "name": "NVIDIA H200",
+            "memory_bytes": 150754820096,
+            "compute_capability": "9.0",
+            "cores": 16896,
+            "vbios_version": "96.00.D0.00.02",
+            "driver_version": "580.95.05",
+            "cuda_driver_version": "13.0",
+            "power_limit_watts": 600.0,
+            "enforced_power_limit_watts": 600.0,
+            "default_power_limit_watts": 700.0,
+            "ecc": True,
+            "mig": False,
+            "mig_devices": [],
+            "persistence_mode": True,
+            "compute_mode": "exclusive_process",
+            "max_clocks_mhz": {"sm": 1980, "memory": 3201},
+            "application_clocks_mhz": {"sm": None, "memory": None},
+            "clock_offsets_mhz": {"sm": 0, "memory": 0},
+            "max_pcie_generation": 5,
+            "max_pcie_width": 16,
+        }
+    ]
+
+
+def test_reading_that_fails_is_none_and_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_nvml(monkeypatch, nvmlDeviceGetEccMode=pynvml.NVMLError(pynvml.NVML_ERROR_TIMEOUT))
+    (device,), notes = describe_accelerators(VENDORS)
+    assert (device["name"], device["ecc"]) == ("NVIDIA H200", None)
+    assert notes == ["nvidia: nvmlDeviceGetEccMode: Timeout"]
+
+
+def test_lost_gpu_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    def handle(index: int) -> str:
+        if index == 0:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_GPU_IS_LOST)
+        return f"gpu{index}"
+
+    fake_nvml(monkeypatch, nvmlDeviceGetCount=2, nvmlDeviceGetHandleByIndex=handle)
+    devices, notes = describe_accelerators(VENDORS)
+    assert len(devices) == 1
+    assert notes == ["nvidia: nvmlDeviceGetHandleByIndex: GPU is lost"]
+
+
+def test_limit_that_a_laptop_moves_by_itself_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_nvml(monkeypatch, nvmlDeviceGetPowerManagementLimit=pynvml.NVMLError_NotSupported())
+    (device,), _ = describe_accelerators(VENDORS)
+    assert (device["power_limit_watts"], device["enforced_power_limit_watts"]) == (None, None)
+
+
+def test_mig_devices_are_listed_in_their_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    def mig(_: str, index: int) -> str:
+        if index:
+            raise pynvml.NVMLError_NotFound()
+        return "slice"
+
+    fake_nvml(
+        monkeypatch,
+        nvmlDeviceGetMigMode=[1, 1],
+        nvmlDeviceGetMigDeviceHandleByIndex=mig,
+        nvmlDeviceGetName=lambda handle: {"gpu0": "NVIDIA H200", "slice": "NVIDIA H200 MIG 1g.18gb"}[handle],
+    )
+    (device,), _ = describe_accelerators(VENDORS)
+    assert device["mig"] is True
+    assert device["mig_devices"] == [{"name": "NVIDIA H200 MIG 1g.18gb", "memory_bytes": 150754820096}]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("0,1", "0,1"),
+        ("", ""),
+        ("GPU-0011aabb-1111", "NVIDIA H200"),
+        ("GPU-0011aabb, 2", "NVIDIA H200,2"),
+        ("GPU-ffff", "GPU-ffff"),
+    ],
+)
+def test_visible_devices_are_named_without_their_uuid(
+    monkeypatch: pytest.MonkeyPatch, value: str, expected: str
+) -> None:
+    fake_nvml(monkeypatch)
+    assert name_visible_devices(value) == expected
 
 
 def _record(device: str = "cuda", samples: int = 1, visible: str | None = None) -> dict[str, Any]:
@@ -163,14 +280,15 @@ def test_state_before_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_device_that_torch_sees_is_the_one_that_is_read(
     monkeypatch: pytest.MonkeyPatch, device: str, visible: str | None, expected: str
 ) -> None:
-    fake_nvml(monkeypatch, nvmlDeviceGetTemperature=lambda handle, _: {"gpu0": 40, "gpu1": 80}[handle])
+    temperatures = {"gpu0": 40, "gpu1": 80}
+    fake_nvml(monkeypatch, nvmlDeviceGetCount=2, nvmlDeviceGetTemperature=lambda handle, _: temperatures[handle])
     record = _record(device, visible=visible)
-    assert record["series"]["temperature_celsius"] == [{"gpu0": 40, "gpu1": 80}[expected]]
+    assert record["series"]["temperature_celsius"] == [temperatures[expected]]
 
 
 @pytest.mark.parametrize("visible", ["", "-1", "1,-1,0", "5"])
 def test_device_that_is_hidden_or_missing_is_not_watched(monkeypatch: pytest.MonkeyPatch, visible: str) -> None:
-    fake_nvml(monkeypatch)
+    fake_nvml(monkeypatch, nvmlDeviceGetCount=2)
     device = "cuda:2" if visible == "1,-1,0" else "cuda"
     monitors, unavailable = open_devices(device, {"CUDA_VISIBLE_DEVICES": visible})
     assert monitors == []
@@ -178,7 +296,8 @@ def test_device_that_is_hidden_or_missing_is_not_watched(monkeypatch: pytest.Mon
 
 
 def test_gpus_of_two_kinds_are_told_apart_only_in_the_order_of_the_bus(monkeypatch: pytest.MonkeyPatch) -> None:
-    fake_nvml(monkeypatch, nvmlDeviceGetName=lambda handle: {"gpu0": "NVIDIA T400", "gpu1": "NVIDIA H200"}[handle])
+    names = {"gpu0": "NVIDIA T400", "gpu1": "NVIDIA H200"}
+    fake_nvml(monkeypatch, nvmlDeviceGetCount=2, nvmlDeviceGetName=names.__getitem__)
     monitors, unavailable = open_devices("cuda", {})
     assert monitors == []
     assert "CUDA_DEVICE_ORDER=PCI_BUS_ID" in unavailable["nvidia"]
@@ -200,11 +319,15 @@ def test_part_of_a_divided_gpu_tells_less(monkeypatch: pytest.MonkeyPatch) -> No
     assert {"utilisation_percent", "memory_utilisation_percent", "power_watts"} == set(record["unavailable"])
 
 
-def test_broken_driver_is_told_and_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_broken_driver_is_told_and_stops_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     fake_nvml(monkeypatch, nvmlInit=pynvml.NVMLError(pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH))
     monitors, unavailable = open_devices("cuda", {})
     assert monitors == []
     assert "version mismatch" in unavailable["nvidia"]
+    devices, notes = describe_accelerators({**VENDORS, "amd": partial(amd.describe, root=tmp_path)})
+    assert devices == []
+    assert notes == ["nvidia: NVMLError_LibRmVersionMismatch: RM has detected an NVML/RM version mismatch."]
+    assert name_visible_devices("GPU-0011") == "GPU-0011"
 
 
 @pytest.mark.parametrize("error", [pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, pynvml.NVML_ERROR_DRIVER_NOT_LOADED])
@@ -212,3 +335,5 @@ def test_machine_without_driver(monkeypatch: pytest.MonkeyPatch, error: int) -> 
     fake_nvml(monkeypatch, nvmlInit=pynvml.NVMLError(error))
     assert open_devices("cuda", {})[0] == []
     assert open_devices("cpu", {}) == ([], {})
+    assert describe_accelerators(VENDORS) == ([], [])
+    assert name_visible_devices("GPU-0011") == "GPU-0011"
