@@ -59,7 +59,7 @@ def describe_system(root: Path = FILESYSTEM) -> dict[str, Any]:
         "distribution": _distribution(),
         "kernel": platform.release(),
         "machine": platform.machine(),
-        "libc": _libc(),
+        "libc": " ".join(platform.libc_ver()).strip() or None,
         "virtual_machine": _virtual_machine(root),
         "kernel_parameters": _kernel_parameters(root),
         "memory_limit_bytes": memory_limit(root),
@@ -77,13 +77,6 @@ def _distribution() -> str | None:
     except OSError:
         return None
     return " ".join(part for part in (release["NAME"], release.get("VERSION_ID", "")) if part)
-
-
-def _libc() -> str | None:
-    try:
-        return os.confstr("CS_GNU_LIBC_VERSION")
-    except (AttributeError, OSError, ValueError):  # no glibc
-        return None
 
 
 def _virtual_machine(root: Path) -> bool | None:

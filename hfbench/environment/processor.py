@@ -3,7 +3,6 @@
 import platform
 import re
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -41,17 +40,6 @@ def describe_topology(available: frozenset[int], root: Path = FILESYSTEM) -> dic
         "smt": len(set(core_of.values())) < len(online),
         "caches": _caches(representatives, root),
     }
-
-
-def cores_by_max_frequency(available: Iterable[int], root: Path = FILESYSTEM) -> dict[str, int] | None:
-    """Return how many of the CPUs have each hardware maximum, keyed by it in MHz, or None where it is not told.
-
-    A processor of fast and slow cores has several. The limit in force (`scaling_max_freq`) is left out: the kernel
-    lowers it by itself when the machine is hot.
-    """
-    maxima = [read_integer(root / CPUS / f"cpu{cpu}/cpufreq/cpuinfo_max_freq") for cpu in available]
-    counts = Counter(maximum // 1000 for maximum in maxima if maximum)
-    return {str(megahertz): counts[megahertz] for megahertz in sorted(counts)} or None
 
 
 def _read_list(path: Path) -> frozenset[int]:
@@ -117,10 +105,7 @@ def describe_cpu(root: Path = FILESYSTEM, available: frozenset[int] | None = Non
         "microcode": cpuinfo.get("microcode"),
         **describe_topology(available, root),
         "instruction_sets": sorted(flag for flag in set(flags) if _INSTRUCTION_SET.fullmatch(flag)),
-        "frequency": {
-            "available_cores_by_max_mhz": cores_by_max_frequency(available, root),
-            **_frequency_policy(available, root),
-        },
+        "frequency": _frequency_policy(available, root),
     }
 
 
@@ -133,15 +118,23 @@ def _arm_name(cpuinfo: dict[str, str]) -> str | None:
 
 
 def _frequency_policy(cpus: frozenset[int], root: Path) -> dict[str, Any]:
-    """Return the settings that choose the clock; no reading of the clock itself, which never stands still."""
+    """Return what chooses the clock; no reading of the clock itself, which never stands still.
+
+    `available_cores_by_max_mhz` says how many of the CPUs have each hardware maximum, of which a processor of fast and
+    slow cores has several. The limit in force (`scaling_max_freq`) is left out: the kernel lowers it by itself when the
+    machine is hot.
+    """
+    folders = [root / CPUS / f"cpu{cpu}/cpufreq" for cpu in cpus]
+    maxima = [read_integer(folder / "cpuinfo_max_freq") for folder in folders]
+    counts = Counter(maximum // 1000 for maximum in maxima if maximum)
 
     def chosen(name: str) -> list[str]:
-        readings = {read_text(root / CPUS / f"cpu{cpu}/cpufreq/{name}") for cpu in cpus}
-        return sorted(reading for reading in readings if reading)
+        return sorted({reading for folder in folders if (reading := read_text(folder / name))})
 
     boost = read_integer(root / CPUS / "cpufreq/boost")
     no_turbo = read_integer(root / CPUS / "intel_pstate/no_turbo")
     return {
+        "available_cores_by_max_mhz": {str(mhz): counts[mhz] for mhz in sorted(counts)} or None,
         "drivers": chosen("scaling_driver"),
         "governors": chosen("scaling_governor"),
         "energy_preferences": chosen("energy_performance_preference"),

@@ -5,11 +5,12 @@ change with its installation while the GPU does not; it tells the energy where i
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hfbench.core.system import FILESYSTEM, read_integer, read_text
-from hfbench.monitoring.gauges import Gauge, Value, file_gauge, silent_gauge, visible_device
+from hfbench.monitoring.gauges import Device, Gauge, Value, file_gauge, sensors, silent_gauge, visible_device
 
 _NODES = "sys/class/kfd/kfd/topology/nodes"
 _PROCESSES = "sys/class/kfd/kfd/proc"
@@ -17,30 +18,19 @@ _UNTOLD = "the amdgpu driver has no such file for this GPU"
 
 
 class _Gpu:
-    """A node of the compute driver (amdkfd), and the folder of its PCI device."""
+    """A node of the compute driver (amdkfd), the folders of its PCI device and sensors, and what it is called."""
 
     def __init__(self, node: Path, root: Path) -> None:
-        self.node = node
         pairs = (line.split() for line in (read_text(node / "properties") or "").splitlines())
         self.properties = {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdigit()}
+        self.node = node
         self.folder = root / f"sys/class/drm/renderD{self.properties.get('drm_render_minor')}/device"
-
-    @property
-    def target(self) -> str:
-        """A name such as gfx90a; the driver writes it in decimal, two digits a part: 90010."""
+        self.hwmon = sensors(self.folder)
+        # The driver writes gfx90a in decimal, two digits a part: 90010.
         version = self.properties.get("gfx_target_version", 0)
-        return f"gfx{version // 10000}{version // 100 % 100:x}{version % 100:x}"
-
-    @property
-    def name(self) -> str:
-        """The product's name where the board tells it."""
+        self.target = f"gfx{version // 10000}{version // 100 % 100:x}{version % 100:x}"
         number = self.properties.get("device_id", 0)
-        return read_text(self.folder / "product_name") or f"AMD GPU {number:#06x} ({self.target})"
-
-    @property
-    def hwmon(self) -> Path:
-        """The folder of the sensors."""
-        return next(iter(sorted((self.folder / "hwmon").glob("hwmon*"))), self.folder / "hwmon")
+        self.name = read_text(self.folder / "product_name") or f"AMD GPU {number:#06x} ({self.target})"
 
 
 def _gpus(root: Path) -> list[_Gpu]:
@@ -86,8 +76,8 @@ def _watts(file: Path) -> float | None:
     return None if microwatts is None else microwatts / 1_000_000
 
 
-def open_device(index: int, variables: Mapping[str, str], root: Path) -> "AmdMonitor | None":
-    """Return the monitor of the GPU that torch numbers `index`, or None without the compute driver or such a GPU.
+def open_device(index: int, variables: Mapping[str, str], root: Path) -> Device | None:
+    """Return the GPU that torch numbers `index`, or None without the compute driver or such a GPU.
 
     Raises `LookupError` where a variable names GPUs by their UUID.
     """
@@ -103,43 +93,35 @@ def open_device(index: int, variables: Mapping[str, str], root: Path) -> "AmdMon
         if not wanted.isdigit():
             raise LookupError(f"a variable names the GPU {wanted}; the driver's files know numbers only")
         number = int(wanted)
-    return AmdMonitor(gpus[number], f"cuda:{index}", root) if number < len(gpus) else None
+    if number >= len(gpus):
+        return None
+    gpu = gpus[number]
+    return Device(f"cuda:{index}", gpu.name, _gauges(gpu), partial(_processes, gpu, root / _PROCESSES))
 
 
-class AmdMonitor:
-    """One GPU."""
+def _gauges(gpu: _Gpu) -> list[Gauge]:
+    """Return the gauges of a GPU. The temperature is that of the hottest place (junction) where the GPU tells it."""
+    folder, hwmon = gpu.folder, gpu.hwmon
+    return [
+        file_gauge("utilisation_percent", [folder / "gpu_busy_percent"], 1, _UNTOLD),
+        file_gauge("memory_utilisation_percent", [folder / "mem_busy_percent"], 1, _UNTOLD),
+        file_gauge("memory_used_bytes", [folder / "mem_info_vram_used"], 1, _UNTOLD),
+        file_gauge("power_watts", [hwmon / "power1_average", hwmon / "power1_input"], 1e-6, _UNTOLD),
+        _energy(folder),
+        file_gauge("clock_mhz", [hwmon / "freq1_input"], 1e-6, _UNTOLD),
+        file_gauge("memory_clock_mhz", [hwmon / "freq2_input"], 1e-6, _UNTOLD),
+        file_gauge("temperature_celsius", [hwmon / "temp2_input", hwmon / "temp1_input"], 1e-3, _UNTOLD),
+        # amdsmi_get_violation_status waits 0.1 s between two readings of its own.
+        silent_gauge("throttle_mask", otherwise="AMD's library takes 0.1 s to tell it, too long for a sample"),
+    ]
 
-    throttle_reasons: Mapping[str, int] = {}
 
-    def __init__(self, gpu: _Gpu, device: str, root: Path) -> None:
-        self._gpu = gpu
-        self._id = read_text(gpu.node / "gpu_id")
-        self._processes = root / _PROCESSES
-        self.device = device
-        self.name = gpu.name
-
-    def gauges(self) -> Sequence[Gauge]:
-        """See `DeviceMonitor`. The temperature is that of the hottest place (junction) where the GPU tells it."""
-        folder, hwmon = self._gpu.folder, self._gpu.hwmon
-        return [
-            file_gauge("utilisation_percent", [folder / "gpu_busy_percent"], 1, _UNTOLD),
-            file_gauge("memory_utilisation_percent", [folder / "mem_busy_percent"], 1, _UNTOLD),
-            file_gauge("memory_used_bytes", [folder / "mem_info_vram_used"], 1, _UNTOLD),
-            file_gauge("power_watts", [hwmon / "power1_average", hwmon / "power1_input"], 1e-6, _UNTOLD),
-            _energy(folder),
-            file_gauge("clock_mhz", [hwmon / "freq1_input"], 1e-6, _UNTOLD),
-            file_gauge("memory_clock_mhz", [hwmon / "freq2_input"], 1e-6, _UNTOLD),
-            file_gauge("temperature_celsius", [hwmon / "temp2_input", hwmon / "temp1_input"], 1e-3, _UNTOLD),
-            # amdsmi_get_violation_status waits 0.1 s between two readings of its own.
-            silent_gauge("throttle_mask", otherwise="AMD's library takes 0.1 s to tell it, too long for a sample"),
-        ]
-
-    def processes(self) -> Collection[int] | None:
-        """See `DeviceMonitor`. A process that only opened the driver, and took no memory, does not count."""
-        if self._id is None or not self._processes.is_dir():
-            return None
-        pids = [entry.name for entry in self._processes.iterdir() if entry.name.isdigit()]
-        return [int(pid) for pid in pids if read_integer(self._processes / pid / f"vram_{self._id}")]
+def _processes(gpu: _Gpu, folder: Path) -> Collection[int] | None:
+    """Return the processes that hold memory on the GPU: one that only opened the driver does not count."""
+    number = read_text(gpu.node / "gpu_id")
+    if number is None or not folder.is_dir():
+        return None
+    return [int(entry.name) for entry in folder.glob("[0-9]*") if read_integer(entry / f"vram_{number}")]
 
 
 def _energy(folder: Path) -> Gauge:

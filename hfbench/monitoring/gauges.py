@@ -1,9 +1,8 @@
 """Gauges: readings that give a value for each of their names, and what the monitor needs of a device of any vendor."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 from hfbench.core.system import read_integer
 
@@ -85,7 +84,8 @@ class Columns:
         }
 
 
-class DeviceMonitor(Protocol):
+@dataclass(frozen=True)
+class Device:
     """One accelerator, read from outside the process that uses it.
 
     Vendors use the same names for the same readings: utilisation_percent, memory_utilisation_percent,
@@ -95,13 +95,10 @@ class DeviceMonitor(Protocol):
 
     device: str  # as torch calls it: cuda:0
     name: str
-    throttle_reasons: Mapping[str, int]  # the bit of throttle_mask that each reason has
-
-    def gauges(self) -> Sequence[Gauge]:
-        """Return the device's gauges."""
-
-    def processes(self) -> Collection[int] | None:
-        """Return the ids of the processes that use the device for computing, or None where that is not told."""
+    gauges: Sequence[Gauge]
+    # Returns the ids of the processes that use the device for computing, or None where that is not told.
+    processes: Callable[[], Collection[int] | None]
+    throttle_reasons: Mapping[str, int] = field(default_factory=dict)  # the bit of throttle_mask that each reason has
 
 
 def visible_device(index: int, visible: str | None) -> str | None:
@@ -114,3 +111,8 @@ def visible_device(index: int, visible: str | None) -> str | None:
     items = [item.strip() for item in visible.split(",")]
     is_hidden = index >= len(items) or any(item in ("", "-1") for item in items[: index + 1])
     return None if is_hidden else items[index]
+
+
+def sensors(folder: Path) -> Path:
+    """Return the folder of the sensors (hwmon) of a PCI device."""
+    return next(iter(sorted((folder / "hwmon").glob("hwmon*"))), folder / "hwmon")

@@ -12,10 +12,10 @@ import psutil
 
 from hfbench.core.system import FILESYSTEM, read_text, usable_cpus
 from hfbench.monitoring import amd, intel, nvidia
-from hfbench.monitoring.gauges import Columns, DeviceMonitor, Gauge, Value
+from hfbench.monitoring.gauges import Columns, Device, Gauge, Value
 from hfbench.monitoring.host import CpuUse, ProcessTree, count_others, machine_gauges, processor_gauges
 
-_OPEN: dict[str, Callable[[int, Mapping[str, str], Path], DeviceMonitor | None]] = {
+_OPEN: dict[str, Callable[[int, Mapping[str, str], Path], Device | None]] = {
     "nvidia": nvidia.open_device,
     "amd": amd.open_device,
     "intel": intel.open_device,
@@ -27,8 +27,8 @@ _UNTOLD = {"mps": "macOS tells power, clocks and use of its GPU to root only"}
 
 def open_devices(
     device: str, variables: Mapping[str, str] = os.environ, root: Path = FILESYSTEM
-) -> tuple[list[DeviceMonitor], dict[str, str]]:
-    """Return the monitors of the device that params.yaml names, and why there is none for what has none.
+) -> tuple[list[Device], dict[str, str]]:
+    """Return the device that params.yaml names, and why there is none for what has none.
 
     `auto` is the first accelerator that there is; on a machine without one, both are empty. Raises nothing.
     """
@@ -36,12 +36,12 @@ def open_devices(
     unavailable = {kind: _UNTOLD[kind]} if kind in _UNTOLD else {}
     for vendor in _VENDORS[kind]:
         try:
-            monitor = _OPEN[vendor](int(number or 0), variables, root)
+            found = _OPEN[vendor](int(number or 0), variables, root)
         except Exception as error:  # a vendor's broken driver must not stop a measurement
             unavailable[vendor] = f"{type(error).__name__}: {error}"
             continue
-        if monitor is not None:
-            return [monitor], {}
+        if found is not None:
+            return [found], {}
     if kind in ("cuda", "xpu") and not unavailable:
         unavailable[device] = "no driver for it tells of such a device"
     return [], unavailable
@@ -51,7 +51,7 @@ def open_devices(
 WINDOW_SECONDS = 0.04
 
 
-def machine_before(devices: Sequence[DeviceMonitor], window_seconds: float = WINDOW_SECONDS) -> dict[str, Any]:
+def machine_before(devices: Sequence[Device], window_seconds: float = WINDOW_SECONDS) -> dict[str, Any]:
     """Return the state of the machine and of each device, JSON-ready; None or absent is what is not told.
 
     `cpu_percent` and `steal_percent` are shares of all CPUs over `window_seconds`, in which this process sleeps. The
@@ -81,12 +81,12 @@ def _running_threads() -> int | None:
     return int(words[3].partition("/")[0]) - 1 if len(words) > 3 else None
 
 
-def _device(device: DeviceMonitor) -> dict[str, Any]:
+def _device(device: Device) -> dict[str, Any]:
     def others() -> Sequence[Value]:
         listed = device.processes()  # there is no worker yet: whoever is there is another
         return [None if listed is None else count_others(listed, {os.getpid()}, lambda _: True)]
 
-    columns = Columns([Gauge(("other_processes",), others, _UNLISTED), *device.gauges()])
+    columns = Columns([Gauge(("other_processes",), others, _UNLISTED), *device.gauges])
     columns.sample()
     readings = {name: value for name, value in columns.last().items() if value is not None}
     return {"device": device.device, "name": device.name, "other_processes": None, **readings}
@@ -103,9 +103,7 @@ class Monitor:
     record count from.
     """
 
-    def __init__(
-        self, worker_pid: int, interval_seconds: float, clock_zero: float, devices: Sequence[DeviceMonitor]
-    ) -> None:
+    def __init__(self, worker_pid: int, interval_seconds: float, clock_zero: float, devices: Sequence[Device]) -> None:
         self._interval = interval_seconds if interval_seconds > 0 else math.inf
         self._clock_zero = clock_zero
         self._started_at = time.perf_counter()
@@ -115,7 +113,7 @@ class Monitor:
         self._cpu_seconds = 0.0
         tree = ProcessTree(worker_pid)
         self._host = Columns([*machine_gauges(), tree.gauge()])
-        self._devices = [(device, Columns([*device.gauges(), _other_processes(device, tree)])) for device in devices]
+        self._devices = [(device, Columns([*device.gauges, _other_processes(device, tree)])) for device in devices]
 
     def seconds_until_due(self, now: float) -> float:
         """Return how long after `now`, a reading of `time.perf_counter`, the next sample is due: 0 where it is late."""
@@ -153,7 +151,7 @@ class Monitor:
         }
 
 
-def _other_processes(device: DeviceMonitor, tree: ProcessTree) -> Gauge:
+def _other_processes(device: Device, tree: ProcessTree) -> Gauge:
     """Return the gauge of how many processes that are not the worker's compute on a device."""
     listed_at, count = -math.inf, None
 
@@ -173,7 +171,7 @@ def _content(columns: Columns) -> dict[str, Any]:
     return {"series": columns.told(), "unavailable": columns.unavailable()}
 
 
-def _device_content(device: DeviceMonitor, columns: Columns) -> dict[str, Any]:
+def _device_content(device: Device, columns: Columns) -> dict[str, Any]:
     """Return a device's part of the summary; `throttled_samples` counts the samples in which each reason held."""
     content = _content(columns)
     masks = [int(mask) for mask in content["series"].get("throttle_mask", []) if mask is not None]

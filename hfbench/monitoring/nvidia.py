@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from hfbench.core.system import FILESYSTEM
-from hfbench.monitoring.gauges import Gauge, Value, visible_device
+from hfbench.monitoring.gauges import Device, Gauge, Value, visible_device
 
 _COMPUTE_MODES = {0: "default", 1: "exclusive_thread", 2: "prohibited", 3: "exclusive_process"}
 # nvml.h, nvmlClocksEventReasons and the throttle reasons that it grew out of.
-_THROTTLE_REASONS = {
+THROTTLE_REASONS = {
     "gpu_idle": 0x1,
     "applications_clocks_setting": 0x2,
     "sw_power_cap": 0x4,
@@ -175,14 +175,21 @@ def _switch(states: list[int | None] | None) -> bool | None:
     return None if not states or states[0] is None else bool(states[0])
 
 
-def open_device(index: int, variables: Mapping[str, str], root: Path) -> "NvidiaMonitor | None":  # noqa: ARG001
-    """Return the monitor of the GPU that torch numbers `index`, or None without a driver or such a GPU.
+def open_device(index: int, variables: Mapping[str, str], root: Path) -> Device | None:  # noqa: ARG001
+    """Return the GPU, or the part of a divided one (MIG), that torch numbers `index`, or None without a driver or it.
 
     Raises `LookupError` where it cannot be told which GPU that is, and NVMLError for a driver that is broken.
     """
     nvml = _library()
     handle = None if nvml is None else _find(nvml, index, variables)
-    return None if handle is None else NvidiaMonitor(nvml, handle, f"cuda:{index}")
+    if handle is None:
+        return None
+
+    def processes() -> list[int]:
+        return [int(process.pid) for process in nvml.nvmlDeviceGetComputeRunningProcesses(handle)]
+
+    name = str(nvml.nvmlDeviceGetName(handle))
+    return Device(f"cuda:{index}", name, _gauges(nvml, handle), processes, THROTTLE_REASONS)
 
 
 def _find(nvml: Any, index: int, variables: Mapping[str, str]) -> Any:
@@ -203,48 +210,33 @@ def _find(nvml: Any, index: int, variables: Mapping[str, str]) -> Any:
     return handles[int(wanted)] if int(wanted) < len(handles) else None
 
 
-class NvidiaMonitor:
-    """One GPU, or one part of a GPU that is divided (MIG), of which NVML tells less."""
+def _gauges(nvml: Any, handle: Any) -> list[Gauge]:
+    """Return the gauges of a GPU, or of a part, of which NVML tells less.
 
-    throttle_reasons: Mapping[str, int] = _THROTTLE_REASONS
+    From Ampere on (but for GA100) NVML's power is the mean over the last second; the energy counter has no such lag,
+    and exists from Volta on (NVML's reference).
+    """
 
-    def __init__(self, nvml: Any, handle: Any, device: str) -> None:
-        self._nvml = nvml
-        self._handle = handle
-        self.device = device
-        self.name = str(nvml.nvmlDeviceGetName(handle))
+    def gauge(name: str, function: Any, convert: Callable[[Any], Value], *arguments: Any) -> Gauge:
+        return Gauge((name,), lambda: [convert(function(handle, *arguments))], _UNTOLD)
 
-    def gauges(self) -> Sequence[Gauge]:
-        """See `DeviceMonitor`.
-
-        From Ampere on (but for GA100) NVML's power is the mean over the last second; the energy counter has no such
-        lag, and exists from Volta on (NVML's reference).
-        """
-        nvml = self._nvml
-        return [
-            Gauge(("utilisation_percent", "memory_utilisation_percent"), self._utilisation, _UNTOLD),
-            self._gauge("memory_used_bytes", nvml.nvmlDeviceGetMemoryInfo, lambda memory: int(memory.used)),
-            self._gauge("power_watts", nvml.nvmlDeviceGetPowerUsage, _thousandth),
-            self._gauge("energy_joules", nvml.nvmlDeviceGetTotalEnergyConsumption, _thousandth),
-            self._gauge("clock_mhz", nvml.nvmlDeviceGetClockInfo, int, nvml.NVML_CLOCK_SM),
-            self._gauge("memory_clock_mhz", nvml.nvmlDeviceGetClockInfo, int, nvml.NVML_CLOCK_MEM),
-            self._gauge("temperature_celsius", nvml.nvmlDeviceGetTemperature, int, nvml.NVML_TEMPERATURE_GPU),
-            Gauge(("throttle_mask",), self._throttle_mask, _UNTOLD),
-        ]
-
-    def processes(self) -> list[int]:
-        """See `DeviceMonitor`."""
-        return [int(process.pid) for process in self._nvml.nvmlDeviceGetComputeRunningProcesses(self._handle)]
-
-    def _gauge(self, name: str, function: Any, convert: Callable[[Any], Value], *arguments: Any) -> Gauge:
-        return Gauge((name,), lambda: [convert(function(self._handle, *arguments))], _UNTOLD)
-
-    def _utilisation(self) -> Sequence[Value]:
-        rates = self._nvml.nvmlDeviceGetUtilizationRates(self._handle)
+    def utilisation() -> Sequence[Value]:
+        rates = nvml.nvmlDeviceGetUtilizationRates(handle)
         return [int(rates.gpu), int(rates.memory)]
 
-    def _throttle_mask(self) -> Sequence[Value]:
+    def throttle_mask() -> Sequence[Value]:
         try:
-            return [int(self._nvml.nvmlDeviceGetCurrentClocksEventReasons(self._handle))]
-        except self._nvml.NVMLError_FunctionNotFound:  # the name before driver 535
-            return [int(self._nvml.nvmlDeviceGetCurrentClocksThrottleReasons(self._handle))]
+            return [int(nvml.nvmlDeviceGetCurrentClocksEventReasons(handle))]
+        except nvml.NVMLError_FunctionNotFound:  # the name before driver 535
+            return [int(nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle))]
+
+    return [
+        Gauge(("utilisation_percent", "memory_utilisation_percent"), utilisation, _UNTOLD),
+        gauge("memory_used_bytes", nvml.nvmlDeviceGetMemoryInfo, lambda memory: int(memory.used)),
+        gauge("power_watts", nvml.nvmlDeviceGetPowerUsage, _thousandth),
+        gauge("energy_joules", nvml.nvmlDeviceGetTotalEnergyConsumption, _thousandth),
+        gauge("clock_mhz", nvml.nvmlDeviceGetClockInfo, int, nvml.NVML_CLOCK_SM),
+        gauge("memory_clock_mhz", nvml.nvmlDeviceGetClockInfo, int, nvml.NVML_CLOCK_MEM),
+        gauge("temperature_celsius", nvml.nvmlDeviceGetTemperature, int, nvml.NVML_TEMPERATURE_GPU),
+        Gauge(("throttle_mask",), throttle_mask, _UNTOLD),
+    ]

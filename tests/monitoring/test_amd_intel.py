@@ -115,9 +115,9 @@ def test_amd_gpu_without_its_pci_entry_is_noted(write_tree: WriteTree) -> None:
 
 
 def test_readings_of_an_amd_gpu(write_tree: WriteTree) -> None:
-    (monitor,), unavailable = open_devices("cuda", {}, write_tree(AMD_FILES))
-    told, untold = sampled(Columns(monitor.gauges()))
-    assert (monitor.device, monitor.name, unavailable) == ("cuda:0", "AMD Instinct MI210", {})
+    (device,), unavailable = open_devices("cuda", {}, write_tree(AMD_FILES))
+    told, untold = sampled(Columns(device.gauges))
+    assert (device.device, device.name, unavailable) == ("cuda:0", "AMD Instinct MI210", {})
     assert told == {
         "utilisation_percent": 93,
         "memory_utilisation_percent": 40,
@@ -128,7 +128,7 @@ def test_readings_of_an_amd_gpu(write_tree: WriteTree) -> None:
         "temperature_celsius": 61,
     }
     assert set(untold) == {"energy_joules", "throttle_mask"}
-    assert monitor.processes() == [4711]  # the other one holds no memory on it
+    assert device.processes() == [4711]  # the other one holds no memory on it
 
 
 def test_amd_gpu_that_is_hidden_or_named_by_its_uuid(write_tree: WriteTree) -> None:
@@ -136,8 +136,8 @@ def test_amd_gpu_that_is_hidden_or_named_by_its_uuid(write_tree: WriteTree) -> N
     for variables in ({"HIP_VISIBLE_DEVICES": "1"}, {"ROCR_VISIBLE_DEVICES": "1,0", "HIP_VISIBLE_DEVICES": "0"}):
         assert open_devices("cuda", variables, root)[0][0].name == RADEON_NAME
     assert open_devices("cuda", {"HIP_VISIBLE_DEVICES": "-1"}, root)[0] == []
-    monitors, unavailable = open_devices("cuda", {"ROCR_VISIBLE_DEVICES": "GPU-77ee"}, root)
-    assert monitors == []
+    devices, unavailable = open_devices("cuda", {"ROCR_VISIBLE_DEVICES": "GPU-77ee"}, root)
+    assert devices == []
     assert "GPU-77ee" in unavailable["amd"]
 
 
@@ -159,8 +159,8 @@ def test_amd_energy_comes_from_amds_library(write_tree: WriteTree, monkeypatch: 
         amdsmi_get_energy_count=lambda handle: {name: 2_000_000, "counter_resolution": {"gpu": 15.25}[handle]},
     )
     monkeypatch.setitem(sys.modules, "amdsmi", library)
-    (monitor,), _ = open_devices("cuda", {}, root)
-    assert sampled(Columns(monitor.gauges()))[0]["energy_joules"] == 30.5
+    (device,), _ = open_devices("cuda", {}, root)
+    assert sampled(Columns(device.gauges))[0]["energy_joules"] == 30.5
 
 
 def test_intel_gpu_is_described_where_the_compute_runtime_is(write_tree: WriteTree) -> None:
@@ -182,18 +182,18 @@ def test_intel_gpu_is_described_where_the_compute_runtime_is(write_tree: WriteTr
 
 
 def test_readings_of_an_intel_gpu_of_the_driver_xe(write_tree: WriteTree) -> None:
-    (monitor,), unavailable = open_devices("xpu", {}, write_tree(XE_FILES))
-    told, untold = sampled(Columns(monitor.gauges()))
-    assert (monitor.device, monitor.name, unavailable) == ("xpu:0", "Intel GPU 0xe20b revision 0x00", {})
+    (device,), unavailable = open_devices("xpu", {}, write_tree(XE_FILES))
+    told, untold = sampled(Columns(device.gauges))
+    assert (device.device, device.name, unavailable) == ("xpu:0", "Intel GPU 0xe20b revision 0x00", {})
     assert told == {
         "energy_joules": 123.456789,
         "clock_mhz": 1200,
         "temperature_celsius": 48,
-        "throttle_mask": monitor.throttle_reasons["pl1"],
+        "throttle_mask": device.throttle_reasons["pl1"],
     }
-    assert set(monitor.throttle_reasons) == {"pl1", "pl2", "thermal"}
+    assert set(device.throttle_reasons) == {"pl1", "pl2", "thermal"}
     assert {"utilisation_percent", "power_watts", "memory_used_bytes"} <= set(untold)
-    assert monitor.processes() is None
+    assert device.processes() is None
 
 
 def test_readings_of_an_intel_gpu_of_the_driver_i915(write_tree: WriteTree) -> None:
@@ -206,9 +206,9 @@ def test_readings_of_an_intel_gpu_of_the_driver_i915(write_tree: WriteTree) -> N
             f"{ARC}/drm/card0/gt/gt0/throttle_reason_thermal": 1,
         }
     )
-    (monitor,), _ = open_devices("xpu", {}, root)
-    assert sampled(Columns(monitor.gauges()))[0] == {"clock_mhz": 2400, "throttle_mask": 1}
-    assert monitor.throttle_reasons == {"thermal": 1}
+    (device,), _ = open_devices("xpu", {}, root)
+    assert sampled(Columns(device.gauges))[0] == {"clock_mhz": 2400, "throttle_mask": 1}
+    assert device.throttle_reasons == {"thermal": 1}
 
 
 def test_machine_without_accelerator(tmp_path: Path) -> None:

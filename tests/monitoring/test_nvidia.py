@@ -18,7 +18,7 @@ import pytest
 from hfbench.environment.accelerators import describe_accelerators
 from hfbench.monitoring import amd, nvidia
 from hfbench.monitoring.monitor import Monitor, machine_before, open_devices
-from hfbench.monitoring.nvidia import NvidiaMonitor, name_visible_devices
+from hfbench.monitoring.nvidia import THROTTLE_REASONS, name_visible_devices
 
 UUIDS = {"gpu0": "GPU-0011aabb-1111", "gpu1": "GPU-22cc33dd-2222"}
 VENDORS = {"nvidia": nvidia.describe}
@@ -173,9 +173,9 @@ def test_visible_devices_are_named_without_their_uuid(
 
 def _record(device: str = "cuda", samples: int = 1, visible: str | None = None) -> dict[str, Any]:
     """What a record holds of the device after some samples, with this process as the worker."""
-    monitors, unavailable = open_devices(device, {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible})
+    devices, unavailable = open_devices(device, {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible})
     assert unavailable == {}
-    monitor = Monitor(os.getpid(), 60, time.perf_counter(), monitors)
+    monitor = Monitor(os.getpid(), 60, time.perf_counter(), devices)
     for _ in range(samples):
         monitor.sample(time.perf_counter())
     (content,) = monitor.summary()["devices"]
@@ -211,7 +211,7 @@ def test_throttle_reasons_are_decoded_to_names(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_names_of_the_reasons_have_the_bits_of_the_library() -> None:
-    for name, bit in NvidiaMonitor.throttle_reasons.items():
+    for name, bit in THROTTLE_REASONS.items():
         constant = "nvmlClocksThrottleReason" + "".join(word.capitalize() for word in name.split("_"))
         assert getattr(pynvml, constant) == bit
 
@@ -290,19 +290,19 @@ def test_device_that_torch_sees_is_the_one_that_is_read(
 def test_device_that_is_hidden_or_missing_is_not_watched(monkeypatch: pytest.MonkeyPatch, visible: str) -> None:
     fake_nvml(monkeypatch, nvmlDeviceGetCount=2)
     device = "cuda:2" if visible == "1,-1,0" else "cuda"
-    monitors, unavailable = open_devices(device, {"CUDA_VISIBLE_DEVICES": visible})
-    assert monitors == []
+    devices, unavailable = open_devices(device, {"CUDA_VISIBLE_DEVICES": visible})
+    assert devices == []
     assert list(unavailable) == [device]
 
 
 def test_gpus_of_two_kinds_are_told_apart_only_in_the_order_of_the_bus(monkeypatch: pytest.MonkeyPatch) -> None:
     names = {"gpu0": "NVIDIA T400", "gpu1": "NVIDIA H200"}
     fake_nvml(monkeypatch, nvmlDeviceGetCount=2, nvmlDeviceGetName=names.__getitem__)
-    monitors, unavailable = open_devices("cuda", {})
-    assert monitors == []
+    devices, unavailable = open_devices("cuda", {})
+    assert devices == []
     assert "CUDA_DEVICE_ORDER=PCI_BUS_ID" in unavailable["nvidia"]
-    (monitor,), _ = open_devices("cuda:1", {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"})
-    assert monitor.name == "NVIDIA H200"
+    (device,), _ = open_devices("cuda:1", {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"})
+    assert device.name == "NVIDIA H200"
 
 
 def test_part_of_a_divided_gpu_tells_less(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -321,11 +321,11 @@ def test_part_of_a_divided_gpu_tells_less(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_broken_driver_is_told_and_stops_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     fake_nvml(monkeypatch, nvmlInit=pynvml.NVMLError(pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH))
-    monitors, unavailable = open_devices("cuda", {})
-    assert monitors == []
-    assert "version mismatch" in unavailable["nvidia"]
-    devices, notes = describe_accelerators({**VENDORS, "amd": partial(amd.describe, root=tmp_path)})
+    devices, unavailable = open_devices("cuda", {})
     assert devices == []
+    assert "version mismatch" in unavailable["nvidia"]
+    described, notes = describe_accelerators({**VENDORS, "amd": partial(amd.describe, root=tmp_path)})
+    assert described == []
     assert notes == ["nvidia: NVMLError_LibRmVersionMismatch: RM has detected an NVML/RM version mismatch."]
     assert name_visible_devices("GPU-0011") == "GPU-0011"
 
