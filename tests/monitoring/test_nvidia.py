@@ -6,7 +6,7 @@ functions, constants and errors are the real ones of `pynvml`.
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -67,21 +67,32 @@ READINGS: dict[str, Any] = {
 }
 
 
-def fake_nvml(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
-    """Make NVML's functions answer with READINGS; a function or an iterator gives each answer, an error is raised."""
-    for name, reading in {**READINGS, **changes}.items():
-
-        def answer(*arguments: Any, reading: Any = reading) -> Any:
-            value = next(reading) if isinstance(reading, Iterator) else reading
-            if isinstance(value, Exception):
-                raise value
-            return value(*arguments) if callable(value) else value
-
-        monkeypatch.setattr(pynvml, name, answer)
+FakeNvml = Callable[..., None]
 
 
-def test_nvidia_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    fake_nvml(monkeypatch)
+@pytest.fixture(autouse=True)
+def nvml(monkeypatch: pytest.MonkeyPatch) -> FakeNvml:
+    """Have NVML's functions answer with READINGS, and return what changes some of them.
+
+    A function or an iterator gives each answer, an error is raised.
+    """
+
+    def fake(**readings: Any) -> None:
+        for name, reading in readings.items():
+
+            def answer(*arguments: Any, reading: Any = reading) -> Any:
+                value = next(reading) if isinstance(reading, Iterator) else reading
+                if isinstance(value, Exception):
+                    raise value
+                return value(*arguments) if callable(value) else value
+
+            monkeypatch.setattr(pynvml, name, answer)
+
+    fake(**READINGS)
+    return fake
+
+
+def test_nvidia_gpu() -> None:
     devices, notes = describe_accelerators(VENDORS)
     assert notes == []
     assert devices == [
@@ -112,39 +123,38 @@ def test_nvidia_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
-def test_reading_that_fails_is_none_and_noted(monkeypatch: pytest.MonkeyPatch) -> None:
-    fake_nvml(monkeypatch, nvmlDeviceGetEccMode=pynvml.NVMLError(pynvml.NVML_ERROR_TIMEOUT))
+def test_reading_that_fails_is_none_and_noted(nvml: FakeNvml) -> None:
+    nvml(nvmlDeviceGetEccMode=pynvml.NVMLError(pynvml.NVML_ERROR_TIMEOUT))
     (device,), notes = describe_accelerators(VENDORS)
     assert (device["name"], device["ecc"]) == ("NVIDIA H200", None)
     assert notes == ["nvidia: nvmlDeviceGetEccMode: Timeout"]
 
 
-def test_lost_gpu_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lost_gpu_hides_no_other(nvml: FakeNvml) -> None:
     def handle(index: int) -> str:
         if index == 0:
             raise pynvml.NVMLError(pynvml.NVML_ERROR_GPU_IS_LOST)
         return f"gpu{index}"
 
-    fake_nvml(monkeypatch, nvmlDeviceGetCount=2, nvmlDeviceGetHandleByIndex=handle)
+    nvml(nvmlDeviceGetCount=2, nvmlDeviceGetHandleByIndex=handle)
     devices, notes = describe_accelerators(VENDORS)
     assert len(devices) == 1
     assert notes == ["nvidia: nvmlDeviceGetHandleByIndex: GPU is lost"]
 
 
-def test_limit_that_a_laptop_moves_by_itself_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    fake_nvml(monkeypatch, nvmlDeviceGetPowerManagementLimit=pynvml.NVMLError_NotSupported())
+def test_limit_that_a_laptop_moves_by_itself_is_left_out(nvml: FakeNvml) -> None:
+    nvml(nvmlDeviceGetPowerManagementLimit=pynvml.NVMLError_NotSupported())
     (device,), _ = describe_accelerators(VENDORS)
     assert (device["power_limit_watts"], device["enforced_power_limit_watts"]) == (None, None)
 
 
-def test_mig_devices_are_listed_in_their_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mig_devices_are_listed_in_their_gpu(nvml: FakeNvml) -> None:
     def mig(_: str, index: int) -> str:
         if index:
             raise pynvml.NVMLError_NotFound()
         return "slice"
 
-    fake_nvml(
-        monkeypatch,
+    nvml(
         nvmlDeviceGetMigMode=[1, 1],
         nvmlDeviceGetMigDeviceHandleByIndex=mig,
         nvmlDeviceGetName=lambda handle: {"gpu0": "NVIDIA H200", "slice": "NVIDIA H200 MIG 1g.18gb"}[handle],
@@ -164,10 +174,7 @@ def test_mig_devices_are_listed_in_their_gpu(monkeypatch: pytest.MonkeyPatch) ->
         ("GPU-ffff", "GPU-ffff"),
     ],
 )
-def test_visible_devices_are_named_without_their_uuid(
-    monkeypatch: pytest.MonkeyPatch, value: str, expected: str
-) -> None:
-    fake_nvml(monkeypatch)
+def test_visible_devices_are_named_without_their_uuid(value: str, expected: str) -> None:
     assert name_visible_devices(value) == expected
 
 
@@ -183,8 +190,7 @@ def _record(device: str = "cuda", samples: int = 1, visible: str | None = None) 
     return content
 
 
-def test_readings_have_the_units_of_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    fake_nvml(monkeypatch)
+def test_readings_have_the_units_of_their_names() -> None:
     record = _record()
     assert (record["device"], record["name"]) == ("cuda:0", "NVIDIA H200")
     assert record["unavailable"] == {}
@@ -202,9 +208,9 @@ def test_readings_have_the_units_of_their_names(monkeypatch: pytest.MonkeyPatch)
     }
 
 
-def test_throttle_reasons_are_decoded_to_names(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_throttle_reasons_are_decoded_to_names(nvml: FakeNvml) -> None:
     masks = iter([0x1, 0x4, 0x4 | 0x40, 0x0])
-    fake_nvml(monkeypatch, nvmlDeviceGetCurrentClocksEventReasons=masks)
+    nvml(nvmlDeviceGetCurrentClocksEventReasons=masks)
     record = _record(samples=4)
     assert record["throttled_samples"] == {"gpu_idle": 1, "sw_power_cap": 2, "hw_thermal_slowdown": 1}
     assert record["series"]["throttle_mask"] == [1, 4, 68, 0]
@@ -216,21 +222,14 @@ def test_names_of_the_reasons_have_the_bits_of_the_library() -> None:
         assert getattr(pynvml, constant) == bit
 
 
-def test_driver_before_535_knows_the_reasons_under_their_old_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_driver_before_535_knows_the_reasons_under_their_old_name(nvml: FakeNvml) -> None:
     missing = pynvml.NVMLError(pynvml.NVML_ERROR_FUNCTION_NOT_FOUND)
-    fake_nvml(
-        monkeypatch,
-        nvmlDeviceGetCurrentClocksEventReasons=missing,
-        nvmlDeviceGetCurrentClocksThrottleReasons=0x20,
-    )
+    nvml(nvmlDeviceGetCurrentClocksEventReasons=missing, nvmlDeviceGetCurrentClocksThrottleReasons=0x20)
     assert _record()["throttled_samples"] == {"sw_thermal_slowdown": 1}
 
 
-def test_reading_that_fails_once_is_a_gap_and_one_that_is_not_supported_has_a_reason(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    fake_nvml(
-        monkeypatch,
+def test_reading_that_fails_once_is_a_gap_and_one_that_is_not_supported_has_a_reason(nvml: FakeNvml) -> None:
+    nvml(
         nvmlDeviceGetPowerUsage=iter([400_000, pynvml.NVMLError(pynvml.NVML_ERROR_TIMEOUT), 401_000]),
         nvmlDeviceGetTotalEnergyConsumption=pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED),
     )
@@ -240,27 +239,27 @@ def test_reading_that_fails_once_is_a_gap_and_one_that_is_not_supported_has_a_re
     assert record["series"]["clock_mhz"] == [1980] * 3
 
 
-def test_worker_is_not_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    fake_nvml(monkeypatch, nvmlDeviceGetComputeRunningProcesses=[_process(os.getpid()), _process(os.getppid())])
+def test_worker_is_not_another_process(nvml: FakeNvml) -> None:
+    nvml(nvmlDeviceGetComputeRunningProcesses=[_process(os.getpid()), _process(os.getppid())])
     assert _record()["series"]["other_processes"] == [1]
 
 
-def test_ids_of_a_containers_host_are_not_taken_for_other_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    fake_nvml(monkeypatch, nvmlDeviceGetComputeRunningProcesses=[_process(2**22 + 5)])  # above the kernel's highest id
+def test_ids_of_a_containers_host_are_not_taken_for_other_processes(nvml: FakeNvml) -> None:
+    nvml(nvmlDeviceGetComputeRunningProcesses=[_process(2**22 + 5)])  # above the kernel's highest id
     record = _record()
     assert "other_processes" not in record["series"]
     assert "container" in record["unavailable"]["other_processes"]
 
 
-def test_list_of_processes_is_not_asked_for_at_every_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_list_of_processes_is_not_asked_for_at_every_sample(nvml: FakeNvml) -> None:
     lists = iter([[_process(os.getppid())]])  # a second question would find nothing here
-    fake_nvml(monkeypatch, nvmlDeviceGetComputeRunningProcesses=lists)
+    nvml(nvmlDeviceGetComputeRunningProcesses=lists)
     assert _record(samples=3)["series"]["other_processes"] == [1, 1, 1]
 
 
-def test_state_before_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_state_before_the_start(nvml: FakeNvml) -> None:
     others = [_process(os.getppid()), _process(2**22 + 5)]
-    fake_nvml(monkeypatch, nvmlDeviceGetComputeRunningProcesses=others)
+    nvml(nvmlDeviceGetComputeRunningProcesses=others)
     (device,) = machine_before(open_devices("auto", {})[0], window_seconds=0)["devices"]
     assert device["other_processes"] == 2  # there is no worker yet: whoever is there is another
     assert (device["utilisation_percent"], device["temperature_celsius"]) == (97, 54)
@@ -278,26 +277,26 @@ def test_state_before_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_device_that_torch_sees_is_the_one_that_is_read(
-    monkeypatch: pytest.MonkeyPatch, device: str, visible: str | None, expected: str
+    nvml: FakeNvml, device: str, visible: str | None, expected: str
 ) -> None:
     temperatures = {"gpu0": 40, "gpu1": 80}
-    fake_nvml(monkeypatch, nvmlDeviceGetCount=2, nvmlDeviceGetTemperature=lambda handle, _: temperatures[handle])
+    nvml(nvmlDeviceGetCount=2, nvmlDeviceGetTemperature=lambda handle, _: temperatures[handle])
     record = _record(device, visible=visible)
     assert record["series"]["temperature_celsius"] == [temperatures[expected]]
 
 
 @pytest.mark.parametrize("visible", ["", "-1", "1,-1,0", "5"])
-def test_device_that_is_hidden_or_missing_is_not_watched(monkeypatch: pytest.MonkeyPatch, visible: str) -> None:
-    fake_nvml(monkeypatch, nvmlDeviceGetCount=2)
+def test_device_that_is_hidden_or_missing_is_not_watched(nvml: FakeNvml, visible: str) -> None:
+    nvml(nvmlDeviceGetCount=2)
     device = "cuda:2" if visible == "1,-1,0" else "cuda"
     devices, unavailable = open_devices(device, {"CUDA_VISIBLE_DEVICES": visible})
     assert devices == []
     assert list(unavailable) == [device]
 
 
-def test_gpus_of_two_kinds_are_told_apart_only_in_the_order_of_the_bus(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpus_of_two_kinds_are_told_apart_only_in_the_order_of_the_bus(nvml: FakeNvml) -> None:
     names = {"gpu0": "NVIDIA T400", "gpu1": "NVIDIA H200"}
-    fake_nvml(monkeypatch, nvmlDeviceGetCount=2, nvmlDeviceGetName=names.__getitem__)
+    nvml(nvmlDeviceGetCount=2, nvmlDeviceGetName=names.__getitem__)
     devices, unavailable = open_devices("cuda", {})
     assert devices == []
     assert "CUDA_DEVICE_ORDER=PCI_BUS_ID" in unavailable["nvidia"]
@@ -305,10 +304,9 @@ def test_gpus_of_two_kinds_are_told_apart_only_in_the_order_of_the_bus(monkeypat
     assert device.name == "NVIDIA H200"
 
 
-def test_part_of_a_divided_gpu_tells_less(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_part_of_a_divided_gpu_tells_less(nvml: FakeNvml) -> None:
     unsupported = pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
-    fake_nvml(
-        monkeypatch,
+    nvml(
         nvmlDeviceGetHandleByUUID=lambda uuid: {"MIG-77ee": "slice"}[uuid],
         nvmlDeviceGetName="NVIDIA H200 MIG 1g.18gb",
         nvmlDeviceGetUtilizationRates=unsupported,
@@ -319,8 +317,8 @@ def test_part_of_a_divided_gpu_tells_less(monkeypatch: pytest.MonkeyPatch) -> No
     assert {"utilisation_percent", "memory_utilisation_percent", "power_watts"} == set(record["unavailable"])
 
 
-def test_broken_driver_is_told_and_stops_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    fake_nvml(monkeypatch, nvmlInit=pynvml.NVMLError(pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH))
+def test_broken_driver_is_told_and_stops_nothing(nvml: FakeNvml, tmp_path: Path) -> None:
+    nvml(nvmlInit=pynvml.NVMLError(pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH))
     devices, unavailable = open_devices("cuda", {})
     assert devices == []
     assert "version mismatch" in unavailable["nvidia"]
@@ -331,8 +329,8 @@ def test_broken_driver_is_told_and_stops_nothing(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("error", [pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, pynvml.NVML_ERROR_DRIVER_NOT_LOADED])
-def test_machine_without_driver(monkeypatch: pytest.MonkeyPatch, error: int) -> None:
-    fake_nvml(monkeypatch, nvmlInit=pynvml.NVMLError(error))
+def test_machine_without_driver(nvml: FakeNvml, error: int) -> None:
+    nvml(nvmlInit=pynvml.NVMLError(error))
     assert open_devices("cuda", {})[0] == []
     assert open_devices("cpu", {}) == ([], {})
     assert describe_accelerators(VENDORS) == ([], [])
