@@ -235,9 +235,7 @@ class ProcessTree:
                 continue
 
 
-def count_others(
-    listed: Collection[int], ours: Collection[int], is_here: Callable[[int], bool] = psutil.pid_exists
-) -> int | None:
+def count_others(listed: Collection[int], ours: Collection[int], is_here: Callable[[int], bool]) -> int | None:
     """Return how many of the process ids that a driver listed are not `ours`, or None where that cannot be told.
 
     In a container some drivers list the ids of the host: then none is ours, and some are of no process here.

@@ -3,7 +3,7 @@
 import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -28,7 +28,7 @@ _UNTOLD = {"mps": "macOS tells power, clocks and use of its GPU to root only"}
 def open_devices(
     device: str, variables: Mapping[str, str] = os.environ, root: Path = FILESYSTEM
 ) -> tuple[list[Device], dict[str, str]]:
-    """Return the device that params.yaml names, and why there is none for what has none.
+    """Return the device that params.yaml names, in a list, or why it cannot be watched, by vendor or device.
 
     `auto` is the first accelerator that there is; on a machine without one, both are empty. Raises nothing.
     """
@@ -82,18 +82,11 @@ def _running_threads() -> int | None:
 
 
 def _device(device: Device) -> dict[str, Any]:
-    def others() -> Sequence[Value]:
-        listed = device.processes()  # there is no worker yet: whoever is there is another
-        return [None if listed is None else count_others(listed, {os.getpid()}, lambda _: True)]
-
-    columns = Columns([Gauge(("other_processes",), others, _UNLISTED), *device.gauges])
+    # There is no worker yet: whoever is there is another.
+    columns = Columns([_other_processes(device, ours=tuple, is_here=lambda _: True), *device.gauges])
     columns.sample()
     readings = {name: value for name, value in columns.last().items() if value is not None}
     return {"device": device.device, "name": device.name, "other_processes": None, **readings}
-
-
-_LIST_SECONDS = 1.0  # between two lists of a device's processes, which cost more than the other readings together
-_UNLISTED = "the driver keeps no list of processes, or lists the ids of another system's (a container's host)"
 
 
 class Monitor:
@@ -113,7 +106,9 @@ class Monitor:
         self._cpu_seconds = 0.0
         tree = ProcessTree(worker_pid)
         self._host = Columns([*machine_gauges(), tree.gauge()])
-        self._devices = [(device, Columns([*device.gauges, _other_processes(device, tree)])) for device in devices]
+        self._devices = [
+            (device, Columns([*device.gauges, _other_processes(device, tree.members)])) for device in devices
+        ]
 
     def seconds_until_due(self, now: float) -> float:
         """Return how long after `now`, a reading of `time.perf_counter`, the next sample is due: 0 where it is late."""
@@ -151,8 +146,13 @@ class Monitor:
         }
 
 
-def _other_processes(device: Device, tree: ProcessTree) -> Gauge:
-    """Return the gauge of how many processes that are not the worker's compute on a device."""
+_LIST_SECONDS = 1.0  # between two lists of a device's processes, which cost more than the other readings together
+
+
+def _other_processes(
+    device: Device, ours: Callable[[], Iterable[int]], is_here: Callable[[int], bool] = psutil.pid_exists
+) -> Gauge:
+    """Return the gauge of how many processes compute on a device that are not `ours`; see `count_others`."""
     listed_at, count = -math.inf, None
 
     def read() -> Sequence[Value]:
@@ -161,10 +161,11 @@ def _other_processes(device: Device, tree: ProcessTree) -> Gauge:
         if now - listed_at >= _LIST_SECONDS:
             listed_at = now
             listed = device.processes()
-            count = None if listed is None else count_others(listed, {os.getpid(), *tree.members()})
+            count = None if listed is None else count_others(listed, {os.getpid(), *ours()}, is_here)
         return [count]
 
-    return Gauge(("other_processes",), read, _UNLISTED)
+    otherwise = "the driver keeps no list of processes, or lists the ids of another system's (a container's host)"
+    return Gauge(("other_processes",), read, otherwise)
 
 
 def _content(columns: Columns) -> dict[str, Any]:
