@@ -1,6 +1,7 @@
 """The stage as DVC runs it: a process, from a manifest and params.yaml to a folder of files."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,7 +11,8 @@ from typing import Any
 import pytest
 
 from hfbench.core.record import Manifest
-from hfbench.params.schema import Sweep
+from hfbench.core.results import INPUTS, manifest_path
+from hfbench.params.values import Sweep
 
 MakeManifest = Callable[..., Manifest]
 MakeSweep = Callable[[list[int], list[int], list[int]], Sweep]
@@ -21,14 +23,14 @@ STANDARD = REPOSITORY / "hfbench" / "inputs" / "standard_prompt.txt"
 def run_stage(
     folder: Path, manifest: Manifest, sweep: Sweep, prompt: Path = STANDARD
 ) -> subprocess.CompletedProcess[str]:
-    """Run `stages.inputs`; its files lie in `folder / "inputs"`."""
-    manifest.save(folder / "manifest.json")
+    """Run `stages.inputs`; its files lie in `folder / INPUTS`."""
+    manifest.save(folder / manifest_path("tiny"))
     params: dict[str, Any] = {
         "models": {"tiny": {"source": "local", "path": "tiny"}},
         "sweep": sweep.model_dump(),
         "configurations": [],
         "device": "cpu",
-        "prompt": "prompt.txt",
+        "prompt": str(prompt),
         "sampling": {
             "stopping_rule": "fixed",
             "min_warmup_iterations": 0,
@@ -44,10 +46,9 @@ def run_stage(
         "limits": {"min_top1_agreement": 0.9, "max_nll_difference": 0.05},
     }
     (folder / "params.yaml").write_text(json.dumps(params))  # JSON is YAML
-    arguments = {"manifest": "manifest.json", "params": "params.yaml", "output": "inputs"}
-    paths = [text for key, name in arguments.items() for text in (f"--{key}", str(folder / name))]
-    command = [sys.executable, "-m", "stages.inputs", *paths, "--prompt", str(prompt)]
-    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "stages.inputs", "tiny"]
+    variables = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False)
 
 
 def test_adding_a_shape_changes_no_other_file(
@@ -57,9 +58,9 @@ def test_adding_a_shape_changes_no_other_file(
     run = run_stage(tmp_path, manifest, make_sweep([1], [16], [4, 8]))
     assert run.returncode == 0
     assert "longer than" not in run.stderr  # its model_max_length is less than the prompt, and no row is that long
-    before = (tmp_path / "inputs" / "uniform" / "b1-s16-n8-d0.safetensors").read_bytes()
+    before = (tmp_path / INPUTS / "tiny/uniform" / "b1-s16-n8-d0.safetensors").read_bytes()
     assert run_stage(tmp_path, manifest, make_sweep([1, 2], [16, 300], [4, 8])).returncode == 0
-    files = {path.name: path.read_bytes() for path in (tmp_path / "inputs" / "uniform").iterdir()}
+    files = {path.name: path.read_bytes() for path in (tmp_path / INPUTS / "tiny/uniform").iterdir()}
     assert set(files) == {
         f"b{batch}-s{length}-n{new}-d0.safetensors" for batch in (1, 2) for length in (16, 300) for new in (4, 8)
     }
@@ -88,7 +89,7 @@ def test_what_cannot_be_made_is_a_sentence_and_no_file(
     assert run.stderr.startswith("hfbench: ")
     assert expected in run.stderr
     assert "Traceback" not in run.stderr
-    assert not (tmp_path / "inputs").exists()
+    assert not (tmp_path / INPUTS).exists()
 
 
 def test_positions_and_prompt_are_checked_before_the_model_is_touched(
