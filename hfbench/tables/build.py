@@ -31,12 +31,13 @@ def points_table(records: Sequence[ReadRecord], samples: pl.DataFrame) -> pl.Dat
     over without (null where either is missing); and a column `timeline_NAME_seconds` for each entry of the timeline.
     """
     facts = pl.DataFrame([record.facts for record in records], schema=FACT_TYPES)
-    axes = axes_frame(record.configuration for record in records)
+    configurations = [record.configuration for record in records]
+    axes = axes_frame(configurations)
     return pl.concat(
         [
             axes.join(_sampled(samples), on=AXES, how="left", maintain_order="left"),
             facts,
-            agreement_table(records),
+            agreement_table(configurations, [each.output if each.facts["status"] == OK else None for each in records]),
             _timeline(records),
         ],
         how="horizontal",

@@ -2,10 +2,10 @@
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise
 from statistics import median
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from hfbench.core.point import UNIFORM
@@ -40,12 +40,14 @@ def energy_per_token(
     run straight between two samples. None: fewer than `LEAST_ENERGY_READINGS` within the span, a span that the samples
     do not cover, or no tokens.
     """
-    for column, energy in ((energy_joules, _counted), (power_watts, _integrated)):
-        points = _points(time_seconds, column or [])
-        inside = sum(1 for at, _ in points if start <= at <= end)
-        is_covered = bool(points) and points[0][0] <= start and points[-1][0] >= end
-        if is_covered and inside >= LEAST_ENERGY_READINGS and tokens > 0:
-            return energy(points, start, end) / tokens
+    for column, is_counter in ((energy_joules, True), (power_watts, False)):
+        readings = [(at, value) for at, value in zip(time_seconds, column or (), strict=False) if value is not None]
+        inside = [at for at, _ in readings if start <= at <= end]
+        is_covered = bool(readings) and readings[0][0] <= start and readings[-1][0] >= end
+        if is_covered and len(inside) >= LEAST_ENERGY_READINGS and tokens > 0:
+            corners, (times, values) = [start, *inside, end], zip(*readings, strict=True)
+            line = np.interp(corners, times, values)
+            return float(line[-1] - line[0] if is_counter else np.trapezoid(line, corners)) / tokens
     return None
 
 
@@ -85,29 +87,6 @@ def others_cpu_cores(cpu_percent: Column, worker_cpu_cores: Column, logical_core
         if machine is not None and worker is not None
     ]
     return max(0.0, median(others)) if others else None
-
-
-def _points(time_seconds: Sequence[float], column: Column) -> list[tuple[float, float]]:
-    return [(at, float(value)) for at, value in zip(time_seconds, column, strict=False) if value is not None]
-
-
-def _counted(points: list[tuple[float, float]], start: float, end: float) -> float:
-    return _at(points, end) - _at(points, start)
-
-
-def _integrated(points: list[tuple[float, float]], start: float, end: float) -> float:
-    inside = [(at, value) for at, value in points if start < at < end]
-    corners = [(start, _at(points, start)), *inside, (end, _at(points, end))]
-    return sum((second - first) * (low + high) / 2 for (first, low), (second, high) in pairwise(corners))
-
-
-def _at(points: list[tuple[float, float]], at: float) -> float:
-    """Return the value at a time within the points, on the straight line between its neighbours."""
-    right = bisect_left(points, at, key=lambda point: point[0])
-    if points[right][0] == at:
-        return points[right][1]
-    (first, low), (second, high) = points[right - 1], points[right]
-    return low + (high - low) * (at - first) / (second - first)
 
 
 CPU_HEAT = "cpu_heat"  # beside the reasons that a device's driver names

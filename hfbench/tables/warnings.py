@@ -11,6 +11,7 @@ import polars as pl
 from hfbench.core.errors import UserError
 from hfbench.core.files import read_json, write_json
 from hfbench.core.point import CONFIGURATION_AXES
+from hfbench.tables.agreement import MISSING_REFERENCE
 from hfbench.tables.keys import configuration_keys
 from hfbench.tables.roofline import LARGEST_UTILISATION
 
@@ -93,9 +94,6 @@ class Facts:
     # Model bandwidth utilisation of decoding, model FLOPs utilisation of prefill.
     mbu: float | None = None
     mfu: float | None = None
-
-
-MISSING_REFERENCE = "missing"  # the value of `Facts.reference` where none was measured
 
 
 def output_differs(facts: Facts) -> MeasurementWarning | None:
