@@ -14,10 +14,9 @@ from hfbench.params.schema import Limits
 from hfbench.tables.agreement import AGREEMENT_TYPES, agreement_table
 from hfbench.tables.configurations import configurations_table
 from hfbench.tables.facts import FACT_TYPES
-from hfbench.tables.keys import configuration_keys
 from hfbench.tables.metrics import axes_frame
 from hfbench.tables.reading import ReadRecord
-from hfbench.tables.store import write_table
+from hfbench.tables.store import configuration_keys, write_table
 from hfbench.tables.summary import samples_table, summary_table
 from hfbench.tables.warnings import ConfigurationWarning, configuration_warnings, write_warnings
 

@@ -32,8 +32,7 @@ def decode_bytes_per_step(
         return None
     per_row = float(cache["state_bytes_per_row"])
     for kind in cache["attention"]:
-        contexts = (context_depth + sequence_length + step for step in range(1, steps + 1))
-        attended = sum(_within(context, kind["window_tokens"]) for context in contexts) / steps
+        attended = _attended(kind, context_depth + sequence_length, steps) / steps
         per_row += kind["layers"] * kind["bytes_per_token_per_row"] * attended
     return weights + batch_size * per_row
 
@@ -54,8 +53,7 @@ def decode_flops_per_step(
         return None
     per_row: float = 2 * (parameters + needs["head_matmul_parameters"])
     for kind in cache["attention"]:
-        contexts = (context_depth + sequence_length + step for step in range(1, steps + 1))
-        attended = sum(_within(context, kind["window_tokens"]) for context in contexts) / steps
+        attended = _attended(kind, context_depth + sequence_length, steps) / steps
         per_row += kind["layers"] * 2 * heads * (kind["key_dim"] + kind["value_dim"]) * attended
     return batch_size * per_row
 
@@ -120,9 +118,8 @@ def prefill_flops(
     if parameters is None or cache is None or (cache["attention"] and heads is None):
         return None
     per_row: float = 2 * (parameters * sequence_length + needs["head_matmul_parameters"])
-    contexts = range(context_depth + 1, context_depth + sequence_length + 1)
     for kind in cache["attention"]:
-        pairs = sum(_within(context, kind["window_tokens"]) for context in contexts)
+        pairs = _attended(kind, context_depth, sequence_length)
         per_row += kind["layers"] * 2 * heads * (kind["key_dim"] + kind["value_dim"]) * pairs
     return batch_size * per_row
 
@@ -163,8 +160,11 @@ def matmul_ceiling(ceilings: Mapping[str, Any], dtype: str) -> float | None:
     return rate
 
 
-def _within(context: int, window: int | None) -> int:
-    return context if window is None else min(context, window)
+def _attended(kind: Mapping[str, Any], before: int, tokens: int) -> int:
+    """Return how many keys so many tokens attend to together, each to itself and to all before it in the window."""
+    window = kind["window_tokens"]
+    contexts = range(before + 1, before + tokens + 1)
+    return sum(contexts) if window is None else sum(min(context, window) for context in contexts)
 
 
 _PHASES = ("decode", "prefill")
@@ -198,54 +198,30 @@ def utilisation_table(
 
 def _utilisation(needs: Mapping[str, Any], row: Mapping[str, Any], ceilings: Mapping[str, Any]) -> dict[str, Any]:
     if row["request_lengths"] != UNIFORM:
-        return dict.fromkeys(_TYPES)
+        return {}
     lengths, depth = (row["batch_size"], row["sequence_length"]), row["context_depth"]
-    steps = (needs, *lengths, row["max_new_tokens"], depth)
-    decode = (decode_flops_per_step(*steps), decode_bytes_per_step(*steps), row.get("inter_token_seconds"))
-    prefill = (prefill_flops(needs, *lengths, depth), prefill_bytes(needs, *lengths, depth), _prefill_seconds(row))
-    return {
-        "mbu": _bandwidth(needs, row, ceilings),
-        "mfu": _flops(needs, row, ceilings),
-        **_coordinates("decode", *decode, ceilings),
-        **_coordinates("prefill", *prefill, ceilings),
-        "roof_flops_per_second": matmul_ceiling(ceilings, row["dtype"]),
-    }
+    steps = (*lengths, row["max_new_tokens"], depth)
+    token_seconds, prompt_rate = row.get("inter_token_seconds"), row.get("prefill_tokens_per_second")
+    # Until the last row has its first token: with `generate` all have it at once.
+    prefill_seconds = lengths[0] * lengths[1] / prompt_rate if prompt_rate else None
+    step_bytes, flops = decode_bytes_per_step(needs, *steps), prefill_flops(needs, *lengths, depth)
+    decode = _coordinates(decode_flops_per_step(needs, *steps), step_bytes, token_seconds, ceilings)
+    prefill = _coordinates(flops, prefill_bytes(needs, *lengths, depth), prefill_seconds, ceilings)
+    bandwidth, rate = decode[-1], matmul_ceiling(ceilings, row["dtype"])
+    mbu = mfu = None
+    if step_bytes is not None and token_seconds and bandwidth:
+        mbu = model_bandwidth_utilisation(step_bytes, token_seconds, bandwidth)
+    if flops is not None and prefill_seconds and rate:
+        mfu = model_flops_utilisation(flops, prefill_seconds, rate)
+    return dict(zip(_TYPES, (mbu, mfu, *decode, *prefill, rate), strict=True))
 
 
 def _coordinates(
-    phase: str, flops: float | None, read_bytes: float | None, seconds: float | None, ceilings: Mapping[str, Any]
-) -> dict[str, float | None]:
-    """Return where a phase that needs so many FLOPs and bytes, and took so long, stands beside its roof."""
-    values = (
+    flops: float | None, read_bytes: float | None, seconds: float | None, ceilings: Mapping[str, Any]
+) -> tuple[float | None, ...]:
+    """Return the `_COORDINATES` of a phase that needs so many FLOPs and bytes, and took so long."""
+    return (
         flops / read_bytes if flops is not None and read_bytes else None,
         flops / seconds if flops is not None and seconds else None,
         None if read_bytes is None else read_ceiling(ceilings, read_bytes),
     )
-    return {f"{phase}_{name}": value for name, value in zip(_COORDINATES, values, strict=True)}
-
-
-def _bandwidth(needs: Mapping[str, Any], row: Mapping[str, Any], ceilings: Mapping[str, Any]) -> float | None:
-    lengths = (row["batch_size"], row["sequence_length"], row["max_new_tokens"], row["context_depth"])
-    step_bytes = decode_bytes_per_step(needs, *lengths)
-    ceiling = None if step_bytes is None else read_ceiling(ceilings, step_bytes)
-    seconds = row.get("inter_token_seconds")
-    if not seconds or not ceiling or step_bytes is None:
-        return None
-    return model_bandwidth_utilisation(step_bytes, seconds, ceiling)
-
-
-def _flops(needs: Mapping[str, Any], row: Mapping[str, Any], ceilings: Mapping[str, Any]) -> float | None:
-    flops, ceiling = (
-        prefill_flops(needs, row["batch_size"], row["sequence_length"], row["context_depth"]),
-        matmul_ceiling(ceilings, row["dtype"]),
-    )
-    seconds = _prefill_seconds(row)
-    if flops is None or not ceiling or not seconds:
-        return None
-    return model_flops_utilisation(flops, seconds, ceiling)
-
-
-def _prefill_seconds(row: Mapping[str, Any]) -> float | None:
-    """Return the seconds until the last row has its first token: with `generate` all have it at once."""
-    tokens_per_second = row.get("prefill_tokens_per_second")
-    return float(row["batch_size"] * row["sequence_length"] / tokens_per_second) if tokens_per_second else None

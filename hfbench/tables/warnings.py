@@ -12,8 +12,8 @@ from hfbench.core.errors import UserError
 from hfbench.core.files import read_json, write_json
 from hfbench.core.point import CONFIGURATION_AXES
 from hfbench.tables.agreement import MISSING_REFERENCE
-from hfbench.tables.keys import configuration_keys
 from hfbench.tables.roofline import LARGEST_UTILISATION
+from hfbench.tables.store import configuration_keys
 
 
 @dataclass(frozen=True)
