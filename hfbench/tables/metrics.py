@@ -189,3 +189,14 @@ def decode_throughput() -> pl.Expr:
 def output_throughput() -> pl.Expr:
     """New tokens that the requests asked for over the end-to-end seconds, prefill and waiting included."""
     return pl.when(pl.col("end_to_end_seconds") > 0).then(pl.col("new_tokens") / pl.col("end_to_end_seconds"))
+
+
+# The columns of an iteration that are computed of its times.
+FORMULAS = {
+    "time_to_first_token_seconds": time_to_first_token(),
+    "time_to_first_token_p95_seconds": slow_first_token(),
+    "inter_token_seconds": inter_token_latency(),
+    "decode_tokens_per_second": decode_throughput(),
+    "prefill_tokens_per_second": prefill_throughput(),
+    "output_tokens_per_second": output_throughput(),
+}

@@ -1,6 +1,6 @@
 """How much of the device's bandwidth and matrix rate each configuration uses."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import polars as pl
@@ -27,14 +27,10 @@ def decode_bytes_per_step(
     there is no step.
     Source: R. Pope et al., Efficiently Scaling Transformer Inference (2022), section 2, memory costs.
     """
-    weights, cache, steps = _weight_bytes(needs, batch_size), needs["cache"], max_new_tokens - 1
-    if weights is None or cache is None or steps < 1:
+    before, steps = context_depth + sequence_length, max_new_tokens - 1
+    if steps < 1:
         return None
-    per_row = float(cache["state_bytes_per_row"])
-    for kind in cache["attention"]:
-        attended = _attended(kind, context_depth + sequence_length, steps) / steps
-        per_row += kind["layers"] * kind["bytes_per_token_per_row"] * attended
-    return weights + batch_size * per_row
+    return _read_bytes(needs, batch_size, batch_size, lambda kind: _attended(kind, before, steps) / steps)
 
 
 def decode_flops_per_step(
@@ -47,15 +43,10 @@ def decode_flops_per_step(
     N and the context are those of `prefill_flops` and `decode_bytes_per_step`, which have the sources too. None where
     the cache, the heads or the number of experts is unknown, or there is no step.
     """
-    parameters, cache, heads = _matmul_parameters_per_token(needs), needs["cache"], needs["attention_heads"]
-    steps = max_new_tokens - 1
-    if parameters is None or cache is None or steps < 1 or (cache["attention"] and heads is None):
+    before, steps = context_depth + sequence_length, max_new_tokens - 1
+    if steps < 1:
         return None
-    per_row: float = 2 * (parameters + needs["head_matmul_parameters"])
-    for kind in cache["attention"]:
-        attended = _attended(kind, context_depth + sequence_length, steps) / steps
-        per_row += kind["layers"] * 2 * heads * (kind["key_dim"] + kind["value_dim"]) * attended
-    return batch_size * per_row
+    return _flops(needs, batch_size, 1, lambda kind: _attended(kind, before, steps) / steps)
 
 
 def prefill_bytes(
@@ -66,13 +57,20 @@ def prefill_bytes(
     Counted as in `decode_bytes_per_step`, with a token in the place of a row for the choice of experts. None where the
     cache or the number of experts is unknown.
     """
-    weights, cache = _weight_bytes(needs, batch_size * sequence_length), needs["cache"]
+    return _read_bytes(needs, batch_size, batch_size * sequence_length, lambda _: context_depth + sequence_length)
+
+
+def _read_bytes(
+    needs: Mapping[str, Any], rows: int, tokens: int, keys: Callable[[Mapping[str, Any]], float]
+) -> float | None:
+    """Return the weight bytes that so many tokens read together, and those of the `keys` of each kind in each row."""
+    weights, cache = _weight_bytes(needs, tokens), needs["cache"]
     if weights is None or cache is None:
         return None
     per_row = float(cache["state_bytes_per_row"])
     for kind in cache["attention"]:
-        per_row += kind["layers"] * kind["bytes_per_token_per_row"] * (context_depth + sequence_length)
-    return weights + batch_size * per_row
+        per_row += kind["layers"] * kind["bytes_per_token_per_row"] * keys(kind)
+    return weights + rows * per_row
 
 
 def _weight_bytes(needs: Mapping[str, Any], tokens: int) -> float | None:
@@ -114,14 +112,20 @@ def prefill_flops(
     A. Chowdhery et al., PaLM (2022), appendix B: the attention term, 12 L H Q T a token for forward and backward pass
     and without the causal mask, so 4 L H Q T for the forward pass and half of that with it.
     """
+    return _flops(needs, batch_size, sequence_length, lambda kind: _attended(kind, context_depth, sequence_length))
+
+
+def _flops(
+    needs: Mapping[str, Any], rows: int, tokens: int, pairs: Callable[[Mapping[str, Any]], float]
+) -> float | None:
+    """Return the FLOPs of so many tokens in each row, with so many pairs in a layer of each kind, and of one head."""
     parameters, cache, heads = _matmul_parameters_per_token(needs), needs["cache"], needs["attention_heads"]
     if parameters is None or cache is None or (cache["attention"] and heads is None):
         return None
-    per_row: float = 2 * (parameters * sequence_length + needs["head_matmul_parameters"])
+    per_row: float = 2 * (parameters * tokens + needs["head_matmul_parameters"])
     for kind in cache["attention"]:
-        pairs = _attended(kind, context_depth, sequence_length)
-        per_row += kind["layers"] * 2 * heads * (kind["key_dim"] + kind["value_dim"]) * pairs
-    return batch_size * per_row
+        per_row += kind["layers"] * 2 * heads * (kind["key_dim"] + kind["value_dim"]) * pairs(kind)
+    return rows * per_row
 
 
 def _matmul_parameters_per_token(needs: Mapping[str, Any]) -> float | None:
