@@ -11,8 +11,7 @@ from hfbench.core.point import UNIFORM
 from hfbench.core.record import OK, Iteration, Record
 from hfbench.exchange.layout import EXTENSION, TORCH, TRANSFORMERS, benchmark_config, config_hash
 from hfbench.tables.facts import FACT_TYPES
-from hfbench.tables.keys import MeasuredPoint, load_records, measured_points
-from hfbench.tables.store import flat_csv, read_table, write_table
+from hfbench.tables.store import MeasuredPoint, flat_csv, load_records, measured_points, read_table, write_table
 
 _GIB = 2**30
 
