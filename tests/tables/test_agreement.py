@@ -6,19 +6,19 @@ from typing import Any
 import pytest
 
 from hfbench.core.record import Record
-from hfbench.tables.agreement import Output, difference
+from hfbench.tables.agreement import Output, OutputDifference, difference
 from hfbench.tables.build import Tables
 from tests.tables.hand_records import failed_record, observed, ok_record, point, tables_of
 
 
-def _output(**fields: Any) -> Output:
-    return Output.read(fields)
+def _between(one: dict[str, Any], other: dict[str, Any]) -> OutputDifference:
+    return difference(Output.read(one), Output.read(other))
 
 
 def test_the_share_of_positions_with_the_same_top_token() -> None:
-    one, other = _output(prompt_top1=[1, 2, 3, 4, 5]), _output(prompt_top1=[1, 2, 9, 4, 9])
-    assert difference(one, other).top1_agreement == pytest.approx(3 / 5)
-    assert not difference(one, other).is_none
+    found = _between({"prompt_top1": [1, 2, 3, 4, 5]}, {"prompt_top1": [1, 2, 9, 4, 9]})
+    assert found.top1_agreement == pytest.approx(3 / 5)
+    assert not found.is_none
 
 
 @pytest.mark.parametrize(
@@ -33,30 +33,23 @@ def test_the_share_of_positions_with_the_same_top_token() -> None:
     ],
 )
 def test_the_first_generated_token_that_differs(one: list[int], other: list[int], position: int | None) -> None:
-    found = difference(_output(tokens=one), _output(tokens=other))
+    found = _between({"tokens": one}, {"tokens": other})
     assert found.first_different_token == position
     assert found.is_none == (position is None)
 
 
-def test_likelihoods_differ_either_way() -> None:
-    assert difference(_output(prompt_nll=2.5), _output(prompt_nll=2.75)).nll_difference == 0.25
-    assert difference(_output(prompt_nll=2.75), _output(prompt_nll=2.5)).nll_difference == 0.25
+@pytest.mark.parametrize(("nll", "gap"), [(2.75, 0.25), (2.25, 0.25), (2.501, 0.001)])
+def test_likelihoods_differ_either_way(nll: float, gap: float) -> None:
+    found = _between({"prompt_nll": 2.5}, {"prompt_nll": nll})
+    assert found.nll_difference == pytest.approx(gap)
+    assert not found.is_none
 
 
-def test_the_order_of_a_sum_is_no_difference() -> None:
-    assert difference(_output(prompt_nll=2.5), _output(prompt_nll=2.5 + 1e-6)).is_none
-    assert not difference(_output(prompt_nll=2.5), _output(prompt_nll=2.501)).is_none
-
-
-def test_what_one_lacks_is_not_compared() -> None:
-    whole = _output(prompt_top1=[1], prompt_nll=2.0, tokens=[1])
-    empty = _output(prompt_top1=None, prompt_nll=None)
-    assert vars(difference(whole, empty)) == {
-        "top1_agreement": None,
-        "nll_difference": None,
-        "first_different_token": None,
-    }
-    assert difference(_output(prompt_top1=[1, 2]), _output(prompt_top1=[1])).top1_agreement is None
+def test_the_order_of_a_sum_is_no_difference_nor_is_what_one_lacks() -> None:
+    assert _between({"prompt_nll": 2.5}, {"prompt_nll": 2.5 + 1e-6}).is_none
+    whole = {"prompt_top1": [1], "prompt_nll": 2.0, "tokens": [1]}
+    assert set(vars(_between(whole, {"prompt_top1": None, "prompt_nll": None})).values()) == {None}
+    assert _between({"prompt_top1": [1, 2]}, {"prompt_top1": [1]}).top1_agreement is None
 
 
 EAGER, SDPA = point(attn_implementation="eager"), point(attn_implementation="sdpa")

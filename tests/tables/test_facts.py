@@ -124,7 +124,6 @@ def test_energy_is_that_of_the_devices() -> None:
 def test_a_token_has_no_energy_of_its_own_where_the_cache_is_filled_between_samples() -> None:
     monitoring = {"time_seconds": TIMES, "host": {"series": {"cpu_energy_joules": [1000 * at for at in TIMES]}}}
     content = {"iterations": ITERATIONS, "monitoring": monitoring, "machine_before": {}}
-    assert machine_facts(content)["energy_joules_per_token"] == pytest.approx(10.5 * 1000 / 40)
     after_context = {**content, "configuration": {"context_depth": 1024}}
     assert machine_facts(after_context)["energy_joules_per_token"] is None
 
@@ -192,14 +191,11 @@ def test_kernels_are_named_by_layer_and_origin(tmp_path: Path) -> None:
     assert points["kernels"].to_list() == [["RMSNorm: o/norm@0123456789ab", "SiLU: k/silu sha256:555555555555"], [], []]
 
 
-def test_the_files_it_was_measured_with(tmp_path: Path) -> None:
+def test_the_files_and_threads_it_was_measured_with(tmp_path: Path) -> None:
     names = ("environment_sha256", "manifest_sha256", "inputs_sha256")
     assert _points(tmp_path / "all", {}, provenance=PROVENANCE).select(names).row(0) == ("e" * 64, "d" * 64, "a" * 64)
     assert _points(tmp_path / "none", {}).select(names).row(0) == (None, None, None)
-
-
-def test_threads_and_clock(tmp_path: Path) -> None:
-    points = _points(tmp_path, {"intra_op_threads": 8, "clock_resolution_seconds": 1e-9}, {})
+    points = _points(tmp_path / "threads", {"intra_op_threads": 8, "clock_resolution_seconds": 1e-9}, {})
     assert points.select("intra_op_threads", "clock_resolution_seconds").rows() == [(8, 1e-9), (None, None)]
 
 

@@ -99,6 +99,12 @@ def _lasting(end_to_end: float, phase: str = "sample") -> Any:
     return observed([0.5, 0.6], end_to_end=end_to_end, phase=phase)
 
 
+def _of_rounds(folder: Path, *rounds: list[float], metric: str = "end_to_end_seconds") -> dict[str, Any]:
+    """The summary of a metric of rounds with these end-to-end latencies."""
+    numbered = enumerate(rounds, start=1)
+    return _rows(folder, *(ok_record(point(round=n), *map(_lasting, values)) for n, values in numbered))[metric]
+
+
 def test_samples_of_all_rounds_together(tmp_path: Path) -> None:
     rounds = [
         ok_record(POINT, _lasting(90.0, "first"), _lasting(80.0, "warmup"), *map(_lasting, (1.0, 2.0, 3.0))),
@@ -114,10 +120,11 @@ def test_samples_of_all_rounds_together(tmp_path: Path) -> None:
     assert row["round_medians"] == [2.0, 7.0]
 
 
-def test_percentiles_of_a_known_distribution(tmp_path: Path) -> None:
-    iterations = [_lasting(1 + index / 100) for index in range(101)]
-    row = _rows(tmp_path, ok_record(POINT, *iterations))["end_to_end_seconds"]
+def test_percentiles_of_a_known_distribution_and_of_one_sample(tmp_path: Path) -> None:
+    row = _of_rounds(tmp_path / "many", [1 + index / 100 for index in range(101)])
     assert [row[name] for name in ("p5", "median", "p95", "p99")] == pytest.approx([1.05, 1.5, 1.95, 1.99])
+    row = _of_rounds(tmp_path / "one", [1.0])
+    assert (row["median"], row["std"], row["p99"]) == (1.0, None, 1.0)
 
 
 def test_rounds_that_are_not_ok_do_not_count(tmp_path: Path) -> None:
@@ -125,11 +132,6 @@ def test_rounds_that_are_not_ok_do_not_count(tmp_path: Path) -> None:
     rows = _rows(tmp_path, ok_record(POINT, _lasting(1.0)), half_done)
     assert (rows["end_to_end_seconds"]["rounds"], rows["end_to_end_seconds"]["max"]) == (1, 1.0)
     assert rows["load_seconds"]["max"] == 0.5
-
-
-def test_one_sample_has_no_spread(tmp_path: Path) -> None:
-    row = _rows(tmp_path, ok_record(POINT, _lasting(1.0)))["end_to_end_seconds"]
-    assert (row["median"], row["std"], row["p99"]) == (1.0, None, 1.0)
 
 
 def test_unobserved_iterations_are_a_metric_of_their_own(tmp_path: Path) -> None:
@@ -151,14 +153,8 @@ def test_gaps_are_all_gaps_of_all_requests(tmp_path: Path) -> None:
 
 def test_what_is_measured_once_has_a_value_a_round(tmp_path: Path) -> None:
     records = [
-        ok_record(
-            point(round=number),
-            _lasting(1.0),
-            load_seconds=float(number),
-            first_call_seconds=10.0 * number,
-            memory={"peak_bytes": 1000 * number},
-        )
-        for number in (1, 2, 3)
+        ok_record(point(round=n), load_seconds=n, first_call_seconds=10.0 * n, memory={"peak_bytes": 1000 * n})
+        for n in (1, 2, 3)
     ]
     rows = _rows(tmp_path, *records)
     assert [rows["load_seconds"][name] for name in ("samples", "median", "max")] == [3, 2.0, 3.0]
@@ -188,14 +184,13 @@ def test_energy_and_compile_time_have_a_value_a_round(tmp_path: Path) -> None:
     rows = _rows(tmp_path, *records)
     energy, compilation = rows["energy_joules_per_token"], rows["compile_seconds"]
     assert energy["round_medians"] == pytest.approx([110, 220, 1100])
-    assert (energy["rounds"], energy["samples"], energy["unit"]) == (3, 3, "J/token")
-    assert (energy["estimate"], energy["max"]) == (pytest.approx(220), pytest.approx(1100))
-    assert (compilation["rounds"], compilation["samples"], compilation["unit"]) == (3, 3, "s")
-    assert (compilation["estimate"], compilation["mean"], compilation["round_medians"]) == (15.0, 16.0, [14, 15, 19])
-    assert not energy["higher_is_better"]
-    assert not compilation["higher_is_better"]
-    # A decision about either is made of its rounds; the table gives no interval of what has one value a round.
-    assert (energy["low"], energy["high"], compilation["low"], compilation["high"]) == (None,) * 4
+    assert (energy["estimate"], energy["max"], energy["unit"]) == (pytest.approx(220), pytest.approx(1100), "J/token")
+    assert (compilation["estimate"], compilation["mean"], compilation["unit"]) == (15.0, 16.0, "s")
+    assert compilation["round_medians"] == [14, 15, 19]
+    for row in (energy, compilation):
+        # A decision about either is made of its rounds; the table gives no interval of what has one value a round.
+        assert (row["rounds"], row["samples"], row["low"], row["high"]) == (3, 3, None, None)
+        assert not row["higher_is_better"]
 
 
 def test_rounds_without_energy_or_compilation_do_not_count(tmp_path: Path) -> None:
@@ -219,9 +214,8 @@ def test_it_does_not_matter_how_many_are_summarised_at_once(tmp_path: Path, monk
 def test_metrics_without_a_value_have_no_row(tmp_path: Path) -> None:
     rows = _rows(tmp_path, ok_record(point(max_new_tokens=1), observed([0.5])))
     assert "time_to_first_token_seconds" in rows
-    assert not {"inter_token_seconds", "inter_token_gap_seconds", "decode_tokens_per_second"} & rows.keys()
-    assert not {"peak_memory_bytes", "end_to_end_unobserved_seconds"} & rows.keys()
-    assert not {"compile_seconds", "energy_joules_per_token"} & rows.keys()
+    absent = {"inter_token_seconds", "inter_token_gap_seconds", "decode_tokens_per_second", "peak_memory_bytes"}
+    assert not rows.keys() & (absent | {"end_to_end_unobserved_seconds", "compile_seconds", "energy_joules_per_token"})
 
 
 def test_rows_follow_the_sweep_and_the_metrics(tmp_path: Path) -> None:
@@ -239,17 +233,8 @@ def test_rows_follow_the_sweep_and_the_metrics(tmp_path: Path) -> None:
 STEADY = [1.00, 1.02, 0.98, 1.01, 0.99, 1.00, 1.02, 0.98]
 
 
-def _row(folder: Path, metric: str, *rounds: list[float]) -> dict[str, Any]:
-    records = [
-        ok_record(point(round=number), *(observed([0.5, 0.6], end_to_end=seconds) for seconds in values))
-        for number, values in enumerate(rounds, start=1)
-    ]
-    rows = {row["metric"]: row for row in tables_of(folder, *records).summary.to_dicts()}
-    return rows[metric]
-
-
 def test_the_estimate_is_the_median_of_the_rounds(tmp_path: Path) -> None:
-    row = _row(tmp_path, "end_to_end_seconds", [1.0, 1.0, 1.0, 1.0], [3.0], [4.0])
+    row = _of_rounds(tmp_path, [1.0, 1.0, 1.0, 1.0], [3.0], [4.0])
     assert (row["estimate"], row["median"]) == (3.0, 1.0)
     assert row["round_medians"] == [1.0, 3.0, 4.0]
 
@@ -257,7 +242,7 @@ def test_the_estimate_is_the_median_of_the_rounds(tmp_path: Path) -> None:
 def test_two_rounds_have_an_interval_around_their_middle(tmp_path: Path) -> None:
     # One value each, 0.99 and 1.01. A resample's median is 0.01 below or above 1.00 in a quarter of the cases each: the
     # standard error is sqrt(2 · 0.01² / 4). Student's t with one degree of freedom is 12.706.
-    row = _row(tmp_path, "end_to_end_seconds", [0.99], [1.01])
+    row = _of_rounds(tmp_path, [0.99], [1.01])
     margin = 12.706 * (2 * 0.01**2 / 4) ** 0.5
     assert row["estimate"] == pytest.approx(1.0)
     assert row["low"] == pytest.approx(2.71828**-margin, rel=0.01)
@@ -265,7 +250,7 @@ def test_two_rounds_have_an_interval_around_their_middle(tmp_path: Path) -> None
 
 
 def test_one_round_has_no_interval(tmp_path: Path) -> None:
-    row = _row(tmp_path, "end_to_end_seconds", STEADY)
+    row = _of_rounds(tmp_path, STEADY)
     assert [row[name] for name in ("low", "high", "cv_between")] == [None, None, None]
     assert row["estimate"] == pytest.approx(1.0)
     assert row["cv_within"] == pytest.approx(0.016, abs=0.001)
@@ -273,34 +258,34 @@ def test_one_round_has_no_interval(tmp_path: Path) -> None:
 
 def test_variation_between_and_within_rounds(tmp_path: Path) -> None:
     # Medians 1 and 2: mean 1.5, standard deviation sqrt(0.5). Within: 0.1 / 1 and 0.4 / 2, with n - 1 = 2 each.
-    row = _row(tmp_path, "end_to_end_seconds", [0.9, 1.0, 1.1], [1.6, 2.0, 2.4])
+    row = _of_rounds(tmp_path, [0.9, 1.0, 1.1], [1.6, 2.0, 2.4])
     assert row["cv_between"] == pytest.approx(0.5**0.5 / 1.5)
     assert row["cv_within"] == pytest.approx(((0.1**2 + 0.2**2) / 2) ** 0.5)
 
 
 def test_outliers_are_counted_and_kept(tmp_path: Path) -> None:
-    row = _row(tmp_path, "end_to_end_seconds", [*STEADY, 9.0], STEADY)
+    row = _of_rounds(tmp_path, [*STEADY, 9.0], STEADY)
     assert (row["outliers"], row["max"], row["samples"]) == (1, 9.0, 17)
 
 
 def test_a_round_that_drifts(tmp_path: Path) -> None:
     rising = [1.0 + index / 100 for index in range(11)]  # 0.1 over a median of 1.05
-    row = _row(tmp_path, "end_to_end_seconds", STEADY, rising)
+    row = _of_rounds(tmp_path, STEADY, rising)
     assert row["drifting_rounds"] == 1
     assert row["largest_drift"] == pytest.approx(0.1 / 1.05)
-    steady = _row(tmp_path / "steady", "end_to_end_seconds", STEADY, STEADY)
+    steady = _of_rounds(tmp_path / "steady", STEADY, STEADY)
     assert (steady["drifting_rounds"], steady["largest_drift"]) == (0, None)
 
 
 def test_two_kinds_of_iterations(tmp_path: Path) -> None:
-    row = _row(tmp_path, "end_to_end_seconds", [1.0, 2.0, 1.01, 2.01, 0.99, 1.99] * 5)
+    row = _of_rounds(tmp_path, [1.0, 2.0, 1.01, 2.01, 0.99, 1.99] * 5)
     assert row["bimodal"]
     assert (row["lower_mode"], row["upper_mode"]) == (pytest.approx(1.0, abs=0.01), pytest.approx(2.0, abs=0.01))
-    steady = _row(tmp_path / "steady", "end_to_end_seconds", STEADY * 4)
+    steady = _of_rounds(tmp_path / "steady", STEADY * 4)
     assert (steady["bimodal"], steady["lower_mode"]) == (False, None)
 
 
 def test_what_has_one_value_a_round_has_an_estimate_only(tmp_path: Path) -> None:
-    row = _row(tmp_path, "load_seconds", STEADY, STEADY)
+    row = _of_rounds(tmp_path, STEADY, STEADY, metric="load_seconds")
     assert row["estimate"] == 0.5
     assert [row[name] for name in ("low", "high", "outliers", "bimodal")] == [None] * 4
