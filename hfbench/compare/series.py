@@ -17,8 +17,7 @@ from hfbench.compare.side import Side
 from hfbench.core.point import CONFIGURATION_AXES
 from hfbench.core.record import OK
 from hfbench.statistics.bootstrap import Interval
-from hfbench.statistics.changepoints import Point as Observation
-from hfbench.statistics.changepoints import Step, find_steps
+from hfbench.statistics.changepoints import Observation, Step, find_steps
 from hfbench.statistics.intervals import median_intervals
 from hfbench.statistics.multiplicity import FALSE_DISCOVERY_RATE, adjusted_p_values
 
