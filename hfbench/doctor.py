@@ -21,8 +21,7 @@ from hfbench.core.results import MODELS
 from hfbench.environment.describe import describe
 from hfbench.model.cache import cache_folder
 from hfbench.model.manifest import read_previous
-from hfbench.monitoring.choose import open_devices
-from hfbench.monitoring.monitor import machine_before
+from hfbench.monitoring.monitor import machine_before, open_devices
 from hfbench.params.schema import Params, load_params
 
 Level = Literal["ok", "note", "warning"]
