@@ -21,7 +21,7 @@ from hfbench.measure.process import end_process_group, scratch_folder, worker_en
 from hfbench.measure.support import unsupported_reason
 from hfbench.measure.task import Task, parse_task
 from hfbench.params.schema import load_params
-from hfbench.profile.outcome import CONTEXT, DECODE, LOAD, PREFILL, OperatorTime, Outcome
+from hfbench.profile.tracer import CONTEXT, DECODE, LOAD, PREFILL, OperatorTime, Profile
 from hfbench.report.detail import choose_point
 from hfbench.report.pages import align_right, print_heading, print_indented, standard_output
 from hfbench.report.words import significant
@@ -32,21 +32,21 @@ _SHOWN = (LOAD, CONTEXT, PREFILL, DECODE)
 _PHASES = "phases"
 
 
-def print_outcome(key: str, outcome: Outcome, trace: Path, console: Console) -> None:
+def print_profile(key: str, profile: Profile, trace: Path, console: Console) -> None:
     """Print what a profile that is ok found, and where its trace is."""
-    print_heading(f"{key} on {outcome.device_name}", console)
-    spans = {span.name: span.seconds for span in outcome.spans if span.line == _PHASES}
+    print_heading(f"{key} on {profile.device_name}", console)
+    spans = {span.name: span.seconds for span in profile.spans if span.line == _PHASES}
     parts = [f"{name} {significant(spans[name] * 1e3)} ms" for name in _SHOWN if name in spans]
     print_indented(", ".join(parts), console)
     print_indented(
         "Under a profiler everything takes longer: `dvc repro` measures, this shows where time goes.", console
     )
-    if outcome.device is None:
+    if profile.device is None:
         print_indented("There are times of the host only: the point runs on it.", console)
     else:
-        _print_operators("Operators by device time", outcome.device, outcome.device_seconds, console)
-    _print_operators("Operators by host time", outcome.host, outcome.host_seconds, console)
-    iteration, in_operators = (significant(each * 1e3) for each in (outcome.iteration_seconds, outcome.host_seconds))
+        _print_operators("Operators by device time", profile.device, profile.device_seconds, console)
+    _print_operators("Operators by host time", profile.host, profile.host_seconds, console)
+    iteration, in_operators = (significant(each * 1e3) for each in (profile.iteration_seconds, profile.host_seconds))
     print_indented(
         f"of {in_operators} ms in all operators, on all threads; the iteration took {iteration} ms", console, "dim"
     )
@@ -86,11 +86,11 @@ def profile_point(text: str, output: Path | None) -> None:
     trace = output or PROFILES / f"{point.name}.json.gz"
     log = PROFILES / f"{point.name}.log"
     print(f"Profiling {point.key} …", file=sys.stderr, flush=True)
-    outcome = _run(task, trace, log)
-    if not outcome.is_ok:
-        where = f" in the phase {outcome.phase}" if outcome.phase else ""
-        raise UserError(f"{point.key} could not be profiled, {outcome.status}{where}: {outcome.reason} (log: {log})")
-    print_outcome(point.key, outcome, trace, standard_output())
+    profile = _run(task, trace, log)
+    if not profile.is_ok:
+        where = f" in the phase {profile.phase}" if profile.phase else ""
+        raise UserError(f"{point.key} could not be profiled, {profile.status}{where}: {profile.reason} (log: {log})")
+    print_profile(point.key, profile, trace, standard_output())
 
 
 def _choose(text: str, stages: dict[Configuration, str]) -> MeasuredPoint:
@@ -109,11 +109,11 @@ def _task(stage: str) -> Task:
     return parse_task(shlex.split(command)[_COMMAND_WORDS:])
 
 
-def _run(task: Task, trace: Path, log: Path) -> Outcome:
+def _run(task: Task, trace: Path, log: Path) -> Profile:
     """Return how the worker ended, which is gone, with all that it started, whatever interrupts this process."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with scratch_folder() as scratch:
-        path = scratch / "outcome.json"
+        path = scratch / "profile.json"
         with log.open("wb") as stream:
             process = subprocess.Popen(
                 [sys.executable, "-m", _WORKER, str(trace), str(path)],
@@ -129,5 +129,5 @@ def _run(task: Task, trace: Path, log: Path) -> Outcome:
         finally:
             end_process_group(process, grace_seconds=0)
         if not path.exists():
-            return Outcome("crashed", f"the process that profiles ended with exit status {process.returncode}")
-        return Outcome.load(path)
+            return Profile("crashed", f"the process that profiles ended with exit status {process.returncode}")
+        return Profile.load(path)
