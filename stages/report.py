@@ -6,9 +6,8 @@ from pathlib import Path
 
 from hfbench.core.errors import run
 from hfbench.core.files import read_json, write_text
-from hfbench.report.page import report_page
+from hfbench.report.html import read_ceilings, read_manifests, read_params, report_page
 from hfbench.report.plots import write_plots
-from hfbench.report.sources import read_ceilings, read_manifests, read_params
 from hfbench.tables.store import read_table
 from hfbench.tables.warnings import read_warnings
 

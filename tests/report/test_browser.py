@@ -14,8 +14,7 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from hfbench.core.record import UNSUPPORTED, Record
-from hfbench.report.page import report_page
-from hfbench.report.sections.figures import MOST_PANELS
+from hfbench.report.html import report_page
 from tests.report.report_records import CEILINGS, sweep_records
 from tests.tables.hand_records import failed_record, observed, ok_record, point, tables_of
 
@@ -27,6 +26,7 @@ CHARTS = ("speed", "frontier", "roofline", "shares", "rounds", "tokens", "startu
 NASTY = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>"
 WIDE, PHONE, PAPER = (1280, 900), (390, 844), (718, 1000)
 REST = "details.more svg.marks"
+MOST_PANELS = 12  # that are drawn at once
 MARKS = "g.role-mark > path, g.role-mark > line, g.role-mark > text"
 
 
