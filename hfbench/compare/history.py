@@ -18,7 +18,8 @@ from hfbench.compare.pairs import HEADLINE, choose_metrics
 from hfbench.compare.series import History, Row, collect_series, failing_since, mark_changes, read_row
 from hfbench.compare.side import Side, read_side
 from hfbench.core.errors import UserError
-from hfbench.tables.metrics import AXIS_TYPES, CONFIGURATION_AXES
+from hfbench.core.point import CONFIGURATION_AXES
+from hfbench.tables.metrics import AXIS_COLUMNS
 
 __all__ = ["HistoryOptions", "history_command", "is_history"]
 
@@ -105,7 +106,7 @@ def _condition(text: str | None) -> pl.Expr | None:
         return None
     from hfbench.tables.filters import parse_filter
 
-    types: dict[str, Any] = {axis: AXIS_TYPES[axis] for axis in CONFIGURATION_AXES}
+    types: dict[str, Any] = {axis: AXIS_COLUMNS[axis] for axis in CONFIGURATION_AXES}
     return parse_filter(text, types)
 
 

@@ -11,9 +11,9 @@ from hfbench.compare.contrasts import FASTER, SLOWER
 from hfbench.compare.layout import limits, percent, unit_of, verdict_word
 from hfbench.compare.pairs import ComparedMetric
 from hfbench.compare.series import Change, History, Row, Series, Value
+from hfbench.core.point import CONFIGURATION_AXES
 from hfbench.report.words import MISSING, margin, printable, significant
 from hfbench.tables.keys import point_label
-from hfbench.tables.metrics import CONFIGURATION_AXES
 
 MARKS = {SLOWER: "▲", FASTER: "▼"}
 _SAME_MEASUREMENT = "="

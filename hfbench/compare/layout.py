@@ -9,11 +9,11 @@ from hfbench.compare.compare import Comparison, Judged, Mean, PairResult
 from hfbench.compare.contrasts import FASTER, IDENTICAL, INCOMPARABLE, SAME, SLOWER, UNDECIDED, VERDICTS
 from hfbench.compare.pairs import ComparedMetric, headline
 from hfbench.compare.side import Side
+from hfbench.core.point import CONFIGURATION_AXES
 from hfbench.report.words import MISSING, memory_unit, significant
 from hfbench.statistics.bootstrap import Interval
 from hfbench.statistics.decidability import MOST_MORE_ROUNDS
 from hfbench.tables.keys import point_label
-from hfbench.tables.metrics import CONFIGURATION_AXES
 
 _SHORT_COMMIT = 7
 _MILLISECONDS = ("ms", 1e-3)

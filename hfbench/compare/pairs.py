@@ -12,9 +12,10 @@ import polars as pl
 
 from hfbench.compare.side import Side
 from hfbench.core.errors import UserError
+from hfbench.core.point import CONFIGURATION_AXES
 from hfbench.core.record import OK
 from hfbench.statistics.bootstrap import Floats
-from hfbench.tables.metrics import CONFIGURATION_AXES, METRICS, Metric
+from hfbench.tables.metrics import METRICS, Metric
 
 _BY_NAME = {metric.name: metric for metric in METRICS}
 

@@ -34,10 +34,10 @@ from hfbench.compare.layout import (
 from hfbench.compare.pairs import Point, StatusChange
 from hfbench.compare.side import Side
 from hfbench.core.files import readable_json
+from hfbench.core.point import CONFIGURATION_AXES
 from hfbench.report.pages import markdown_text
 from hfbench.report.words import printable
 from hfbench.statistics.ratios import Ratio
-from hfbench.tables.metrics import CONFIGURATION_AXES
 
 SCHEMA_VERSION = 1
 

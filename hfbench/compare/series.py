@@ -14,13 +14,13 @@ import polars as pl
 from hfbench.compare.contrasts import FASTER, SLOWER
 from hfbench.compare.pairs import COMPARED, Axes, ComparedMetric, Point, points_of
 from hfbench.compare.side import Side
+from hfbench.core.point import CONFIGURATION_AXES
 from hfbench.core.record import OK
 from hfbench.statistics.bootstrap import Interval
 from hfbench.statistics.changepoints import Point as Observation
 from hfbench.statistics.changepoints import Step, find_steps
 from hfbench.statistics.intervals import median_intervals
 from hfbench.statistics.multiplicity import FALSE_DISCOVERY_RATE, adjusted_p_values
-from hfbench.tables.metrics import CONFIGURATION_AXES
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ import polars as pl
 
 from hfbench.compare.revisions import Revision, git, open_commit, resolve_revision, unknown_name
 from hfbench.core.errors import UserError
-from hfbench.core.point import AXES
+from hfbench.core.point import AXES, CONFIGURATION_AXES, USUAL
 from hfbench.tables.agreement import AGREEMENT_TYPES
 from hfbench.tables.facts import FACT_TYPES
-from hfbench.tables.metrics import AXIS_TYPES, CONFIGURATION_AXES
+from hfbench.tables.metrics import AXIS_COLUMNS
 
 _REMEDY = "Run `dvc repro`."
 
@@ -259,9 +259,9 @@ def _read(label: str, revision: Revision | None, files: Files) -> Side:
         revision=revision.commit if revision else None,
         committed_at=revision.committed_at if revision else None,
         subject=revision.subject if revision else None,
-        samples=_table(files, "samples", AXIS_TYPES),
+        samples=_table(files, "samples", AXIS_COLUMNS),
         summary=_table(files, "summary", CONFIGURATION_AXES),
-        points=_table(files, "points", AXIS_TYPES),
+        points=_table(files, "points", AXIS_COLUMNS),
         configurations=_table(files, "configurations", CONFIGURATION_AXES),
         environment=read_mapping(files, "environment.json"),
         manifests=read_mappings(files, "models"),
@@ -272,8 +272,12 @@ def _read(label: str, revision: Revision | None, files: Files) -> Side:
 
 def _table(files: Files, name: str, axes: Iterable[str]) -> pl.DataFrame:
     table = read_table(files, name, without=_UNREAD)
-    missing = [axis for axis in axes if axis not in table.columns]
-    if missing:
+    absent = [axis for axis in axes if axis not in table.columns]
+    # An axis that has come since: what ran then ran as is usual now.
+    table = table.with_columns(
+        pl.lit(USUAL[axis], dtype=AXIS_COLUMNS[axis]).alias(axis) for axis in absent if axis in USUAL
+    )
+    if missing := [axis for axis in absent if axis not in USUAL]:
         raise UserError(
             f"{files.results}/tables/{name}.parquet has no column {', '.join(missing)}: it is of another version of "
             "hfbench. Make it again with this one."

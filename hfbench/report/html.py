@@ -17,7 +17,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from hfbench.core.files import read_json, readable_json
+from hfbench.core.point import AXIS_TABLE
 from hfbench.core.record import OK, Manifest
+from hfbench.core.results import manifest_path
 from hfbench.params.schema import read_yaml
 from hfbench.report.charts.capacity import memory_chart, roofline_chart, shares_chart
 from hfbench.report.charts.chart import number_column, word_column
@@ -28,7 +30,6 @@ from hfbench.report.charts.throughput import depth_chart, frontier_chart
 from hfbench.report.frames import ReportData, failure_rows, report_data, result_rows, varying_axes, warning_groups
 from hfbench.report.speedups import winners
 from hfbench.report.words import (
-    AXIS_LABELS,
     BEST_MARK,
     TextColumn,
     axis_text,
@@ -186,24 +187,20 @@ _QUOTED_PARAMS = (
 )
 
 
-def read_manifests(folder: Path | None, points: pl.DataFrame) -> list[Manifest]:
+def read_manifests(points: pl.DataFrame) -> list[Manifest]:
     """Return the manifests of the models in the points, in their order; those that are missing are left out."""
-    if folder is None:
-        return []
-    paths = [folder / f"{model}.json" for model in points["model"].unique(maintain_order=True)]
+    paths = map(manifest_path, points["model"].unique(maintain_order=True))
     return [Manifest.load(path) for path in paths if path.exists()]
 
 
-def read_ceilings(path: Path | None) -> dict[str, Any]:
+def read_ceilings(path: Path) -> dict[str, Any]:
     """Return the content of ceilings.json; nothing where there is no file."""
-    return dict(read_json(path)) if path is not None and path.exists() else {}
+    return dict(read_json(path)) if path.exists() else {}
 
 
-def read_params(path: Path | None) -> dict[str, Any]:
+def read_params(path: Path) -> dict[str, Any]:
     """Return the quoted params as they stand in the file, by name; none where there is no file."""
-    if path is None or not path.exists():
-        return {}
-    content = read_yaml(path)
+    content = read_yaml(path) if path.exists() else {}
     return {name: content[name] for name in _QUOTED_PARAMS if name in content}
 
 
@@ -211,7 +208,7 @@ def _facts(
     points: pl.DataFrame, data: ReportData, environment: Mapping[str, Any], manifests: Sequence[Manifest]
 ) -> _NamedValues:
     """Return what was measured on what, as far as it is known."""
-    varied = [(AXIS_LABELS[axis], points[axis].unique(maintain_order=True)) for axis in varying_axes(points)]
+    varied = [(AXIS_TABLE[axis].label, points[axis].unique(maintain_order=True)) for axis in varying_axes(points)]
     started = sorted(time for time in points["started_at"] if time)
     facts = [
         ("device", ", ".join(device_names(points))),

@@ -11,8 +11,7 @@ from hfbench.compare.compare import Options
 from hfbench.compare.contrasts import FASTER, SAME, SLOWER, UNDECIDED
 from hfbench.compare.pairs import choose_metrics
 from hfbench.core.errors import UserError
-from hfbench.core.point import Configuration
-from hfbench.tables.metrics import CONFIGURATION_AXES
+from hfbench.core.point import CONFIGURATION_AXES, Configuration
 from tests.compare.sides import side
 
 ATTENTION = "attn_implementation"

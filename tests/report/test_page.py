@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -14,13 +15,14 @@ import altair
 import pytest
 import vl_convert
 
+from hfbench.core import results
 from hfbench.core.files import write_json
 from hfbench.core.record import Manifest, ModelFile, Record
 from hfbench.report.html import CHARTS, VEGA_LITE, as_script, environment_groups, report_page
 from hfbench.tables.metrics import METRICS
 from hfbench.tables.store import read_table
 from hfbench.tables.warnings import read_warnings
-from tests.conftest import ROOT
+from tests.conftest import ROOT, run_stage
 from tests.report import report_records
 from tests.tables.hand_records import failed_record, observed, ok_record, point, tables_of, unobserved
 
@@ -214,24 +216,19 @@ def test_nothing_measured(tmp_path: Path) -> None:
 
 
 def test_the_stage_writes_the_page(folder: Path, tmp_path: Path) -> None:
-    write_json(tmp_path / "environment.json", ENVIRONMENT)
-    output = tmp_path / "results/report.html"
-    MANIFEST.save(tmp_path / "models/tiny.json")
+    write_json(tmp_path / results.ENVIRONMENT, ENVIRONMENT)
+    MANIFEST.save(tmp_path / results.MODELS / "tiny.json")
     write_json(tmp_path / "params.yaml", {"models": {}, **PARAMS})
-    words = ["--tables", folder, "--environment", tmp_path / "environment.json", "--output", output]
-    words += ["--plots", tmp_path / "plots"]
-    words += ["--models", tmp_path / "models", "--params", tmp_path / "params.yaml"]
-    command = [sys.executable, "-m", "stages.report", *map(str, words), "--ceilings", str(tmp_path / "missing.json")]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert (result.returncode, result.stdout, result.stderr) == (0, f"report: {output}\n", "")
-    assert output.read_text() == page_of(folder, ENVIRONMENT, {}, manifests=[MANIFEST], params=PARAMS)
+    shutil.copytree(folder, tmp_path / results.TABLES)
+    result = run_stage("report", tmp_path, HFBENCH_TABLE="off")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+    assert (tmp_path / results.REPORT).read_text() == page_of(
+        folder, ENVIRONMENT, {}, manifests=[MANIFEST], params=PARAMS
+    )
 
 
 def test_the_stage_without_tables_ends_with_a_sentence(tmp_path: Path) -> None:
-    words = ["--tables", tmp_path, "--environment", tmp_path / "e.json", "--output", tmp_path / "report.html"]
-    words += ["--plots", tmp_path / "plots"]
-    command = [sys.executable, "-m", "stages.report", *map(str, words)]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    result = run_stage("report", tmp_path)
     assert result.returncode == 1
     assert ".parquet does not exist. Run `dvc repro`" in result.stderr
     assert "Traceback" not in result.stderr
