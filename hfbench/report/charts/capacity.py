@@ -16,12 +16,12 @@ from hfbench.report.charts.chart import (
     ROW_PIXELS,
     Chart,
     Key,
+    color_by_way,
     number_column,
     one_mark,
     panel,
+    row_by_way,
     tooltips,
-    way_axis,
-    way_color,
     way_colour,
     word_column,
 )
@@ -65,11 +65,11 @@ def memory_chart(data: ReportData) -> Chart | None:
 
 def _memory_spec(values: pl.DataFrame, ways: Sequence[str], unit: str) -> dict[str, Any]:
     base = alt.Chart().encode(
-        y=way_axis(ways, values["way"]),
+        y=row_by_way(ways, values["way"]),
         x=alt.X("memory:Q", title=f"peak memory ({unit})"),
         tooltip=tooltips(("kind:N", "shown"), ("memory:Q", f"peak ({unit})", ".4~r")),
     )
-    bars = base.mark_bar(size=ROW_PIXELS * 0.6).encode(color=way_color(ways))
+    bars = base.mark_bar(size=ROW_PIXELS * 0.6).encode(color=color_by_way(ways))
     ticks = base.mark_tick(thickness=2, size=ROW_PIXELS * 0.8, color=INK)
     layers = [bars.transform_filter(f"datum.kind === '{_BAR}'"), ticks.transform_filter(f"datum.kind === '{_ROUND}'")]
     return panel(*layers, height=alt.Step(ROW_PIXELS))
@@ -132,7 +132,7 @@ def _shares_spec(values: pl.DataFrame, ways: Sequence[str]) -> dict[str, Any]:
     largest: float = max(100.0, values["percent"].max())  # type: ignore[type-var,assignment]
     scale = alt.Scale(domain=[0, largest * 1.04], nice=False)
     base = alt.Chart().encode(
-        y=way_axis(ways, values["way"]),
+        y=row_by_way(ways, values["way"]),
         x=alt.X("percent:Q", title="share of the measured roof (%)", scale=scale, axis=alt.Axis(grid=True)),
         tooltip=tooltips(("phase:N", "phase"), ("percent:Q", "% of the roof", ".3~r")),
     )
@@ -144,7 +144,7 @@ def _phase_marks(base: alt.Chart, ways: Sequence[str], field: str) -> alt.Chart:
     """Return a circle for each decoding and a diamond for each prefill, as this field says."""
     shape = alt.Shape(f"{field}:N", scale=_PHASE_SHAPES, legend=None)
     points: alt.Chart = base.mark_point(filled=True, size=85, opacity=1, stroke=PAPER, strokeWidth=0.5)
-    marks: alt.Chart = points.encode(color=way_color(ways), shape=shape)
+    marks: alt.Chart = points.encode(color=color_by_way(ways), shape=shape)
     return marks
 
 

@@ -82,18 +82,18 @@ def way_colour(index: int) -> str:
     return f"var(--way-{index % WAY_COLOURS})"
 
 
-def way_color(ways: Sequence[str]) -> alt.Color:
+def color_by_way(ways: Sequence[str]) -> alt.Color:
     """Return the colour by the names of all ways of the sweep: the same in every chart."""
     return alt.Color("way:N", scale=_colours(ways), legend=None)
 
 
-def way_shape(ways: Sequence[str]) -> alt.Shape:
+def shape_by_way(ways: Sequence[str]) -> alt.Shape:
     """Return the shape of a way's marks, which tells apart the ways that share a colour."""
     shapes = [_again(WAY_SHAPES, index) for index in range(len(ways))]
     return alt.Shape("way:N", scale=alt.Scale(domain=list(ways), range=shapes), legend=None)
 
 
-def way_dash(ways: Sequence[str]) -> alt.StrokeDash:
+def dash_by_way(ways: Sequence[str]) -> alt.StrokeDash:
     """Return the dashes of a way's line, likewise."""
     dashes = [_DASHES[_dashes(index)] for index in range(len(ways))]
     return alt.StrokeDash("way:N", scale=alt.Scale(domain=list(ways), range=dashes), legend=None)
@@ -105,7 +105,7 @@ def told_fill(condition: str, ways: Sequence[str]) -> alt.Fill:
     return cast("alt.Fill", alt.condition(condition, colour, alt.value(PAPER)))
 
 
-def way_axis(ways: Sequence[str], used: pl.Series) -> alt.Y:
+def row_by_way(ways: Sequence[str], used: pl.Series) -> alt.Y:
     """Return the vertical axis with a row for each way that is used."""
     return alt.Y("way:N", scale=alt.Scale(domain=shown_names(ways, used)), title=None)
 
@@ -130,12 +130,8 @@ def _again(values: Sequence[T], index: int) -> T:
 
 def tooltips(*lines: tuple[str, str] | tuple[str, str, str]) -> list[alt.Tooltip]:
     """Return what is told of a mark: its way, and for each line a field, its title, and the format of a number."""
-    told = [alt.Tooltip(field, title=title, **_format(*form)) for field, title, *form in lines]
+    told = [alt.Tooltip(field, title=title, format=form[0] if form else alt.Undefined) for field, title, *form in lines]
     return [alt.Tooltip("way:N", title="way"), *told]
-
-
-def _format(form: str | None = None) -> dict[str, Any]:
-    return {} if form is None else {"format": form}
 
 
 def one_mark() -> alt.Chart:

@@ -11,13 +11,13 @@ from hfbench.report.charts.chart import (
     INK,
     Chart,
     Key,
+    color_by_way,
+    dash_by_way,
     line_keys,
     number_column,
     panel,
+    row_by_way,
     tooltips,
-    way_axis,
-    way_color,
-    way_dash,
     word_column,
 )
 from hfbench.report.frames import ReportData, Rounds, shown_names
@@ -104,12 +104,12 @@ def _rounds_title(medians: pl.DataFrame) -> str:
 
 def _rounds_spec(values: pl.DataFrame, ways: Sequence[str]) -> dict[str, Any]:
     base = alt.Chart().encode(
-        y=way_axis(ways, values["way"]),
+        y=row_by_way(ways, values["way"]),
         yOffset=alt.YOffset("round:O", scale=alt.Scale(domain=sorted(set(values["round"])))),
         x=alt.X("seconds:Q", title="end-to-end latency (s)", scale=alt.Scale(zero=False)),
         tooltip=tooltips(("round:O", "round"), ("kind:N", "shown"), ("seconds:Q", "end-to-end (s)", ".4~r")),
     )
-    samples = base.mark_tick(thickness=1.5, size=_ROUND_PIXELS - 2, opacity=0.75).encode(color=way_color(ways))
+    samples = base.mark_tick(thickness=1.5, size=_ROUND_PIXELS - 2, opacity=0.75).encode(color=color_by_way(ways))
     medians = base.mark_tick(thickness=1.8, size=_ROUND_PIXELS + 1, color=INK)
     return panel(
         samples.transform_filter(f"datum.kind === '{_SAMPLE}'"),
@@ -246,9 +246,9 @@ def _tokens_spec(ways: Sequence[str]) -> dict[str, Any]:
     axis: dict[str, Any] = {"title": "time since the token before (ms)", "scale": alt.Scale(zero=False)}
     x = alt.X("token:Q", title="token of the sequence", scale=alt.Scale(zero=False, nice=False))
     y = alt.Y("median:Q", **axis)
-    base = alt.Chart().encode(x=x, color=way_color(ways))
+    base = alt.Chart().encode(x=x, color=color_by_way(ways))
     band = base.mark_area(opacity=0.18).encode(y=alt.Y("low:Q", **axis), y2="drawn_high:Q")
-    line = base.mark_line(strokeWidth=1.8).encode(y=y, strokeDash=way_dash(ways))
+    line = base.mark_line(strokeWidth=1.8).encode(y=y, strokeDash=dash_by_way(ways))
     # A line has one tooltip for all of it: points that cannot be seen carry theirs.
     points = base.mark_point(size=50, filled=True, opacity=0).encode(y=y, tooltip=tooltip)
     return panel(band, line, points, height=_TOKENS_HEIGHT)

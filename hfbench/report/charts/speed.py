@@ -13,13 +13,13 @@ from hfbench.report.charts.chart import (
     ROW_PIXELS,
     Chart,
     Key,
+    color_by_way,
     number_column,
     one_mark,
     panel,
+    row_by_way,
     told_fill,
     tooltips,
-    way_axis,
-    way_color,
     within,
     word_column,
 )
@@ -101,7 +101,7 @@ def _spec(values: pl.DataFrame, ways: Sequence[str]) -> dict[str, Any]:
         "scale": alt.Scale(zero=False),
         "axis": alt.Axis(grid=True),
     }
-    base = alt.Chart().encode(y=way_axis(ways, values["way"]), color=way_color(ways), tooltip=tooltip)
+    base = alt.Chart().encode(y=row_by_way(ways, values["way"]), color=color_by_way(ways), tooltip=tooltip)
     same = one_mark().mark_rule(strokeWidth=1.5).encode(x=alt.datum(1))
     interval = base.mark_rule(strokeWidth=2).encode(x=alt.X("drawn_low:Q", **axis), x2="drawn_high:Q")
     x = alt.X("speed:Q", **axis)

@@ -16,8 +16,8 @@ from hfbench.report.charts.chart import (
     Key,
     number_column,
     panel,
+    row_by_way,
     tooltips,
-    way_axis,
     word_column,
 )
 from hfbench.report.frames import ReportData, shown_names
@@ -106,7 +106,7 @@ def _spans(middle: pl.DataFrame) -> pl.DataFrame:
 
 def _spec(values: pl.DataFrame, ways: Sequence[str], shown: Sequence[str]) -> dict[str, Any]:
     colours = alt.Scale(domain=list(shown), range=[_colour(phase) for phase in shown])
-    base = alt.Chart().encode(y=way_axis(ways, values["way"]))
+    base = alt.Chart().encode(y=row_by_way(ways, values["way"]))
     bars = base.mark_bar(size=ROW_PIXELS * 0.6, stroke=PAPER, strokeWidth=0.5).encode(
         x=alt.X("begin:Q", title="seconds since the process started"),
         x2="end:Q",

@@ -11,14 +11,14 @@ from hfbench.report.charts.chart import (
     FAINT,
     Chart,
     Key,
+    color_by_way,
+    dash_by_way,
     line_keys,
     number_column,
     panel,
+    shape_by_way,
     told_fill,
     tooltips,
-    way_color,
-    way_dash,
-    way_shape,
     within,
     word_column,
 )
@@ -114,17 +114,17 @@ def _frontier_spec(values: pl.DataFrame, ways: Sequence[str]) -> dict[str, Any]:
     base = alt.Chart().encode(
         x=alt.X("ms:Q", **latency),
         y=alt.Y("rate:Q", **throughput),
-        color=way_color(ways),
+        color=color_by_way(ways),
         tooltip=tooltips(("batch:O", "batch"), ("rate:Q", "tokens/s", ".4~r"), ("ms:Q", "ms between tokens", ".4~r")),
     )
     untold = alt.value(None)
     line = base.mark_line(strokeWidth=1.5, opacity=0.6).encode(
-        order="batch:Q", strokeDash=way_dash(ways), tooltip=untold
+        order="batch:Q", strokeDash=dash_by_way(ways), tooltip=untold
     )
     wide = base.mark_rule(opacity=0.6).encode(x=alt.X("ms_low:Q", **latency), x2="ms_high:Q")
     tall = base.mark_rule(opacity=0.6).encode(y=alt.Y("rate_low:Q", **throughput), y2="rate_high:Q")
     fill = told_fill("datum.frontier", ways)
-    mark = base.mark_point(size=60, strokeWidth=2, opacity=1).encode(shape=way_shape(ways), fill=fill)
+    mark = base.mark_point(size=60, strokeWidth=2, opacity=1).encode(shape=shape_by_way(ways), fill=fill)
     label = base.mark_text(align="left", dx=8, dy=-8, fontSize=11).encode(text="batch:N", tooltip=untold)
     has_intervals = values["ms_low"].is_not_null().any()  # one round has none
     return panel(line, *((wide, tall) if has_intervals else ()), mark, label, height=_FRONTIER_HEIGHT)
@@ -238,11 +238,11 @@ def _depth_title(changes: Sequence[_Change]) -> str:
 def _depth_spec(ways: Sequence[str], *, has_intervals: bool) -> dict[str, Any]:
     axis: dict[str, Any] = {"title": "throughput (tokens/s)", "scale": alt.Scale(zero=True)}
     y = alt.Y("rate:Q", **axis)
-    base = alt.Chart().encode(x=alt.X("depth:Q", title="context depth (tokens)"), color=way_color(ways))
-    line = base.mark_line(strokeWidth=1.8).encode(y=y, strokeDash=way_dash(ways))
+    base = alt.Chart().encode(x=alt.X("depth:Q", title="context depth (tokens)"), color=color_by_way(ways))
+    line = base.mark_line(strokeWidth=1.8).encode(y=y, strokeDash=dash_by_way(ways))
     interval = base.mark_rule(opacity=0.6).encode(y=alt.Y("low:Q", **axis), y2="high:Q")
     tooltip = tooltips(("depth:Q", "tokens before"), ("rate:Q", "tokens/s", ".4~r"))
-    mark = base.mark_point(size=50, filled=True, opacity=1).encode(y=y, shape=way_shape(ways), tooltip=tooltip)
+    mark = base.mark_point(size=50, filled=True, opacity=1).encode(y=y, shape=shape_by_way(ways), tooltip=tooltip)
     return panel(line, *((interval,) if has_intervals else ()), mark, height=_DEPTH_HEIGHT)
 
 
