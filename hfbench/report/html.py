@@ -27,7 +27,15 @@ from hfbench.report.charts.samples import rounds_chart, token_latency_chart
 from hfbench.report.charts.speed import speed_chart, summary_sentence, winner_columns
 from hfbench.report.charts.startup import compiling_columns, startup_chart
 from hfbench.report.charts.throughput import depth_chart, frontier_chart
-from hfbench.report.frames import ReportData, failure_rows, report_data, result_rows, varying_axes, warning_groups
+from hfbench.report.frames import (
+    ReportData,
+    Results,
+    failure_rows,
+    report_data,
+    result_rows,
+    varying_axes,
+    warning_groups,
+)
 from hfbench.report.speedups import winners
 from hfbench.report.words import (
     BEST_MARK,
@@ -45,7 +53,6 @@ from hfbench.report.words import (
 )
 from hfbench.statistics.break_even import NEVER, PAID
 from hfbench.tables.metrics import METRICS
-from hfbench.tables.warnings import ConfigurationWarning
 
 _HERE = Path(__file__).parent
 VEGA_LITE = "6.4"  # of the versions that vl-convert brings, the one that Altair 6 writes for
@@ -68,27 +75,21 @@ _NamedValues = list[tuple[str, str]]
 
 
 def report_page(
-    *,
+    results: Results,
     samples: pl.DataFrame,
-    summary: pl.DataFrame,
-    points: pl.DataFrame,
-    configurations: pl.DataFrame,
-    warnings: Sequence[ConfigurationWarning],
+    *,
     environment: Mapping[str, Any],
     ceilings: Mapping[str, Any],
     manifests: Sequence[Manifest] = (),
-    params: Mapping[str, Any] | None = None,
+    params: Mapping[str, Any] = {},
 ) -> str:
-    """Return the page as HTML from the tables, the warnings, and the contents of the other results' files.
+    """Return the page as HTML from the results, the table of samples, and the contents of the other results' files.
 
     The same input makes the same page: it holds no time but those of the measurements.
     """
-    rows, failures, groups = (
-        result_rows(summary, configurations),
-        failure_rows(points),
-        warning_groups(warnings, points),
-    )
-    data = report_data(samples, summary, points, configurations)
+    points, rows = results.points, result_rows(results.summary, results.configurations)
+    failures, groups = failure_rows(points), warning_groups(results.warnings, points)
+    data = report_data(samples, results.summary, points, results.configurations)
     charts = {name: draw(data) for name, draw in CHARTS.items()}
     won = winners(data)
     compiled = data.rows.filter(pl.col("compile_mode") != "off")
@@ -98,7 +99,7 @@ def report_page(
         winners={"summary": summary_sentence(won), "columns": winner_columns(won)} if won else None,
         ways=len(data.ways),
         charts=charts,
-        drawn=[chart.for_drawing() for chart in charts.values() if chart is not None],
+        drawn=[{"name": name, **chart.for_drawing()} for name, chart in charts.items() if chart is not None],
         compiled={"rows": compiled.to_dicts(), "columns": compiling_columns(compiled)} if compiled.height else None,
         device=ceilings.get("device", "the device"),
         ceilings=ceiling_rows(ceilings),
@@ -108,7 +109,7 @@ def report_page(
         failures=[] if failures.is_empty() else failure_columns(failures, points),
         manifests=[_manifest(manifest) for manifest in manifests],
         params=[
-            (name, value if isinstance(value, str) else readable_json(value)) for name, value in (params or {}).items()
+            (name, each if isinstance(each, str) else readable_json(each)) for name, each in (params or {}).items()
         ],
         digests=_digest_columns(points),
         environment=environment_groups(environment),

@@ -10,7 +10,9 @@ from benchmarks.synthetic_records import SAMPLING
 from hfbench.core.point import Configuration
 from hfbench.core.record import OK, Iteration, Record
 from hfbench.report.charts.chart import Chart
-from hfbench.report.frames import ReportData, report_data
+from hfbench.report.frames import ReportData, Results, report_data
+from hfbench.report.html import report_page
+from hfbench.tables.build import Tables
 from tests.tables.hand_records import observed, ok_record, point, tables_of
 
 CEILINGS: dict[str, Any] = {
@@ -142,3 +144,10 @@ def drawn(chart: Chart | None) -> Chart:
 
 def measured(configuration: Configuration, *seconds: float) -> Record:
     return ok_record(configuration, *(observed([0.1, each]) for each in seconds))
+
+
+def page_of(
+    tables: Tables, environment: dict[str, Any] | None = None, ceilings: dict[str, Any] | None = None, **more: Any
+) -> str:
+    results = Results(tables.summary, tables.points, tables.configurations, tables.warnings)
+    return report_page(results, tables.samples, environment=environment or {}, ceilings=ceilings or {}, **more)

@@ -30,8 +30,7 @@ def test_every_chart_draws_a_real_sweep_with_a_title_and_units(tmp_path: Path) -
         attn_implementation=["eager", "sdpa"], batch_size=[1, 4], context_depth=[0, 1024], iterations=4
     )
     data = data_of(tmp_path, records, CEILINGS)
-    for name, chart in ((name, drawn(draw(data))) for name, draw in CHARTS.items()):
-        assert chart.name == name
+    for chart in (drawn(draw(data)) for draw in CHARTS.values()):
         assert chart.title
         assert not chart.title.endswith(".")
         assert chart.values.height

@@ -4,7 +4,6 @@ import base64
 import hashlib
 import json
 import re
-import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -18,12 +17,12 @@ import vl_convert
 from hfbench.core import results
 from hfbench.core.files import write_json
 from hfbench.core.record import Manifest, ModelFile, Record
-from hfbench.report.html import CHARTS, VEGA_LITE, as_script, environment_groups, report_page
+from hfbench.report.html import CHARTS, VEGA_LITE, as_script, environment_groups
+from hfbench.tables.build import Tables
 from hfbench.tables.metrics import METRICS
-from hfbench.tables.store import read_table
-from hfbench.tables.warnings import read_warnings
 from tests.conftest import ROOT, run_stage
 from tests.report import report_records
+from tests.report.report_records import page_of
 from tests.tables.hand_records import failed_record, observed, ok_record, point, tables_of, unobserved
 
 NASTY = "<script>alert(\"1\")</script> & </td></table> 'quoted' <img src=x onerror=alert(1)> \x1b[31m ]]>"
@@ -86,22 +85,8 @@ class Reader(HTMLParser):
         (self.scripts if self.open[-1:] == ["script"] else self.texts).append(data)
 
 
-def page_of(folder: Path, environment: dict[str, Any], ceilings: dict[str, Any], **more: Any) -> str:
-    return report_page(
-        samples=read_table(folder, "samples"),
-        summary=read_table(folder, "summary"),
-        points=read_table(folder, "points"),
-        configurations=read_table(folder, "configurations"),
-        warnings=read_warnings(folder),
-        environment=environment,
-        ceilings=ceilings,
-        **more,
-    )
-
-
 def page_of_records(folder: Path, *records: Record, ceilings: dict[str, Any] | None = None) -> str:
-    tables_of(folder / "measurements", *records, ceilings=ceilings).write(folder)
-    return page_of(folder, {}, ceilings or {})
+    return page_of(tables_of(folder, *records, ceilings=ceilings), {}, ceilings)
 
 
 def text_of(page: str, section: str = "") -> str:
@@ -111,9 +96,8 @@ def text_of(page: str, section: str = "") -> str:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Tables of two attentions that were measured and of one whose reason is markup."""
-    folder = tmp_path_factory.mktemp("tables")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Tables:
+    """Those of two attentions that were measured and of one whose reason is markup."""
     records = [
         ok_record(point(), observed([0.5, 0.6, 0.8, 1.1]), started_at="2025-03-01T10:00:00+00:00"),
         ok_record(
@@ -124,12 +108,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
         failed_record(point(attn_implementation="flex_attention"), NASTY),
     ]
-    tables_of(folder / "measurements", *records).write(folder)
-    return folder
+    return tables_of(tmp_path_factory.mktemp("measurements"), *records)
 
 
-def test_the_page_says_what_was_measured_on_what(folder: Path) -> None:
-    text = text_of(page_of(folder, ENVIRONMENT, CEILINGS))
+def test_the_page_says_what_was_measured_on_what(tables: Tables) -> None:
+    text = text_of(page_of(tables, ENVIRONMENT, CEILINGS))
     for wanted in (
         "tiny · Fast <b>CPU</b> · bfloat16",
         "3 configurations, 2 of 3 records ok.",
@@ -144,14 +127,14 @@ def test_the_page_says_what_was_measured_on_what(folder: Path) -> None:
         assert wanted in text
 
 
-def test_the_same_input_makes_the_same_bytes(folder: Path) -> None:
-    assert page_of(folder, ENVIRONMENT, CEILINGS) == page_of(folder, ENVIRONMENT, CEILINGS)
+def test_the_same_input_makes_the_same_bytes(tables: Tables) -> None:
+    assert page_of(tables, ENVIRONMENT, CEILINGS) == page_of(tables, ENVIRONMENT, CEILINGS)
 
 
 def test_provenance_names_model_params_digests_and_the_way_to_the_commit(tmp_path: Path) -> None:
     digests = {"environment": "e" * 64, "manifest": "f" * 64, "inputs": "0" * 64}
-    tables_of(tmp_path / "m", ok_record(point(), observed([0.5, 0.6]), provenance=digests)).write(tmp_path)
-    text = text_of(page_of(tmp_path, {}, {}, manifests=[MANIFEST], params=PARAMS), "provenance")
+    tables = tables_of(tmp_path, ok_record(point(), observed([0.5, 0.6]), provenance=digests))
+    text = text_of(page_of(tables, manifests=[MANIFEST], params=PARAMS), "provenance")
     for wanted in (
         *digests.values(),
         "1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d",
@@ -163,8 +146,8 @@ def test_provenance_names_model_params_digests_and_the_way_to_the_commit(tmp_pat
         assert wanted in text
 
 
-def test_the_sections_stand_in_the_order_of_the_questions(folder: Path) -> None:
-    page = page_of(folder, ENVIRONMENT, CEILINGS)
+def test_the_sections_stand_in_the_order_of_the_questions(tables: Tables) -> None:
+    page = page_of(tables, ENVIRONMENT, CEILINGS)
     assert re.findall("<h2>(.*?)</h2>", page[: page.index("<script")]) == [
         "Which way is fastest",
         "Throughput against latency",
@@ -182,8 +165,8 @@ def test_the_sections_stand_in_the_order_of_the_questions(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("environment", [{}, {"packages": None, "accelerators": [], "cpu": {}}, {"packages": ["a", 1]}])
-def test_the_environment_may_lack_anything(folder: Path, environment: dict[str, Any]) -> None:
-    reader = Reader(page_of(folder, environment, {}))
+def test_the_environment_may_lack_anything(tables: Tables, environment: dict[str, Any]) -> None:
+    reader = Reader(page_of(tables, environment, {}))
     assert "Results" in reader.texts
     assert "What the device can do" not in reader.texts
 
@@ -215,15 +198,15 @@ def test_nothing_measured(tmp_path: Path) -> None:
     assert NASTY.replace("\x1b", "") in reader.texts
 
 
-def test_the_stage_writes_the_page(folder: Path, tmp_path: Path) -> None:
+def test_the_stage_writes_the_page(tables: Tables, tmp_path: Path) -> None:
     write_json(tmp_path / results.ENVIRONMENT, ENVIRONMENT)
     MANIFEST.save(tmp_path / results.MODELS / "tiny.json")
     write_json(tmp_path / "params.yaml", {"models": {}, **PARAMS})
-    shutil.copytree(folder, tmp_path / results.TABLES)
+    tables.write(tmp_path / results.TABLES)
     result = run_stage("report", tmp_path, HFBENCH_TABLE="off")
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
     assert (tmp_path / results.REPORT).read_text() == page_of(
-        folder, ENVIRONMENT, {}, manifests=[MANIFEST], params=PARAMS
+        tables, ENVIRONMENT, {}, manifests=[MANIFEST], params=PARAMS
     )
 
 
@@ -234,10 +217,12 @@ def test_the_stage_without_tables_ends_with_a_sentence(tmp_path: Path) -> None:
     assert "Traceback" not in result.stderr
 
 
-def test_show_prints_the_results_and_where_the_report_is(folder: Path, tmp_path: Path) -> None:
+def test_show_prints_the_results_and_where_the_report_is(tables: Tables, tmp_path: Path) -> None:
+    tables.write(tmp_path / "tables")
     report = tmp_path / "report.html"
     report.write_text("")
-    command = [sys.executable, "-m", "hfbench.cli", "show", "--tables", str(folder), "--report", str(report)]
+    words = ["--tables", str(tmp_path / "tables"), "--report", str(report)]
+    command = [sys.executable, "-m", "hfbench.cli", "show", *words]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert (result.returncode, result.stderr) == (0, "")
     assert "end-to-end" in result.stdout
@@ -253,9 +238,9 @@ def test_a_prefill_alone_has_no_numbers_of_decoding(tmp_path: Path) -> None:
     assert "inter-token" not in results
 
 
-def test_nothing_that_was_measured_becomes_markup(folder: Path) -> None:
-    page = page_of(folder, {**ENVIRONMENT, "variables": {NASTY: NASTY}}, {**CEILINGS, "device": NASTY})
-    reader, plain = Reader(page), Reader(page_of(folder, ENVIRONMENT, CEILINGS))
+def test_nothing_that_was_measured_becomes_markup(tables: Tables) -> None:
+    page = page_of(tables, {**ENVIRONMENT, "variables": {NASTY: NASTY}}, {**CEILINGS, "device": NASTY})
+    reader, plain = Reader(page), Reader(page_of(tables, ENVIRONMENT, CEILINGS))
     assert not {"img", "b"} & set(reader.tags)
     assert reader.tags.count("script") == plain.tags.count("script")
     assert "\x1b" not in page
@@ -271,8 +256,8 @@ def test_no_name_ends_the_script_that_holds_the_charts(tmp_path: Path) -> None:
     assert {row[rounds["table"]["columns"].index("way")] for row in rounds["table"]["rows"]} == set(names)
 
 
-def test_only_the_scripts_of_the_page_may_run(folder: Path) -> None:
-    reader = Reader(page_of(folder, ENVIRONMENT, CEILINGS))
+def test_only_the_scripts_of_the_page_may_run(tables: Tables) -> None:
+    reader = Reader(page_of(tables, ENVIRONMENT, CEILINGS))
     policy = next(value for name, value in reader.attributes if name == "content" and str(value).startswith("default"))
     assert policy is not None
     assert policy.startswith("default-src 'none';")
@@ -293,8 +278,8 @@ def test_a_script_that_would_end_itself_is_refused() -> None:
         as_script("'</SCRIPT>'")
 
 
-def test_the_page_needs_no_other_file(folder: Path) -> None:
-    page = page_of(folder, ENVIRONMENT, CEILINGS)
+def test_the_page_needs_no_other_file(tables: Tables) -> None:
+    page = page_of(tables, ENVIRONMENT, CEILINGS)
     reader = Reader(page)
     assert not {"link", "img", "iframe"} & set(reader.tags)
     assert not {"src", "srcset"} & {name for name, _ in reader.attributes}

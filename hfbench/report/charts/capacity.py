@@ -49,7 +49,6 @@ def memory_chart(data: ReportData) -> Chart | None:
     values = pl.concat([medians, rounds], how="diagonal").drop("configuration", "name")
     lowest, highest = extremes(medians["memory"].to_list(), medians["name"].to_list())
     return Chart(
-        name="memory",
         title=f"Peak memory: {range_text(lowest, highest, unit)}",
         spec=_memory_spec(values, data.ways, unit),
         values=values,
@@ -89,7 +88,6 @@ def shares_chart(data: ReportData) -> Chart | None:
     if values.is_empty():
         return None
     return Chart(
-        name="shares",
         title=_shares_title(values),
         spec=_shares_spec(values, data.ways),
         values=values,
@@ -161,7 +159,6 @@ def roofline_chart(data: ReportData) -> Chart | None:
     if roofs.is_empty():
         return None
     return Chart(
-        name="roofline",
         title=_roofline_title(points),
         spec=_roofline_spec(data.ways),
         values=pl.concat([points.select(roofs.columns), roofs]),

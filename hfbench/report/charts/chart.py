@@ -38,7 +38,6 @@ class Chart:
     column `panel_field` parts them into `panels`, in this order. `table` holds the numbers as text.
     """
 
-    name: str
     title: str
     spec: dict[str, Any]
     values: pl.DataFrame
@@ -54,7 +53,6 @@ class Chart:
         values = self.values.with_columns(selectors.float().round_sig_figs(_DIGITS))
         names_ways = "y" not in self.own_axes  # on the vertical axis, where they need room
         return {
-            "name": self.name,
             "spec": self.spec,
             "panelField": self.panel_field,
             "panels": self.panels,

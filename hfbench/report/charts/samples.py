@@ -40,7 +40,6 @@ def rounds_chart(data: ReportData) -> Chart | None:
     values = pl.concat([_drawn(samples), medians.select(*_ROUND_COLUMNS)])
     thinned = bool((medians["samples"] > _MOST_SAMPLES).any())
     return Chart(
-        name="rounds",
         title=_rounds_title(medians),
         spec=_rounds_spec(values, data.ways),
         values=values,
@@ -123,19 +122,12 @@ _FEWEST_GAPS = 8  # of a sequence that has a beginning and an end to compare
 _MOST_OVER_MEDIANS = 3  # where bands are cut: one stall would squash all else
 _TOKENS_HEIGHT = 170  # pixels of a panel
 
-GAP_TYPES = {
-    "token": pl.Int64,
-    "last_token": pl.Int64,
-    "median": pl.Float64,
-    "low": pl.Float64,
-    "high": pl.Float64,
-}
-
 
 def token_latency_chart(data: ReportData) -> Chart | None:
     """Return the chart, or None where no sample has two tokens."""
     groups = data.samples.partition_by("configuration", maintain_order=True)
-    parts = [gaps_along(group).select(*_names(group), *GAP_TYPES) for group in groups]
+    names = ("way", "workload", "name")
+    parts = [group.head(1).select(names).join(gaps_along(group), how="cross") for group in groups]
     values = pl.concat(parts) if parts else pl.DataFrame()
     if values.is_empty():
         return None
@@ -143,7 +135,6 @@ def token_latency_chart(data: ReportData) -> Chart | None:
     drawn = pl.min_horizontal("high", _MOST_OVER_MEDIANS * pl.col("median").max().over("workload"))
     joined = bool((values["last_token"] > values["token"]).any())
     return Chart(
-        name="tokens",
         title=_tokens_title(_changes(groups), len(groups)),
         spec=_tokens_spec(data.ways),
         values=in_ms.drop("name", "last_token").with_columns(drawn_high=drawn),
@@ -155,33 +146,28 @@ def token_latency_chart(data: ReportData) -> Chart | None:
     )
 
 
-def _names(group: pl.DataFrame) -> list[pl.Expr]:
-    return [pl.lit(group[name][0]).alias(name) for name in ("way", "workload", "name")]
-
-
 def gaps_along(samples: pl.DataFrame) -> pl.DataFrame:
-    """Return the gaps of one configuration's samples by their place in the sequence, of `GAP_TYPES`.
+    """Return the gaps of one configuration's samples by their place in the sequence.
 
     A gap belongs to the token that ends it, the second being the first that has one. `median`, `low` and `high` are the
     median and the 5th and 95th percentile (linearly interpolated), in seconds, over all samples and requests, of the
     gaps from `token` to `last_token`: of one token, or of several where the sequence has more than 64 gaps.
     """
-    gaps = _gaps(samples)
-    if gaps.is_empty():
-        return pl.DataFrame(schema=GAP_TYPES)
-    per_place = -(-int(gaps["token"].max() - 1) // _MOST_PLACES)  # type: ignore[operator]
-    gap = pl.col("gap")
+    token, gap = pl.col("token"), pl.col("gap")
+    tokens_per_place = ((token.max() - 1) / _MOST_PLACES).ceil().cast(pl.Int64)
     return (
-        gaps.group_by(place=(pl.col("token") - 2) // per_place)
+        _gaps(samples)
+        .with_columns(place=(token - 2) // tokens_per_place)
+        .group_by("place")
         .agg(
-            token=pl.col("token").min(),
-            last_token=pl.col("token").max(),
+            token=token.min(),
+            last_token=token.max(),
             median=gap.median(),
             low=gap.quantile(0.05, interpolation="linear"),
             high=gap.quantile(0.95, interpolation="linear"),
         )
         .sort("place")
-        .select(*GAP_TYPES)
+        .drop("place")
     )
 
 

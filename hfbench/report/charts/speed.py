@@ -36,7 +36,6 @@ def speed_chart(data: ReportData) -> Chart | None:
         return None
     values = _values(comparisons)
     return Chart(
-        name="speed",
         title=_title(comparisons, strongest(data, len(comparisons))),
         spec=_spec(values, data.ways),
         values=values,

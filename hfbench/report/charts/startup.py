@@ -40,7 +40,6 @@ def startup_chart(data: ReportData) -> Chart | None:
     shown = [phase for phase in PHASES if phase in set(values["phase"])]
     lowest, highest = extremes(middle["first_token"].to_list(), middle["name"].to_list())
     return Chart(
-        name="startup",
         title=f"From the start of a process to its first token: {range_text(lowest, highest, 's')}",
         spec=_spec(values, data.ways, shown),
         values=values,

@@ -37,7 +37,6 @@ def frontier_chart(data: ReportData) -> Chart | None:
     if values.is_empty():
         return None
     return Chart(
-        name="frontier",
         title=_frontier_title(values),
         spec=_frontier_spec(values, data.ways),
         values=values.drop("output_differs"),
@@ -157,7 +156,6 @@ def depth_chart(data: ReportData) -> Chart | None:
     if values.is_empty():
         return None
     return Chart(
-        name="depth",
         title=_depth_title(_changes(values, data)),
         spec=_depth_spec(data.ways, has_intervals=bool(values["low"].is_not_null().any())),
         values=values.select("way", "panel", "depth", "rate", "low", "high"),
