@@ -21,8 +21,7 @@ from hfbench.report.charts.throughput import depth_chart, frontier_chart, fronti
 from hfbench.report.html import CHARTS
 from tests.conftest import ROOT
 from tests.report.report_records import CEILINGS, data_of, drawn, measured, sweep_records
-from tests.tables.hand_needs import DENSE
-from tests.tables.hand_records import failed_record, observed, ok_record, point
+from tests.tables.hand_records import DENSE, failed_record, observed, ok_record, point
 
 
 def test_every_chart_draws_a_real_sweep_with_a_title_and_units(tmp_path: Path) -> None:
