@@ -111,8 +111,13 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Tables:
     return tables_of(tmp_path_factory.mktemp("measurements"), *records)
 
 
-def test_the_page_says_what_was_measured_on_what(tables: Tables) -> None:
-    text = text_of(page_of(tables, ENVIRONMENT, CEILINGS))
+@pytest.fixture(scope="module")
+def page(tables: Tables) -> str:
+    return page_of(tables, ENVIRONMENT, CEILINGS)
+
+
+def test_the_page_says_what_was_measured_on_what(page: str) -> None:
+    text = text_of(page)
     for wanted in (
         "tiny · Fast <b>CPU</b> · bfloat16",
         "3 configurations, 2 of 3 records ok.",
@@ -127,8 +132,8 @@ def test_the_page_says_what_was_measured_on_what(tables: Tables) -> None:
         assert wanted in text
 
 
-def test_the_same_input_makes_the_same_bytes(tables: Tables) -> None:
-    assert page_of(tables, ENVIRONMENT, CEILINGS) == page_of(tables, ENVIRONMENT, CEILINGS)
+def test_the_same_input_makes_the_same_bytes(tables: Tables, page: str) -> None:
+    assert page_of(tables, ENVIRONMENT, CEILINGS) == page
 
 
 def test_provenance_names_model_params_digests_and_the_way_to_the_commit(tmp_path: Path) -> None:
@@ -146,8 +151,7 @@ def test_provenance_names_model_params_digests_and_the_way_to_the_commit(tmp_pat
         assert wanted in text
 
 
-def test_the_sections_stand_in_the_order_of_the_questions(tables: Tables) -> None:
-    page = page_of(tables, ENVIRONMENT, CEILINGS)
+def test_the_sections_stand_in_the_order_of_the_questions(page: str) -> None:
     assert re.findall("<h2>(.*?)</h2>", page[: page.index("<script")]) == [
         "Which way is fastest",
         "Throughput against latency",
@@ -190,7 +194,7 @@ def test_the_cost_of_observing_is_that_of_all_records(tmp_path: Path) -> None:
 
 
 def test_nothing_measured(tmp_path: Path) -> None:
-    page = page_of_records(tmp_path, failed_record(point(), NASTY))
+    page = page_of(tables_of(tmp_path, failed_record(point(), NASTY)), ENVIRONMENT, CEILINGS)
     reader = Reader(page)
     assert "data-chart" not in page
     assert len(page) < 100_000  # and nothing that draws
@@ -238,12 +242,12 @@ def test_a_prefill_alone_has_no_numbers_of_decoding(tmp_path: Path) -> None:
     assert "inter-token" not in results
 
 
-def test_nothing_that_was_measured_becomes_markup(tables: Tables) -> None:
-    page = page_of(tables, {**ENVIRONMENT, "variables": {NASTY: NASTY}}, {**CEILINGS, "device": NASTY})
-    reader, plain = Reader(page), Reader(page_of(tables, ENVIRONMENT, CEILINGS))
+def test_nothing_that_was_measured_becomes_markup(tables: Tables, page: str) -> None:
+    nasty = page_of(tables, {**ENVIRONMENT, "variables": {NASTY: NASTY}}, {**CEILINGS, "device": NASTY})
+    reader = Reader(nasty)
     assert not {"img", "b"} & set(reader.tags)
-    assert reader.tags.count("script") == plain.tags.count("script")
-    assert "\x1b" not in page
+    assert reader.tags.count("script") == Reader(page).tags.count("script")
+    assert "\x1b" not in nasty
     assert reader.texts.count(NASTY.replace("\x1b", "")) == 3  # the reason, the variable's name and its value
 
 
@@ -256,8 +260,8 @@ def test_no_name_ends_the_script_that_holds_the_charts(tmp_path: Path) -> None:
     assert {row[rounds["table"]["columns"].index("way")] for row in rounds["table"]["rows"]} == set(names)
 
 
-def test_only_the_scripts_of_the_page_may_run(tables: Tables) -> None:
-    reader = Reader(page_of(tables, ENVIRONMENT, CEILINGS))
+def test_only_the_scripts_of_the_page_may_run(page: str) -> None:
+    reader = Reader(page)
     policy = next(value for name, value in reader.attributes if name == "content" and str(value).startswith("default"))
     assert policy is not None
     assert policy.startswith("default-src 'none';")
@@ -278,8 +282,7 @@ def test_a_script_that_would_end_itself_is_refused() -> None:
         as_script("'</SCRIPT>'")
 
 
-def test_the_page_needs_no_other_file(tables: Tables) -> None:
-    page = page_of(tables, ENVIRONMENT, CEILINGS)
+def test_the_page_needs_no_other_file(page: str) -> None:
     reader = Reader(page)
     assert not {"link", "img", "iframe"} & set(reader.tags)
     assert not {"src", "srcset"} & {name for name, _ in reader.attributes}
