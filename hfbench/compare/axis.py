@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hfbench.compare.compare import Comparison, Options, axis_values, compare_all, with_axis
+from hfbench.compare.compare import Comparison, Options, compare_all, comparison_json, ratio_json, side_json
 from hfbench.compare.contrasts import Contrast, Verdict, contrast, decide, estimate, too_few_rounds
-from hfbench.compare.pairs import Axes, ComparedMetric, Point, Values, headline, points_of, values_of
+from hfbench.compare.pairs import Axes, ComparedMetric, ComparedPoint, Values, headline, points_of, values_of
 from hfbench.compare.side import Side
 from hfbench.core.errors import UserError
 from hfbench.report.frames import WORKLOAD_AXES
@@ -70,7 +70,7 @@ def find_winners(sides: Mapping[Any, Side], metrics: Sequence[ComparedMetric], t
 
 
 def _race(
-    axes: Axes, metric: ComparedMetric, values: Mapping[Any, Values], points: Mapping[Any, Mapping[Axes, Point]]
+    axes: Axes, metric: ComparedMetric, values: Mapping[Any, Values], points: Mapping[Any, Mapping[Axes, ComparedPoint]]
 ) -> _Race | None:
     measured = {value: rounds for value, each in values.items() if (rounds := each.get(axes, {}).get(metric.name))}
     left_out = tuple(value for value in measured if points[value][axes].output_differs)
@@ -111,6 +111,11 @@ class AxisComparison:
     comparisons: tuple[tuple[Any, Comparison], ...]
     winners: tuple[Winner, ...]
 
+    @property
+    def is_slower(self) -> bool:
+        """Whether any value is slower than the reference, or fails where it does not."""
+        return any(each.is_slower for _, each in self.comparisons)
+
 
 def compare_axis(
     side: Side, axis: str, reference: str | None, options: Options, folder: Path = Path()
@@ -125,15 +130,15 @@ def compare_axis(
         raise UserError(
             f"--axis {axis}: expected one of {', '.join(AXES)}; points that differ in another do other work."
         )
-    values = axis_values(side, axis)
+    values = side.points[axis].unique(maintain_order=True).to_list()
     chosen = _reference(axis, values, reference)
     others = [value for value in values if value != chosen]
     if not others:
         raise UserError(
             f"--axis {axis}: {side.label} was measured with {value_name(chosen)} alone. Add values to sweep.{axis}."
         )
-    baseline = with_axis(side, axis, chosen, chosen)
-    candidates = {value: with_axis(side, axis, value, chosen) for value in others}
+    baseline = side.with_axis(axis, chosen, chosen)
+    candidates = {value: side.with_axis(axis, value, chosen) for value in others}
     comparisons = compare_all([(baseline, candidates[value]) for value in others], options, folder)
     winners = find_winners({chosen: baseline, **candidates}, headline(options.metrics), options.threshold)
     named = (
@@ -155,3 +160,30 @@ def _reference(axis: str, values: list[Any], asked: str | None) -> Any:
 def value_name(value: Any) -> str:
     """Return a value of an axis as params.yaml spells it."""
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def axis_json(comparison: AxisComparison) -> dict[str, Any]:
+    """Return the comparison of an axis for other programs; a winner's ratio is that of the best over the next."""
+    return {
+        "side": side_json(comparison.side),
+        "axis": comparison.axis,
+        "reference": comparison.reference,
+        "winners": [_winner_json(winner, comparison.axis) for winner in comparison.winners],
+        "comparisons": [{"value": value, **comparison_json(each)} for value, each in comparison.comparisons],
+    }
+
+
+def _winner_json(winner: Winner, axis: str) -> dict[str, Any]:
+    place = dict(zip(CONFIGURATION_AXES, winner.axes, strict=True))
+    place.pop(axis)
+    return {
+        "metric": winner.metric.name,
+        "configuration": place,
+        "value": winner.value,
+        "next": winner.runner_up,
+        "verdict": winner.verdict.word,
+        "reason": winner.verdict.reason,
+        "best": winner.contrast.candidate,
+        **ratio_json(winner.contrast.ratio),
+        "left_out": list(winner.left_out),
+    }

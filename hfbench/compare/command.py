@@ -7,14 +7,13 @@ from typing import Any
 
 from rich.console import Console
 
-from hfbench.compare.axis import compare_axis
-from hfbench.compare.compare import DEFAULT_THRESHOLD, Options, check_has_points, compare_sides, filtered
-from hfbench.compare.history_commits import is_history
-from hfbench.compare.pairs import choose_metrics
+from hfbench.compare.axis import axis_json, compare_axis
+from hfbench.compare.compare import DEFAULT_THRESHOLD, Options, compare_sides, comparison_json
+from hfbench.compare.history import is_history, read_history
+from hfbench.compare.history_render import json_text, markdown_text, terminal_text
+from hfbench.compare.pairs import HEADLINE, choose_metrics
 from hfbench.compare.render import (
-    axis_json,
     axis_markdown,
-    comparison_json,
     comparison_markdown,
     print_axis,
     print_comparison,
@@ -22,6 +21,7 @@ from hfbench.compare.render import (
 )
 from hfbench.compare.side import WORKSPACE, Side, read_side
 from hfbench.core.errors import UserError
+from hfbench.core.files import readable_json
 from hfbench.params.schema import read_yaml
 
 _PARAMS = Path("params.yaml")
@@ -50,7 +50,7 @@ def compare_command(arguments: argparse.Namespace) -> int:
             f"{candidate.configurations.height} points that differ in an axis. Compare results of the same sweep."
         )
     if arguments.format == "json":
-        print(comparison_json(comparison))
+        print(readable_json({"schema_version": 1, **comparison_json(comparison)}))
     elif arguments.format == "markdown":
         print(comparison_markdown(comparison), end="")
     else:
@@ -64,38 +64,37 @@ def _axis(arguments: argparse.Namespace, threshold: float, console: Console) -> 
     side = _side(arguments.names[0] if arguments.names else WORKSPACE, arguments.filter)
     comparison = compare_axis(side, arguments.axis, arguments.reference, _options(arguments, threshold))
     if arguments.format == "json":
-        print(axis_json(comparison))
+        print(readable_json({"schema_version": 1, **axis_json(comparison)}))
     elif arguments.format == "markdown":
         print(axis_markdown(comparison), end="")
     else:
         print_axis(comparison, console)
-    return _status(arguments, any(each.is_slower for _, each in comparison.comparisons))
+    return _status(arguments, comparison.is_slower)
 
 
 def _history(arguments: argparse.Namespace, threshold: float, console: Console) -> int:
-    from hfbench.compare.history import HistoryOptions, history_command
-
     if arguments.across_environments:
         raise UserError("A history never mixes machines. Compare two revisions with --across-environments instead.")
-    options = HistoryOptions(
-        metrics=tuple(arguments.metric),
-        condition=arguments.filter,
-        threshold=threshold,
-        format=arguments.format,
-        fail_on_slower=arguments.fail_on is not None,
-        width=console.width,
-        color=console.color_system is not None and console.is_terminal,
-    )
-    text, status = history_command(arguments.names, options)
+    history = read_history(arguments.names, choose_metrics(arguments.metric), threshold, arguments.filter)
+    shown = choose_metrics(arguments.metric) if arguments.metric else (HEADLINE,)
+    if arguments.format == "json":
+        text = json_text(history) + "\n"
+    elif arguments.format == "markdown":
+        text = markdown_text(history, shown)
+    else:
+        color = console.color_system is not None and console.is_terminal
+        text = terminal_text(history, shown, console.width, color=color)
     print(text, end="")
-    return status
+    return _status(arguments, history.is_slower)
 
 
 def _side(name: str, condition: str | None) -> Side:
     side = read_side(name)
     if condition is not None:
-        side = filtered(side, condition)
-    check_has_points(side, condition)
+        side = side.filtered(condition)
+    if side.points.is_empty():
+        why = f"--filter {condition!r} keeps no point of {side.label}." if condition else f"{side.label} has no points."
+        raise UserError(why)
     return side
 
 

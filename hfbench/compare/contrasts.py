@@ -1,6 +1,6 @@
 """The ratio of one metric between two points, and by which method: computed here, judged elsewhere."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
@@ -8,10 +8,10 @@ from math import log
 
 import numpy as np
 
-from hfbench.compare.pairs import Rounds
+from hfbench.compare.pairs import ComparedMetric, Rounds
 from hfbench.statistics.bootstrap import CONFIDENCE, FEWEST_ROUNDS
 from hfbench.statistics.decidability import MOST_MORE_ROUNDS, rounds_to_decide
-from hfbench.statistics.multiplicity import FALSE_DISCOVERY_RATE
+from hfbench.statistics.multiplicity import FALSE_DISCOVERY_RATE, adjusted_p_values
 from hfbench.statistics.ratios import Ratio, independent_ratio, paired_ratio
 
 FASTER, SLOWER, SAME, UNDECIDED, INCOMPARABLE = "faster", "slower", "same", "undecided", "incomparable"
@@ -165,3 +165,45 @@ def _ordered(rounds: Rounds) -> list[list[float]]:
 def estimate(rounds: Rounds) -> float:
     """Return the median of the rounds' medians."""
     return float(np.median([np.median(values) for values in rounds.values()]))
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A contrast with its verdict; the adjusted p-value is None where nothing was tested."""
+
+    contrast: Contrast
+    verdict: Verdict
+    adjusted_p_value: float | None
+
+
+_IDENTICAL = "the same records: nothing that they depend on changed, and DVC measured nothing again"
+
+
+def judge(contrasts: Sequence[tuple[ComparedMetric, Contrast]], threshold: float) -> list[Judged]:
+    """Return each contrast with its verdict, in their order.
+
+    The family over which the false discovery rate is controlled is everything that is tested: all pairs with all
+    metrics that were asked for, since the exit status rests on any of them.
+    """
+    tested = [index for index, (_, contrast) in enumerate(contrasts) if _is_tested(contrast)]
+    p_values = [contrasts[index][1].ratio.p_value for index in tested]  # type: ignore[union-attr]
+    adjusted = dict(zip(tested, adjusted_p_values(p_values), strict=True))
+    return [
+        Judged(contrast, _verdict(metric, contrast, adjusted.get(index), threshold), adjusted.get(index))
+        for index, (metric, contrast) in enumerate(contrasts)
+    ]
+
+
+def _is_tested(contrast: Contrast) -> bool:
+    return contrast.ratio is not None and contrast.obstacle is None and contrast.method != IDENTICAL
+
+
+def _verdict(metric: ComparedMetric, contrast: Contrast, adjusted: float | None, threshold: float) -> Verdict:
+    if contrast.obstacle is not None:
+        return Verdict(INCOMPARABLE, contrast.obstacle)
+    if contrast.method == IDENTICAL:
+        return Verdict(SAME, _IDENTICAL)
+    if contrast.ratio is None or adjusted is None:
+        return too_few_rounds(contrast.baseline_rounds, contrast.candidate_rounds)
+    better = metric.metric.higher_is_better
+    return decide(contrast.ratio, contrast.ratio.p_value, adjusted, threshold, higher_is_better=better)

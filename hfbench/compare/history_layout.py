@@ -7,21 +7,24 @@ from typing import TypeAlias
 
 from rich.cells import cell_len, set_cell_size
 
-from hfbench.compare.contrasts import FASTER, SLOWER
-from hfbench.compare.layout import limits, percent, unit_of, verdict_word
+from hfbench.compare.history import History
 from hfbench.compare.pairs import ComparedMetric
-from hfbench.compare.series import Change, History, Row, Series, Value
-from hfbench.report.words import MISSING, margin, printable, significant
+from hfbench.compare.series import (
+    ChangePoint,
+    HistoryRow,
+    Series,
+    change_text,
+    interval_strip,
+    short_change_text,
+    trend,
+    value_text,
+)
+from hfbench.report.words import MISSING, printable
 from hfbench.tables.keys import point_label
 from hfbench.tables.metrics import CONFIGURATION_AXES
 
-MARKS = {SLOWER: "▲", FASTER: "▼"}
-_SAME_MEASUREMENT = "="
-_STRIP_WIDTH = 21
-_BARS = "▁▂▃▄▅▆▇█"
 
-
-def row_label(row: Row) -> str:
+def row_label(row: HistoryRow) -> str:
     """Return a commit by its first seven digits, with the name it was asked for by, if that is another."""
     if row.commit is None:
         return printable(row.name)
@@ -45,68 +48,17 @@ def series_labels(history: History) -> list[str]:
 
 def value_cells(series: Series, history: History, places: Sequence[int], unit_size: float) -> list[str]:
     """Return the metric in each of these rows, or else the status of a configuration that has no value."""
-    values = {value.commit: _value_text(value, unit_size) for value in series.values}
+    values = {value.commit: value_text(value, unit_size) for value in series.values}
     key = tuple(series.configuration[axis] for axis in CONFIGURATION_AXES)
     return [values.get(place) or history.rows[place].not_ok.get(key, MISSING) for place in places]
 
 
-def change_cells(series: Series, places: Sequence[int], text: Callable[[Change, ComparedMetric], str]) -> list[str]:
+def change_cells(
+    series: Series, places: Sequence[int], text: Callable[[ChangePoint, ComparedMetric], str]
+) -> list[str]:
     """Return the change point in each of these rows, as `text` writes it; nothing where there is none."""
     changes = {change.commit: text(change, series.metric) for change in series.changes or ()}
     return [changes.get(place, "") for place in places]
-
-
-def change_text(change: Change, metric: ComparedMetric) -> str:
-    """Return a change point with its size and interval: `▲ slower +9.1% (+7.2 … +11.0%)`."""
-    verdict = verdict_word(metric, change.verdict)
-    return f"{MARKS[change.verdict]} {verdict} {percent(change.ratio.estimate)} ({limits(change.ratio)})"
-
-
-def short_change_text(change: Change, _: ComparedMetric) -> str:
-    """Return a change point in a few characters: `▲ +9.1%`."""
-    return f"{MARKS[change.verdict]} {percent(change.ratio.estimate)}"
-
-
-def interval_strip(series: Series, places: Sequence[int]) -> list[str]:
-    """Return a line a commit with the interval as a stroke and the estimate as a dot, all on one scale."""
-    values = {value.commit: value for value in series.values}
-    ends = [end for value in series.values for end in _ends(value)]
-    lowest, span = min(ends), max(ends) - min(ends) or 1.0
-
-    def column(number: float) -> int:
-        return round((number - lowest) / span * (_STRIP_WIDTH - 1))
-
-    strips = []
-    for place in places:
-        if place not in values:
-            strips.append("")
-            continue
-        low, high = map(column, _ends(values[place]))
-        line = [" "] * low + ["─"] * (high - low + 1) + [" "] * (_STRIP_WIDTH - 1 - high)
-        line[column(values[place].estimate)] = "●"
-        strips.append("".join(line))
-    return strips
-
-
-def trend(series: Series) -> str:
-    """Return the estimates as a line of bars, the lowest and the highest of them at its ends: not from zero."""
-    estimates = [value.estimate for value in series.values]
-    lowest, span = min(estimates), max(estimates) - min(estimates) or 1.0
-    return "".join(_BARS[round((estimate - lowest) / span * (len(_BARS) - 1))] for estimate in estimates)
-
-
-def _value_text(value: Value, unit_size: float) -> str:
-    """Return the estimate with half its interval; a result that is not its reference's is worth saying so."""
-    text = significant(value.estimate / unit_size)
-    if value.is_carried:
-        return f"{_SAME_MEASUREMENT} {text}"
-    low, high = (value.interval.low, value.interval.high) if value.interval else (None, None)
-    differs = " output differs" if value.output_differs else ""
-    return f"{text} {margin(value.estimate, low, high)}".strip() + differs
-
-
-def _ends(value: Value) -> tuple[float, float]:
-    return (value.interval.low, value.interval.high) if value.interval else (value.estimate, value.estimate)
 
 
 Column: TypeAlias = tuple[str, list[str]]  # its name, and a cell a row
@@ -142,7 +94,7 @@ def _machines(history: History) -> list[str]:
 def _tables_of(
     history: History, machine: str, metric: ComparedMetric, group: Sequence[tuple[Series, str]], width: int
 ) -> list[TextTable]:
-    unit, unit_size = unit_of(metric, [value.estimate for series, _ in group for value in series.values])
+    unit, unit_size = metric.unit_of(value.estimate for series, _ in group for value in series.values)
     places = [place for place, row in enumerate(history.rows) if row.machine == machine]
     rows = [history.rows[place] for place in places]
     title = f"{metric.label} ({unit})" + (f" · {machine}" if len(_machines(history)) > 1 else "")
@@ -167,7 +119,7 @@ def _configuration_cells(series: Series, history: History, places: Sequence[int]
     return [*(f"{text}  {mark}".rstrip() for text, mark in zip(texts, marks, strict=True)), trend(series)]
 
 
-def _commit_columns(rows: Sequence[Row], width: int) -> list[Column]:
+def _commit_columns(rows: Sequence[HistoryRow], width: int) -> list[Column]:
     """Return the columns that say which commit it is: the subject shortened, or left out, to fit into the width."""
     days = [row.committed_at.strftime("%Y-%m-%d") if row.committed_at else "" for row in rows]
     columns = [("commit", [row_label(row) for row in rows]), ("date", days)]

@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Sequence
-from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -10,12 +9,12 @@ from rich.table import Table
 from rich.text import Text
 
 from hfbench.compare.contrasts import SLOWER
-from hfbench.compare.history_layout import MARKS, TextTable, change_text, history_tables, row_label, series_labels
+from hfbench.compare.history import History
+from hfbench.compare.history_layout import TextTable, history_tables, row_label, series_labels
 from hfbench.compare.pairs import ComparedMetric
-from hfbench.compare.series import Change, History, Series, failing_since, measured_values
+from hfbench.compare.series import MARKS, Series, change_text, failing_since, series_json
 from hfbench.core.files import readable_json
 from hfbench.report.words import printable
-from hfbench.statistics.bootstrap import Interval
 from hfbench.statistics.changepoints import FEWEST_FOR_DRIFT
 
 METHOD = "optimal partitioning (Jackson et al. 2005)"
@@ -106,7 +105,7 @@ def _about_noise(series: Sequence[Series]) -> list[str]:
             "One round a commit does not tell the noise, and so no change either: add rounds to sweep.round, or "
             f"compare {FEWEST_FOR_DRIFT} commits and more."
         )
-    if any(each.changes and len(measured_values(each)) < FEWEST_FOR_DRIFT for each in series):
+    if any(each.changes and len(each.measured) < FEWEST_FOR_DRIFT for each in series):
         sentences.append(
             f"Fewer than {FEWEST_FOR_DRIFT} commits do not tell a change of the code from a machine that was slower "
             "that day. To be sure, measure both commits again in interleaved rounds."
@@ -181,48 +180,10 @@ def json_text(history: History) -> str:
                 }
                 for row, unmeasured in zip(history.rows, history.unmeasured, strict=False)
             ],
-            "series": [_series_json(series) for series in history.series],
+            "series": [series_json(series) for series in history.series],
             "notes": notes(history),
         }
     )
-
-
-def _series_json(series: Series) -> dict[str, Any]:
-    return {
-        "configuration": dict(series.configuration),
-        "metric": series.metric.name,
-        "unit": series.metric.metric.unit,
-        "higher_is_better": series.metric.metric.higher_is_better,
-        "environment": series.machine,
-        "values": [
-            {
-                "row": value.commit,
-                "estimate": value.estimate,
-                **_interval_json(value.interval),
-                "rounds": value.rounds,
-                "same_measurement_as_before": value.is_carried,
-                "output_differs": value.output_differs,
-            }
-            for value in series.values
-        ],
-        "noise_known": series.changes is not None,
-        "changes": [_change_json(change) for change in series.changes or ()],
-    }
-
-
-def _change_json(change: Change) -> dict[str, Any]:
-    return {
-        "row": change.commit,
-        "previous_row": change.previous,
-        "verdict": change.verdict,
-        "ratio": change.ratio.estimate,
-        **_interval_json(change.ratio),
-        "p_value": change.p_value,
-    }
-
-
-def _interval_json(interval: Interval | None) -> dict[str, float | None]:
-    return {"low": interval.low if interval else None, "high": interval.high if interval else None}
 
 
 def _rich_table(table: TextTable) -> Table:

@@ -1,50 +1,20 @@
 """The values of an axis as tables of text: which is best for each workload."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import log
 
 from hfbench.compare.axis import AxisComparison, Winner, value_name
-from hfbench.compare.compare import Comparison, Judged, Mean, PairResult
-from hfbench.compare.contrasts import FASTER, IDENTICAL, INCOMPARABLE, SAME, SLOWER, UNDECIDED, VERDICTS
-from hfbench.compare.pairs import ComparedMetric, headline
+from hfbench.compare.compare import Comparison, Mean, PairResult
+from hfbench.compare.contrasts import FASTER, IDENTICAL, INCOMPARABLE, SAME, SLOWER, UNDECIDED, VERDICTS, Judged
+from hfbench.compare.pairs import ComparedMetric, headline, limits, percent
 from hfbench.compare.side import Side
-from hfbench.report.words import MISSING, memory_unit, significant
-from hfbench.statistics.bootstrap import Interval
+from hfbench.report.words import MISSING, significant
 from hfbench.statistics.decidability import MOST_MORE_ROUNDS
 from hfbench.tables.keys import point_label
 from hfbench.tables.metrics import CONFIGURATION_AXES
 
 _SHORT_COMMIT = 7
-_MILLISECONDS = ("ms", 1e-3)
-_SAYS_NOTHING = 10  # times the baseline, or a share of it as small
-
-
-def unit_of(metric: ComparedMetric, values: Iterable[float | None]) -> tuple[str, float]:
-    """Return the unit in which these values are short, and its size in the unit of the metric."""
-    largest = max((value for value in values if value is not None), default=0.0)
-    unit = metric.metric.unit
-    if unit == "bytes":
-        return memory_unit(largest)
-    if unit == "s":
-        return ("s", 1.0) if largest >= 1 else _MILLISECONDS
-    return {"tokens/s": "tok/s", "J/token": "J/tok"}.get(unit, unit), 1.0
-
-
-def percent(ratio: float) -> str:
-    """Return a ratio as a change: +4.6%, −0.3%, +120%."""
-    change = 100 * (ratio - 1)
-    digits = 0 if abs(change) >= 99.95 else 1
-    text = f"{abs(change):.{digits}f}"
-    sign = "" if not float(text) else "+" if change > 0 else "−"
-    return f"{sign}{text}%"
-
-
-def limits(interval: Interval) -> str:
-    """Return the limits of a ratio's interval as changes, −1.3 … +0.8%, unless they say nothing."""
-    if interval.high > _SAYS_NOTHING or interval.low * _SAYS_NOTHING < 1:
-        return "not known"
-    return f"{percent(interval.low).removesuffix('%')} … {percent(interval.high)}"
 
 
 def change(judged: Judged) -> tuple[str, str]:
@@ -57,14 +27,9 @@ def change(judged: Judged) -> tuple[str, str]:
     return percent(contrast.ratio.estimate), limits(contrast.ratio.interval())
 
 
-def verdict_word(metric: ComparedMetric, word: str) -> str:
-    """Return the verdict in the metric's words: `less` and `more` of memory and energy."""
-    return {FASTER: metric.better, SLOWER: metric.worse}.get(word, word)
-
-
 def verdict_text(metric: ComparedMetric, judged: Judged) -> str:
     """Return the verdict with what is short to say of it."""
-    word = verdict_word(metric, judged.verdict.word)
+    word = metric.word(judged.verdict.word)
     if judged.verdict.word == UNDECIDED:
         return f"{word}: {more_rounds(judged)}"
     if judged.contrast.method == IDENTICAL and judged.verdict.word == SAME:
@@ -82,7 +47,7 @@ def more_rounds(judged: Judged) -> str:
 
 def counts_text(counts: dict[str, int], metric: ComparedMetric | None = None) -> str:
     """Return how many pairs got each verdict: 2 slower, 14 same, 1 undecided."""
-    words = {word: verdict_word(metric, word) if metric else word for word in VERDICTS}
+    words = {word: metric.word(word) if metric else word for word in VERDICTS}
     order = (SLOWER, FASTER, SAME, UNDECIDED, INCOMPARABLE)
     return ", ".join(f"{counts[word]} {words[word]}" for word in order if counts.get(word))
 
@@ -144,14 +109,6 @@ class TextTable:
     footer: str = ""
 
 
-def labels(comparison: Comparison) -> dict[tuple[object, ...], str]:
-    """Return a short name for each point of either side, by the axes that differ between them."""
-    pairing = comparison.pairing
-    points = [*(pair.baseline for pair in pairing.pairs), *pairing.only_baseline, *pairing.only_candidate]
-    varying = [axis for axis in CONFIGURATION_AXES if len({point.axes[axis] for point in points}) > 1]
-    return {tuple(point.axes.values()): point_label(point.axes, varying) for point in points}
-
-
 def metric_table(comparison: Comparison, metric: ComparedMetric, most_rows: int | None = None) -> TextTable | None:
     """Return the pairs of one metric, a row each; None where no pair has it.
 
@@ -161,10 +118,10 @@ def metric_table(comparison: Comparison, metric: ComparedMetric, most_rows: int 
     if not pairs:
         return None
     shown = pairs if most_rows is None or len(pairs) <= most_rows else notable(pairs)[:most_rows]
-    unit, size = unit_of(
-        metric, (value for _, each in pairs for value in (each.contrast.baseline, each.contrast.candidate))
+    unit, size = metric.unit_of(
+        (value for _, each in pairs for value in (each.contrast.baseline, each.contrast.candidate))
     )
-    names = labels(comparison)
+    names = comparison.labels
     rows = [
         Row(
             (
@@ -194,7 +151,7 @@ def metric_table(comparison: Comparison, metric: ComparedMetric, most_rows: int 
 
 def overview_table(comparison: Comparison, metrics: Sequence[ComparedMetric]) -> TextTable | None:
     """Return a row for each of these metrics: its geometric mean, the verdicts, and the largest change called."""
-    names, rows = labels(comparison), []
+    names, rows = comparison.labels, []
     for metric in metrics:
         pairs = comparison.judged(metric)
         if not pairs:
@@ -220,7 +177,7 @@ def overview_table(comparison: Comparison, metrics: Sequence[ComparedMetric]) ->
 
 def notable_table(comparison: Comparison) -> TextTable | None:
     """Return a row for each change that is called, of any metric: slower first, the largest first."""
-    names = labels(comparison)
+    names = comparison.labels
     called = [
         (metric, result, each)
         for metric in comparison.metrics
@@ -230,7 +187,7 @@ def notable_table(comparison: Comparison) -> TextTable | None:
     called.sort(key=lambda row: (_ORDER.index(row[2].verdict.word), -_size(row[2])))
     rows = []
     for metric, result, each in called:
-        unit, size = unit_of(metric, (each.contrast.baseline, each.contrast.candidate))
+        unit, size = metric.unit_of((each.contrast.baseline, each.contrast.candidate))
         values = (f"{value_text(value, size)} {unit}" for value in (each.contrast.baseline, each.contrast.candidate))
         cells = (
             metric.label,
@@ -248,7 +205,7 @@ def notable_table(comparison: Comparison) -> TextTable | None:
 
 def findings(comparison: Comparison) -> list[tuple[str, bool]]:
     """Return sentences on points whose status changed and on points of one side, and whether each is a regression."""
-    names = labels(comparison)
+    names = comparison.labels
     found = [
         (f"{names[each.pair.axes]}: {each.sentence}", each.is_regression)
         for each in sorted(comparison.status_changes, key=lambda each: not each.is_regression)
@@ -324,7 +281,7 @@ def _table(comparison: AxisComparison, metric: ComparedMetric) -> TextTable:
     winners = [winner for winner in comparison.winners if winner.metric is metric]
     places = [dict(zip(CONFIGURATION_AXES, winner.axes, strict=True)) for winner in winners]
     varying = [axis for axis in CONFIGURATION_AXES if len({place[axis] for place in places}) > 1]
-    unit, size = unit_of(metric, (winner.contrast.candidate for winner in winners))
+    unit, size = metric.unit_of(winner.contrast.candidate for winner in winners)
     rows = tuple(
         Row(
             (
