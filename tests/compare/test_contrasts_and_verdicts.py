@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from benchmarks.synthetic_tables import START
-from hfbench.compare.compare import judge
 from hfbench.compare.contrasts import (
     FASTER,
     IDENTICAL,
@@ -22,6 +21,7 @@ from hfbench.compare.contrasts import (
     contrast,
     decide,
     interleaved,
+    judge,
 )
 from hfbench.compare.pairs import COMPARED, HEADLINE, choose_metrics
 from hfbench.core.errors import UserError
