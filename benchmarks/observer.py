@@ -10,13 +10,15 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer
 
-from hfbench.core.point import Configuration, Settings
+from hfbench.core.point import Configuration
+from hfbench.core.record import Settings
+from hfbench.core.results import PARAMS
 from hfbench.measure.device import Cpu
 from hfbench.measure.generation import Call, prepare_generate
 from hfbench.measure.loading import load_model
 from hfbench.measure.prompt import Prompt
-from hfbench.model.manifest import materialise, resolve
-from hfbench.params.schema import load_source
+from hfbench.model.manifest import fingerprint, materialise, resolve
+from hfbench.params.schema import load_params
 
 _MODEL = "smollm2-135m-instruct"
 
@@ -24,9 +26,9 @@ _MODEL = "smollm2-135m-instruct"
 def main() -> None:
     """Run the pairs and print the ratio."""
     pairs = int(sys.argv[1]) if len(sys.argv) > 1 else 20
-    folder = materialise(resolve(_MODEL, load_source(Path("params.yaml"), _MODEL), None, Path("params.yaml")))
+    folder = materialise(resolve(_MODEL, fingerprint(_MODEL, load_params(PARAMS).models), None))
     configuration = Configuration(
-        1, _MODEL, "sdpa", "off", "auto", False, False, 0, "bfloat16", "uniform", 1, 128, 32, 0
+        round=1, model=_MODEL, attn_implementation="sdpa", batch_size=1, sequence_length=128, max_new_tokens=32
     )
     device = Cpu()
     model, _ = load_model(folder, configuration, device.torch_device, trust_remote_code=False)

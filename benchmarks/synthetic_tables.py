@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from hfbench.core.point import AXES, Configuration
+from hfbench.core.point import AXES, CONFIGURATION_AXES, Configuration
 from hfbench.core.record import FAILED, OK
 from hfbench.tables.agreement import AGREEMENT_TYPES
 from hfbench.tables.facts import FACT_TYPES
-from hfbench.tables.metrics import AXIS_TYPES, CONFIGURATION_AXES, PHASE, STATUS, axes_frame
+from hfbench.tables.metrics import AXIS_COLUMNS, PHASE, STATUS, axes_frame
 from hfbench.tables.store import write_table
 from hfbench.tables.summary import summary_table
 
@@ -67,7 +67,9 @@ class SyntheticTables:
 
 def sweep(**axes: Sequence[Any]) -> list[Configuration]:
     """Return every combination of these axes' values, round 1; an axis not named has one value."""
-    plain = Configuration(1, "synthetic", "sdpa", "off", "auto", False, False, 0, "bfloat16", "uniform", 1, 128, 32, 0)
+    plain = Configuration(
+        round=1, model="synthetic", attn_implementation="sdpa", batch_size=1, sequence_length=128, max_new_tokens=32
+    )
     return [replace(plain, **dict(zip(axes, values, strict=True))) for values in product(*axes.values())]
 
 
@@ -82,7 +84,8 @@ def synthetic_tables(plan: Plan) -> SyntheticTables:
         rounds_asked=pl.len().cast(pl.Int64), rounds_ok=ok.sum().cast(pl.Int64)
     )
     differs = [
-        plan.output_differs(Configuration(1, *axes)) for axes in configurations.select(CONFIGURATION_AXES).iter_rows()
+        plan.output_differs(Configuration(round=1, **axes))
+        for axes in configurations.select(CONFIGURATION_AXES).to_dicts()
     ]
     return SyntheticTables(
         samples=samples,
@@ -131,7 +134,7 @@ def _samples(plan: Plan, records: Sequence[Configuration], generator: np.random.
     number = np.arange(shape[1])
     observed = (number % 4 != 3) | (number == 0)
     row = np.repeat(np.arange(len(records)), shape[1])
-    axes = axes_frame(records)[row] if records else pl.DataFrame(schema=AXIS_TYPES)
+    axes = axes_frame(records)[row] if records else pl.DataFrame(schema=AXIS_COLUMNS)
     frame = axes.with_columns(
         status=pl.lit(OK, dtype=STATUS),
         phase=pl.Series(["first" if index == 0 else "sample" for index in np.tile(number, shape[0])], dtype=PHASE),
@@ -175,4 +178,4 @@ def _seconds(configuration: Configuration) -> float:
     )
 
 
-assert tuple(AXIS_TYPES) == AXES
+assert tuple(AXIS_COLUMNS) == AXES

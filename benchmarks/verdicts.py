@@ -71,7 +71,7 @@ def count_verdicts(case: Case, comparisons: int) -> Counter[tuple[float, str]]:
         )
         result = compare_sides(side(plan), side(later), Options((HEADLINE,)))
         for pair, judged in result.judged(HEADLINE):
-            counts[truth[Configuration(1, **pair.pair.baseline.axes)], judged.verdict.word] += 1
+            counts[truth[Configuration(round=1, **pair.pair.baseline.axes)], judged.verdict.word] += 1
     return counts
 
 

@@ -12,10 +12,9 @@ from hfbench.core.errors import UserError
 from hfbench.core.files import read_json
 from hfbench.core.point import Configuration
 from hfbench.core.record import OK, STATUSES, UNSUPPORTED
-from hfbench.params.schema import LISTED_STAGE, load_params
+from hfbench.core.results import LISTED_STAGE, MEASUREMENTS, PARAMS, record_path
+from hfbench.params.schema import load_params
 
-_PARAMS = Path("params.yaml")
-_MEASUREMENTS = Path("results/measurements")  # as dvc.yaml names it
 _LISTED = 20  # points in an error message
 
 
@@ -32,7 +31,7 @@ class Point:
     def names(self) -> tuple[str, str]:
         """The stage, and the name of the record: the stage of a listed configuration has none of its axes."""
         record = self.record.as_posix().removesuffix(".json")
-        return self.stage, record.removeprefix(f"{_MEASUREMENTS.as_posix()}/")
+        return self.stage, record.removeprefix(f"{MEASUREMENTS.as_posix()}/")
 
     def __str__(self) -> str:
         stage, name = self.names
@@ -45,11 +44,11 @@ def retry(names: Sequence[str], statuses: Sequence[str], *, dry: bool) -> None:
     An interrupted retry is resumed by another: what it measured is done, and the rest is still known as failed. Raises
     `UserError` where a name matches nothing, or params.yaml or a record cannot be read.
     """
-    stages = load_params(_PARAMS).stages()
-    if not all(record_path(_MEASUREMENTS, configuration).exists() for configuration in stages):
+    stages = load_params(PARAMS).stages()
+    if not all(record_path(configuration).exists() for configuration in stages):
         # DVC removes a record before it measures its point: an interrupted retry leaves a gap where a failure was.
         _dvc("checkout", "--quiet", "--allow-missing", *sorted({stage.partition("@")[0] for stage in stages.values()}))
-    chosen = choose(find_points(_MEASUREMENTS, stages), names, statuses)
+    chosen = choose(find_points(stages), names, statuses)
     if not chosen:
         print("Nothing to retry.")
         return
@@ -67,11 +66,11 @@ def retry(names: Sequence[str], statuses: Sequence[str], *, dry: bool) -> None:
     _dvc("repro")
 
 
-def find_points(folder: Path, stages: Mapping[Configuration, str]) -> list[Point]:
-    """Return the points that have a record in `folder`, in the order of the stages."""
+def find_points(stages: Mapping[Configuration, str]) -> list[Point]:
+    """Return the points that have a record, in the order of the stages."""
     points = []
     for configuration, stage in stages.items():
-        path = record_path(folder, configuration)
+        path = record_path(configuration)
         if path.exists():
             content = read_json(path)
             fields = content if isinstance(content, dict) else {}
@@ -139,8 +138,3 @@ def _no_match(name: str, points: Sequence[Point]) -> str:
     more = f"\n  and {len(failed) - _LISTED} more" if len(failed) > _LISTED else ""
     there = f"These are not ok:{''.join(listed)}{more}" if failed else f"All {len(points)} points are ok."
     return f"no point of the sweep matches {name!r}; expected a stage, a part of one or a pattern. {there}"
-
-
-def record_path(folder: Path, configuration: Configuration) -> Path:
-    """Return where the record of a point lies in the folder of measurements."""
-    return folder / f"{configuration.file_name}.json"

@@ -2,24 +2,21 @@
 
 import argparse
 import os
-from pathlib import Path
 
 from hfbench.core.errors import run
-from hfbench.core.files import write_json
+from hfbench.core.files import read_json, write_json
+from hfbench.core.results import CEILINGS, DTYPES
 from hfbench.core.system import openmp_threads
-from hfbench.params.schema import load_params
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--params", required=True, type=Path)
-    parser.add_argument("--output", required=True, type=Path)
-    arguments = parser.parse_args()
-    params = load_params(arguments.params)
+    parser.add_argument("--device", required=True)
+    device = parser.parse_args().device
     os.environ["OMP_NUM_THREADS"] = openmp_threads()
     from hfbench.ceilings.rates import measure_ceilings  # only now: torch reads the variable when it is imported
 
-    write_json(arguments.output, measure_ceilings(params.device, params.dtypes()))
+    write_json(CEILINGS, measure_ceilings(device, read_json(DTYPES)))
 
 
 if __name__ == "__main__":

@@ -12,8 +12,9 @@ from pathlib import Path
 from hfbench.checkouts.interleave import find_point
 from hfbench.checkouts.plan import FAILED, FAST, SLOW, UNDECIDED, Plan, Rule, Verdict, decisions_among
 from hfbench.checkouts.processes import ending_in_order, run_to_end
-from hfbench.checkouts.workspace import PARAMS, describe_into, dvc, require_measured
+from hfbench.checkouts.workspace import describe_into, dvc, require_measured
 from hfbench.core.errors import UserError
+from hfbench.core.results import PARAMS
 from hfbench.git import Commit, Repository, try_git, uninterrupted
 from hfbench.params.schema import load_params
 from hfbench.tables.metrics import METRICS
@@ -142,7 +143,7 @@ def bisect(checkout: Path, question: Question, records: Path | None = None) -> A
     commits = _commits_between(repository, good, bad)
     with ending_in_order(), _folder(records) as folder, repository.borrowed():
         plan = _plan(repository, question, good, commits, folder)
-        plan.save()
+        plan.save(plan.path)
         _require_difference(repository, plan, bad)
         _say(f"Is {bad} slower than {good}? Each look at {plan.rule.confidence:.1%} confidence.")
         _step(plan, bad)

@@ -15,33 +15,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hfbench.checkouts.processes import ending_in_order
-from hfbench.checkouts.workspace import (
-    ENVIRONMENT,
-    PARAMS,
-    RESULTS,
-    describe_into,
-    dvc,
-    lent_workspace,
-    require_measured,
-    set_rounds,
-    what_changed,
-)
+from hfbench.checkouts.workspace import describe_into, dvc, lent_workspace, require_measured, set_rounds, what_changed
 from hfbench.core.errors import UserError
 from hfbench.core.files import read_json
 from hfbench.core.point import Configuration
+from hfbench.core.results import ENVIRONMENT, PARAMS, RESULTS, record_path
 from hfbench.git import Commit, Repository, run_git, try_git
 from hfbench.params.schema import load_params
 from hfbench.retry import forget_runs
 from hfbench.statistics.bootstrap import FEWEST_ROUNDS
 from hfbench.tables.keys import configuration_keys
 
-_MEASUREMENTS = Path("results/measurements")  # as dvc.yaml names it
 _LISTED = 20  # points in an error message
-
-
-def record_path(point: Configuration) -> Path:
-    """Return where the point's record is."""
-    return _MEASUREMENTS / f"{point.file_name}.json"
 
 
 def find_point(stages: Mapping[Configuration, str], wanted: str) -> tuple[Configuration, str]:

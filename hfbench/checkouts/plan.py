@@ -2,13 +2,12 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import ceil, log2
 from pathlib import Path
-from typing import Any
 
-from hfbench.core.files import read_json, write_json
 from hfbench.core.point import Configuration
+from hfbench.core.record import Stored
 from hfbench.git import Commit
 from hfbench.statistics.intervals import Interval, paired_ratio_interval
 
@@ -50,7 +49,7 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Verdict(Stored):
     """What is known of a commit: `ratio` is its metric over that of the good commit, after so many rounds.
 
     `environment` tells the code that was measured. `reason` says why there is no ratio.
@@ -61,16 +60,6 @@ class Verdict:
     rounds: int = 0
     ratio: Interval | None = None
     reason: str | None = None
-
-    def save(self, path: Path) -> None:
-        """Write the verdict as JSON."""
-        write_json(path, asdict(self))
-
-    @classmethod
-    def load(cls, path: Path) -> "Verdict":
-        """Read what `save` wrote."""
-        content: dict[str, Any] = read_json(path)
-        return cls(**{**content, "ratio": Interval(*content["ratio"]) if content["ratio"] else None})
 
 
 def decide(
@@ -95,7 +84,7 @@ def decisions_among(commits: int) -> int:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(Stored):
     """One bisection: where, which point and metric, against which commit, and by which rule.
 
     `command` is the point's measure stage as DVC would run it in this folder; `folder` takes records, logs and
@@ -143,14 +132,3 @@ class Plan:
         except ProcessLookupError:
             return False
         return True
-
-    def save(self) -> None:
-        """Write the plan into its folder."""
-        write_json(self.path, asdict(self))
-
-    @classmethod
-    def load(cls, path: Path) -> "Plan":
-        """Read what `save` wrote."""
-        content: dict[str, Any] = read_json(path)
-        types: dict[str, Any] = {"good": Commit, "point": Configuration, "rule": Rule}
-        return cls(**{name: types[name](**value) if name in types else value for name, value in content.items()})

@@ -12,14 +12,11 @@ from hfbench.checkouts.processes import run_to_end
 from hfbench.compare.changes import differences
 from hfbench.core.errors import UserError
 from hfbench.core.files import atomic_path, read_json
+from hfbench.core.results import LOGS, PARAMS, RESULTS
 from hfbench.git import Commit, run_git, uninterrupted
 from hfbench.params.levels import rewrite
 
-PARAMS = Path("params.yaml")
-RESULTS = Path("results")
-ENVIRONMENT = RESULTS / "environment.json"
 _LOCK = Path("dvc.lock")
-_LOGS = RESULTS / "logs"  # nothing depends on them, and a measurement writes into them in place
 
 
 def dvc(*words: str, folder: Path = Path()) -> None:
@@ -67,7 +64,7 @@ def _seen_by_git(folder: Path) -> set[Path]:
 
 def _results(folder: Path) -> set[Path]:
     found = (Path(base, name).relative_to(folder) for base, _, names in os.walk(folder / RESULTS) for name in names)
-    return {path for path in found if not path.is_relative_to(_LOGS)}
+    return {path for path in found if not path.is_relative_to(LOGS)}  # written in place, and nothing depends on them
 
 
 def _put_back(path: Path, content: bytes) -> None:
@@ -78,10 +75,9 @@ def _put_back(path: Path, content: bytes) -> None:
 
 
 def describe_into(folder: Path, output: Path) -> bytes:
-    """Run the stage `environment` of the pipeline in `folder` into `output`, and return what it wrote."""
-    folders = [word for name in ("sources", "settings") for word in (f"--{name}", str(output.parent / name))]
-    words = ["--params", str(PARAMS), "--output", str(output), *folders]
-    if run_to_end([sys.executable, "-m", "stages.environment", *words], folder, own_group=False):
+    """Describe the environment as the pipeline in `folder` does, into `output`, and return what was written."""
+    command = [sys.executable, "-m", "stages.environment", "--output", str(output)]
+    if run_to_end(command, folder, own_group=False):
         raise UserError("the environment could not be described; the reason stands above.")
     return output.read_bytes()
 

@@ -10,10 +10,10 @@ from hfbench.compare.contrasts import Contrast, Verdict, contrast, decide, estim
 from hfbench.compare.pairs import Axes, ComparedMetric, ComparedPoint, Values, headline, points_of, values_of
 from hfbench.compare.side import Side
 from hfbench.core.errors import UserError
+from hfbench.core.point import CONFIGURATION_AXES
 from hfbench.report.frames import WORKLOAD_AXES
 from hfbench.report.words import axis_text
 from hfbench.statistics.multiplicity import adjusted_p_values
-from hfbench.tables.metrics import CONFIGURATION_AXES
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 import argparse
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -22,9 +21,8 @@ from hfbench.compare.render import (
 from hfbench.compare.side import WORKSPACE, Side, read_side
 from hfbench.core.errors import UserError
 from hfbench.core.files import readable_json
+from hfbench.core.results import PARAMS
 from hfbench.params.schema import read_yaml
-
-_PARAMS = Path("params.yaml")
 
 
 def compare_command(arguments: argparse.Namespace) -> int:
@@ -106,11 +104,11 @@ def _threshold(arguments: argparse.Namespace) -> float:
     """Return the threshold asked for, or that of params.yaml, or else the default."""
     if arguments.threshold is not None:
         return float(arguments.threshold)
-    params: Any = read_yaml(_PARAMS) if _PARAMS.exists() else {}
+    params: Any = read_yaml(PARAMS) if PARAMS.exists() else {}
     section = params.get("compare") if isinstance(params, Mapping) else None
     value = section.get("threshold", DEFAULT_THRESHOLD) if isinstance(section, Mapping) else DEFAULT_THRESHOLD
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
-        raise UserError(f"{_PARAMS}: compare.threshold is {value!r}; expected a share between 0 and 1, such as 0.02.")
+        raise UserError(f"{PARAMS}: compare.threshold is {value!r}; expected a share between 0 and 1, such as 0.02.")
     return float(value)
 
 

@@ -37,9 +37,9 @@ from hfbench.compare.pairs import (
     values_of,
 )
 from hfbench.compare.side import Side
+from hfbench.core.point import CONFIGURATION_AXES
 from hfbench.statistics.ratios import Ratio, RatioOfRounds, geometric_mean
 from hfbench.tables.keys import point_label
-from hfbench.tables.metrics import CONFIGURATION_AXES
 
 DEFAULT_THRESHOLD = 0.02
 

@@ -12,7 +12,6 @@ from hfbench.compare.pairs import ComparedMetric
 from hfbench.compare.series import HistoryRow, Series, collect_series, failing_since, mark_changes, read_row
 from hfbench.compare.side import (
     LOCK,
-    TABLES,
     WORKSPACE,
     NamedCommit,
     Side,
@@ -23,8 +22,9 @@ from hfbench.compare.side import (
     unknown_name,
 )
 from hfbench.core.errors import UserError
+from hfbench.core.point import CONFIGURATION_AXES
+from hfbench.core.results import TABLES
 from hfbench.git import find_objects, prefix_of, try_git
-from hfbench.tables.metrics import CONFIGURATION_AXES
 
 _RANGE = ".."
 

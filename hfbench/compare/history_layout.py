@@ -19,9 +19,9 @@ from hfbench.compare.series import (
     trend,
     value_text,
 )
+from hfbench.core.point import CONFIGURATION_AXES
 from hfbench.report.words import MISSING, printable
 from hfbench.tables.keys import point_label
-from hfbench.tables.metrics import CONFIGURATION_AXES
 
 
 def row_label(row: HistoryRow) -> str:

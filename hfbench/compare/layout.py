@@ -9,10 +9,10 @@ from hfbench.compare.compare import Comparison, Mean, PairResult
 from hfbench.compare.contrasts import FASTER, IDENTICAL, INCOMPARABLE, SAME, SLOWER, UNDECIDED, VERDICTS, Judged
 from hfbench.compare.pairs import ComparedMetric, headline, limits, percent
 from hfbench.compare.side import Side
+from hfbench.core.point import CONFIGURATION_AXES
 from hfbench.report.words import MISSING, significant
 from hfbench.statistics.decidability import MOST_MORE_ROUNDS
 from hfbench.tables.keys import point_label
-from hfbench.tables.metrics import CONFIGURATION_AXES
 
 _SHORT_COMMIT = 7
 

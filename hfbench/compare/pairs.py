@@ -12,10 +12,11 @@ import polars as pl
 
 from hfbench.compare.side import Side
 from hfbench.core.errors import UserError
+from hfbench.core.point import CONFIGURATION_AXES
 from hfbench.core.record import OK
 from hfbench.report.words import memory_unit
 from hfbench.statistics.bootstrap import Floats, Interval
-from hfbench.tables.metrics import CONFIGURATION_AXES, METRICS, Metric
+from hfbench.tables.metrics import METRICS, Metric
 
 _SAYS_NOTHING = 10  # times the baseline, or a share of it as small
 _BY_NAME = {metric.name: metric for metric in METRICS}

@@ -23,6 +23,7 @@ from hfbench.compare.pairs import (
     points_of,
 )
 from hfbench.compare.side import Side
+from hfbench.core.point import CONFIGURATION_AXES
 from hfbench.core.record import OK
 from hfbench.report.words import margin, significant
 from hfbench.statistics.bootstrap import Interval
@@ -30,7 +31,6 @@ from hfbench.statistics.changepoints import Point as Observation
 from hfbench.statistics.changepoints import Step, find_steps
 from hfbench.statistics.intervals import median_intervals
 from hfbench.statistics.multiplicity import FALSE_DISCOVERY_RATE, adjusted_p_values
-from hfbench.tables.metrics import CONFIGURATION_AXES
 
 Content: TypeAlias = tuple[str, ...]
 

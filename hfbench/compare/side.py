@@ -15,22 +15,21 @@ import polars as pl
 import yaml
 
 from hfbench.core.errors import UserError
-from hfbench.core.point import AXES
+from hfbench.core.point import AXES, CONFIGURATION_AXES, USUAL
+from hfbench.core.results import RESULTS, TABLES
 from hfbench.git import find_commit, prefix_of, references, try_git
 from hfbench.params.schema import parse_yaml
 from hfbench.tables.agreement import AGREEMENT_TYPES
 from hfbench.tables.facts import FACT_TYPES
 from hfbench.tables.filters import parse_filter
-from hfbench.tables.metrics import AXIS_TYPES, CONFIGURATION_AXES
+from hfbench.tables.metrics import AXIS_COLUMNS
 
 WORKSPACE = "workspace"
-TABLES = "results/tables"  # the out of dvc.yaml, whichever stage of a commit makes it
 LOCK = "dvc.lock"
-_RESULTS = "results"
 _AXES_OF = {
-    "samples": tuple(AXIS_TYPES),
+    "samples": AXES,
     "summary": CONFIGURATION_AXES,
-    "points": tuple(AXIS_TYPES),
+    "points": AXES,
     "configurations": CONFIGURATION_AXES,
 }
 _UNREAD = ("token_seconds",)  # nine tenths of the samples' bytes, from which the columns beside it are computed
@@ -90,7 +89,7 @@ def read_side(name: str, folder: Path = Path()) -> Side:
     `dvc.api`. Raises `UserError` where the name is unknown or has no results.
     """
     if name == WORKSPACE:
-        side = _read(name, None, _FolderFiles(folder, folder / _RESULTS, _WORKSPACE_REMEDY))
+        side = _read(name, None, _FolderFiles(folder, folder / RESULTS, _WORKSPACE_REMEDY))
         return replace(side, notes=_stale_notes(side.points, side.params))
     revision = None if is_path(name) else resolve_revision(name, folder)
     if revision is not None:
@@ -220,7 +219,7 @@ class _RevisionFiles:
         # DVC's paths at a revision begin at the top of the git repository.
         prefix = prefix_of(folder)
         self.root = prefix.rstrip("/") or "."
-        self.results = f"{prefix}{_RESULTS}"
+        self.results = f"{prefix}{RESULTS}"
         commit = revision.commit
         self._called = name if name.startswith(commit[:7]) else f"{name} ({commit[:7]})"
         take = f"dvc exp apply {name} && " if revision.is_experiment else f"git checkout {name} && "
@@ -312,7 +311,7 @@ def locked_tables(lock: str) -> dict[str, Any] | None:
         if f"- path: {TABLES}\n" in stage.partition("\n    outs:\n")[2]:
             content = yaml.load(stage, yaml.CSafeLoader)
             outs = [out for made in content.values() if isinstance(made, dict) for out in made.get("outs") or ()]
-            return next((out for out in outs if out.get("path") == TABLES), None)
+            return next((out for out in outs if out.get("path") == str(TABLES)), None)
     return None
 
 
@@ -344,8 +343,11 @@ def _table(files: _Files, name: str) -> pl.DataFrame:
         table = pl.read_parquet(content, columns=columns)
     except pl.exceptions.PolarsError as error:
         raise UserError(f"{path} is no readable table ({error}). Make it again.") from None
-    missing = [axis for axis in _AXES_OF[name] if axis not in columns]
-    if missing:
+    absent = [axis for axis in _AXES_OF[name] if axis not in columns]
+    # An axis that has come since: what ran then ran as is usual now.
+    usual = (pl.lit(USUAL[axis], dtype=AXIS_COLUMNS[axis]).alias(axis) for axis in absent if axis in USUAL)
+    table = table.with_columns(usual)
+    if missing := [axis for axis in absent if axis not in USUAL]:
         raise UserError(
             f"{path} has no column {', '.join(missing)}: it is of another version of hfbench. Make it again with this "
             "one."

@@ -1,15 +1,64 @@
-"""One configuration: the axes, and what of params.yaml it depends on beside them."""
+"""A point and its axes: the one table from which schema, options, file names, keys, labels and words are made.
+
+A new axis is a field of `Configuration`, a line of each `measure` stage in dvc.yaml, and its values in params.yaml.
+"""
 
 import dataclasses
-from collections.abc import Iterable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-from hfbench.core.files import read_json, write_json
+ATTN_IMPLEMENTATIONS = (
+    "eager",
+    "sdpa",
+    "sdpa:math",
+    "sdpa:flash_attention",
+    "sdpa:efficient_attention",
+    "sdpa:cudnn_attention",
+    "flex_attention",
+    "flash_attention_2",
+    "flash_attention_3",
+    "flash_attention_4",
+)
+UNIFORM = "uniform"
+# Strings that stand in file names, in DVC's paths and in shell commands; a dot in a name would mean a level in DVC's
+# paths of parameters.
+NAME = r"[A-Za-z0-9][A-Za-z0-9_-]*"
+HUB_NAME = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*"
+_A_NAME = "a name of letters, digits, - and _"
 
 
 @dataclass(frozen=True)
+class Axis:
+    """What is known of an axis beside its name and type.
+
+    `kind` says what it decides: which `round` or `model`, the `work` that is done, the `way` in which, or the
+    `precision`, which is a way too, but one that the reference shares. `label` heads its column. `usual` is the value
+    that names leave out, None where they always tell; `plain` the value of the reference, the usual one unless given.
+    `token` is its part in keys, `words` its part in sentences; two tokens are those of false and true. Strings are one
+    of `values` or match `pattern`, which `expected` describes; numbers are at least `minimum`. Captions tell what is
+    usual too where it is `always_told`.
+    """
+
+    kind: Literal["round", "model", "work", "way", "precision"]
+    label: str
+    usual: Any = None
+    plain: Any = None
+    token: str | tuple[str, str] = "{}"
+    words: str = "{}"
+    values: tuple[str, ...] = ()
+    pattern: str = ""
+    expected: str = ""
+    minimum: int = 1
+    always_told: bool = False
+
+
+def _axis(kind: Literal["round", "model", "work", "way", "precision"], label: str, **known: Any) -> Any:
+    axis = Axis(kind, label, **known)
+    return field(metadata={"axis": axis}) if axis.usual is None else field(default=axis.usual, metadata={"axis": axis})
+
+
+@dataclass(frozen=True, kw_only=True)
 class Configuration:
     """One point: a value of each axis, named as transformers names them.
 
@@ -19,20 +68,40 @@ class Configuration:
     `max_new_tokens`, or an entry of `request_lengths:`, where those are the longest request's.
     """
 
-    round: int
-    model: str
-    attn_implementation: str
-    compile_mode: str
-    cache_implementation: str
-    use_kernels: bool
-    continuous_batching: bool
-    prefill_chunk_size: int
-    dtype: str
-    request_lengths: str
-    batch_size: int
-    sequence_length: int
-    max_new_tokens: int
-    context_depth: int
+    round: int = _axis("round", "round")
+    model: str = _axis("model", "model", pattern=NAME, expected=_A_NAME)
+    attn_implementation: str = _axis(
+        "way",
+        "attention",
+        plain="eager",
+        values=ATTN_IMPLEMENTATIONS,
+        # As transformers spells one (`integrations.hub_kernels.is_kernel`), but without @revision: DVC splits a stage's
+        # name at its last @, and then finds no stage at all. The revision stands under `kernels:`.
+        pattern=rf"{HUB_NAME}(:\w+)?",
+        expected="a hub kernel such as kernels-community/flash-attn3 (its commit goes under kernels)",
+    )
+    compile_mode: str = _axis(
+        "way",
+        "compile",
+        usual="off",
+        token="compile-{}",
+        values=("off", "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"),
+        always_told=True,
+    )
+    cache_implementation: str = _axis(
+        "way", "cache", usual="auto", token="cache-{}", values=("auto", "dynamic", "static")
+    )
+    use_kernels: bool = _axis("way", "kernels", usual=False, token=("no-kernels", "kernels"), always_told=True)
+    continuous_batching: bool = _axis(
+        "way", "continuous batching", usual=False, token=("static", "continuous"), always_told=True
+    )
+    prefill_chunk_size: int = _axis("way", "prefill chunk", usual=0, token="chunk{}", minimum=0)
+    dtype: str = _axis("precision", "dtype", usual="bfloat16", values=("bfloat16", "float16", "float32"))
+    request_lengths: str = _axis("work", "requests", usual=UNIFORM, words="{} requests", pattern=NAME, expected=_A_NAME)
+    batch_size: int = _axis("work", "batch", token="b{}", words="batch {}")
+    sequence_length: int = _axis("work", "prompt tokens", token="s{}", words="{} prompt tokens")
+    max_new_tokens: int = _axis("work", "new tokens", token="n{}", words="{} new tokens")
+    context_depth: int = _axis("work", "context depth", usual=0, token="d{}", words="{} tokens of context", minimum=0)
 
     @property
     def file_name(self) -> str:
@@ -47,55 +116,44 @@ class Configuration:
         return self.cache_implementation == "static"
 
 
-def joined(values: Iterable[Any]) -> str:
-    """Return the values with hyphens between them, as dvc.yaml writes them into names: booleans as YAML has them."""
-    return "-".join(str(value).lower() if isinstance(value, bool) else str(value) for value in values)
-
-
-AXES = tuple(axis.name for axis in dataclasses.fields(Configuration))
-UNIFORM = "uniform"
+AXIS_TABLE: dict[str, Axis] = {each.name: each.metadata["axis"] for each in dataclasses.fields(Configuration)}
+AXIS_TYPES: dict[str, Any] = {each.name: each.type for each in dataclasses.fields(Configuration)}
+AXES = tuple(AXIS_TABLE)
+# What is compared: a round repeats a configuration in a fresh process.
+CONFIGURATION_AXES = AXES[1:]
 # What a configuration does, beside the model; the other axes are how.
-WORKLOAD_AXES = ("request_lengths", "batch_size", "sequence_length", "max_new_tokens", "context_depth")
+WORKLOAD_AXES = tuple(name for name, axis in AXIS_TABLE.items() if axis.kind == "work")
+WAY_AXES = tuple(name for name, axis in AXIS_TABLE.items() if axis.kind in {"way", "precision"})
 # What a name of a point need not say.
-USUAL: dict[str, Any] = {
-    "compile_mode": "off",
-    "cache_implementation": "auto",
-    "use_kernels": False,
-    "continuous_batching": False,
-    "prefill_chunk_size": 0,
-    "dtype": "bfloat16",
-    "request_lengths": UNIFORM,
-    "context_depth": 0,
-}
+USUAL: dict[str, Any] = {name: axis.usual for name, axis in AXIS_TABLE.items() if axis.usual is not None}
 # The plainest way to run a model, with which the others' outputs are compared.
 REFERENCE: dict[str, Any] = {
-    "attn_implementation": "eager",
-    "compile_mode": "off",
-    "cache_implementation": "auto",
-    "use_kernels": False,
-    "continuous_batching": False,
-    "prefill_chunk_size": 0,
+    name: axis.usual if axis.plain is None else axis.plain for name, axis in AXIS_TABLE.items() if axis.kind == "way"
 }
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What of params.yaml a point depends on beside its axes; None or empty where it does not use it.
+def joined(values: Iterable[Any]) -> str:
+    """Return the values with hyphens between them, as dvc.yaml writes them into names: booleans as YAML has them."""
+    return "-".join(value_text(value) for value in values)
 
-    `compile` and `continuous_batching` hold the section of that name, `kernels` the entries of `kernels:`, a local one
-    with the `sha256` of its folder.
-    """
 
-    compile: dict[str, Any] | None = None
-    kernels: tuple[dict[str, Any], ...] = ()
-    continuous_batching: dict[str, Any] | None = None
+def value_text(value: Any) -> str:
+    """Return a value of an axis as params.yaml spells it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
-    def save(self, path: Path) -> None:
-        """Write the settings as JSON."""
-        write_json(path, dataclasses.asdict(self))
 
-    @classmethod
-    def load(cls, path: Path) -> "Settings":
-        """Read what `save` wrote."""
-        content = read_json(path)
-        return cls(**{**content, "kernels": tuple(content["kernels"])})
+def token_of(axis: str, value: Any) -> str:
+    """Return the short token of a value in keys: `b4` for batch size 4, `s128` and `n32` for prompt and new tokens."""
+    token = AXIS_TABLE[axis].token
+    return token.format(value) if isinstance(token, str) else token[bool(value)]
+
+
+def words_of(axis: str, value: Any) -> str:
+    """Return a value in words for a sentence: `batch 4`, `1 new token`."""
+    words = AXIS_TABLE[axis].words
+    return (words.replace("tokens", "token") if value == 1 else words).format(value)
+
+
+def telling_axes(configuration: Mapping[str, Any]) -> list[str]:
+    """Return the axes whose values a name must say: all but round, and those that are as usual."""
+    return [axis for axis in CONFIGURATION_AXES if axis not in USUAL or configuration[axis] != USUAL[axis]]

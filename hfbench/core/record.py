@@ -7,7 +7,7 @@ one monotonic clock that its processes share; durations are named for what they 
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from hfbench.core.errors import UserError
 from hfbench.core.files import read_json, write_json
@@ -23,6 +23,62 @@ OUT_OF_MEMORY = "out_of_memory"
 TIMED_OUT = "timed_out"
 CRASHED = "crashed"  # the worker died by a signal
 STATUSES = (OK, UNSUPPORTED, REJECTED, FAILED, OUT_OF_MEMORY, TIMED_OUT, CRASHED)
+
+
+class Stored:
+    """A dataclass with a JSON form, of which a file holds one."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values, the schema version first where there is one."""
+        content: dict[str, Any] = dataclasses.asdict(self, dict_factory=_plain)  # type: ignore[call-overload]
+        version = {"schema_version": content.pop("schema_version")} if "schema_version" in content else {}
+        return {**version, **content}
+
+    @classmethod
+    def from_json(cls, content: Any) -> Self:
+        """Return what `to_json` gave. Raises `ValueError` where it is of another form."""
+        from pydantic import TypeAdapter  # not by whom only writes
+
+        return TypeAdapter(cls).validate_python(content)
+
+    def save(self, path: Path) -> None:
+        """Write it as JSON."""
+        write_json(path, self.to_json())
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read what `save` wrote. Raises `UserError` where there is none, or one of another version."""
+        content = read_json(path)
+        if "schema_version" in cls.__annotations__:
+            version = content.get("schema_version") if isinstance(content, dict) else None
+            if version != SCHEMA_VERSION:
+                raise UserError(
+                    f"{path} has schema version {version}, and this hfbench reads version {SCHEMA_VERSION}. "
+                    "Delete it and run `dvc repro`."
+                )
+        try:
+            return cls.from_json(content)
+        except ValueError as error:
+            raise UserError(
+                f"{path} is not as this hfbench writes it ({error}). Delete it and run `dvc repro`."
+            ) from None
+
+
+def _plain(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {name: str(value) if isinstance(value, Path) else value for name, value in pairs}
+
+
+@dataclass(frozen=True)
+class Settings(Stored):
+    """What of params.yaml a point depends on beside its axes; None or empty where it does not use it.
+
+    `compile` and `continuous_batching` hold the section of that name, `kernels` the entries of `kernels:`, a local one
+    with the `sha256` of its folder.
+    """
+
+    compile: dict[str, Any] | None = None
+    kernels: tuple[dict[str, Any], ...] = ()
+    continuous_batching: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -51,7 +107,7 @@ class ModelFile:
 
 
 @dataclass(frozen=True)
-class Manifest:
+class Manifest(Stored):
     """The content address of a model: any process can make the same folder from it.
 
     `source` is the entry of `models:` in params.yaml; `provenance` what it resolved to (a commit, a wheel's sha256, …).
@@ -67,16 +123,6 @@ class Manifest:
     vocab_size: int
     max_position_embeddings: int | None
     files: tuple[ModelFile, ...]
-
-    def save(self, path: Path) -> None:
-        """Write the manifest as JSON."""
-        write_json(path, dataclasses.asdict(self))
-
-    @classmethod
-    def load(cls, path: Path) -> "Manifest":
-        """Read a manifest. Raises `UserError` where there is none of this version."""
-        content = _read_versioned(path)
-        return cls(**{**content, "files": tuple(ModelFile(**file) for file in content["files"])})
 
 
 @dataclass(frozen=True)
@@ -101,7 +147,7 @@ class Iteration:
 
 
 @dataclass
-class Record:
+class Record(Stored):
     """Everything known of one measurement. A configuration that could not be measured has one too."""
 
     configuration: Configuration
@@ -129,39 +175,3 @@ class Record:
     provenance: dict[str, Any] = field(default_factory=dict)
     log_tail: list[str] = field(default_factory=list)
     schema_version: int = SCHEMA_VERSION
-
-    def save(self, path: Path) -> None:
-        """Write the record as JSON, the schema version first."""
-        content = dataclasses.asdict(self)
-        write_json(path, {"schema_version": content.pop("schema_version"), **content})
-
-    @classmethod
-    def load(cls, path: Path) -> "Record":
-        """Read a record. Raises `UserError` where there is none of this version."""
-        content = _read_versioned(path)
-        content["configuration"] = Configuration(**content["configuration"])
-        content["sampling"] = Sampling(**content["sampling"])
-        content["iterations"] = [iteration_from_json(iteration) for iteration in content["iterations"]]
-        return cls(**content)
-
-
-def iteration_from_json(content: dict[str, Any]) -> Iteration:
-    """Return an `Iteration` from its JSON form."""
-    return Iteration(
-        **{
-            **content,
-            "new_tokens": tuple(content["new_tokens"]),
-            "token_seconds": tuple(tuple(times) for times in content["token_seconds"]),
-        }
-    )
-
-
-def _read_versioned(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = read_json(path)
-    version = content.get("schema_version") if isinstance(content, dict) else None
-    if version != SCHEMA_VERSION:
-        raise UserError(
-            f"{path} has schema version {version}, and this hfbench reads version {SCHEMA_VERSION}. "
-            "Delete it and run `dvc repro`."
-        )
-    return content

@@ -1,11 +1,11 @@
 """The entries of `models:`: where weights come from."""
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter
 
-HUB_NAME = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*"
+from hfbench.core.point import HUB_NAME, NAME
 
 
 class Strict(BaseModel):
@@ -30,9 +30,7 @@ def matches(pattern: str, expected: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-# A dot in a name would mean a level in DVC's paths of parameters.
-Name = Annotated[str, matches(r"[A-Za-z0-9][A-Za-z0-9_-]*", "a name of letters, digits, - and _")]
-
+Name = Annotated[str, matches(NAME, "a name of letters, digits, - and _")]
 FilePath = Annotated[str, matches(r"[\w./+~-]+", "a path of letters, digits and . / + ~ - _")]
 
 
@@ -71,3 +69,8 @@ class RandomSource(Strict):
 
 
 Source = HubSource | PypiSource | LocalSource | RandomSource
+
+
+def source_from(content: Any) -> Source:
+    """Return an entry of `models:` from its plain values. Raises `ValidationError` where it is none."""
+    return TypeAdapter(Annotated[Source, Field(discriminator="source")]).validate_python(content)

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from hfbench.core.errors import UserError
-from hfbench.core.point import Configuration, Settings, joined
+from hfbench.core.point import Configuration
+from hfbench.core.record import Settings
 from hfbench.model.folder import folder_sha256
 from hfbench.params.schema import Params
 from hfbench.params.sections import AttentionKernel, HubKernel, KernelEntry, LocalKernel
@@ -57,12 +58,6 @@ def _layers(build: Path) -> dict[str, bool] | None:
             case _:  # anything may be defined in there
                 return None
     return names
-
-
-def settings_name(point: Configuration) -> str:
-    """Return the name of the point's settings, as dvc.yaml composes it."""
-    axes = (point.attn_implementation, point.compile_mode, point.use_kernels, point.continuous_batching)
-    return f"{joined(axes)}.json"
 
 
 def settings_of(point: Configuration, params: Params) -> Settings:

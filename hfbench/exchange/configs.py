@@ -12,9 +12,9 @@ from hfbench.core.errors import UserError
 from hfbench.core.point import AXES, USUAL
 from hfbench.exchange.layout import EXTENSION, OWN_AXES, PAGED, attention_of, compile_mode_of, compile_params_of
 from hfbench.params.levels import rewrite
-from hfbench.params.schema import Listed, load_params, sentence
+from hfbench.params.schema import load_params, sentence
 from hfbench.params.sections import CompileParams
-from hfbench.params.values import Count, CountOrNone
+from hfbench.params.values import Count, CountOrNone, Listed
 
 
 class Config(BaseModel):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from hfbench.core.errors import UserError
 from hfbench.core.point import UNIFORM, WORKLOAD_AXES, Configuration
 from hfbench.core.record import Manifest
+from hfbench.core.results import inputs_name
 from hfbench.params.sections import ListedLengths, LogNormalLengths
 
 
@@ -30,9 +31,8 @@ class Shape:
 
     @property
     def file_name(self) -> str:
-        """The name of this shape's file in the model's folder of inputs, as dvc.yaml composes it."""
-        lengths = f"b{self.batch_size}-s{self.sequence_length}-n{self.max_new_tokens}-d{self.context_depth}"
-        return f"{self.request_lengths}/{lengths}.safetensors"
+        """The name of this shape's file in the model's folder of inputs."""
+        return inputs_name(**vars(self))
 
 
 def shapes_of(points: Iterable[Configuration]) -> list[Shape]:

@@ -12,7 +12,8 @@ from transformers.generation.continuous_batching.requests import GenerationOutpu
 from transformers.generation.continuous_batching.scheduler import SCHEDULER_MAPPING
 from transformers.generation.continuous_batching.utils import WorkloadHints
 
-from hfbench.core.point import Configuration, Settings
+from hfbench.core.point import Configuration
+from hfbench.core.record import Settings
 from hfbench.measure.compiling import compile_config
 from hfbench.measure.device import Device
 from hfbench.measure.generation import Call, generation_config

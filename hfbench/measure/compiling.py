@@ -10,7 +10,8 @@ from torch._dynamo.utils import CompilationMetrics, counters, get_compilation_me
 from transformers import CompileConfig, PreTrainedModel
 
 from hfbench.core.errors import UserError
-from hfbench.core.point import Configuration, Settings
+from hfbench.core.point import Configuration
+from hfbench.core.record import Settings
 from hfbench.measure.evidence import FLEX_ATTENTION_FILE, watch_functions
 
 _OURS = ("measure_warm_start",)  # what hfbench asks beside torch.compile's own arguments

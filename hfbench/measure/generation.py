@@ -9,7 +9,8 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel
 from transformers.generation.streamers import BaseStreamer
 
-from hfbench.core.point import Configuration, Settings
+from hfbench.core.point import Configuration
+from hfbench.core.record import Settings
 from hfbench.measure.compiling import compile_config
 from hfbench.measure.device import Device
 from hfbench.measure.prompt import Prompt, batches_of, prepare_context

@@ -16,7 +16,8 @@ from transformers import KernelConfig, PreTrainedModel
 from transformers.utils.import_utils import get_device_type
 
 from hfbench.core.errors import UserError
-from hfbench.core.point import Configuration, Settings
+from hfbench.core.point import Configuration
+from hfbench.core.record import Settings
 from hfbench.measure.device import Device
 from hfbench.model.folder import folder_sha256
 

@@ -10,6 +10,7 @@ from transformers import CompileConfig, PreTrainedModel
 
 from hfbench.core.files import read_json
 from hfbench.core.record import Manifest
+from hfbench.core.results import inputs_path, manifest_path
 from hfbench.measure import compiling, loading, verification
 from hfbench.measure.accounting import describe_needs, fill_cache
 from hfbench.measure.batching import (
@@ -65,7 +66,7 @@ class Point:
         self._configuration = task.configuration
         self._settings = task.settings
         self._reporter = reporter
-        self._manifest = Manifest.load(task.manifest)
+        self._manifest = Manifest.load(manifest_path(task.configuration.model))
         self._effective: dict[str, Any] = {}
         self._sdpa = ExitStack()
         compiling.remember_all()
@@ -77,7 +78,9 @@ class Point:
             check_compile_config(self._compile)
         wanted = verification.requested(self._configuration, self._task.device, self._compile)
         self._device = open_device(self._task.device)
-        self._prompt = load_prompt(self._task.inputs, self._device.torch_device, self._configuration.context_depth)
+        self._prompt = load_prompt(
+            inputs_path(self._configuration), self._device.torch_device, self._configuration.context_depth
+        )
         self._requested = {**wanted, "kernels": self._settings.kernels, **describe_requests(self._prompt)}
         if self._configuration.continuous_batching:
             asked = continuous_batching_config(self._configuration, self._settings)

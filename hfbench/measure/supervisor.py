@@ -20,7 +20,8 @@ import psutil
 
 from hfbench.core.errors import UserError
 from hfbench.core.files import read_json
-from hfbench.core.record import CRASHED, FAILED, OK, OUT_OF_MEMORY, TIMED_OUT, UNSUPPORTED, Record, iteration_from_json
+from hfbench.core.record import CRASHED, FAILED, OK, OUT_OF_MEMORY, TIMED_OUT, UNSUPPORTED, Iteration, Record
+from hfbench.core.results import inputs_path, manifest_path
 from hfbench.measure.failure import tells_no_memory
 from hfbench.measure.process import end_process_group, oom_kills, scratch_folder, start_worker
 from hfbench.measure.progress import NoProgress, Progress
@@ -97,10 +98,12 @@ def measure(task: Task, clock_zero: float) -> None:
     """
     started_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     record = Record(task.configuration, task.device, task.sampling, started_at=started_at)
-    record.provenance = {
-        name: hashlib.sha256(path.read_bytes()).hexdigest()
-        for name, path in (("environment", task.environment), ("manifest", task.manifest), ("inputs", task.inputs))
+    made_from = {
+        "environment": task.environment,
+        "manifest": manifest_path(task.configuration.model),
+        "inputs": inputs_path(task.configuration),
     }
+    record.provenance = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in made_from.items()}
     progress = Progress(task.configuration)
     reason = unsupported_reason(task.configuration, task.device, read_json(task.environment), task.settings)
     if reason is not None:
@@ -195,7 +198,7 @@ class _Supervision:
                 for name, value in message["fields"].items():
                     setattr(self._record, name, value)
             case "iteration":
-                iteration = iteration_from_json(message["iteration"])
+                iteration = Iteration(**message["iteration"])
                 self._record.iterations.append(iteration)
                 self._progress.iteration(iteration)
             case "user_error":

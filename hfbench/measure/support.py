@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from hfbench.core.point import UNIFORM, Configuration, Settings
+from hfbench.core.point import UNIFORM, Configuration
+from hfbench.core.record import Settings
 
 _REFUSAL = "No available kernel"
 # Headings, and what follows from hfbench's allowing one backend only.

@@ -7,66 +7,60 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hfbench.core.point import Configuration, Settings
-from hfbench.core.record import Sampling
+from hfbench.core.files import read_json
+from hfbench.core.point import Configuration
+from hfbench.core.record import Sampling, Settings, Stored
+from hfbench.core.results import ENVIRONMENT, log_path, record_path, settings_path
 
 
 @dataclass(frozen=True)
-class Task:
-    """One measurement: the configuration, how to sample it, and the files that it reads and writes."""
+class Task(Stored):
+    """One measurement: the configuration, what it uses of params.yaml, how to sample it, and what it leaves where.
+
+    `environment` is the description of the machine, `output` becomes the record, `log` the worker's log.
+    """
 
     configuration: Configuration
     sampling: Sampling
     settings: Settings
     device: str
     environment: Path
-    manifest: Path
-    inputs: Path
     output: Path
     log: Path
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the task with plain values only."""
-        content = dataclasses.asdict(self)
-        return {key: str(value) if isinstance(value, Path) else value for key, value in content.items()}
-
-    @classmethod
-    def from_json(cls, content: dict[str, Any]) -> "Task":
-        """Return the task that `to_json` wrote."""
-        paths = {name: Path(content[name]) for name in ("environment", "manifest", "inputs", "output", "log")}
-        return cls(
-            configuration=Configuration(**content["configuration"]),
-            sampling=Sampling(**content["sampling"]),
-            settings=Settings(**{**content["settings"], "kernels": tuple(content["settings"]["kernels"])}),
-            device=content["device"],
-            **paths,
-        )
-
 
 def parse_task(arguments: Sequence[str] | None = None) -> Task:
-    """Read a task from the command line, as dvc.yaml composes it: an option a field. A bare boolean is true."""
+    """Read a task from the command line, as dvc.yaml composes it: an option a field; a boolean is true by being there.
+
+    What measures outside of the pipeline, as a bisection does, names the files beside. Raises `UserError` where the
+    settings that the point depends on are not there.
+    """
     parser = argparse.ArgumentParser(description="Measure one configuration.")
     _add_fields(parser, Configuration)
     _add_fields(parser, Sampling)
     parser.add_argument("--device", required=True)
-    for name in ("environment", "settings", "manifest", "inputs", "output", "log"):
-        parser.add_argument(f"--{name}", required=True, type=Path)
+    for name in ("environment", "output", "log"):
+        parser.add_argument(f"--{name}", type=Path, help="where it is, if not in results/")
     values = vars(parser.parse_args(arguments))
-    settings = Settings.load(values.pop("settings"))
-    return Task(_take(values, Configuration), _take(values, Sampling), settings, **values)
+    point, sampling = _take(values, Configuration), _take(values, Sampling)
+    return Task(
+        configuration=point,
+        sampling=sampling,
+        settings=Settings(**read_json(settings_path(point))),
+        device=values["device"],
+        environment=values["environment"] or ENVIRONMENT,
+        output=values["output"] or record_path(point),
+        log=values["log"] or log_path(point),
+    )
 
 
 def _add_fields(parser: argparse.ArgumentParser, record: type) -> None:
     for field in dataclasses.fields(record):
         if field.type is bool:
-            parser.add_argument(f"--{field.name}", nargs="?", const=True, default=False, type=_boolean)
+            parser.add_argument(f"--{field.name}", action=argparse.BooleanOptionalAction, default=False)
         else:
             assert isinstance(field.type, type)
             parser.add_argument(f"--{field.name}", required=True, type=field.type)
-
-
-def _boolean(text: str) -> bool:
-    return {"true": True, "false": False}[text]
 
 
 def _take(values: dict[str, Any], record: type) -> Any:

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from transformers import CompileConfig, GenerationConfig, PreTrainedModel
 
-from hfbench.core.point import Configuration, Settings
+from hfbench.core.point import Configuration
+from hfbench.core.record import Settings
 from hfbench.measure import loading
 from hfbench.measure.batching import Batching, continuous_batching_config, effective_batching
 from hfbench.measure.device import Device

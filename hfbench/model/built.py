@@ -85,7 +85,7 @@ def _stored_manifest(folder: Path) -> Manifest | None:
     """Return the manifest in a built folder, or None where the folder is missing or a file lacks its size."""
     try:
         stored = Manifest.load(folder / _MANIFEST)
-    except (UserError, OSError, TypeError, KeyError):  # missing, or of another version of hfbench
+    except (UserError, OSError):  # missing, or of another version of hfbench
         return None
     return stored if has_sizes(folder, stored.files) else None
 

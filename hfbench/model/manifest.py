@@ -1,53 +1,51 @@
 """From a manifest to a folder that `from_pretrained(folder, use_safetensors=True)` loads without any network."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from hfbench.core.errors import UserError
 from hfbench.core.record import Manifest
-from hfbench.core.sources import LocalSource, RandomSource, Source
+from hfbench.core.sources import LocalSource, RandomSource, Source, source_from
 from hfbench.model.architecture import read_architecture_file
 from hfbench.model.folder import to_json
 from hfbench.model.hub import materialise_hub, resolve_hub
-from hfbench.model.local import materialise_local, resolve_local, scan, scan_tokenizer
+from hfbench.model.local import materialise_local, resolve_local, scan
 from hfbench.model.pypi import build_pypi, materialise_pypi
-from hfbench.model.random import materialise_random, resolve_random
-from hfbench.params.schema import Params
+from hfbench.model.random import find_tokenizer, materialise_random, resolve_random
 
 
-def resolve(name: str, source: Source, previous: Manifest | None, params: Path) -> Manifest:
+def resolve(name: str, made_from: Mapping[str, Any], previous: Manifest | None) -> Manifest:
     """Return the manifest of the model `name`; it is `previous` itself where source and inputs are unchanged.
 
-    `params` is looked at for the tokenizer of a random model. When a new manifest is returned, the weights are on this
-    machine. A branch of the hub is followed once: to take its newer commit, delete the manifest. Raises `UserError`
-    where the source gives no model.
+    `made_from` is its `fingerprint`. When a new manifest is returned, the weights are on this machine. A branch of the
+    hub is followed once: to take its newer commit, delete the manifest. Raises `UserError` where the source gives no
+    model.
     """
+    source = source_from(made_from["source"])
     if isinstance(source, LocalSource):
         return resolve_local(name, source, previous)
     if isinstance(source, RandomSource):
-        return resolve_random(name, source, previous, params)
+        return resolve_random(name, source, made_from["tokenizer"], previous)
     if previous is not None and (previous.name, previous.source) == (name, source.model_dump()):
         return previous
     return build_pypi(name, source) if source.source == "pypi" else resolve_hub(name, source)
 
 
-def fingerprint(name: str, params: Params) -> dict[str, Any]:
+def fingerprint(name: str, models: Mapping[str, Source]) -> dict[str, Any]:
     """Return what the manifest of the model `name` depends on, ready for JSON: its entry, and the local files in it.
 
-    DVC does not see a local folder or an architecture file being edited; this changes with their content. Raises
-    `UserError` where one is missing.
+    `models` are the entries of `models:`, among which a random model may have its tokenizer. DVC does not see a local
+    folder or an architecture file being edited; this changes with their content. Raises `UserError` where one is
+    missing, or names no tokenizer.
     """
-    source = params.models[name]
+    source = models[name]
     content: dict[str, Any] = {"source": source.model_dump()}
     if isinstance(source, LocalSource):
         content["files"] = to_json(scan(source))
     if isinstance(source, RandomSource):
         content["architecture"] = read_architecture_file(source.config)
-        tokenizer = params.models.get(source.tokenizer)
-        if isinstance(tokenizer, LocalSource) or (tokenizer is None and Path(source.tokenizer).expanduser().is_dir()):
-            content["tokenizer"] = to_json(scan_tokenizer(getattr(tokenizer, "path", source.tokenizer)))
-        elif tokenizer is not None:
-            content["tokenizer"] = tokenizer.model_dump()
+        content["tokenizer"] = find_tokenizer(name, source.tokenizer, models)
     return content
 
 
@@ -55,7 +53,7 @@ def read_previous(path: Path) -> Manifest | None:
     """Return the manifest that an earlier run left at `path`, or None where there is none that this hfbench reads."""
     try:
         return Manifest.load(path)
-    except (UserError, TypeError, LookupError, AttributeError):
+    except UserError:
         return None
 
 

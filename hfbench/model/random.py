@@ -1,14 +1,14 @@
 """Where a random model's tokenizer comes from: another entry of `models`, or a folder."""
 
-import dataclasses
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from hfbench.core.errors import UserError
-from hfbench.core.record import Manifest, ModelFile
-from hfbench.core.sources import HubSource, LocalSource, PypiSource, RandomSource
+from hfbench.core.record import Manifest
+from hfbench.core.sources import HubSource, PypiSource, RandomSource, Source, source_from
 from hfbench.model.architecture import make_config, read_architecture_file
 from hfbench.model.built import build, check_rebuilt, find_built
 from hfbench.model.cache import one_line, quiet_libraries, say, size_text
@@ -16,33 +16,31 @@ from hfbench.model.folder import to_json, tokenizer_files
 from hfbench.model.hub import materialise_hub, resolve_hub
 from hfbench.model.local import scan_tokenizer
 from hfbench.model.pypi import build_pypi, materialise_pypi
-from hfbench.params.schema import load_source, read_yaml
 
 Origin = dict[str, Any]
-"""JSON: `{"folder": path, "files": […]}`, or `{"manifest": …}` of an entry of `models`."""
+"""JSON: `{"folder": path, "files": […]}`, or of an entry of `models` its name and source, or its `{"manifest": …}`."""
 
 
-def resolve_tokenizer(name: str, tokenizer: str, params: Path, previous: Origin | None) -> Origin:
-    """Return where the tokenizer of the random model `name` comes from, `previous` where that is unchanged.
+def find_tokenizer(name: str, tokenizer: str, models: Mapping[str, Source]) -> Origin:
+    """Return where the tokenizer of the random model `name` is: a folder's files, or the entry of `models` to take.
 
     Raises `UserError` where `tokenizer` is neither an entry of `models` with a tokenizer of its own nor a folder.
     """
-    if tokenizer not in read_yaml(params)["models"]:
-        if not Path(tokenizer).expanduser().is_dir():
-            raise UserError(
-                f"{params}: models.{name}.tokenizer is {tokenizer!r}, which is neither another entry of models nor a "
-                "folder. Name one of these."
-            )
-        return {"folder": tokenizer, "files": to_json(scan_tokenizer(tokenizer))}
-    source = load_source(params, tokenizer)
+    source = models.get(tokenizer)
     if isinstance(source, RandomSource):
         raise UserError(
-            f"{params}: models.{name}.tokenizer names {tokenizer!r}, a random model, which has no tokenizer of its "
-            "own. Name the entry that it takes its tokenizer from."
+            f"models.{name}.tokenizer names {tokenizer!r}, a random model, which has no tokenizer of its own. "
+            "Name the entry that it takes its tokenizer from."
         )
-    if isinstance(source, LocalSource):
-        return {"folder": source.path, "files": to_json(scan_tokenizer(source.path))}
-    return _resolve_entry(tokenizer, source, previous)
+    if isinstance(source, HubSource | PypiSource):
+        return {"name": tokenizer, "source": source.model_dump()}
+    folder = tokenizer if source is None else source.path
+    if source is None and not Path(folder).expanduser().is_dir():
+        raise UserError(
+            f"models.{name}.tokenizer is {tokenizer!r}, which is neither another entry of models nor a folder. "
+            "Name one of these."
+        )
+    return {"folder": folder, "files": to_json(scan_tokenizer(folder))}
 
 
 def files_of(origin: Origin) -> list[dict[str, Any]]:
@@ -61,34 +59,38 @@ def copy_tokenizer(origin: Origin, folder: Path) -> None:
             )
         where = Path(origin["folder"]).expanduser()
     else:
-        content = origin["manifest"]
-        manifest = Manifest(**{**content, "files": tuple(ModelFile(**file) for file in content["files"])})
+        manifest = Manifest.from_json(origin["manifest"])
         where = materialise_hub(manifest) if manifest.source["source"] == "hub" else materialise_pypi(manifest)
     for file in files_of(origin):
         shutil.copyfile(where / file["path"], folder / file["path"])
 
 
-def _resolve_entry(name: str, source: HubSource | PypiSource, previous: Origin | None) -> Origin:
-    known = (previous or {}).get("manifest", {})
-    if previous is not None and (known.get("name"), known.get("source")) == (name, source.model_dump()):
+def _resolve_tokenizer(found: Origin, previous: Origin) -> Origin:
+    """Return where the tokenizer comes from, with the manifest of an entry; `previous` where that is unchanged."""
+    if "folder" in found:
+        return found
+    known = previous.get("manifest", {})
+    if (known.get("name"), known.get("source")) == (found["name"], found["source"]):
         return previous
+    source = source_from(found["source"])
     if isinstance(source, HubSource):
-        manifest = resolve_hub(name, source, with_weights=False)
+        manifest = resolve_hub(found["name"], source, with_weights=False)
     else:
-        manifest = build_pypi(name, source)
+        assert isinstance(source, PypiSource)
+        manifest = build_pypi(found["name"], source)
     # Through JSON, so that it equals what is read back from a manifest's file.
-    return {"manifest": json.loads(json.dumps(dataclasses.asdict(manifest)))}
+    return {"manifest": json.loads(json.dumps(manifest.to_json()))}
 
 
-def resolve_random(name: str, source: RandomSource, previous: Manifest | None, params: Path) -> Manifest:
+def resolve_random(name: str, source: RandomSource, tokenizer: Origin, previous: Manifest | None) -> Manifest:
     """Return the manifest of a random model, `previous` itself where source, architecture and tokenizer are unchanged.
 
-    Raises `UserError` where the architecture file or the tokenizer is wrong.
+    `tokenizer` is from `find_tokenizer`. Raises `UserError` where the architecture file or the tokenizer is wrong.
     """
     architecture = read_architecture_file(source.config)
     provenance = previous.provenance if previous is not None and previous.source.get("source") == "random" else {}
-    tokenizer = resolve_tokenizer(name, source.tokenizer, params, provenance.get("tokenizer"))
-    inputs = (name, source.model_dump(), architecture, tokenizer)
+    resolved = _resolve_tokenizer(tokenizer, provenance.get("tokenizer") or {})
+    inputs = (name, source.model_dump(), architecture, resolved)
     if previous is not None and inputs == (
         previous.name,
         previous.source,
@@ -96,7 +98,7 @@ def resolve_random(name: str, source: RandomSource, previous: Manifest | None, p
         provenance.get("tokenizer"),
     ):
         return previous
-    return _build(name, source, architecture, tokenizer)
+    return _build(name, source, architecture, resolved)
 
 
 def materialise_random(manifest: Manifest) -> Path:

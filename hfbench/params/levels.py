@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
@@ -18,10 +18,9 @@ from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 
 from hfbench.core.errors import UserError
 from hfbench.core.files import write_text
-from hfbench.core.point import AXES
+from hfbench.core.point import AXIS_TABLE, CONFIGURATION_AXES
 from hfbench.git import try_git
 from hfbench.params.schema import checked_params, load_params, read_yaml
-from hfbench.params.values import CompileMode
 
 # Strings that need no quotes, here and in the older YAML of other readers, to which `off` is false.
 _PLAIN = re.compile(r"(?!(?:off|on|yes|no|y|n|true|false|null)$)[A-Za-z][\w./-]*", re.ASCII | re.IGNORECASE)
@@ -169,7 +168,7 @@ def crossed_axes(level: int) -> dict[str, list[Any]] | None:
     """Return the axes of which a level is the cross product, None where it is none."""
     if level < len(_ADDED):
         return None
-    return _CROSSED if level == len(_ADDED) else {**_CROSSED, "compile_mode": list(get_args(CompileMode))}
+    return _CROSSED if level == len(_ADDED) else {**_CROSSED, "compile_mode": list(AXIS_TABLE["compile_mode"].values)}
 
 
 def ways(level: int) -> list[Way]:
@@ -186,13 +185,13 @@ def listed(chosen: Sequence[Way], sweep: Mapping[str, Sequence[Any]]) -> list[di
     `sweep` has the values of each axis.
     """
     ways_axes = asdict(chosen[0]).keys()
-    others = [axis for axis in AXES if axis != "round" and axis not in ways_axes]
+    others = [axis for axis in CONFIGURATION_AXES if axis not in ways_axes]
     entries = [
         {**asdict(way), **dict(zip(others, values, strict=True))}
         for values in product(*(sweep[axis] for axis in others))
         for way in chosen
     ]
-    return [{axis: entry[axis] for axis in AXES if axis != "round"} for entry in entries]
+    return [{axis: entry[axis] for axis in CONFIGURATION_AXES} for entry in entries]
 
 
 def write_level(level: int, path: Path) -> int:

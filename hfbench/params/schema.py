@@ -1,17 +1,18 @@
 """params.yaml: what it may hold, and a clear error for anything else."""
 
 import difflib
-from itertools import product
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from hfbench.core.errors import UserError
-from hfbench.core.point import AXES, UNIFORM, USUAL, WORKLOAD_AXES, Configuration
+from hfbench.core.point import AXES, CONFIGURATION_AXES, UNIFORM, Configuration
+from hfbench.core.results import listed_stage, sweep_stage
 from hfbench.core.sources import FilePath, Name, Source, Strict
 from hfbench.params.sections import (
     KERNEL_TAGS,
@@ -24,75 +25,7 @@ from hfbench.params.sections import (
     RequestLengths,
     contradiction,
 )
-from hfbench.params.values import (
-    Attention,
-    Axis,
-    CacheImplementation,
-    CompileMode,
-    Count,
-    CountOrNone,
-    Device,
-    Dtype,
-    Every,
-    FirstAxis,
-    MonitorInterval,
-    StoppingRule,
-)
-
-
-class Sweep(Strict):
-    """The axes, each a list; every combination of their values is measured, and none where one is empty."""
-
-    round: FirstAxis[Count]
-    model: FirstAxis[Name]
-    attn_implementation: Axis[Attention]
-    compile_mode: Axis[CompileMode]
-    cache_implementation: Axis[CacheImplementation]
-    use_kernels: Axis[bool]
-    continuous_batching: Axis[bool]
-    prefill_chunk_size: Axis[CountOrNone]
-    dtype: Axis[Dtype]
-    request_lengths: Axis[Name]
-    batch_size: Axis[Count]
-    sequence_length: Axis[Count]
-    max_new_tokens: Axis[Count]
-    context_depth: Axis[CountOrNone]
-
-    def workloads(self, model: str) -> list[Configuration]:
-        """Return a configuration for each combination of lengths and batch size, the other axes as usual."""
-        lengths = {axis: getattr(self, axis) for axis in WORKLOAD_AXES}
-        plain = {**USUAL, "round": 1, "model": model, "attn_implementation": "eager"}
-        return [
-            Configuration(**{**plain, **dict(zip(lengths, values, strict=True))})
-            for values in product(*lengths.values())
-        ]
-
-    def points(self) -> list[Configuration]:
-        """Return every combination, the first axis slowest, as DVC's matrix orders them."""
-        return [Configuration(*values) for values in product(*(getattr(self, axis) for axis in AXES))]
-
-
-class Listed(Strict):
-    """A single configuration: a value of each axis but `round`. It is measured in every round of the sweep."""
-
-    model: Name
-    attn_implementation: Attention
-    compile_mode: CompileMode
-    cache_implementation: CacheImplementation
-    use_kernels: bool
-    continuous_batching: bool
-    prefill_chunk_size: CountOrNone
-    dtype: Dtype
-    request_lengths: Name
-    batch_size: Count
-    sequence_length: Count
-    max_new_tokens: Count
-    context_depth: CountOrNone
-
-    def in_round(self, number: int) -> Configuration:
-        """Return the point of this round."""
-        return Configuration(round=number, **self.model_dump())
-
+from hfbench.params.values import Count, Device, Every, Listed, MonitorInterval, StoppingRule, Sweep
 
 _SOURCE_NAMES = tuple(get_args(source.model_fields["source"].annotation)[0] for source in get_args(Source))
 _TAGS = {*_SOURCE_NAMES, *KERNEL_TAGS, *LENGTHS_TAGS}  # pydantic names the alternative that it tried
@@ -139,9 +72,6 @@ def _is_section(annotation: Any) -> bool:
 
 def _allowed(location: list[Any]) -> str:
     return "Add it as a list of at least one value." if location[0] == "sweep" else "Add it."
-
-
-LISTED_STAGE = "measure_listed@"  # as dvc.yaml names it
 
 
 class SamplingParams(Strict):
@@ -212,14 +142,11 @@ class Params(Strict):
     def stages(self) -> dict[Configuration, str]:
         """Return the stage that measures each point, as DVC names it."""
         listed = {
-            each.in_round(number): f"{LISTED_STAGE}{number}-configuration{index}"
+            each.in_round(number): listed_stage(number, index)
             for number in self.sweep.round
             for index, each in enumerate(self.configurations)
         }
-        return {
-            point: listed.get(point) or "measure@" + "-".join(str(getattr(point, axis)) for axis in AXES)
-            for point in self.points()
-        }
+        return {point: listed.get(point) or sweep_stage(point) for point in self.points()}
 
 
 def load_params(path: Path) -> Params:
@@ -233,21 +160,8 @@ def checked_params(path: Path, content: Any) -> Params:
         params = Params.model_validate(content)
     except ValidationError as error:
         raise UserError("\n".join(dict.fromkeys(sentence(path, detail, Params) for detail in error.errors()))) from None
-    _check_references(path, params)
+    _check_references(path, params, content)
     return params
-
-
-def load_source(path: Path, name: str) -> Source:
-    """Return the entry `name` of `models`, checking nothing else. Raises `UserError` where it is missing or wrong."""
-    content = read_yaml(path)
-    try:
-        entry = content["models"][name]
-        return TypeAdapter(Annotated[Source, Field(discriminator="source")]).validate_python(entry)
-    except (KeyError, TypeError):
-        raise UserError(f"{path}: models has no entry {name!r}. Add one, or name another in sweep.model.") from None
-    except ValidationError as error:
-        details = ({**detail, "loc": ("models", name, *detail["loc"])} for detail in error.errors())
-        raise UserError("\n".join(sentence(path, detail, Params) for detail in details)) from None  # type: ignore[arg-type]
 
 
 def read_yaml(path: Path) -> Any:
@@ -266,12 +180,13 @@ def parse_yaml(content: bytes, path: Path | str) -> Any:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from None
 
 
-def _check_references(path: Path, params: Params) -> None:
+def _check_references(path: Path, params: Params, content: Any) -> None:
     complaint = (
         _unknown_name(params)
         or _longest_request(params)
         or _nothing_or_twice(params)
         or contradiction(params.kernels)
+        or _other_order(content["configurations"])
         or _bounds(params.sampling)
     )
     if complaint:
@@ -325,6 +240,21 @@ def _nothing_or_twice(params: Params) -> str | None:
         if point in seen:
             return f"configurations.{index} is {seen[point]} already. Remove it here or there."
         seen[point] = f"configurations.{index}"
+    return None
+
+
+def _other_order(configurations: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return a sentence on the first single configuration whose axes do not stand as in the sweep.
+
+    Commands name the axes as they stand there, and by its command DVC finds a point that was measured in the sweep.
+    """
+    for index, entry in enumerate(configurations):
+        for given, expected in zip(entry, CONFIGURATION_AXES, strict=True):
+            if given != expected:
+                return (
+                    f"configurations.{index} has {given} where {expected} is expected: with another order of its axes "
+                    "DVC would not know the point from that of the sweep. Write them in the order of sweep."
+                )
     return None
 
 

@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
-from hfbench.core.point import UNIFORM
-from hfbench.core.sources import HUB_NAME, FilePath, Strict, matches
+from hfbench.core.point import HUB_NAME, UNIFORM
+from hfbench.core.sources import FilePath, Strict, matches
 from hfbench.params.values import Count, CountOrNone
 
 # A branch or a tag may move, and nothing would be measured again.

@@ -1,32 +1,16 @@
-"""The values that params.yaml may hold, each a type that says what it expects."""
+"""The values that params.yaml may hold, each a type that says what it expects, and the axes made of them."""
 
 import re
-from typing import Annotated, Any, Literal, TypeVar
+from itertools import product
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, create_model
 
-from hfbench.core.sources import HUB_NAME, matches
+from hfbench.core.point import AXES, AXIS_TABLE, AXIS_TYPES, REFERENCE, WORKLOAD_AXES, Axis, Configuration
+from hfbench.core.sources import Strict, matches
 
-CacheImplementation = Literal["auto", "dynamic", "static"]
-CompileMode = Literal["off", "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
-Dtype = Literal["bfloat16", "float16", "float32"]
 StoppingRule = Literal["precision", "fixed"]
-ATTN_IMPLEMENTATIONS = (
-    "eager",
-    "sdpa",
-    "sdpa:math",
-    "sdpa:flash_attention",
-    "sdpa:efficient_attention",
-    "sdpa:cudnn_attention",
-    "flex_attention",
-    "flash_attention_2",
-    "flash_attention_3",
-    "flash_attention_4",
-)
 _SHORTEST_INTERVAL_SECONDS = 0.05  # a reading takes about half a millisecond
-# As transformers spells one (`integrations.hub_kernels.is_kernel`), but without @revision: DVC splits a stage's name at
-# its last @, and then finds no stage at all. The revision stands under `kernels:`.
-_HUB_KERNEL = rf"{HUB_NAME}(:\w+)?"
 
 
 def _unique(values: list[Any]) -> list[Any]:
@@ -48,19 +32,70 @@ def _not_every(value: int) -> int:
 
 
 Device = Annotated[str, matches(r"auto|cpu|mps|(cuda|xpu)(:\d+)?", "auto, cpu, cuda, cuda:1, xpu or mps")]
-Attention = Annotated[
-    str,
-    matches(
-        "|".join(map(re.escape, ATTN_IMPLEMENTATIONS)) + "|" + _HUB_KERNEL,
-        f"one of {', '.join(ATTN_IMPLEMENTATIONS)}, or a hub kernel such as kernels-community/flash-attn3 "
-        "(its commit goes under kernels)",
-    ),
-]
 Count = Annotated[int, Field(ge=1)]
 CountOrNone = Annotated[int, Field(ge=0)]  # 0: none
-T = TypeVar("T")
-Axis = Annotated[list[T], AfterValidator(_unique)]
-FirstAxis = Annotated[list[T], Field(min_length=1), AfterValidator(_unique)]  # of listed configurations too
 # Every so many iterations, and seconds between readings of the hardware; 0 for never.
 Every = Annotated[int, AfterValidator(_not_every)]
 MonitorInterval = Annotated[float, AfterValidator(_not_too_often)]
+
+
+def _value_type(name: str, axis: Axis) -> Any:
+    """Return the type of one value of an axis."""
+    if AXIS_TYPES[name] is bool:
+        return bool
+    if AXIS_TYPES[name] is int:
+        return Annotated[int, Field(ge=axis.minimum)]
+    if not axis.pattern:
+        return Literal[axis.values]
+    expected = f"one of {', '.join(axis.values)}, or {axis.expected}" if axis.values else axis.expected
+    return Annotated[str, matches("|".join([*map(re.escape, axis.values), axis.pattern]), expected)]
+
+
+def _list_type(name: str, axis: Axis) -> Any:
+    """Return the type of the values of an axis in the sweep; listed configurations need rounds and models too."""
+    fewest = 1 if axis.kind in {"round", "model"} else 0
+    return Annotated[list[_value_type(name, axis)], Field(min_length=fewest), AfterValidator(_unique)]  # type: ignore[misc]
+
+
+if TYPE_CHECKING:
+
+    class _Lists(Strict):
+        def __getattr__(self, axis: str) -> Any: ...
+
+    class _Values(Strict):
+        def __getattr__(self, axis: str) -> Any: ...
+
+else:
+    _Lists = create_model(
+        "_Lists", __base__=Strict, **{name: (_list_type(name, axis), ...) for name, axis in AXIS_TABLE.items()}
+    )
+    _Values = create_model(
+        "_Values",
+        __base__=Strict,
+        **{name: (_value_type(name, axis), ...) for name, axis in AXIS_TABLE.items() if axis.kind != "round"},
+    )
+
+
+class Sweep(_Lists):
+    """The axes, each a list; every combination of their values is measured, and none where one is empty."""
+
+    def workloads(self, model: str) -> list[Configuration]:
+        """Return a configuration for each combination of lengths and batch size, the other axes as is plain."""
+        lengths = [getattr(self, axis) for axis in WORKLOAD_AXES]
+        return [
+            Configuration(round=1, model=model, **REFERENCE, **dict(zip(WORKLOAD_AXES, values, strict=True)))
+            for values in product(*lengths)
+        ]
+
+    def points(self) -> list[Configuration]:
+        """Return every combination, the first axis slowest, as DVC's matrix orders them."""
+        combinations = product(*(getattr(self, axis) for axis in AXES))
+        return [Configuration(**dict(zip(AXES, values, strict=True))) for values in combinations]
+
+
+class Listed(_Values):
+    """A single configuration: a value of each axis but `round`. It is measured in every round of the sweep."""
+
+    def in_round(self, number: int) -> Configuration:
+        """Return the point of this round."""
+        return Configuration(round=number, **self.model_dump())

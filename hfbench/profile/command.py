@@ -12,10 +12,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from hfbench.checkouts.workspace import PARAMS, RESULTS, dvc
+from hfbench.checkouts.workspace import dvc
 from hfbench.core.errors import UserError
 from hfbench.core.files import read_json
 from hfbench.core.point import Configuration
+from hfbench.core.results import PARAMS, PROFILES
 from hfbench.measure.process import end_process_group, scratch_folder, worker_environment
 from hfbench.measure.support import unsupported_reason
 from hfbench.measure.task import Task, parse_task
@@ -65,7 +66,6 @@ def _print_operators(heading: str, operators: Sequence[OperatorTime], total_seco
 
 
 _WORKER = "hfbench.profile.tracer"
-_PROFILES = RESULTS / "profiles"
 _COMMAND_WORDS = 3  # of a stage's command before its arguments: python -m MODULE
 
 
@@ -83,8 +83,8 @@ def profile_point(text: str, output: Path | None) -> None:
     reason = unsupported_reason(configuration, task.device, read_json(task.environment), task.settings)
     if reason is not None:
         raise UserError(f"{point.key} cannot run here, so there is nothing to profile: {reason}.")
-    trace = output or _PROFILES / f"{point.name}.json.gz"
-    log = _PROFILES / f"{point.name}.log"
+    trace = output or PROFILES / f"{point.name}.json.gz"
+    log = PROFILES / f"{point.name}.log"
     print(f"Profiling {point.key} …", file=sys.stderr, flush=True)
     outcome = _run(task, trace, log)
     if not outcome.is_ok:

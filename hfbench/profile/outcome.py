@@ -1,14 +1,11 @@
 """What a profile found: how long each phase took, and where host and device spent their time."""
 
-import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from hfbench.core.files import read_json, write_json
-from hfbench.core.record import OK
+from hfbench.core.record import OK, Stored
 
 PREFILL, DECODE, CONTEXT, LOAD = "prefill", "decode", "context", "load"
 
@@ -46,7 +43,7 @@ class OperatorTime:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Outcome(Stored):
     """How a profile ended; all but `status`, `reason` and `phase` is of a profile that is ok.
 
     `host` and `device` are the operators of the traced call by their time there, the longest first; the totals are over
@@ -69,24 +66,6 @@ class Outcome:
     def is_ok(self) -> bool:
         """Whether there is a trace."""
         return self.status == OK
-
-    def save(self, path: Path) -> None:
-        """Write the outcome as JSON."""
-        write_json(path, dataclasses.asdict(self))
-
-    @classmethod
-    def load(cls, path: Path) -> "Outcome":
-        """Read what `save` wrote."""
-        content: dict[str, Any] = read_json(path)
-        device = content["device"]
-        return cls(
-            **{
-                **content,
-                "spans": tuple(Span(**span) for span in content["spans"]),
-                "host": tuple(OperatorTime(**row) for row in content["host"]),
-                "device": None if device is None else tuple(OperatorTime(**row) for row in device),
-            }
-        )
 
 
 MOST_OPERATORS = 15  # that are printed; the trace has all

@@ -7,11 +7,10 @@ from typing import Any
 
 import polars as pl
 
-from hfbench.core.point import REFERENCE
+from hfbench.core.point import CONFIGURATION_AXES, REFERENCE, WAY_AXES, words_of
 from hfbench.core.point import WORKLOAD_AXES as LENGTH_AXES
 from hfbench.core.record import OK
 from hfbench.tables.keys import point_label
-from hfbench.tables.metrics import CONFIGURATION_AXES
 from hfbench.tables.store import read_table
 from hfbench.tables.warnings import ConfigurationWarning, read_warnings
 
@@ -90,14 +89,6 @@ def _sorted(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 # A configuration is a workload (what runs) and a way (how). The batch sizes of one scene make a frontier.
-WAY_AXES = tuple(axis for axis in CONFIGURATION_AXES if axis not in WORKLOAD_AXES)
-_WORDS = {
-    "request_lengths": "{} requests",
-    "batch_size": "batch {}",
-    "sequence_length": "{} prompt tokens",
-    "max_new_tokens": "{} new tokens",
-    "context_depth": "{} tokens of context",
-}
 
 
 def named_configurations(points: pl.DataFrame) -> pl.DataFrame:
@@ -135,11 +126,7 @@ def way_name(configuration: Mapping[str, Any], axes: Sequence[str]) -> str:
 
 def workload_name(configuration: Mapping[str, Any], axes: Sequence[str]) -> str:
     """Return what a configuration runs in these axes, such as `batch 4, 128 prompt tokens`; empty for none."""
-    return ", ".join(_counted(_WORDS.get(axis, "{}"), configuration[axis]) for axis in axes)
-
-
-def _counted(words: str, value: Any) -> str:
-    return (words.replace("tokens", "token") if value == 1 else words).format(value)
+    return ", ".join(words_of(axis, configuration[axis]) for axis in axes)
 
 
 def _full_name(configuration: Mapping[str, Any], way_axes: Sequence[str], workload_axes: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 
 from hfbench.core.errors import UserError
+from hfbench.core.point import CONFIGURATION_AXES
 from hfbench.report.frames import Results, failure_rows, result_rows, varying_axes
 from hfbench.report.words import (
     REQUEST_METRICS,
@@ -22,7 +23,7 @@ from hfbench.report.words import (
     result_columns,
 )
 from hfbench.tables.filters import parse_filter
-from hfbench.tables.metrics import AXIS_TYPES, CONFIGURATION_AXES, METRIC_NAMES
+from hfbench.tables.metrics import AXIS_COLUMNS, METRIC_NAMES
 
 
 @dataclass(frozen=True)
@@ -187,7 +188,7 @@ def chosen_view(results: Results, choice: Choice) -> View:
 
 def narrowed(results: Results, condition: str) -> Results:
     """Return what the results say of the configurations that meet the condition. Raises `UserError`, as above."""
-    meets = parse_filter(condition, {axis: AXIS_TYPES[axis] for axis in CONFIGURATION_AXES})
+    meets = parse_filter(condition, {axis: AXIS_COLUMNS[axis] for axis in CONFIGURATION_AXES})
     configurations = results.configurations.filter(meets)
     if configurations.is_empty():
         raise UserError(f"no configuration meets `{condition}`. {_values(results.configurations)}")

@@ -9,7 +9,8 @@ import polars as pl
 
 from hfbench.core.files import readable_json
 from hfbench.core.record import Record
-from hfbench.params.schema import LISTED_STAGE, load_params
+from hfbench.core.results import LISTED_STAGE, PARAMS
+from hfbench.params.schema import load_params
 from hfbench.report.detail import PointView, choose_point, print_point
 from hfbench.report.frames import Results, read_results, warning_groups
 from hfbench.report.overview import Choice, View, chosen_view, result_data, result_json
@@ -48,7 +49,7 @@ def _listed_name(text: str) -> str | None:
     """Return the name of the point's files where the text is a stage `measure_listed@…` of params.yaml."""
     if not text.startswith(LISTED_STAGE):
         return None
-    stages = load_params(Path("params.yaml")).stages()
+    stages = load_params(PARAMS).stages()
     return next((point.file_name for point, stage in stages.items() if stage == text), None)
 
 

@@ -7,11 +7,10 @@ from typing import Any
 
 import polars as pl
 
-from hfbench.core.point import UNIFORM, USUAL
+from hfbench.core.point import AXIS_TABLE, CONFIGURATION_AXES, UNIFORM, USUAL
 from hfbench.core.record import OK
 from hfbench.report.frames import WarningGroup, varying_axes
 from hfbench.tables.keys import point_label
-from hfbench.tables.metrics import CONFIGURATION_AXES
 
 MISSING = "–"
 _DIGITS = 3
@@ -64,24 +63,8 @@ def rate(per_second: float, unit: str) -> str:
     return f"{significant(per_second)} {unit}/s"
 
 
-AXIS_LABELS = {
-    "model": "model",
-    "attn_implementation": "attention",
-    "compile_mode": "compile",
-    "cache_implementation": "cache",
-    "use_kernels": "kernels",
-    "continuous_batching": "continuous batching",
-    "prefill_chunk_size": "prefill chunk",
-    "dtype": "dtype",
-    "request_lengths": "requests",
-    "batch_size": "batch",
-    "sequence_length": "prompt tokens",
-    "max_new_tokens": "new tokens",
-    "context_depth": "context depth",
-}
 _LONGEST = ("sequence_length", "max_new_tokens")  # of the longest request, where they are unequal
 _TITLE_AXES = ("model", "dtype")
-_SAID_WHERE_UNUSUAL = ("cache_implementation", "prefill_chunk_size", "request_lengths", "context_depth")
 
 
 @dataclass(frozen=True)
@@ -100,8 +83,8 @@ def captions(points: pl.DataFrame, rows: pl.DataFrame) -> Captions:
     constant = [axis for axis in CONFIGURATION_AXES if axis not in varying and axis not in _TITLE_AXES]
     ok = int((points["status"] == OK).sum())
     configurations = points.select(CONFIGURATION_AXES).n_unique()
-    told = [axis for axis in constant if axis not in _SAID_WHERE_UNUSUAL or points[axis][0] != USUAL[axis]]
-    shared = ", ".join(f"{AXIS_LABELS[axis]} {axis_text(points[axis][0])}" for axis in told)
+    told = [axis for axis in constant if AXIS_TABLE[axis].always_told or points[axis][0] != USUAL.get(axis)]
+    shared = ", ".join(f"{AXIS_TABLE[axis].label} {axis_text(points[axis][0])}" for axis in told)
     return Captions(
         title=" · ".join(
             [_axis_values(points["model"]), ", ".join(device_names(points)), _axis_values(points["dtype"])]
@@ -241,7 +224,7 @@ def has_unequal_requests(rows: pl.DataFrame) -> bool:
 def axis_column(rows: pl.DataFrame, axis: str) -> TextColumn:
     """Return the column of an axis."""
     texts = [MISSING if value is None else axis_text(value) for value in rows[axis]]
-    return _plain(AXIS_LABELS[axis], texts, rank=0, is_number=rows[axis].dtype.is_numeric(), name=axis)
+    return _plain(AXIS_TABLE[axis].label, texts, rank=0, is_number=rows[axis].dtype.is_numeric(), name=axis)
 
 
 def metric_column(rows: pl.DataFrame, shown: ShownMetric) -> TextColumn:

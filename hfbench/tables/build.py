@@ -8,14 +8,14 @@ from typing import Any
 
 import polars as pl
 
-from hfbench.core.point import AXES
+from hfbench.core.point import AXES, CONFIGURATION_AXES
 from hfbench.core.record import OK
 from hfbench.params.schema import Limits
 from hfbench.tables.agreement import AGREEMENT_TYPES, agreement_table
 from hfbench.tables.configurations import configurations_table
 from hfbench.tables.facts import FACT_TYPES
 from hfbench.tables.keys import configuration_keys
-from hfbench.tables.metrics import CONFIGURATION_AXES, axes_frame
+from hfbench.tables.metrics import axes_frame
 from hfbench.tables.reading import ReadRecord
 from hfbench.tables.store import write_table
 from hfbench.tables.summary import samples_table, summary_table

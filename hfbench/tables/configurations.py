@@ -6,13 +6,12 @@ from typing import Any
 
 import polars as pl
 
-from hfbench.core.point import UNIFORM
+from hfbench.core.point import CONFIGURATION_AXES, UNIFORM
 from hfbench.core.record import OK
 from hfbench.params.schema import Limits
 from hfbench.statistics.bootstrap import FEWEST_ROUNDS
 from hfbench.statistics.break_even import BreakEven, break_even
 from hfbench.statistics.intervals import paired_ratio_interval
-from hfbench.tables.metrics import CONFIGURATION_AXES
 from hfbench.tables.reading import ReadRecord
 from hfbench.tables.roofline import utilisation_table
 from hfbench.tables.summary import observer_table

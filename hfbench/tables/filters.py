@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import polars as pl
 
 from hfbench.core.errors import UserError
-from hfbench.tables.metrics import AXIS_TYPES
+from hfbench.tables.metrics import AXIS_COLUMNS
 
 Columns: TypeAlias = Mapping[str, pl.DataType | type[pl.DataType]]
 
@@ -37,7 +37,7 @@ def parse_filter(text: str, columns: Columns | Collection[str]) -> pl.Expr:
     never null. Raises `UserError` for anything else, an unknown name,
     and a comparison of text with a number.
     """
-    types = columns if isinstance(columns, Mapping) else {name: AXIS_TYPES.get(name, pl.Unknown) for name in columns}
+    types = columns if isinstance(columns, Mapping) else {name: AXIS_COLUMNS.get(name, pl.Unknown) for name in columns}
     parser = _Parser(text, types)
     if "\0" in text:  # which Python's versions refuse in different ways
         raise UserError(f"The filter {_shortened(text)} holds null bytes. Write one such as {_EXAMPLE}.")

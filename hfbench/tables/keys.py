@@ -11,28 +11,8 @@ from typing import Any
 import polars as pl
 
 from hfbench.core.errors import UserError
-from hfbench.core.point import AXES, USUAL, Configuration
+from hfbench.core.point import AXES, CONFIGURATION_AXES, Configuration, telling_axes, token_of
 from hfbench.core.record import Record
-from hfbench.tables.metrics import CONFIGURATION_AXES
-
-
-def key_tokens(configuration: Mapping[str, Any]) -> dict[str, str]:
-    """Return a short token for each axis: `b4` for batch size 4, `s128` and `n32` for prompt and new tokens."""
-    return {
-        "model": str(configuration["model"]),
-        "attn_implementation": str(configuration["attn_implementation"]),
-        "compile_mode": f"compile-{configuration['compile_mode']}",
-        "cache_implementation": f"cache-{configuration['cache_implementation']}",
-        "use_kernels": "kernels" if configuration["use_kernels"] else "no-kernels",
-        "continuous_batching": "continuous" if configuration["continuous_batching"] else "static",
-        "prefill_chunk_size": f"chunk{configuration['prefill_chunk_size']}",
-        "dtype": str(configuration["dtype"]),
-        "request_lengths": str(configuration["request_lengths"]),
-        "batch_size": f"b{configuration['batch_size']}",
-        "sequence_length": f"s{configuration['sequence_length']}",
-        "max_new_tokens": f"n{configuration['max_new_tokens']}",
-        "context_depth": f"d{configuration['context_depth']}",
-    }
 
 
 def configuration_keys(configurations: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -52,21 +32,15 @@ def configuration_keys(configurations: Sequence[Mapping[str, Any]]) -> list[str]
 
 def point_label(configuration: Mapping[str, Any], axes: Iterable[str]) -> str:
     """Return the tokens of these axes that are not usual, of all of them where every one is, or else of the model."""
-    tokens = key_tokens(configuration)
     wanted = set(axes)
-    asked = [axis for axis in tokens if axis in wanted]
-    kept = [axis for axis in _telling_axes(configuration) if axis in asked] or asked
-    return " ".join(tokens[axis] for axis in kept) or tokens["model"]
+    asked = [axis for axis in CONFIGURATION_AXES if axis in wanted]
+    kept = [axis for axis in telling_axes(configuration) if axis in wanted] or asked
+    return " ".join(token_of(axis, configuration[axis]) for axis in kept or ["model"])
 
 
 def _key(configuration: Mapping[str, Any]) -> str:
-    tokens = key_tokens(configuration)
-    return " ".join(re.sub(r"[^A-Za-z0-9_-]+", "-", tokens[axis]) for axis in _telling_axes(configuration))
-
-
-def _telling_axes(configuration: Mapping[str, Any]) -> list[str]:
-    """Return the axes whose values a name must say: all but those that are as usual."""
-    return [axis for axis in key_tokens(configuration) if axis not in USUAL or configuration[axis] != USUAL[axis]]
+    tokens = (token_of(axis, configuration[axis]) for axis in telling_axes(configuration))
+    return " ".join(re.sub(r"[^A-Za-z0-9_-]+", "-", token) for token in tokens)
 
 
 def _digest(text: str) -> str:

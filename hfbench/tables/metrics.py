@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 
-from hfbench.core.point import AXES, Configuration
+from hfbench.core.point import AXIS_TYPES, Configuration
 from hfbench.core.record import STATUSES
 
 
@@ -140,15 +140,12 @@ PHASE = pl.Enum(["first", "warmup", "sample"])
 METRIC = pl.Enum(METRIC_NAMES)
 
 _POLARS_TYPES: dict[Any, type[pl.DataType]] = {int: pl.Int64, str: pl.String, bool: pl.Boolean}
-AXIS_TYPES = {axis: _POLARS_TYPES[Configuration.__annotations__[axis]] for axis in AXES}
-
-# What is compared: a round repeats a configuration in a fresh process.
-CONFIGURATION_AXES = tuple(axis for axis in AXES if axis != "round")
+AXIS_COLUMNS = {axis: _POLARS_TYPES[kind] for axis, kind in AXIS_TYPES.items()}
 
 
 def axes_frame(configurations: Iterable[Configuration]) -> pl.DataFrame:
     """Return a frame with a typed column for each axis and a row for each configuration."""
-    return pl.DataFrame([vars(configuration) for configuration in configurations], schema=AXIS_TYPES)
+    return pl.DataFrame([vars(configuration) for configuration in configurations], schema=AXIS_COLUMNS)
 
 
 _TOKENS = pl.col("token_seconds")

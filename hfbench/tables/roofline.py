@@ -5,9 +5,9 @@ from typing import Any
 
 import polars as pl
 
-from hfbench.core.point import UNIFORM
+from hfbench.core.point import CONFIGURATION_AXES, UNIFORM
 from hfbench.core.record import OK
-from hfbench.tables.metrics import CONFIGURATION_AXES, axes_frame
+from hfbench.tables.metrics import axes_frame
 from hfbench.tables.reading import ReadRecord
 
 # Above it the counts and the ceiling contradict each other. The 5% are for noise in the ceiling.

@@ -5,13 +5,14 @@ from typing import Any
 
 import polars as pl
 
+from hfbench.core.point import CONFIGURATION_AXES
 from hfbench.core.record import OK
 from hfbench.statistics.bimodality import two_modes
 from hfbench.statistics.bootstrap import Interval, Rounds
 from hfbench.statistics.intervals import median_intervals, paired_ratio_interval
 from hfbench.statistics.spread import SIGNIFICANCE, between_rounds, drift, outliers, trend_p_values, within_rounds
 from hfbench.tables import metrics
-from hfbench.tables.metrics import AXIS_TYPES, CONFIGURATION_AXES, METRIC, METRICS, STATUS, Metric, axes_frame
+from hfbench.tables.metrics import AXIS_COLUMNS, METRIC, METRICS, STATUS, Metric, axes_frame
 from hfbench.tables.reading import ReadRecord
 
 
@@ -45,7 +46,7 @@ def samples_table(records: Sequence[ReadRecord]) -> pl.DataFrame:
 
 _OF_RECORD: dict[str, Any] = {"status": STATUS, "requests": pl.Int64, "prompt_tokens": pl.Int64, "new_tokens": pl.Int64}
 _SAMPLE_COLUMNS = (
-    *AXIS_TYPES,
+    *AXIS_COLUMNS,
     "status",
     "phase",
     "iteration",

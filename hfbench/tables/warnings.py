@@ -10,8 +10,8 @@ import polars as pl
 
 from hfbench.core.errors import UserError
 from hfbench.core.files import read_json, write_json
+from hfbench.core.point import CONFIGURATION_AXES
 from hfbench.tables.keys import configuration_keys
-from hfbench.tables.metrics import CONFIGURATION_AXES
 from hfbench.tables.roofline import LARGEST_UTILISATION
 
 

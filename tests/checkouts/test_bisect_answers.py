@@ -17,7 +17,9 @@ from hfbench.git import Commit, Repository
 from hfbench.statistics.intervals import Interval
 from tests.environment.conftest import git
 
-POINT = Configuration(1, "m", "sdpa", "off", "auto", False, False, 0, "bfloat16", "uniform", 1, 16, 4, 0)
+POINT = Configuration(
+    round=1, model="m", attn_implementation="sdpa", batch_size=1, sequence_length=16, max_new_tokens=4
+)
 GOOD = Commit("0" * 40, "Start")
 BAD = Commit("f" * 40, "End")
 RATIO = Interval(1.5, 1.4, 1.6)

@@ -15,8 +15,7 @@ from hfbench.compare.contrasts import FASTER, INCOMPARABLE, SAME, SLOWER, UNDECI
 from hfbench.compare.pairs import HEADLINE, choose_metrics
 from hfbench.compare.side import Side
 from hfbench.core.errors import UserError
-from hfbench.core.point import Configuration
-from hfbench.tables.metrics import CONFIGURATION_AXES
+from hfbench.core.point import CONFIGURATION_AXES, Configuration
 from tests.compare.project import MACHINE, MANIFEST, side
 
 SWEEP = sweep(attn_implementation=["eager", "sdpa"], batch_size=[1, 4])

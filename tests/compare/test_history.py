@@ -126,7 +126,7 @@ def test_the_terminal_shows_estimates_with_intervals_and_the_change(project: Pro
     lines = text.splitlines()
     assert max(map(cell_len, lines[: lines.index("Change points")])) <= 100
     assert lines[0].startswith("end-to-end latency (ms)")
-    slower = next(line for line in lines if "Measure again" in line)
+    slower = next(line for line in lines if line.startswith(project.git("rev-parse", "--short=7", "here~1").strip()))
     assert re.search(r"49\d ±\d", slower)
     assert "●" in slower
     assert re.search(r"▲ slower \+\d+\.\d% \(\+\d+\.\d … \+\d+\.\d%\)", slower)

@@ -54,7 +54,15 @@ def test_broken_json_is_named(tmp_path: Path) -> None:
 
 def test_records_survive_a_round_trip(tmp_path: Path) -> None:
     record = Record(
-        Configuration(1, "m", "sdpa:math", "off", "auto", True, False, 0, "bfloat16", "uniform", 1, 8, 2, 0),
+        Configuration(
+            round=1,
+            model="m",
+            attn_implementation="sdpa:math",
+            use_kernels=True,
+            batch_size=1,
+            sequence_length=8,
+            max_new_tokens=2,
+        ),
         "auto",
         Sampling("precision", 1, 5, 6, 30, 0.01, 12.0, 4, 100.0, 0.5),
         iterations=[Iteration("sample", True, 1.5, 0.123456789, 0.2, (2,), ((0.1, 0.123456789),))],

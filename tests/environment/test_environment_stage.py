@@ -12,19 +12,18 @@ from typing import Any
 import pytest
 import yaml
 
+from hfbench.core.results import DTYPES, ENVIRONMENT
 from hfbench.environment.accelerators import describe_accelerators
+from tests.conftest import ROOT, run_stage
 from tests.environment.conftest import commit_all
 
-ROOT = Path(__file__).resolve().parents[2]
 
-
-def run_stage(
-    output: Path, *, params: Path = ROOT / "params.yaml", folder: Path = ROOT, variables: dict[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    inherited = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **(variables or {})}
-    command = [sys.executable, "-m", "stages.environment", "--params", str(params), "--output", str(output)]
-    command += ["--sources", str(output.parent / "sources"), "--settings", str(output.parent / "settings")]
-    return subprocess.run(command, cwd=folder, env=inherited, capture_output=True, text=True, check=False)
+def describe(folder: Path, *words: str, **variables: str) -> dict[str, Any]:
+    """Have the stage describe this machine in `folder`, with these variables alone, and return what it wrote."""
+    command = [sys.executable, "-m", "stages.environment", "--output", "environment.json", *words]
+    inherited = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **variables}
+    subprocess.run(command, cwd=folder, env=inherited, check=True)
+    return dict(json.loads((folder / "environment.json").read_bytes()))
 
 
 def strings(value: Any) -> Iterator[str]:
@@ -42,10 +41,7 @@ def strings(value: Any) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def description(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    output = tmp_path_factory.mktemp("description") / "results" / "environment.json"
-    result = run_stage(output)
-    assert result.returncode == 0, result.stderr
-    return dict(json.loads(output.read_bytes()))
+    return describe(tmp_path_factory.mktemp("description"))
 
 
 def test_two_processes_in_different_places_write_equal_bytes(tmp_path: Path) -> None:
@@ -61,10 +57,8 @@ def test_two_processes_in_different_places_write_equal_bytes(tmp_path: Path) -> 
             "LANG": f"{place}.UTF-8",
         }
         variables |= {"PYTHONHASHSEED": seed, "HF_HOME": str(folder), "TORCHINDUCTOR_CACHE_DIR": str(folder)}
-        output = folder / "environment.json"
-        result = run_stage(output, folder=folder, variables=variables)
-        assert result.returncode == 0, result.stderr
-        outputs.append(output.read_bytes())
+        describe(folder, **variables)
+        outputs.append((folder / "environment.json").read_bytes())
     assert outputs[0] == outputs[1]
 
 
@@ -94,20 +88,18 @@ def test_missing_drivers_are_no_devices_and_no_notes(tmp_path: Path) -> None:
 
 
 def test_variables_that_matter_are_all_that_a_variable_changes(tmp_path: Path, description: dict[str, Any]) -> None:
-    output = tmp_path / "environment.json"
-    run_stage(output, variables={"OMP_NUM_THREADS": "1", "HF_TOKEN": "hf_secret"})
-    assert json.loads(output.read_bytes()) == {**description, "variables": {"OMP_NUM_THREADS": "1"}}
+    found = describe(tmp_path, OMP_NUM_THREADS="1", HF_TOKEN="hf_secret")
+    assert found == {**description, "variables": {"OMP_NUM_THREADS": "1"}}
 
 
 def test_affinity_of_the_process_counts(tmp_path: Path) -> None:
-    output = tmp_path / "environment.json"
     allowed = os.sched_getaffinity(0)
     try:
         os.sched_setaffinity(0, {min(allowed)})  # a child inherits it
-        run_stage(output)
+        found = describe(tmp_path)
     finally:
         os.sched_setaffinity(0, allowed)
-    assert json.loads(output.read_bytes())["cpu"]["available_logical_cores"] == 1
+    assert found["cpu"]["available_logical_cores"] == 1
 
 
 def test_library_from_a_checkout_on_pythonpath_is_told_by_its_commit(
@@ -118,10 +110,7 @@ def test_library_from_a_checkout_on_pythonpath_is_told_by_its_commit(
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("")
     commit = commit_all(repository)
-    output = tmp_path / "environment.json"
-
-    run_stage(output, variables={"PYTHONPATH": os.pathsep.join([str(package.parent), str(ROOT)])})
-    shadowed = json.loads(output.read_bytes())["packages"]
+    shadowed = describe(tmp_path, PYTHONPATH=os.pathsep.join([str(package.parent), str(ROOT)]))["packages"]
 
     installed = description["packages"]["accelerate"]
     assert set(installed) == {"version"}, "a virtual environment within a git checkout is no checkout"
@@ -141,28 +130,29 @@ def test_bad_params_end_the_run_before_anything_is_written(
 ) -> None:
     content = yaml.safe_load((ROOT / "params.yaml").read_text())
     content[section][key] = value
-    params = tmp_path / "params.yaml"
-    params.write_text(yaml.safe_dump(content))
-    output = tmp_path / "results" / "environment.json"
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
 
-    result = run_stage(output, params=params)
+    result = run_stage("environment", tmp_path)
 
     assert result.returncode == 1
     assert expected in result.stderr
     assert "Traceback" not in result.stderr
-    assert not output.parent.exists()
+    assert not (tmp_path / "results").exists()
 
 
 def test_the_stage_imports_no_heavy_library(tmp_path: Path) -> None:
     program = """
 import runpy, sys
-options = ("--params", "--output", "--sources", "--settings")
-sys.argv = ["environment", *(word for pair in zip(options, sys.argv[1:]) for word in pair)]
+sys.argv = ["environment"]
 runpy.run_module("stages.environment", run_name="__main__")
 print(sorted({"torch", "transformers", "polars", "numpy", "huggingface_hub"} & set(sys.modules)))
 """
-    command = [sys.executable, "-c", program, str(ROOT / "params.yaml"), str(tmp_path / "environment.json")]
-    command += [str(tmp_path / "sources"), str(tmp_path / "settings")]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    for name in ("params.yaml", "configs"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    variables = {**os.environ, "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=variables, capture_output=True, text=True, check=True
+    )
     assert result.stdout.strip() == "[]"
-    assert (tmp_path / "environment.json").is_file()
+    assert json.loads((tmp_path / DTYPES).read_text()) == ["bfloat16"]
+    assert (tmp_path / ENVIRONMENT).is_file()

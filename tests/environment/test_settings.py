@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from hfbench.core.errors import UserError
-from hfbench.core.point import Settings
-from hfbench.environment.settings import settings_name, settings_of
+from hfbench.core.record import Settings
+from hfbench.core.results import settings_path
+from hfbench.environment.settings import settings_of
 from hfbench.params.schema import load_params
 from tests.conftest import ROOT
 from tests.measure.test_support import point
@@ -87,7 +88,9 @@ def test_a_kernel_that_is_not_there_is_told_before_anything_is_measured(tmp_path
 
 
 def test_settings_are_kept_in_files_that_dvc_can_name(tmp_path: Path, kernel: dict[str, Any]) -> None:
-    assert settings_name(HUB_ATTENTION) == "kernels-community/flash-attn3-off-false-false.json"
+    assert (
+        settings_path(HUB_ATTENTION).as_posix() == "results/settings/kernels-community/flash-attn3-off-false-false.json"
+    )
     for each in settings(tmp_path, {"kernels": [kernel]}):
         each.save(tmp_path / "settings.json")
         assert Settings.load(tmp_path / "settings.json") == each

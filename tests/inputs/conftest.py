@@ -15,7 +15,7 @@ from hfbench.core.point import USUAL, Configuration
 from hfbench.core.record import Manifest
 from hfbench.core.sources import LocalSource
 from hfbench.model.local import resolve_local
-from hfbench.params.schema import Sweep
+from hfbench.params.values import Sweep
 
 PROMPT = Path(__file__).parents[2] / "hfbench" / "inputs" / "standard_prompt.txt"
 VOCAB_SIZE = 600  # of every tokenizer below
@@ -114,14 +114,16 @@ def make_sweep() -> Callable[[list[int], list[int], list[int]], Sweep]:
     """Return a function from batch sizes, sequence lengths and numbers of new tokens to a sweep."""
 
     def make(batch_size: list[int], sequence_length: list[int], max_new_tokens: list[int]) -> Sweep:
-        return Sweep(
-            round=[1],
-            model=["tiny"],
-            attn_implementation=["sdpa"],
-            **{axis: [value] for axis, value in USUAL.items()},
-            batch_size=batch_size,
-            sequence_length=sequence_length,
-            max_new_tokens=max_new_tokens,
+        return Sweep.model_validate(
+            {
+                "round": [1],
+                "model": ["tiny"],
+                "attn_implementation": ["sdpa"],
+                **{axis: [value] for axis, value in USUAL.items()},
+                "batch_size": batch_size,
+                "sequence_length": sequence_length,
+                "max_new_tokens": max_new_tokens,
+            }
         )
 
     return make

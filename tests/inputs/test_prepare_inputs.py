@@ -16,7 +16,7 @@ from hfbench.core.record import Manifest
 from hfbench.core.sources import RandomSource
 from hfbench.inputs.artifact import read_metadata
 from hfbench.inputs.prepare import prepare_inputs
-from hfbench.model.manifest import resolve
+from hfbench.model.manifest import fingerprint, resolve
 
 MakeManifest = Callable[..., Manifest]
 MakePoints = Callable[[list[int], list[int], list[int]], list[Configuration]]
@@ -85,10 +85,8 @@ def test_a_random_model_with_a_smaller_vocabulary_than_its_tokenizer(
     LlamaConfig(
         vocab_size=100, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2
     ).to_json_file(config)
-    params = tmp_path / "params.yaml"
-    params.write_text("models: {}\n")
     source = RandomSource(source="random", config=str(config), tokenizer=str(model_folders["appends-eos"]))
-    manifest = resolve("random", source, None, params)
+    manifest = resolve("random", fingerprint("random", {"random": source}), None)
     prepare_inputs(manifest, make_points([2], [32], [8]), STANDARD, tmp_path / "inputs", {})
     path = tmp_path / "inputs" / "uniform" / "b2-s32-n8-d0.safetensors"
     assert max(token_id for row in read_rows(path) for token_id in row) < 100

@@ -1,13 +1,16 @@
 """Real measurements of the tiny model: the stage's own command in a process, as DVC runs it."""
 
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hfbench.core.point import USUAL, Settings
-from hfbench.core.record import Record
+from hfbench.core.point import AXIS_TABLE, USUAL, Configuration
+from hfbench.core.record import Record, Settings
+from hfbench.core.results import inputs_path, manifest_path, settings_path
+from tests.conftest import ROOT
 
 AXES = {
     "round": 1,
@@ -53,16 +56,14 @@ class Bench:
 
     def command(self, *flags: str, **values: object) -> list[str]:
         options = {**AXES, **SAMPLING, "device": "cpu", **values}
-        self.settings.save(self.folder / "settings.json")
+        on = {flag.removeprefix("--"): True for flag in flags}
+        point = Configuration(**{axis: value for axis, value in {**options, **on}.items() if axis in AXIS_TABLE})
+        self.settings.save(self.folder / settings_path(point))
         shape = f"b{options['batch_size']}-s{options['sequence_length']}"
-        paths = {
-            "environment": self.environment,
-            "settings": self.folder / "settings.json",
-            "manifest": self.folder / "manifest.json",
-            "inputs": self.folder / f"{shape}.safetensors",
-            "output": self.output,
-            "log": self.log,
-        }
+        for source, place in (("manifest.json", manifest_path("tiny")), (f"{shape}.safetensors", inputs_path(point))):
+            (self.folder / place).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(self.folder / source, self.folder / place)
+        paths = {"environment": self.environment, "output": self.output, "log": self.log}
         pairs = [text for name, value in {**paths, **options}.items() for text in (f"--{name}", str(value))]
         return [sys.executable, "-m", "stages.measure", *pairs, *flags]
 
@@ -71,7 +72,8 @@ class Bench:
             self.command(*flags, **values),
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, "TMPDIR": str(self.temporary or self.folder)},
+            cwd=self.folder,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(self.temporary or self.folder)},
         )
 
     def measure(self, *flags: str, **values: object) -> Record:

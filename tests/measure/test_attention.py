@@ -11,8 +11,7 @@ from torch._dynamo.utils import clear_compilation_metrics, counters
 from transformers import AttentionMaskInterface, LogitsProcessor, LogitsProcessorList
 from transformers.masking_utils import flex_attention_mask
 
-from hfbench.core.point import Settings
-from hfbench.core.record import OK
+from hfbench.core.record import OK, Settings
 from hfbench.measure import loading
 from hfbench.measure.compiling import describe_compilation
 from hfbench.measure.generation import generation_config

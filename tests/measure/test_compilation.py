@@ -11,8 +11,7 @@ from torch._dynamo.utils import clear_compilation_metrics, counters
 from transformers import AutoConfig, CompileConfig, GenerationMixin, PreTrainedModel, StaticCache
 
 from hfbench.core.errors import UserError
-from hfbench.core.point import Settings
-from hfbench.core.record import FAILED, OK, UNSUPPORTED
+from hfbench.core.record import FAILED, OK, UNSUPPORTED, Settings
 from hfbench.measure.compiling import (
     check_compile_config,
     compilation_differences,

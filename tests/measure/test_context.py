@@ -6,8 +6,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
-from hfbench.core.point import Settings
-from hfbench.core.record import OK, UNSUPPORTED
+from hfbench.core.record import OK, UNSUPPORTED, Settings
 from hfbench.measure import prompt as prompts
 from hfbench.measure import verification
 from hfbench.measure.compiling import describe_compilation, watch_compiled_call

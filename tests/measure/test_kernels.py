@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from hfbench.core.point import Settings
-from hfbench.core.record import FAILED, OK, REJECTED, UNSUPPORTED, Record
+from hfbench.core.record import FAILED, OK, REJECTED, UNSUPPORTED, Record, Settings
 from hfbench.model.folder import folder_sha256
 from tests.conftest import ROOT, TINY
 from tests.measure.conftest import save_manifest

@@ -89,7 +89,9 @@ def test_unsupported_is_known_without_a_worker(bench: Bench) -> None:
 
 
 def test_hash_seed_threads_and_caches_are_set(bench: Bench) -> None:
-    configuration = Configuration(1, "m", "sdpa", "off", "auto", False, False, 0, "bfloat16", "uniform", 1, 8, 8, 0)
+    configuration = Configuration(
+        round=1, model="m", attn_implementation="sdpa", batch_size=1, sequence_length=8, max_new_tokens=8
+    )
     environment = worker_environment(configuration, bench.folder)
     assert environment["HF_HUB_OFFLINE"] == "1"
     assert environment["OMP_NUM_THREADS"] == os.environ.get("OMP_NUM_THREADS", environment["OMP_NUM_THREADS"])
@@ -98,7 +100,15 @@ def test_hash_seed_threads_and_caches_are_set(bench: Bench) -> None:
 
 
 def test_nothing_compiled_is_found_by_the_next_measurement() -> None:
-    configuration = Configuration(1, "m", "sdpa", "default", "auto", False, False, 0, "bfloat16", "uniform", 1, 8, 8, 0)
+    configuration = Configuration(
+        round=1,
+        model="m",
+        attn_implementation="sdpa",
+        compile_mode="default",
+        batch_size=1,
+        sequence_length=8,
+        max_new_tokens=8,
+    )
     with scratch_folder() as first:
         folders = [Path(worker_environment(configuration, first)[location]) for location in CACHES]
         for folder in folders:

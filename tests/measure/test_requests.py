@@ -7,8 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from hfbench.core.point import Settings
-from hfbench.core.record import OK, REJECTED, UNSUPPORTED, Record
+from hfbench.core.record import OK, REJECTED, UNSUPPORTED, Record, Settings
 from hfbench.measure.prompt import Prompt, batches_of, longest_row, request_tokens
 from hfbench.params.sections import BatchingParams
 from tests.measure.stage_process import Bench

@@ -2,7 +2,8 @@ from typing import Any
 
 import pytest
 
-from hfbench.core.point import USUAL, Configuration, Settings
+from hfbench.core.point import USUAL, Configuration
+from hfbench.core.record import Settings
 from hfbench.measure.support import unsupported_reason
 
 CPU: dict[str, Any] = {"accelerators": [], "packages": {}, "compiler": "g++ 12"}

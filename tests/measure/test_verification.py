@@ -13,8 +13,7 @@ import pytest
 import torch
 from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from hfbench.core.point import Settings
-from hfbench.core.record import OUT_OF_MEMORY, REJECTED, UNSUPPORTED
+from hfbench.core.record import OUT_OF_MEMORY, REJECTED, UNSUPPORTED, Settings
 from hfbench.measure import verification
 from hfbench.measure.compiling import compile_ids, compiled_since, remember_all
 from hfbench.measure.device import Cpu

@@ -1,6 +1,5 @@
 """A stage run as a person runs it, a hub on loopback, and the default model."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -12,9 +11,13 @@ from typing import Any
 
 import pytest
 
+from hfbench.core.errors import UserError
+from hfbench.core.files import write_json
 from hfbench.core.record import Manifest
-from hfbench.model.manifest import read_previous, resolve
-from hfbench.params.schema import load_source
+from hfbench.core.results import PARAMS, source_path
+from hfbench.core.sources import Source, source_from
+from hfbench.model.manifest import fingerprint, read_previous, resolve
+from hfbench.params.schema import load_params
 from tests.model.fake_hub import FakeHub
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,6 +29,7 @@ class Project:
 
     def __init__(self, folder: Path, machine: Path | None, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder = folder
+        self.models: dict[str, Source] = {}
         self._monkeypatch = monkeypatch
         folder.mkdir()
         self.environment = dict(os.environ)
@@ -47,29 +51,32 @@ class Project:
             self._monkeypatch.setattr(f"huggingface_hub.constants.{name}", constant)
 
     def write(self, **models: dict[str, Any]) -> None:
-        """Write params.yaml (JSON is YAML) with these entries of `models`."""
-        (self.folder / "params.yaml").write_text(json.dumps({"models": models}))
+        """Have these entries of `models` in params.yaml."""
+        self.models = {name: source_from(content) for name, content in models.items()}
 
     def manifest_path(self, name: str) -> Path:
         return self.folder / "results" / "models" / f"{name}.json"
 
     def resolve(self, name: str) -> Manifest:
         """Do what the stage does in this process, which has the libraries imported; return what was written."""
-        params, path = self.folder / "params.yaml", self.manifest_path(name)
+        path = self.manifest_path(name)
         previous = read_previous(path)
-        manifest = resolve(name, load_source(params, name), previous, params)
+        manifest = resolve(name, fingerprint(name, self.models), previous)
         if manifest is not previous:
             manifest.save(path)
         assert Manifest.load(path) == manifest, "what is written reads back the same"
         return manifest
 
     def run(self, name: str, python: tuple[str, ...] = ("-m", "stages.model")) -> subprocess.CompletedProcess[str]:
-        """Run the stage as DVC does, in a process of its own."""
-        arguments = ["--params", "params.yaml", "--name", name, "--output", str(self.manifest_path(name))]
+        """Run the stage as DVC does, in a process of its own, after what the stage `environment` does for it."""
+        try:
+            write_json(self.folder / source_path(name), fingerprint(name, self.models))
+        except UserError as error:
+            return subprocess.CompletedProcess([], 1, "", f"hfbench: {error}")
         return subprocess.run(
-            [sys.executable, *python, *arguments],
+            [sys.executable, *python, name],
             cwd=self.folder,
-            env=self.environment,
+            env={**self.environment, "PYTHONPATH": str(ROOT)},
             capture_output=True,
             text=True,
             check=False,
@@ -137,5 +144,5 @@ def model_folder(tiny_model: Path, tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def smollm2() -> Manifest:
     """The default model, from its wheel; it is built once in the user's own cache, which takes about 20 seconds."""
-    params = ROOT / "params.yaml"
-    return resolve("smollm2-135m-instruct", load_source(params, "smollm2-135m-instruct"), None, params)
+    name = "smollm2-135m-instruct"
+    return resolve(name, fingerprint(name, load_params(ROOT / PARAMS).models), None)

@@ -13,7 +13,7 @@ from hfbench.core.record import Manifest
 from hfbench.core.sources import RandomSource
 from hfbench.model.architecture import make_config, read_architecture_file
 from hfbench.model.manifest import materialise
-from hfbench.model.random import resolve_random
+from hfbench.model.random import find_tokenizer, resolve_random
 from tests.model.conftest import ROOT, Project
 from tests.model.fake_hub import FakeHub, read_folder
 
@@ -80,11 +80,8 @@ ARCHITECTURES: dict[str, tuple[dict[str, Any], str, int | None]] = {
 }
 
 
-@pytest.fixture
-def params(tmp_path: Path) -> Path:
-    path = tmp_path / "params.yaml"
-    path.write_text("models: {}")
-    return path
+def _resolve(name: str, source: RandomSource, previous: Manifest | None) -> Manifest:
+    return resolve_random(name, source, find_tokenizer(name, source.tokenizer, {}), previous)
 
 
 def _source(tmp_path: Path, tokenizer: Path | str, content: dict[str, Any], seed: int = 0) -> RandomSource:
@@ -98,16 +95,14 @@ def _llama(**changes: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("model_type", ARCHITECTURES)
-def test_any_causal_architecture_loads_and_generates(
-    tmp_path: Path, params: Path, tiny_model: Path, model_type: str
-) -> None:
+def test_any_causal_architecture_loads_and_generates(tmp_path: Path, tiny_model: Path, model_type: str) -> None:
     import torch
     from safetensors import safe_open
     from transformers import AutoModelForCausalLM
 
     keys, architecture, positions = ARCHITECTURES[model_type]
     source = _source(tmp_path, tiny_model, {"model_type": model_type, **COMMON, **keys})
-    manifest = resolve_random("any", source, None, params)
+    manifest = _resolve("any", source, None)
     assert (manifest.architecture, manifest.model_type) == (architecture, model_type)
     assert (manifest.vocab_size, manifest.max_position_embeddings) == (256, positions)
     manifest.save(tmp_path / "manifest.json")
@@ -121,12 +116,10 @@ def test_any_causal_architecture_loads_and_generates(
     assert tokens.shape == (1, 6)
 
 
-def test_the_tokenizer_is_there_even_with_more_ids_than_the_model(
-    tmp_path: Path, params: Path, tiny_model: Path
-) -> None:
+def test_the_tokenizer_is_there_even_with_more_ids_than_the_model(tmp_path: Path, tiny_model: Path) -> None:
     from transformers import AutoTokenizer
 
-    folder = materialise(resolve_random("any", _source(tmp_path, tiny_model, _llama()), None, params))
+    folder = materialise(_resolve("any", _source(tmp_path, tiny_model, _llama()), None))
     for name in ("config.json", "generation_config.json"):
         noted = json.loads((folder / name).read_text())["transformers_version"]
         assert noted == "5.0.0", "the same bytes whichever transformers builds it, and no warning from its tokenizer"
@@ -134,13 +127,11 @@ def test_the_tokenizer_is_there_even_with_more_ids_than_the_model(
     assert AutoTokenizer.from_pretrained(folder)(text) == AutoTokenizer.from_pretrained(tiny_model)(text)
 
 
-def test_the_seed_decides_the_weights(
-    tmp_path: Path, params: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_seed_decides_the_weights(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
     def weights(seed: int) -> Any:
-        manifest = resolve_random("any", _source(tmp_path, tiny_model, _llama(), seed), None, params)
+        manifest = _resolve("any", _source(tmp_path, tiny_model, _llama(), seed), None)
         return next(file for file in manifest.files if file.path == "model.safetensors").sha256
 
     first = weights(7)
@@ -151,26 +142,24 @@ def test_the_seed_decides_the_weights(
     assert torch.equal(torch.get_rng_state(), state), "the caller's random numbers go on as they would have"
 
 
-def test_what_is_unchanged_gives_the_previous_manifest(tmp_path: Path, params: Path, model_folder: Path) -> None:
+def test_what_is_unchanged_gives_the_previous_manifest(tmp_path: Path, model_folder: Path) -> None:
     source = _source(tmp_path, model_folder, _llama())
-    first = resolve_random("any", source, None, params)
+    first = _resolve("any", source, None)
     Path(source.config).write_text(json.dumps(_llama(), indent=4))
-    assert resolve_random("any", source, first, params) is first
+    assert _resolve("any", source, first) is first
 
     Path(source.config).write_text(json.dumps(_llama(num_hidden_layers=1)))
-    assert resolve_random("any", source, first, params).files != first.files
+    assert _resolve("any", source, first).files != first.files
     Path(source.config).write_text(json.dumps(_llama()))
     with (model_folder / "tokenizer.json").open("a") as file:
         file.write("\n")
-    changed = [file.path for file in resolve_random("any", source, first, params).files if file not in first.files]
+    changed = [file.path for file in _resolve("any", source, first).files if file not in first.files]
     assert changed == ["tokenizer.json"]
 
 
-def test_the_manifest_alone_builds_the_model_again(
-    tmp_path: Path, params: Path, tiny_model: Path, own_cache: Path
-) -> None:
+def test_the_manifest_alone_builds_the_model_again(tmp_path: Path, tiny_model: Path, own_cache: Path) -> None:
     source = _source(tmp_path, tiny_model, _llama())
-    manifest = resolve_random("any", source, None, params)
+    manifest = _resolve("any", source, None)
     before = read_folder(materialise(manifest))
     shutil.rmtree(own_cache)
     Path(source.config).unlink()
@@ -201,9 +190,9 @@ def test_of_a_hub_entry_only_the_tokenizer_is_fetched(
     assert (materialise(manifest) / "tokenizer.json").read_bytes() == files["tokenizer.json"]
 
 
-def test_two_projects_share_what_is_built(tmp_path: Path, params: Path, tiny_model: Path, model_folder: Path) -> None:
-    first = resolve_random("one", _source(tmp_path, tiny_model, _llama()), None, params)
-    second = resolve_random("two", _source(tmp_path, model_folder, _llama()), None, params)
+def test_two_projects_share_what_is_built(tmp_path: Path, tiny_model: Path, model_folder: Path) -> None:
+    first = _resolve("one", _source(tmp_path, tiny_model, _llama()), None)
+    second = _resolve("two", _source(tmp_path, model_folder, _llama()), None)
     assert materialise(first) == materialise(second)
     assert second.name == "two"
     assert second.provenance["tokenizer"]["folder"] == str(model_folder)
@@ -230,13 +219,13 @@ def test_two_projects_share_what_is_built(tmp_path: Path, params: Path, tiny_mod
     ],
 )
 def test_a_file_that_is_no_causal_architecture_is_refused(
-    tmp_path: Path, params: Path, tiny_model: Path, content: Any, expected: str
+    tmp_path: Path, tiny_model: Path, content: Any, expected: str
 ) -> None:
     source = _source(tmp_path, tiny_model, {})
     path = Path(source.config)
     path.write_text(content if isinstance(content, str) else json.dumps(content))
     with pytest.raises(UserError, match=expected) as caught:
-        resolve_random("any", source, None, params)
+        _resolve("any", source, None)
     assert str(path) in str(caught.value)
 
 

@@ -1,15 +1,15 @@
 """params.yaml: what is wrong is said before anything runs, with the key, the value and what is allowed."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ruamel.yaml import YAML
 
 from hfbench.core.errors import UserError
 from hfbench.core.point import AXES
-from hfbench.params.schema import load_params, load_source, read_yaml
+from hfbench.params.schema import load_params, read_yaml
 from tests.conftest import ROOT
 
 PARAMS = ROOT / "params.yaml"
@@ -23,7 +23,7 @@ def write(path: Path, change: Callable[[Any], None]) -> Path:
     content = read_yaml(PARAMS)
     change(content)
     with path.open("w") as stream:
-        YAML(typ="safe").dump(content, stream)
+        json.dump(content, stream)  # JSON is YAML; the order of the keys stays
     return path
 
 
@@ -137,9 +137,17 @@ def test_single_configurations_are_measured_in_each_round_beside_the_sweep(tmp_p
     points, stages = params.points(), params.stages()
     assert [point.round for point in points] == [1] * 5 + [2] * 5 + [3] * 5
     assert [stages[point] for point in points if point.batch_size == 9] == [
-        f"measure_listed@{number}-configuration0" for number in (1, 2, 3)
+        f"measure_listed@{number}-is0" for number in (1, 2, 3)
     ]
     assert stages[points[0]].startswith("measure@1-smollm2-135m-instruct-eager-off-")
+
+
+def test_axes_of_a_single_configuration_stand_in_the_order_of_the_sweep(tmp_path: Path) -> None:
+    other = {axis: ({**LISTED, "batch_size": 10})[axis] for axis in reversed(LISTED)}
+    with pytest.raises(
+        UserError, match=r"configurations\.1 has context_depth where model is expected.* in the order of sweep"
+    ):
+        load_params(write(tmp_path / "params.yaml", setting("configurations", [LISTED | {"batch_size": 9}, other])))
 
 
 def test_a_sweep_with_an_empty_axis_has_the_listed_points_alone(tmp_path: Path) -> None:
@@ -167,12 +175,3 @@ def test_file_that_is_missing_or_no_yaml(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("sweep: [1")
     with pytest.raises(UserError, match="not valid YAML"):
         load_params(tmp_path / "params.yaml")
-
-
-def test_one_source_is_read_by_itself(tmp_path: Path) -> None:
-    assert load_source(PARAMS, "smollm2-135m-instruct").source == "pypi"
-    with pytest.raises(UserError, match="no entry 'nobody'"):
-        load_source(PARAMS, "nobody")
-    path = write(tmp_path / "params.yaml", setting("models.mine", {"source": "local", "pat": "x"}))
-    with pytest.raises(UserError, match=r"models\.mine\.pat"):
-        load_source(path, "mine")

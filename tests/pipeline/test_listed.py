@@ -23,7 +23,7 @@ EAGER = {
     "max_new_tokens": 4,
     "context_depth": 0,
 }
-FIRST = "measure_listed@1-configuration0"
+FIRST = "measure_listed@1-is0"
 
 
 def write(checkout: Checkout, swept: list[str], *listed: dict[str, Any]) -> Path:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from hfbench.core.point import CONFIGURATION_AXES
 from hfbench.report import pages
-from hfbench.tables.metrics import CONFIGURATION_AXES
 from hfbench.tables.store import read_table
 from tests.report.point_records import run_show, save_mixed_results
 

@@ -7,7 +7,7 @@ import pytest
 
 from hfbench.core.errors import UserError
 from hfbench.tables.filters import parse_filter
-from hfbench.tables.metrics import AXIS_TYPES, STATUS
+from hfbench.tables.metrics import AXIS_COLUMNS, STATUS
 from tests.tables.hand_records import point
 
 _POINTS = pl.DataFrame(
@@ -17,7 +17,7 @@ _POINTS = pl.DataFrame(
         vars(point(batch_size=8, attn_implementation="sdpa:math", use_kernels=True)),
         vars(point(batch_size=16, attn_implementation="eager", dtype="float32")),
     ],
-    schema=AXIS_TYPES,
+    schema=AXIS_COLUMNS,
 )
 
 
@@ -102,7 +102,7 @@ def test_a_word_that_an_enumeration_lacks_equals_none_of_it() -> None:
 
 
 def test_names_alone_have_the_types_of_the_axes() -> None:
-    assert _POINTS.filter(parse_filter("batch_size == 4", AXIS_TYPES.keys())).height == 1
+    assert _POINTS.filter(parse_filter("batch_size == 4", AXIS_COLUMNS.keys())).height == 1
     assert "batch_size is a number" in _complaint('batch_size == "4"', ["batch_size"])
     frame = pl.DataFrame({"verdict": ["faster", "same"]})
     assert frame.filter(parse_filter('verdict == "same"', ["verdict"])).height == 1

@@ -7,10 +7,11 @@ from xml.etree import ElementTree as ET
 
 import polars as pl
 
+from hfbench.core.point import AXIS_TABLE
 from hfbench.core.record import OK, Manifest
 from hfbench.report.frames import ReportData, varying_axes
 from hfbench.report.html import element
-from hfbench.report.words import AXIS_LABELS, Captions, axis_text, device_names
+from hfbench.report.words import Captions, axis_text, device_names
 
 _PACKAGES = re.compile("torch|transformers|kernels")
 
@@ -38,7 +39,7 @@ def overview(
 def _facts(
     points: pl.DataFrame, data: ReportData, environment: Mapping[str, Any], manifests: Sequence[Manifest]
 ) -> list[tuple[str, str]]:
-    varied = [(AXIS_LABELS[axis], ", ".join(_values(points[axis]))) for axis in varying_axes(points)]
+    varied = [(AXIS_TABLE[axis].label, ", ".join(_values(points[axis]))) for axis in varying_axes(points)]
     started = sorted(time for time in points["started_at"] if time)
     return [
         ("device", ", ".join(device_names(points))),
