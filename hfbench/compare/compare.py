@@ -39,7 +39,7 @@ from hfbench.compare.pairs import (
 from hfbench.compare.side import Side
 from hfbench.core.point import CONFIGURATION_AXES
 from hfbench.statistics.ratios import Ratio, RatioOfRounds, geometric_mean
-from hfbench.tables.keys import point_label
+from hfbench.tables.store import point_label
 
 DEFAULT_THRESHOLD = 0.02
 

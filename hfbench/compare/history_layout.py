@@ -21,7 +21,7 @@ from hfbench.compare.series import (
 )
 from hfbench.core.point import CONFIGURATION_AXES
 from hfbench.report.words import MISSING, printable
-from hfbench.tables.keys import point_label
+from hfbench.tables.store import point_label
 
 
 def row_label(row: HistoryRow) -> str:

@@ -12,7 +12,7 @@ from hfbench.compare.side import Side
 from hfbench.core.point import CONFIGURATION_AXES
 from hfbench.report.words import MISSING, significant
 from hfbench.statistics.decidability import MOST_MORE_ROUNDS
-from hfbench.tables.keys import point_label
+from hfbench.tables.store import point_label
 
 _SHORT_COMMIT = 7
 

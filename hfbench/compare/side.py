@@ -21,8 +21,8 @@ from hfbench.git import find_commit, prefix_of, references, try_git
 from hfbench.params.schema import parse_yaml
 from hfbench.tables.agreement import AGREEMENT_TYPES
 from hfbench.tables.facts import FACT_TYPES
-from hfbench.tables.filters import parse_filter
 from hfbench.tables.metrics import AXIS_COLUMNS
+from hfbench.tables.store import parse_filter
 
 WORKSPACE = "workspace"
 LOCK = "dvc.lock"
