@@ -6,8 +6,8 @@ from hfbench.core.errors import run
 from hfbench.core.files import read_json, write_text
 from hfbench.core.results import CEILINGS, ENVIRONMENT, MODELS, PARAMS, PLOTS, REPORT, TABLES
 from hfbench.report.page import report_page
-from hfbench.report.pages import print_results
 from hfbench.report.plots import write_plots
+from hfbench.report.printed import print_results
 from hfbench.report.sources import read_ceilings, read_manifests, read_params
 from hfbench.tables.store import read_table
 from hfbench.tables.warnings import read_warnings

@@ -8,8 +8,8 @@ import pytest
 from rich.console import Console
 
 from hfbench.core.record import Record
-from hfbench.report.pages import print_results
 from hfbench.report.point_facts import asked_and_ran, differing_rounds, evidence
+from hfbench.report.printed import print_results
 from hfbench.report.sections.compiling import compiling_part
 from tests.report.report_data_of import data_of
 from tests.report.report_records import sweep_records

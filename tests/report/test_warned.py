@@ -11,7 +11,7 @@ from hfbench.core.point import Configuration
 from hfbench.core.record import Record
 from hfbench.report.frames import warning_groups
 from hfbench.report.page import report_page
-from hfbench.report.pages import print_results
+from hfbench.report.printed import print_results
 from hfbench.tables.build import Tables
 from tests.tables.hand_records import failed_record, observed, ok_record, point, tables_of
 
