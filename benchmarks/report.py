@@ -9,7 +9,6 @@ answers, until its charts are drawn, and the longest that it was deaf meanwhile.
 import os
 import resource
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,7 +19,9 @@ from playwright.sync_api import Browser, sync_playwright
 from rich.console import Console
 from rich.table import Table
 
+from hfbench.core import results
 from hfbench.core.files import write_json
+from tests.conftest import run_stage
 from tests.report.report_records import CEILINGS, sweep_records
 from tests.tables.hand_records import tables_of
 
@@ -44,11 +45,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="hfbench-report-") as temporary:
         folder = Path(temporary)
         records = sweep_records(_ROUNDS, _ITERATIONS, noise=0.01, **_AXES)
-        tables_of(folder / "measurements", *records, ceilings=CEILINGS).write(folder / "tables")
-        write_json(folder / "environment.json", {"packages": {}})
-        write_json(folder / "ceilings.json", CEILINGS)
+        tables_of(folder / "measurements", *records, ceilings=CEILINGS).write(folder / results.TABLES)
+        write_json(folder / results.ENVIRONMENT, {"packages": {}})
+        write_json(folder / results.CEILINGS, CEILINGS)
         written, cpu = (min(each) for each in zip(*(_write(folder) for _ in range(repeats)), strict=True))
-        page = folder / "report.html"
+        page = folder / results.REPORT
         loaded, drawn, longest = (min(each) for each in zip(*_opened(page, repeats), strict=True))
         rows = [
             ("written", written, _MOST_SECONDS, "s"),
@@ -67,16 +68,8 @@ def main() -> None:
 
 def _write(folder: Path) -> tuple[float, float]:
     """Run the stage, and return how many seconds and CPU seconds it took."""
-    paths = {
-        "tables": folder / "tables",
-        "environment": folder / "environment.json",
-        "ceilings": folder / "ceilings.json",
-        "output": folder / "report.html",
-        "plots": folder / "plots",
-    }
-    words = [str(word) for name, path in paths.items() for word in (f"--{name}", path)]
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    subprocess.run([sys.executable, "-m", "stages.report", *words], check=True, stdout=subprocess.DEVNULL)
+    run_stage("report", folder, HFBENCH_TABLE="off").check_returncode()
     seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     return seconds, after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 

@@ -4,27 +4,26 @@ import os
 
 from hfbench.core.errors import run
 from hfbench.core.files import read_json, write_text
-from hfbench.core.results import CEILINGS, ENVIRONMENT, MODELS, PARAMS, PLOTS, REPORT, TABLES
-from hfbench.report.page import report_page
-from hfbench.report.pages import print_results
+from hfbench.core.results import CEILINGS, ENVIRONMENT, PARAMS, PLOTS, REPORT, TABLES
+from hfbench.report.frames import read_results
+from hfbench.report.html import read_ceilings, read_manifests, read_params, report_page
 from hfbench.report.plots import write_plots
-from hfbench.report.sources import read_ceilings, read_manifests, read_params
+from hfbench.report.printed import print_results
 from hfbench.tables.store import read_table
-from hfbench.tables.warnings import read_warnings
 
 
 def main() -> None:
-    tables = {name: read_table(TABLES, name) for name in ("points", "samples", "summary", "configurations")}
+    results, samples = read_results(TABLES), read_table(TABLES, "samples")
     page = report_page(
-        **tables,
-        warnings=read_warnings(TABLES),
+        results,
+        samples,
         environment=read_json(ENVIRONMENT),
         ceilings=read_ceilings(CEILINGS),
-        manifests=read_manifests(MODELS, tables["points"]),
+        manifests=read_manifests(results.points),
         params=read_params(PARAMS),
     )
     write_text(REPORT, page)
-    write_plots(tables["summary"], tables["samples"], tables["points"], PLOTS)
+    write_plots(results.summary, samples, results.points, PLOTS)
     if os.environ.get("HFBENCH_TABLE") != "off":
         print_results(TABLES)
         print("report:", REPORT)

@@ -23,7 +23,7 @@ from hfbench.measure.task import Task, parse_task
 from hfbench.params.schema import load_params
 from hfbench.profile.outcome import CONTEXT, DECODE, LOAD, PREFILL, OperatorTime, Outcome
 from hfbench.report.detail import choose_point
-from hfbench.report.pages import align_right, print_heading, print_indented, standard_output
+from hfbench.report.printed import align_right, print_heading, print_indented, standard_output
 from hfbench.report.words import significant
 from hfbench.tables.metrics import axes_frame
 from hfbench.tables.store import MeasuredPoint, measured_points

@@ -12,15 +12,6 @@ from hfbench.core.errors import UserError
 from hfbench.core.record import OK, Record
 from hfbench.report.frames import WarningGroup
 from hfbench.report.overview import METRICS_SHOWN
-from hfbench.report.pages import (
-    INDENT,
-    align_right,
-    plain_table,
-    print_heading,
-    print_indented,
-    print_rows,
-    print_warnings,
-)
 from hfbench.report.point_facts import (
     asked_and_ran,
     before_text,
@@ -44,6 +35,15 @@ from hfbench.report.point_times import (
     slowest_of_each,
     span_bar,
     sparkline,
+)
+from hfbench.report.printed import (
+    INDENT,
+    align_right,
+    plain_table,
+    print_heading,
+    print_indented,
+    print_rows,
+    print_warnings,
 )
 from hfbench.report.words import MISSING, device_names, printable, significant
 from hfbench.tables.store import MeasuredPoint

@@ -1,106 +1,340 @@
-"""Elements of an HTML page; the standard library's tree does the escaping and the closing."""
+"""The report as one HTML page: what report.html says it with, gathered from the tables and the other results."""
 
 import base64
+import dataclasses
 import hashlib
-from collections.abc import Iterable, Sequence
-from xml.etree import ElementTree as ET
+import re
+from collections.abc import Mapping, Sequence
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any
 
-from hfbench.report.words import BEST_MARK, TextColumn, printable
+import polars as pl
+import vl_convert
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
-Node = ET.Element | str
+from hfbench.core.files import read_json, readable_json
+from hfbench.core.point import AXIS_TABLE
+from hfbench.core.record import OK, Manifest
+from hfbench.core.results import manifest_path
+from hfbench.params.schema import read_yaml
+from hfbench.report.charts.capacity import memory_chart, roofline_chart, shares_chart
+from hfbench.report.charts.chart import number_column, word_column
+from hfbench.report.charts.samples import rounds_chart, token_latency_chart
+from hfbench.report.charts.speed import speed_chart, summary_sentence, winner_columns
+from hfbench.report.charts.startup import compiling_columns, startup_chart
+from hfbench.report.charts.throughput import depth_chart, frontier_chart
+from hfbench.report.frames import (
+    ReportData,
+    Results,
+    failure_rows,
+    report_data,
+    result_rows,
+    varying_axes,
+    warning_groups,
+)
+from hfbench.report.speedups import winners
+from hfbench.report.words import (
+    BEST_MARK,
+    TextColumn,
+    axis_text,
+    captions,
+    device_names,
+    failure_columns,
+    memory_unit,
+    printable,
+    rate,
+    result_columns,
+    significant,
+    warning_columns,
+)
+from hfbench.statistics.break_even import NEVER, PAID
+from hfbench.tables.metrics import METRICS
+
+_HERE = Path(__file__).parent
+VEGA_LITE = "6.4"  # of the versions that vl-convert brings, the one that Altair 6 writes for
+_LICENCE = (
+    "/* Vega, Vega-Lite and Vega-Embed. Copyright (c) University of Washington Interactive Data Lab and contributors. "
+    "BSD 3-Clause License: see the projects vega/vega, vega/vega-lite and vega/vega-embed. */\n"
+)
+CHARTS = {
+    "speed": speed_chart,
+    "frontier": frontier_chart,
+    "depth": depth_chart,
+    "roofline": roofline_chart,
+    "rounds": rounds_chart,
+    "tokens": token_latency_chart,
+    "startup": startup_chart,
+    "memory": memory_chart,
+    "shares": shares_chart,
+}
+_NamedValues = list[tuple[str, str]]
 
 
-def element(tag: str, *children: Node, **attributes: str) -> ET.Element:
-    """Return an element with these children in order; text is escaped when the page is written.
+def report_page(
+    results: Results,
+    samples: pl.DataFrame,
+    *,
+    environment: Mapping[str, Any],
+    ceilings: Mapping[str, Any],
+    manifests: Sequence[Manifest] = (),
+    params: Mapping[str, Any] = {},
+) -> str:
+    """Return the page as HTML from the results, the table of samples, and the contents of the other results' files.
 
-    `class_` stands for the attribute `class`, and `data_from` for `data-from`.
+    The same input makes the same page: it holds no time but those of the measurements.
     """
-    names = {name: name.rstrip("_").replace("_", "-") for name in attributes}
-    node = ET.Element(tag, {names[name]: printable(value) for name, value in attributes.items()})
-    for child in children:
-        if isinstance(child, ET.Element):
-            node.append(child)
-        elif len(node):
-            node[-1].tail = (node[-1].tail or "") + printable(child)
-        else:
-            node.text = (node.text or "") + printable(child)
-    return node
+    points, rows = results.points, result_rows(results.summary, results.configurations)
+    failures, groups = failure_rows(points), warning_groups(results.warnings, points)
+    data = report_data(samples, results.summary, points, results.configurations)
+    charts = {name: draw(data) for name, draw in CHARTS.items()}
+    won = winners(data)
+    compiled = data.rows.filter(pl.col("compile_mode") != "off")
+    return _page(
+        captions=captions(points, rows),
+        facts=_facts(points, data, environment, manifests),
+        winners={"summary": summary_sentence(won), "columns": winner_columns(won)} if won else None,
+        ways=len(data.ways),
+        charts=charts,
+        drawn=[{"name": name, **chart.for_drawing()} for name, chart in charts.items() if chart is not None],
+        compiled={"rows": compiled.to_dicts(), "columns": compiling_columns(compiled)} if compiled.height else None,
+        device=ceilings.get("device", "the device"),
+        ceilings=ceiling_rows(ceilings),
+        results=[] if rows.is_empty() else result_columns(rows, points),
+        section_ends=[one != other for one, other in pairwise(rows["workload"])],
+        warnings=warning_columns(groups) if groups else [],
+        failures=[] if failures.is_empty() else failure_columns(failures, points),
+        manifests=[_manifest(manifest) for manifest in manifests],
+        params=[
+            (name, each if isinstance(each, str) else readable_json(each)) for name, each in (params or {}).items()
+        ],
+        digests=_digest_columns(points),
+        environment=environment_groups(environment),
+        metrics=METRICS,
+        observer_cost=_observer_cost(points),
+    )
 
 
-def script(text: str, **attributes: str) -> ET.Element:
-    """Return a script element, whose text is written as it is. Raises `ValueError` where the text would end it."""
+def _page(*, drawn: Sequence[Mapping[str, Any]], **content: Any) -> str:
+    """Return the page with the scripts that it needs; where no chart is drawn, none that draws.
+
+    Its policy lets no other script run and nothing be loaded, whatever stands in it.
+    """
+    scripts = [
+        as_script(text) for text in [*((_LICENCE + _vega(), _file("draw.js")) if drawn else ()), _file("sort.js")]
+    ]
+    page = _templates().get_template("report.html")
+    return page.render(
+        **content, drawn=drawn, style=Markup(_file("style.css")), scripts=scripts, policy=_policy(scripts)
+    )
+
+
+@cache
+def _templates() -> Environment:
+    """Return the environment that fills report.html, which knows no name that is not given, and escapes all text."""
+    templates = Environment(
+        loader=FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=lambda value: value if isinstance(value, Markup) else printable(str(value)),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    templates.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
+    templates.filters["significant"] = significant
+    templates.globals.update(best_mark=BEST_MARK, NEVER=NEVER, PAID=PAID)
+    return templates
+
+
+def _file(name: str) -> str:
+    return (_HERE / name).read_text(encoding="utf-8")
+
+
+@cache
+def _vega() -> str:
+    bundle: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", VEGA_LITE)
+    return bundle
+
+
+def as_script(text: str) -> Markup:
+    """Return what goes into a script element as it is. Raises `ValueError` where it would end the element."""
     if "</script" in text.lower() or "<!--" in text:
         raise ValueError("a script must not hold what ends a script element or begins a comment")
-    node = element("script", **attributes)
-    node.text = text
-    return node
-
-
-def document(title: str, style: str, body: Iterable[ET.Element], scripts: Sequence[str] = ()) -> str:
-    """Return a whole page that needs no other file; `style` is CSS, `scripts` are JavaScript, both go in as they are.
-
-    The page's policy lets no other script run and nothing be loaded, whatever stands in it.
-    """
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", http_equiv="Content-Security-Policy", content=_policy(scripts)),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("meta", name="color-scheme", content="light dark"),
-        element("title", title),
-        element("style", style),
-    )
-    content = element("body", element("main", *body), *map(script, scripts))
-    page = element("html", head, content, lang="en")
-    return "<!DOCTYPE html>\n" + ET.tostring(page, encoding="unicode", method="html") + "\n"
-
-
-def text_table(
-    columns: Sequence[TextColumn], section_ends: Sequence[bool] = (), *, is_sortable: bool = False
-) -> ET.Element:
-    """Return a table of these columns that scrolls sideways where the page is narrower; lines part its sections."""
-    header = element("tr", *(_header(column) for column in columns))
-    rows = []
-    for index in range(len(columns[0].texts)):
-        ends = index < len(section_ends) and section_ends[index]
-        attributes = {"class_": "end"} if ends else {}
-        rows.append(element("tr", *(_cell(column, index) for column in columns), **attributes))
-    kind = {"class_": "sortable"} if is_sortable else {}
-    table = element("table", element("thead", header), element("tbody", *rows), **kind)
-    return element("div", table, class_="scroll", tabindex="0")
-
-
-def key_value_table(rows: Iterable[tuple[str, str]]) -> ET.Element:
-    """Return a table of two columns, whose first cells are headers."""
-    lines = [element("tr", element("th", key, scope="row"), element("td", value, class_="wrap")) for key, value in rows]
-    return element("div", element("table", element("tbody", *lines)), class_="scroll", tabindex="0")
-
-
-def folded(summary: str, *children: Node, **attributes: str) -> ET.Element:
-    """Return a part that opens where its summary is clicked."""
-    return element("details", element("summary", summary), *children, **attributes)
+    return Markup(text)
 
 
 def _policy(scripts: Sequence[str]) -> str:
     digests = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts)
-    allowed = " ".join(f"'sha256-{digest}'" for digest in digests) or "'none'"
+    allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
     return f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 
-def _header(column: TextColumn) -> ET.Element:
-    unit = [element("br"), element("span", f"({column.unit})", class_="unit")] if column.unit else []
-    words: list[Node] = []
-    for word in column.label.split(" "):  # which break at no hyphen, as `end-to-end` would
-        words += [element("span", word, class_="word"), " "]
-    return element("th", *words[:-1], *unit, scope="col", class_="number" if column.is_number else "text")
+# Of params.yaml, what was measured and how. The entries of `models` stand in the manifests, with what they resolved to.
+_QUOTED_PARAMS = (
+    "sweep",
+    "configurations",
+    "device",
+    "prompt",
+    "request_lengths",
+    "compile",
+    "kernels",
+    "continuous_batching",
+    "sampling",
+    "limits",
+)
 
 
-def _cell(column: TextColumn, index: int) -> ET.Element:
-    text: Node = column.texts[index]
-    if column.best[index]:
-        text = element("strong", f"{column.texts[index]}{BEST_MARK}", class_="best")
-    kind = "number" if column.is_number else "wrap" if column.is_prose else "text"
-    margin = column.margins[index] if column.margins else ""
-    return element(
-        "td", text, *([element("br"), element("span", margin, class_="unit")] if margin else []), class_=kind
+def read_manifests(points: pl.DataFrame) -> list[Manifest]:
+    """Return the manifests of the models in the points, in their order; those that are missing are left out."""
+    paths = map(manifest_path, points["model"].unique(maintain_order=True))
+    return [Manifest.load(path) for path in paths if path.exists()]
+
+
+def read_ceilings(path: Path) -> dict[str, Any]:
+    """Return the content of ceilings.json; nothing where there is no file."""
+    return dict(read_json(path)) if path.exists() else {}
+
+
+def read_params(path: Path) -> dict[str, Any]:
+    """Return the quoted params as they stand in the file, by name; none where there is no file."""
+    content = read_yaml(path) if path.exists() else {}
+    return {name: content[name] for name in _QUOTED_PARAMS if name in content}
+
+
+def _facts(
+    points: pl.DataFrame, data: ReportData, environment: Mapping[str, Any], manifests: Sequence[Manifest]
+) -> _NamedValues:
+    """Return what was measured on what, as far as it is known."""
+    varied = [(AXIS_TABLE[axis].label, points[axis].unique(maintain_order=True)) for axis in varying_axes(points)]
+    started = sorted(time for time in points["started_at"] if time)
+    facts = [
+        ("device", ", ".join(device_names(points))),
+        *((f"model {manifest.name}", _origin(manifest)) for manifest in manifests),
+        *((f"measured: {name}", ", ".join(map(axis_text, values))) for name, values in varied),
+        ("rounds", _rounds(points)),
+        ("samples", f"{data.samples.height:,}" if data.samples.height else ""),
+        ("libraries", ", ".join(_versions(environment))),
+        ("measured", " to ".join(dict.fromkeys(map(_time, (started[0], started[-1])))) if started else ""),
+    ]
+    return [(name, value) for name, value in facts if value]
+
+
+def _origin(manifest: Manifest) -> str:
+    """Return where a model comes from in one line: its kind of source, name and resolved revision."""
+    kind = str(manifest.source.get("source", ""))
+    name = next(
+        (str(manifest.source[key]) for key in ("repository", "wheel", "path", "config") if key in manifest.source), ""
     )
+    commit = str(manifest.provenance.get("commit", ""))[:12]
+    return " ".join(filter(None, [manifest.architecture, f"({kind})" if kind else "", name, commit]))
+
+
+def _rounds(points: pl.DataFrame) -> str:
+    asked = points["round"].n_unique()
+    ok = points.filter(pl.col("status") == OK)["round"].n_unique()
+    return f"{asked}, each a fresh process" if ok == asked else f"{asked}, of which {ok} have a result"
+
+
+def _versions(environment: Mapping[str, Any]) -> list[str]:
+    """Return what a measurement runs on with its version, the commit of a checkout, and whether it holds more."""
+    packages = environment.get("packages")
+    found = []
+    for name, package in packages.items() if isinstance(packages, Mapping) else ():
+        if re.fullmatch("torch|transformers|kernels", name) and isinstance(package, Mapping):
+            commit = f" at commit {str(package['commit'])[:12]}" if package.get("commit") else ""
+            changed = " with uncommitted changes" if package.get("uncommitted") else ""
+            found.append(f"{name} {package.get('version', '')}{commit}{changed}")
+    return found
+
+
+def _time(text: str) -> str:
+    """Return an ISO 8601 time as a person reads it."""
+    return text.replace("T", " ").replace("+00:00", " UTC")
+
+
+def _observer_cost(points: pl.DataFrame) -> dict[str, float] | None:
+    """Return the observer's cost over all records; a record's own ratio is mostly chance where its samples are few."""
+    ratios = points["observer_cost_ratio"].drop_nulls().to_list()
+    return {"middle": median(ratios), "lowest": min(ratios), "highest": max(ratios)} if ratios else None
+
+
+def _manifest(manifest: Manifest) -> dict[str, Any]:
+    """Return a manifest with its single values as rows, and whole."""
+    files = [f"{file.path}, {file.size_bytes:,} bytes, sha256 {file.sha256}" for file in manifest.files]
+    resolved = {name: value for name, value in manifest.provenance.items() if not isinstance(value, dict | list)}
+    rows = [
+        ("architecture", manifest.architecture),
+        *((f"source: {name}", value) for name, value in manifest.source.items()),
+        *((f"resolved: {name}".replace("_", " "), value) for name, value in resolved.items()),
+        ("files", "\n".join(files)),
+    ]
+    return {"name": manifest.name, "rows": rows, "whole": readable_json(dataclasses.asdict(manifest))}
+
+
+_DIGESTS = {
+    "environment_sha256": "environment (results/environment.json)",
+    "manifest_sha256": "model (results/models/)",
+    "inputs_sha256": "token batches (results/inputs/)",
+}
+
+
+def _digest_columns(points: pl.DataFrame) -> list[TextColumn]:
+    """Return what the records were measured with: what, its sha256, and how many records say so."""
+    rows = [
+        (what, digest, count)
+        for column, what in _DIGESTS.items()
+        for digest, count in points.drop_nulls(column).group_by(column, maintain_order=True).len().iter_rows()
+    ]
+    if not rows:
+        return []
+    what, digests, counts = zip(*rows, strict=True)
+    return [word_column("measured with", what), word_column("sha256", digests), number_column("records", counts)]
+
+
+def ceiling_rows(ceilings: Mapping[str, Any]) -> _NamedValues:
+    """Return the rows of ceilings.json as name and rate; a rate that could not be measured is left out."""
+    reads = {int(size): speed for size, speed in (ceilings.get("read_bytes_per_second_by_size") or {}).items()}
+    rows = [(f"reading {_size(size)} over and over", rate(speed, "B")) for size, speed in sorted(reads.items())]
+    copied = ceilings.get("copy_bytes_per_second")
+    if copied is not None:
+        rows.append(("memory copy, read plus written", rate(copied, "B")))
+    for dtype, flops in (ceilings.get("matmul_flops_per_second") or {}).items():
+        if flops is not None:
+            rows.append((f"matrix product, {dtype}", rate(flops, "FLOP")))
+    return rows
+
+
+def _size(size_bytes: int) -> str:
+    unit, unit_bytes = memory_unit(size_bytes)
+    return f"{significant(size_bytes / unit_bytes)} {unit}"
+
+
+def environment_groups(environment: Mapping[str, Any]) -> list[tuple[str, _NamedValues]]:
+    """Return each part of environment.json as a heading with rows of name and value; nothing in it is required.
+
+    What stands alone, outside of any part, comes first under one heading.
+    """
+    shown = {name: content for name, content in environment.items() if name != "schema_version"}
+    alone = {name: content for name, content in shown.items() if not isinstance(content, dict | list)}
+    parts = {"general": alone, **{name: content for name, content in shown.items() if name not in alone}}
+    groups = [(name.replace("_", " "), _rows(content)) for name, content in parts.items()]
+    return [(name, rows) for name, rows in groups if rows]
+
+
+def _rows(content: dict[str, Any] | list[Any]) -> _NamedValues:
+    entries = content.items() if isinstance(content, dict) else enumerate(content, start=1)
+    return [(str(name).replace("_", " "), text) for name, value in entries if (text := _text(value))]
+
+
+def _text(value: Any) -> str:
+    """Return a value in one line: the version of a package alone, a dictionary as its names and values."""
+    if isinstance(value, dict):
+        parts = [(name, _text(item)) for name, item in value.items()]
+        return ", ".join(text if name in ("version", "name") else f"{name} {text}" for name, text in parts if text)
+    if isinstance(value, list):
+        return ("; " if any(isinstance(item, dict) for item in value) else ", ").join(_text(item) for item in value)
+    return "" if value is None else axis_text(value)

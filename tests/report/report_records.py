@@ -1,13 +1,19 @@
-"""Records as a real sweep makes them, with invented times, for the tests of the report."""
+"""Records as a real sweep makes them, with invented times, and what charts are drawn from, for tests of the report."""
 
 import random
+from collections.abc import Sequence
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 from benchmarks.synthetic_records import SAMPLING
 from hfbench.core.point import Configuration
 from hfbench.core.record import OK, Iteration, Record
-from tests.tables.hand_records import point
+from hfbench.report.charts.chart import Chart
+from hfbench.report.frames import ReportData, Results, report_data
+from hfbench.report.html import report_page
+from hfbench.tables.build import Tables
+from tests.tables.hand_records import observed, ok_record, point, tables_of
 
 CEILINGS: dict[str, Any] = {
     "schema_version": 1,
@@ -124,3 +130,24 @@ def _stretched(iteration: Iteration, seconds: float) -> Iteration:
     lists = tuple((times[0], *(time + seconds for time in times[1:])) for times in iteration.token_seconds)
     longer = {name: content[name] + seconds for name in ("end_to_end_seconds", "call_seconds")}
     return Iteration(**{**content, **longer, "token_seconds": lists})
+
+
+def data_of(folder: Path, records: Sequence[Record], ceilings: dict[str, Any] | None = None) -> ReportData:
+    tables = tables_of(folder, *records, ceilings=ceilings)
+    return report_data(tables.samples, tables.summary, tables.points, tables.configurations)
+
+
+def drawn(chart: Chart | None) -> Chart:
+    assert chart is not None
+    return chart
+
+
+def measured(configuration: Configuration, *seconds: float) -> Record:
+    return ok_record(configuration, *(observed([0.1, each]) for each in seconds))
+
+
+def page_of(
+    tables: Tables, environment: dict[str, Any] | None = None, ceilings: dict[str, Any] | None = None, **more: Any
+) -> str:
+    results = Results(tables.summary, tables.points, tables.configurations, tables.warnings)
+    return report_page(results, tables.samples, environment=environment or {}, ceilings=ceilings or {}, **more)

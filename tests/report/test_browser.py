@@ -14,9 +14,7 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from hfbench.core.record import UNSUPPORTED, Record
-from hfbench.report.page import report_page
-from hfbench.report.sections.figures import MOST_PANELS
-from tests.report.report_records import CEILINGS, sweep_records
+from tests.report.report_records import CEILINGS, page_of, sweep_records
 from tests.tables.hand_records import failed_record, observed, ok_record, point, tables_of
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -27,6 +25,7 @@ CHARTS = ("speed", "frontier", "roofline", "shares", "rounds", "tokens", "startu
 NASTY = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>"
 WIDE, PHONE, PAPER = (1280, 900), (390, 844), (718, 1000)
 REST = "details.more svg.marks"
+MOST_PANELS = 12  # that are drawn at once
 MARKS = "g.role-mark > path, g.role-mark > line, g.role-mark > text"
 
 
@@ -47,15 +46,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _write(folder: Path, records: Sequence[Record]) -> Path:
     tables = tables_of(folder / "measurements", *records, ceilings=CEILINGS)
-    page = report_page(
-        samples=tables.samples,
-        summary=tables.summary,
-        points=tables.points,
-        configurations=tables.configurations,
-        warnings=tables.warnings,
-        environment={"packages": {"polars": {"version": "2.1.0"}}},
-        ceilings=CEILINGS,
-    )
+    page = page_of(tables, {"packages": {"polars": {"version": "2.1.0"}}}, CEILINGS)
     path = folder / "report.html"
     path.write_text(page)
     return path

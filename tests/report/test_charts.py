@@ -1,32 +1,37 @@
-"""What the charts are drawn from and what their titles claim, against values worked out by hand."""
+"""What the charts are drawn from and what their titles claim, by hand, and colours that everybody tells apart."""
 
+import re
+from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 import pytest
 
-from hfbench.report.charts.capacity import memory_chart, roofline_chart
-from hfbench.report.charts.depth import depth_chart
-from hfbench.report.charts.rounds import rounds_chart
-from hfbench.report.charts.speed import frontier_chart, frontier_values, speed_chart
-from hfbench.report.charts.startup import shares_chart, startup_chart
-from hfbench.report.charts.tokens import token_latency_chart
-from hfbench.report.sections.charted import CHART_SECTIONS
-from tests.report.report_data_of import data_of, drawn, measured
-from tests.report.report_records import CEILINGS, sweep_records
+from hfbench.core.record import Record
+from hfbench.report.charts.capacity import memory_chart, roofline_chart, shares_chart
+from hfbench.report.charts.chart import WAY_COLOURS
+from hfbench.report.charts.samples import gaps_along, rounds_chart, slowdown, token_latency_chart
+from hfbench.report.charts.speed import speed_chart
+from hfbench.report.charts.startup import PHASES, middle_rounds, startup_chart, startup_rounds
+from hfbench.report.charts.throughput import depth_chart, frontier_chart, frontier_values
+from hfbench.report.html import CHARTS
+from tests.conftest import ROOT
+from tests.report.report_records import CEILINGS, data_of, drawn, measured, sweep_records
 from tests.tables.hand_records import DENSE, failed_record, observed, ok_record, point
 
 
-def test_every_section_draws_a_real_sweep_with_a_title_and_an_alternative(tmp_path: Path) -> None:
+def test_every_chart_draws_a_real_sweep_with_a_title_and_units(tmp_path: Path) -> None:
     records = sweep_records(
         attn_implementation=["eager", "sdpa"], batch_size=[1, 4], context_depth=[0, 1024], iterations=4
     )
     data = data_of(tmp_path, records, CEILINGS)
-    for chart in [drawn(each.draw(data)) for each in CHART_SECTIONS] + [drawn(speed_chart(data))]:
+    for chart in (drawn(draw(data)) for draw in CHARTS.values()):
         assert chart.title
         assert not chart.title.endswith(".")
-        assert chart.alternative.endswith(".")
         assert chart.values.height
         assert set(chart.panels) == set(chart.values[chart.panel_field])
         titles = _axis_titles(chart.spec)
@@ -42,8 +47,7 @@ def _axis_titles(spec: dict[str, Any]) -> set[str]:
 
 def test_nothing_measured_draws_nothing(tmp_path: Path) -> None:
     data = data_of(tmp_path, [failed_record(point(), "no")])
-    assert [each.draw(data) for each in CHART_SECTIONS] == [None] * len(CHART_SECTIONS)
-    assert speed_chart(data) is None
+    assert {name: draw(data) for name, draw in CHARTS.items()} == dict.fromkeys(CHARTS)
 
 
 def test_without_ceilings_there_is_no_roofline(tmp_path: Path) -> None:
@@ -190,7 +194,7 @@ def test_large_rounds_keep_their_extremes(tmp_path: Path) -> None:
     shown = chart.values.filter(kind="sample")["seconds"]
     assert shown.len() == 40
     assert (shown.min(), shown.max()) == (1.0, 1.199)
-    assert "evenly spaced" in chart.note
+    assert chart.words["most_samples"] == 40
     assert chart.title == "One round each: how far processes differ cannot be seen here"
 
 
@@ -239,7 +243,7 @@ def test_throughput_by_depth_is_compared_within_a_way_and_a_workload(tmp_path: P
     ]
     chart = drawn(depth_chart(data_of(tmp_path, records)))
     assert chart.title == "After 1024 tokens, decoding has 0.500× the throughput that it has after 0 (sdpa)"
-    assert chart.panels == ("decode", "prefill")
+    assert chart.panels == ["decode", "prefill"]
     rates = chart.values.select("panel", "way", "depth", "rate").rows()
     # 2 rows of 10 prompt tokens in 0.5 s: the context is no part of them.
     assert rates == [("decode", "sdpa", 0, 8.0), ("decode", "sdpa", 1024, 4.0)] + [
@@ -250,3 +254,151 @@ def test_throughput_by_depth_is_compared_within_a_way_and_a_workload(tmp_path: P
 def test_one_depth_draws_no_chart_of_depths(tmp_path: Path) -> None:
     records = [measured(point(context_depth=512, batch_size=size), 1.0) for size in (1, 2)]
     assert depth_chart(data_of(tmp_path, records)) is None
+
+
+def _started(number: int, first_token: float, compile_seconds: float | None = None) -> Record:
+    """A round with 1 s before its import, 2 s in it, 3 s preparing, 4 s loading, 5 s checking, 20 s in a call."""
+    timeline = {"import": 1.0, "prepare": 3.0, "load": 6.0, "verify": 10.0, "first call": 15.0, "warm-up": 35.0}
+    call = observed([first_token, 19.0], phase="first")
+    first = type(call)(**{**vars(call), "start_seconds": 15.5})
+    compilation = {"compilation": {"graphs": 1, "seconds": compile_seconds}} if compile_seconds else {}
+    record = ok_record(point(round=number), first, observed([0.1, 0.2]), effective=compilation)
+    record.timeline = {**timeline, "sample": 41.0, "conclude": 50.0, "end": 51.0}
+    return record
+
+
+def test_the_phases_of_a_start_add_up(tmp_path: Path) -> None:
+    data = data_of(tmp_path, [_started(1, 0.5, compile_seconds=12.0)])
+    (row,) = startup_rounds(data.points, data.first_calls).to_dicts()
+    phases = {name: row[name] for name in list(row)[6:]}
+    assert phases == {
+        "process start": 1.0,
+        "import": 2.0,
+        "prepare": 3.0,
+        "load": 4.0,
+        "checks": 5.0,
+        "first call": 8.0,
+        "compile": 12.0,
+        "warm-up": 6.0,
+    }
+    assert row["first_token"] == 16.0
+    assert sum(phases.values()) == 41.0
+
+
+def test_compilation_is_no_longer_than_the_call_that_holds_it(tmp_path: Path) -> None:
+    data = data_of(tmp_path, [_started(1, 0.5, compile_seconds=99.0)])
+    (row,) = startup_rounds(data.points, data.first_calls).to_dicts()
+    assert (row["first call"], row["compile"]) == (0.0, 20.0)
+
+
+def test_the_middle_round_stands_for_all(tmp_path: Path) -> None:
+    data = data_of(tmp_path, [_started(1, 3.0), _started(2, 1.0), _started(3, 2.0), _started(4, 9.0)])
+    rounds = startup_rounds(data.points, data.first_calls)
+    assert middle_rounds(rounds)["first_token"].to_list() == [17.5]
+    assert drawn(startup_chart(data)).title == "From the start of a process to its first token: 17.5 s (sdpa)"
+
+
+def test_a_record_without_a_timeline_has_no_start(tmp_path: Path) -> None:
+    data = data_of(tmp_path, [measured(point(), 1.0)])
+    assert startup_rounds(data.points, data.first_calls).is_empty()
+
+
+def _samples(*token_seconds: list[list[float]], rounds: Sequence[int] | None = None) -> pl.DataFrame:
+    return pl.DataFrame({"round": rounds or [1] * len(token_seconds), "token_seconds": list(token_seconds)})
+
+
+def test_gaps_stand_at_the_token_that_ends_them_over_samples_and_requests() -> None:
+    # Two requests of one sample and one of another: the second token's gaps are 1, 2 and 3 s, the third's 4, 5 and 9 s.
+    gaps = gaps_along(_samples([[1.0, 2.0, 6.0], [1.0, 3.0, 8.0]], [[0.5, 3.5, 12.5]]))
+    assert gaps["token"].to_list() == gaps["last_token"].to_list() == [2, 3]
+    assert gaps["median"].to_list() == [2.0, 5.0]
+    assert gaps["low"].to_list() == pytest.approx([1.1, 4.1])
+    assert gaps["high"].to_list() == pytest.approx([2.9, 8.6])
+
+
+def test_long_sequences_are_joined_in_order() -> None:
+    gaps = gaps_along(_samples([[float(token) for token in range(200)]]))
+    # 199 gaps in places of 4.
+    assert gaps.height == 50
+    assert gaps["token"].to_list()[:2] == [2, 6]
+    assert gaps["last_token"].to_list()[-1] == 200
+    assert gaps["median"].unique().to_list() == [1.0]
+
+
+def test_slowing_down_along_the_sequence_is_told_from_noise() -> None:
+    def times(late: float) -> list[float]:
+        gaps = [1.0] * 8 + [late] * 8
+        return [sum(gaps[:index], 0.0) for index in range(17)]
+
+    steady = slowdown(_samples(*([times(1.0)] for _ in range(3)), rounds=[1, 2, 3]), 0.95)
+    slower = slowdown(_samples(*([times(late)] for late in (1.5, 1.51, 1.49)), rounds=[1, 2, 3]), 0.95)
+    assert steady is not None
+    assert (steady.estimate, steady.low, steady.high) == (1.0, 1.0, 1.0)
+    assert slower is not None
+    assert slower.estimate == pytest.approx(1.5)
+    assert slower.low > 1.4
+    assert slowdown(_samples([times(1.5)]), 0.95) is None  # one round
+    assert slowdown(_samples([[0.0, 1.0, 3.0]], [[0.0, 1.0, 3.0]], rounds=[1, 2]), 0.95) is None  # two gaps
+
+
+def test_tokens_that_only_scatter_get_no_trend(tmp_path: Path) -> None:
+    records = sweep_records(attn_implementation=["eager", "sdpa"], iterations=6, batch_size=[1])
+    title = drawn(token_latency_chart(data_of(tmp_path, records))).title
+    assert title == "Along the sequence, the time between tokens changes by no more than noise"
+
+
+Floats = npt.NDArray[np.float64]
+# G. M. Machado, M. M. Oliveira and L. A. F. Fernandes, A Physiologically-based Model for Simulation of Color Vision
+# Deficiency, IEEE TVCG 15 (2009) 1291: severity 1.0, on linear RGB.
+SIGHT = {
+    "full": [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]],
+    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.3039]],
+}
+STYLE = (ROOT / "hfbench/report/style.css").read_text()
+
+
+def _declared(name: str) -> list[str]:
+    """The colours of this name in the order of the style sheet: those of the light page, then those of the dark one."""
+    return re.findall(rf"--{name}(?:-\d+)?: (#[0-9a-f]{{6}});", STYLE)
+
+
+LIGHT, DARK = _declared("way")[:WAY_COLOURS], _declared("way")[WAY_COLOURS:]
+PAGES = list(zip((LIGHT, DARK), _declared("paper"), strict=True))
+
+
+def _linear(colour: str) -> Floats:
+    channels = np.array([int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)])
+    linear: Floats = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    return linear
+
+
+def _lab(linear: Floats) -> Floats:
+    """CIE L*a*b* of linear sRGB, white D65."""
+    matrix = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    xyz = matrix @ np.clip(linear, 0, 1) / [0.9505, 1.0, 1.089]
+    x, y, z = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+def test_each_page_has_the_colours_that_the_charts_name() -> None:
+    assert len(LIGHT) == len(DARK) == WAY_COLOURS
+    assert len(_declared("phase")) == 2 * len(PHASES)
+
+
+@pytest.mark.parametrize("sight", SIGHT)
+@pytest.mark.parametrize(("colours", "paper"), PAGES)
+def test_two_ways_never_look_alike(colours: list[str], paper: str, sight: str) -> None:
+    seen = [_lab(np.array(SIGHT[sight]) @ _linear(colour)) for colour in colours]
+    # ΔE of 2.3 is just noticeable; marks of a few pixels need several times that.
+    assert min(float(np.linalg.norm(one - other)) for one, other in combinations(seen, 2)) > 15, paper
+
+
+@pytest.mark.parametrize(("colours", "paper"), PAGES)
+def test_marks_stand_out_from_the_page(colours: list[str], paper: str) -> None:
+    """WCAG 2.2, criterion 1.4.11: a contrast of 3:1."""
+    background = _linear(paper) @ [0.2126, 0.7152, 0.0722]
+    for colour in colours:
+        low, high = sorted((background, _linear(colour) @ [0.2126, 0.7152, 0.0722]))
+        assert (high + 0.05) / (low + 0.05) >= 3, colour

@@ -6,8 +6,8 @@ import pytest
 
 from hfbench.core.point import Configuration
 from hfbench.core.record import Record
+from hfbench.report.charts.speed import summary_sentence
 from hfbench.report.frames import ReportData, report_data
-from hfbench.report.sections.fastest import summary_sentence
 from hfbench.report.speedups import Winner, speedups, winners
 from hfbench.statistics.intervals import paired_ratio_interval
 from tests.report.report_records import sweep_records

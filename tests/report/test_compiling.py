@@ -2,18 +2,14 @@
 
 import io
 from pathlib import Path
-from typing import Any
 
 import pytest
 from rich.console import Console
 
 from hfbench.core.record import Record
-from hfbench.report.pages import print_results
 from hfbench.report.point_facts import asked_and_ran, differing_rounds, evidence
-from hfbench.report.sections.compiling import compiling_part
-from tests.report.report_data_of import data_of
 from tests.report.report_records import sweep_records
-from tests.tables.hand_records import observed, ok_record, point, tables_of
+from tests.tables.hand_records import ok_record, point, tables_of
 
 WARM = {"first_call_seconds": 3.25, "compile_seconds": 2.5, "cache_hits": 1}
 
@@ -28,38 +24,6 @@ def _terminal(folder: Path, records: list[Record]) -> str:
 @pytest.mark.parametrize(("modes", "is_shown"), [(["off"], False), (["off", "default"], True)])
 def test_break_even_has_a_column_where_something_was_compiled(tmp_path: Path, modes: list[str], is_shown: bool) -> None:
     assert ("break-even" in _terminal(tmp_path, sweep_records(compile_mode=modes))) is is_shown
-
-
-def _steady(seconds: float, first_call: float, mode: str, **axes: Any) -> list[Record]:
-    return [
-        ok_record(
-            point(round=number, compile_mode=mode, **axes),
-            *(observed([0.1, 0.2, 0.3, 0.4], end_to_end=seconds) for _ in range(3)),
-            first_call_seconds=first_call,
-            warm_start=WARM if mode != "off" else {},
-        )
-        for number in (1, 2, 3)
-    ]
-
-
-def test_the_report_says_when_each_has_paid(tmp_path: Path) -> None:
-    records = [
-        *_steady(2.0, 3.0, "off"),
-        *_steady(1.5, 21.5, "default"),  # 38 calls of 8 tokens, as in the test of the formula
-        *_steady(2.5, 21.5, "max-autotune"),
-        *_steady(1.5, 21.5, "default", dtype="float32"),
-    ]
-    heading, *rest = [" ".join(node.itertext()) for node in compiling_part(data_of(tmp_path, records).rows)]
-    for wanted in (
-        "compile-default has paid for compiling after 304 new tokens (304 to 304).",
-        "compile-max-autotune never pays for compiling: it is slower than the same uncompiled.",
-        "compile-default float32: the same without compiling was not measured, or its output differs",
-    ):
-        assert wanted in rest[0]
-    assert "paid" in heading
-    for wanted in ("first call", "warm first call", "warm compile time", "break-even", "3.25", "never"):
-        assert wanted in " ".join(rest[1].split())
-    assert compiling_part(data_of(tmp_path / "off", _steady(2.0, 3.0, "off")).rows) == []
 
 
 def test_rounds_that_took_different_times_to_compile_ran_the_same() -> None:

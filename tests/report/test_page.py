@@ -1,31 +1,123 @@
-"""The HTML report: well-formed, whole in itself, and nothing in it acts as markup that was not meant to."""
+"""The HTML report: well-formed, whole in itself, and nothing in it acts as markup or code that was not meant to."""
 
+import base64
+import hashlib
+import json
 import re
-import shutil
 import subprocess
 import sys
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import altair
 import pytest
+import vl_convert
 
 from hfbench.core import results
 from hfbench.core.files import write_json
-from hfbench.report.machine import environment_groups
+from hfbench.core.record import Manifest, ModelFile, Record
+from hfbench.report.html import CHARTS, VEGA_LITE, as_script, environment_groups
+from hfbench.tables.build import Tables
 from hfbench.tables.metrics import METRICS
 from tests.conftest import ROOT, run_stage
-from tests.report.page_reader import CEILINGS, ENVIRONMENT, MANIFEST, NASTY, PARAMS, Reader, page_of, write_tables
+from tests.report import report_records
+from tests.report.report_records import page_of
 from tests.tables.hand_records import failed_record, observed, ok_record, point, tables_of, unobserved
+
+NASTY = "<script>alert(\"1\")</script> & </td></table> 'quoted' <img src=x onerror=alert(1)> \x1b[31m ]]>"
+ENVIRONMENT = {
+    "schema_version": 1,
+    "system": {"name": "Linux", "kernel": "6.1"},
+    "cpu": {"brand": "Fast <b>CPU</b>", "physical_cores": 2},
+    "memory": {"total_gib": 24},
+    "accelerators": [{"vendor": "nvidia", "name": "H200", "memory_bytes": None}],
+    "python": "3.11.9",
+    "compiler": None,
+    "packages": {"torch": {"version": "2.13.0", "build": "cpu"}, "polars": {"version": "2.1.0"}},
+    "variables": {},
+}
+CEILINGS = {
+    "schema_version": 1,
+    "device": "cpu",
+    "copy_bytes_per_second": 2.13e10,
+    "matmul_flops_per_second": {"bfloat16": 1.1e12, "float16": None},
+}
+MANIFEST = Manifest(
+    schema_version=2,
+    name="tiny",
+    source={"source": "hub", "repository": "OWNER/TINY", "revision": "main"},
+    provenance={"commit": "1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d"},
+    architecture="LlamaForCausalLM",
+    model_type="llama",
+    vocab_size=100,
+    max_position_embeddings=64,
+    files=(ModelFile("model.safetensors", 1234567, "ab" * 32),),
+)
+PARAMS = {"sweep": {"round": [1], "batch_size": [2]}, "device": "auto"}
+VOID = {"meta", "br"}
+
+
+class Reader(HTMLParser):
+    """Collects tags, attributes and text, and fails where an element is not closed in order."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.texts: list[str] = []
+        self.scripts: list[str] = []
+        self.feed(page)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        (self.scripts if self.open[-1:] == ["script"] else self.texts).append(data)
+
+
+def page_of_records(folder: Path, *records: Record, ceilings: dict[str, Any] | None = None) -> str:
+    return page_of(tables_of(folder, *records, ceilings=ceilings), {}, ceilings)
+
+
+def text_of(page: str, section: str = "") -> str:
+    """The words of the page, or of one of its sections, with one blank between them."""
+    part = page[page.index(f'<section id="{section}">') :].split("</section>")[0] + "</section>" if section else page
+    return " ".join(" ".join(Reader(part).texts).split())
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tables(tmp_path_factory.mktemp("tables"))
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Tables:
+    """Those of two attentions that were measured and of one whose reason is markup."""
+    records = [
+        ok_record(point(), observed([0.5, 0.6, 0.8, 1.1]), started_at="2025-03-01T10:00:00+00:00"),
+        ok_record(
+            point(attn_implementation="eager"),
+            observed([0.5, 0.7, 0.9, 1.3]),
+            started_at="2025-03-01T10:05:00+00:00",
+            effective={"device_name": "Fast <b>CPU</b>"},
+        ),
+        failed_record(point(attn_implementation="flex_attention"), NASTY),
+    ]
+    return tables_of(tmp_path_factory.mktemp("measurements"), *records)
 
 
-def test_the_page_says_what_was_measured_on_what(folder: Path) -> None:
-    reader = Reader(page_of(folder, ENVIRONMENT, CEILINGS))
-    text = " ".join(reader.texts)
+@pytest.fixture(scope="module")
+def page(tables: Tables) -> str:
+    return page_of(tables, ENVIRONMENT, CEILINGS)
+
+
+def test_the_page_says_what_was_measured_on_what(page: str) -> None:
+    text = text_of(page)
     for wanted in (
         "tiny · Fast <b>CPU</b> · bfloat16",
         "3 configurations, 2 of 3 records ok.",
@@ -40,14 +132,14 @@ def test_the_page_says_what_was_measured_on_what(folder: Path) -> None:
         assert wanted in text
 
 
-def test_the_same_input_makes_the_same_bytes(folder: Path) -> None:
-    assert page_of(folder, ENVIRONMENT, CEILINGS) == page_of(folder, ENVIRONMENT, CEILINGS)
+def test_the_same_input_makes_the_same_bytes(tables: Tables, page: str) -> None:
+    assert page_of(tables, ENVIRONMENT, CEILINGS) == page
 
 
 def test_provenance_names_model_params_digests_and_the_way_to_the_commit(tmp_path: Path) -> None:
     digests = {"environment": "e" * 64, "manifest": "f" * 64, "inputs": "0" * 64}
-    tables_of(tmp_path / "m", ok_record(point(), observed([0.5, 0.6]), provenance=digests)).write(tmp_path)
-    text = " ".join(Reader(page_of(tmp_path, {}, {}, manifests=[MANIFEST], params=PARAMS)).texts)
+    tables = tables_of(tmp_path, ok_record(point(), observed([0.5, 0.6]), provenance=digests))
+    text = text_of(page_of(tables, manifests=[MANIFEST], params=PARAMS), "provenance")
     for wanted in (
         *digests.values(),
         "1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d",
@@ -59,8 +151,7 @@ def test_provenance_names_model_params_digests_and_the_way_to_the_commit(tmp_pat
         assert wanted in text
 
 
-def test_the_sections_stand_in_the_order_of_the_questions(folder: Path) -> None:
-    page = page_of(folder, ENVIRONMENT, CEILINGS)
+def test_the_sections_stand_in_the_order_of_the_questions(page: str) -> None:
     assert re.findall("<h2>(.*?)</h2>", page[: page.index("<script")]) == [
         "Which way is fastest",
         "Throughput against latency",
@@ -78,8 +169,8 @@ def test_the_sections_stand_in_the_order_of_the_questions(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("environment", [{}, {"packages": None, "accelerators": [], "cpu": {}}, {"packages": ["a", 1]}])
-def test_the_environment_may_lack_anything(folder: Path, environment: dict[str, Any]) -> None:
-    reader = Reader(page_of(folder, environment, {}))
+def test_the_environment_may_lack_anything(tables: Tables, environment: dict[str, Any]) -> None:
+    reader = Reader(page_of(tables, environment, {}))
     assert "Results" in reader.texts
     assert "What the device can do" not in reader.texts
 
@@ -98,14 +189,12 @@ def test_the_cost_of_observing_is_that_of_all_records(tmp_path: Path) -> None:
         ok_record(point(round=number), observed([0.1, 0.2], end_to_end=cost), unobserved(1.0))
         for number, cost in costs.items()
     ]
-    tables_of(tmp_path / "measurements", *records).write(tmp_path)
-    text = " ".join(Reader(page_of(tmp_path, {}, {})).texts)
+    text = text_of(page_of_records(tmp_path, *records), "definitions")
     assert "is 1.00 in the middle record, 0.500 in the lowest and 4.00 in the highest" in text
 
 
 def test_nothing_measured(tmp_path: Path) -> None:
-    tables_of(tmp_path / "measurements", failed_record(point(), NASTY)).write(tmp_path)
-    page = page_of(tmp_path, ENVIRONMENT, CEILINGS)
+    page = page_of(tables_of(tmp_path, failed_record(point(), NASTY)), ENVIRONMENT, CEILINGS)
     reader = Reader(page)
     assert "data-chart" not in page
     assert len(page) < 100_000  # and nothing that draws
@@ -113,15 +202,15 @@ def test_nothing_measured(tmp_path: Path) -> None:
     assert NASTY.replace("\x1b", "") in reader.texts
 
 
-def test_the_stage_writes_the_page(folder: Path, tmp_path: Path) -> None:
+def test_the_stage_writes_the_page(tables: Tables, tmp_path: Path) -> None:
     write_json(tmp_path / results.ENVIRONMENT, ENVIRONMENT)
     MANIFEST.save(tmp_path / results.MODELS / "tiny.json")
     write_json(tmp_path / "params.yaml", {"models": {}, **PARAMS})
-    shutil.copytree(folder, tmp_path / results.TABLES)
+    tables.write(tmp_path / results.TABLES)
     result = run_stage("report", tmp_path, HFBENCH_TABLE="off")
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
     assert (tmp_path / results.REPORT).read_text() == page_of(
-        folder, ENVIRONMENT, {}, manifests=[MANIFEST], params=PARAMS
+        tables, ENVIRONMENT, {}, manifests=[MANIFEST], params=PARAMS
     )
 
 
@@ -132,10 +221,12 @@ def test_the_stage_without_tables_ends_with_a_sentence(tmp_path: Path) -> None:
     assert "Traceback" not in result.stderr
 
 
-def test_show_prints_the_results_and_where_the_report_is(folder: Path, tmp_path: Path) -> None:
+def test_show_prints_the_results_and_where_the_report_is(tables: Tables, tmp_path: Path) -> None:
+    tables.write(tmp_path / "tables")
     report = tmp_path / "report.html"
     report.write_text("")
-    command = [sys.executable, "-m", "hfbench.cli", "show", "--tables", str(folder), "--report", str(report)]
+    words = ["--tables", str(tmp_path / "tables"), "--report", str(report)]
+    command = [sys.executable, "-m", "hfbench.cli", "show", *words]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert (result.returncode, result.stderr) == (0, "")
     assert "end-to-end" in result.stdout
@@ -144,9 +235,117 @@ def test_show_prints_the_results_and_where_the_report_is(folder: Path, tmp_path:
 
 def test_a_prefill_alone_has_no_numbers_of_decoding(tmp_path: Path) -> None:
     alone = [ok_record(point(round=number, max_new_tokens=1), observed([0.5])) for number in (1, 2)]
-    tables_of(tmp_path / "m", *alone).write(tmp_path)
-    page = page_of(tmp_path, {}, {})
-    text = " ".join(Reader(page).texts)
-    assert "40.0" in text  # 2 rows of 10 prompt tokens in 0.5 s
-    assert text.count("No configuration was measured that generates more than one token.") == 2
-    assert "inter-token" not in re.sub(r".*<section id=\"results\">(.*?)</section>.*", r"\1", page, flags=re.DOTALL)
+    page = page_of_records(tmp_path, *alone)
+    assert text_of(page).count("No configuration was measured that generates more than one token.") == 2
+    results = text_of(page, "results")
+    assert "40.0" in results  # 2 rows of 10 prompt tokens in 0.5 s
+    assert "inter-token" not in results
+
+
+def test_nothing_that_was_measured_becomes_markup(tables: Tables, page: str) -> None:
+    nasty = page_of(tables, {**ENVIRONMENT, "variables": {NASTY: NASTY}}, {**CEILINGS, "device": NASTY})
+    reader = Reader(nasty)
+    assert not {"img", "b"} & set(reader.tags)
+    assert reader.tags.count("script") == Reader(page).tags.count("script")
+    assert "\x1b" not in nasty
+    assert reader.texts.count(NASTY.replace("\x1b", "")) == 3  # the reason, the variable's name and its value
+
+
+def test_no_name_ends_the_script_that_holds_the_charts(tmp_path: Path) -> None:
+    names = (NASTY.replace("\x1b", ""), "</script><script>alert(2)</script>", "<!--<script>", "sdpa")
+    records = [ok_record(point(attn_implementation=name), observed([0.5, 0.6, 0.8, 1.1])) for name in names]
+    embedded, *_ = Reader(page_of_records(tmp_path, *records)).scripts
+    assert "<" not in embedded
+    rounds = next(chart for chart in json.loads(embedded) if chart["name"] == "rounds")
+    assert {row[rounds["table"]["columns"].index("way")] for row in rounds["table"]["rows"]} == set(names)
+
+
+def test_only_the_scripts_of_the_page_may_run(page: str) -> None:
+    reader = Reader(page)
+    policy = next(value for name, value in reader.attributes if name == "content" and str(value).startswith("default"))
+    assert policy is not None
+    assert policy.startswith("default-src 'none';")
+    assert "unsafe-eval" not in policy
+    digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in reader.scripts]
+    allowed = re.findall(r"'sha256-([^']+)'", policy)
+    assert len(allowed) == 3  # Vega, what draws with it, what sorts tables
+    assert set(allowed) < set(digests)  # the data is no script that runs
+
+
+def test_what_draws_is_what_the_charts_are_written_for() -> None:
+    assert VEGA_LITE in vl_convert.get_vegalite_versions()
+    assert altair.SCHEMA_VERSION.startswith(f"v{VEGA_LITE}.")
+
+
+def test_a_script_that_would_end_itself_is_refused() -> None:
+    with pytest.raises(ValueError, match="end"):
+        as_script("'</SCRIPT>'")
+
+
+def test_the_page_needs_no_other_file(page: str) -> None:
+    reader = Reader(page)
+    assert not {"link", "img", "iframe"} & set(reader.tags)
+    assert not {"src", "srcset"} & {name for name, _ in reader.attributes}
+    assert all(str(value).startswith("#") for name, value in reader.attributes if name == "href")
+    for text in reader.scripts:
+        page = page.replace(text, "")
+    assert not re.search(r"url\(|@import|https?:", page)
+    assert "prefers-color-scheme: dark" in page
+    assert ("name", "viewport") in reader.attributes
+
+
+WARM = {"first_call_seconds": 3.25, "compile_seconds": 2.5, "cache_hits": 1}
+
+
+def _steady(seconds: float, first_call: float, mode: str, **axes: Any) -> list[Record]:
+    return [
+        ok_record(
+            point(round=number, compile_mode=mode, **axes),
+            *(observed([0.1, 0.2, 0.3, 0.4], end_to_end=seconds) for _ in range(3)),
+            first_call_seconds=first_call,
+            warm_start=WARM if mode != "off" else {},
+        )
+        for number in (1, 2, 3)
+    ]
+
+
+def test_the_report_says_when_each_has_paid(tmp_path: Path) -> None:
+    records = [
+        *_steady(2.0, 3.0, "off"),
+        *_steady(1.5, 21.5, "default"),  # 38 calls of 8 tokens, as in the test of the formula
+        *_steady(2.5, 21.5, "max-autotune"),
+        *_steady(1.5, 21.5, "default", dtype="float32"),
+    ]
+    text = text_of(page_of_records(tmp_path, *records), "startup")
+    for wanted in (
+        "What compiling costs, and when it has paid",
+        "compile-default has paid for compiling after 304 new tokens (304 to 304).",
+        "compile-max-autotune never pays for compiling: it is slower than the same uncompiled.",
+        "compile-default float32: the same without compiling was not measured, or its output differs",
+        *("first call", "warm first call", "warm compile time", "break-even", "3.25", "never"),
+    ):
+        assert wanted in text
+    uncompiled = page_of_records(tmp_path / "off", *_steady(2.0, 3.0, "off"))
+    assert "compiling" not in text_of(uncompiled, "startup")
+
+
+def test_whether_compiling_pays_is_not_known_from_one_round(tmp_path: Path) -> None:
+    records = [record for mode in ("off", "default") for record in _steady(2.0, 3.0, mode)[:1]]
+    text = text_of(page_of_records(tmp_path, *records), "startup")
+    assert "compile-default: whether compiling pays is not known" in text
+
+
+def test_every_chart_says_how_it_is_read_and_is_described_to_who_cannot_see_it(tmp_path: Path) -> None:
+    records = report_records.sweep_records(
+        1, 60, attn_implementation=["eager", "sdpa"], context_depth=[0, 512], max_new_tokens=[100], batch_size=[1]
+    )
+    page = page_of_records(tmp_path, *records, ceilings=report_records.CEILINGS)
+    figures = re.findall(
+        r'<figure id="chart-(.*?)">.*?aria-label="([^"]{60,}\.) ([^"]*)\.">.*?"faint note">(.+?)</p>', page, re.DOTALL
+    )
+    assert {name for name, *_ in figures} == set(CHARTS)
+    notes = {name: " ".join(note.split()) for name, _, _, note in figures}
+    assert all(len(note) > 60 and note.endswith(".") for note in notes.values())
+    # What is not drawn one by one is said.
+    assert notes["rounds"].endswith("Of rounds with more than 40 samples, as many evenly spaced ones are drawn.")
+    assert notes["tokens"].endswith("Neighbouring tokens are joined, so that there are at most 64 places.")

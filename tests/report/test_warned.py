@@ -10,9 +10,9 @@ from rich.console import Console
 from hfbench.core.point import Configuration
 from hfbench.core.record import Record
 from hfbench.report.frames import warning_groups
-from hfbench.report.page import report_page
-from hfbench.report.pages import print_results
+from hfbench.report.printed import print_results
 from hfbench.tables.build import Tables
+from tests.report.report_records import page_of
 from tests.tables.hand_records import failed_record, observed, ok_record, point, tables_of
 
 EAGER, SDPA, FLEX = (point(attn_implementation=name) for name in ("eager", "sdpa", "flex_attention"))
@@ -28,18 +28,6 @@ def _printed(folder: Path, tables: Tables, width: int = 100) -> list[str]:
     stream = io.StringIO()
     print_results(folder, Console(file=stream, width=width, highlight=False))
     return stream.getvalue().splitlines()
-
-
-def _page(tables: Tables) -> str:
-    return report_page(
-        samples=tables.samples,
-        summary=tables.summary,
-        points=tables.points,
-        configurations=tables.configurations,
-        warnings=tables.warnings,
-        environment={},
-        ceilings={},
-    )
 
 
 def test_one_finding_of_all_is_said_once(tmp_path: Path) -> None:
@@ -105,7 +93,7 @@ def test_no_warning_no_heading(tmp_path: Path) -> None:
 def test_the_report_has_them_all(tmp_path: Path) -> None:
     records = [_measured(point(attn_implementation="eager", batch_size=size), 40 + size) for size in range(1, 8)]
     tables = tables_of(tmp_path, *records)
-    page = _page(tables)
+    page = page_of(tables)
     for size in range(1, 8):
         assert f"{40 + size}% of the CPUs were busy" in page
     assert "Give sweep.round at least 3 values." in page
@@ -118,5 +106,5 @@ def test_the_report_has_margins_beside_its_numbers(tmp_path: Path) -> None:
     ]
     tables = tables_of(tmp_path, *records)
     (row,) = tables.summary.filter(metric="end_to_end_seconds").to_dicts()
-    page = _page(tables)
+    page = page_of(tables)
     assert f"±{100 * (row['high'] - row['low']) / 2:.2g}%" in page

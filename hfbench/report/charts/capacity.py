@@ -1,4 +1,7 @@
-"""The roofline: FLOP/s reached by decoding and prefill over the FLOPs that they need for each byte."""
+"""What the device can hold and do: peak memory, the roofline of decode and prefill, and their shares of the roof.
+
+Source of the roofline: S. Williams, A. Waterman and D. Patterson, Roofline, CACM 52 (2009) 65.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,15 +16,17 @@ from hfbench.report.charts.chart import (
     ROW_PIXELS,
     Chart,
     Key,
-    compact,
-    panel_spec,
-    text_column,
-    way_axis,
+    color_by_way,
+    number_column,
+    one_mark,
+    panel,
+    row_by_way,
+    tooltips,
     way_colour,
-    way_scale,
+    word_column,
 )
 from hfbench.report.frames import ReportData, shown_names
-from hfbench.report.speedups import extremes, range_text
+from hfbench.report.speedups import extremes, percent, range_text
 from hfbench.report.words import TextColumn, memory_unit, rate, significant
 
 _PEAK = "peak_memory_bytes"
@@ -44,45 +49,105 @@ def memory_chart(data: ReportData) -> Chart | None:
     values = pl.concat([medians, rounds], how="diagonal").drop("configuration", "name")
     lowest, highest = extremes(medians["memory"].to_list(), medians["name"].to_list())
     return Chart(
-        name="memory",
         title=f"Peak memory: {range_text(lowest, highest, unit)}",
-        alternative=f"A bar for the peak memory of each configuration in {unit}, from 0, with a tick for each round.",
-        note="The median of the rounds' peaks, and a tick for each round: the resident set of the process on a CPU, "
-        "what torch held on an accelerator.",
         spec=_memory_spec(values, data.ways, unit),
-        values=compact(values),
-        panel_field="workload",
-        panels=tuple(shown_names(data.workloads, values["workload"])),
-        table=_memory_table(medians, unit),
+        values=values,
+        panels=shown_names(data.workloads, values["workload"]),
+        table=[
+            word_column("configuration", medians["name"]),
+            number_column("peak memory", medians["memory"], unit),
+        ],
         keys=[Key("median", FAINT, "square"), Key("a round", INK, "bar")],
+        words={"unit": unit},
     )
 
 
 def _memory_spec(values: pl.DataFrame, ways: Sequence[str], unit: str) -> dict[str, Any]:
-    tooltip = [
-        alt.Tooltip("way:N", title="way"),
-        alt.Tooltip("kind:N", title="shown"),
-        alt.Tooltip("memory:Q", title=f"peak ({unit})", format=".4~r"),
-    ]
     base = alt.Chart().encode(
-        y=way_axis(ways, values["way"]), x=alt.X("memory:Q", title=f"peak memory ({unit})"), tooltip=tooltip
+        y=row_by_way(ways, values["way"]),
+        x=alt.X("memory:Q", title=f"peak memory ({unit})"),
+        tooltip=tooltips(("kind:N", "shown"), ("memory:Q", f"peak ({unit})", ".4~r")),
     )
-    bars = base.mark_bar(size=ROW_PIXELS * 0.6).encode(color=alt.Color("way:N", scale=way_scale(ways), legend=None))
+    bars = base.mark_bar(size=ROW_PIXELS * 0.6).encode(color=color_by_way(ways))
     ticks = base.mark_tick(thickness=2, size=ROW_PIXELS * 0.8, color=INK)
     layers = [bars.transform_filter(f"datum.kind === '{_BAR}'"), ticks.transform_filter(f"datum.kind === '{_ROUND}'")]
-    return panel_spec(alt.layer(*layers).properties(height=alt.Step(ROW_PIXELS)))
-
-
-def _memory_table(medians: pl.DataFrame, unit: str) -> list[TextColumn]:
-    return [
-        text_column("configuration", medians["name"].to_list(), is_number=False),
-        text_column("peak memory", [significant(each) for each in medians["memory"]], unit),
-    ]
+    return panel(*layers, height=alt.Step(ROW_PIXELS))
 
 
 _PHASES = ("decode", "prefill")
+_PHASE_SHAPES = alt.Scale(domain=list(_PHASES), range=["circle", "diamond"])
+_SHARES = {  # of each phase the utilisation, and what it says
+    "decode": ("mbu", "decoding reads at {} of the measured read bandwidth"),
+    "prefill": ("mfu", "prefill computes at {} of the measured rate of matrix products"),
+}
+
+
+def shares_chart(data: ReportData) -> Chart | None:
+    """Return the chart, or None where neither the model's needs nor the device's ceilings are known."""
+    values = _shares(data.rows)
+    if values.is_empty():
+        return None
+    return Chart(
+        title=_shares_title(values),
+        spec=_shares_spec(values, data.ways),
+        values=values,
+        panels=shown_names(data.workloads, values["workload"]),
+        table=[
+            word_column("configuration", values["name"]),
+            word_column("phase", values["phase"]),
+            number_column("of the roof", values["percent"], "%"),
+        ],
+        keys=[
+            Key("decode, of the read bandwidth (MBU)", FAINT, "circle"),
+            Key("prefill, of the matrix-product rate (MFU)", FAINT, "diamond"),
+            Key("the roof", FAINT, "line"),
+        ],
+    )
+
+
+def _shares(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return a row for each configuration and phase with a known utilisation, in percent."""
+    return pl.concat(
+        rows.filter(pl.col(column).is_not_null()).select(
+            "way", "workload", "name", phase=pl.lit(phase), percent=pl.col(column) * 100
+        )
+        for phase, (column, _) in _SHARES.items()
+    )
+
+
+def _shares_title(values: pl.DataFrame) -> str:
+    parts = []
+    for phase, (_, words) in _SHARES.items():
+        shares = values.filter(phase=phase)["percent"].to_list()
+        if shares:
+            low, high = percent(min(shares)), percent(max(shares))
+            parts.append(words.format(low if low == high else f"{low} to {high}"))
+    text = ", ".join(parts)
+    return text[0].upper() + text[1:]
+
+
+def _shares_spec(values: pl.DataFrame, ways: Sequence[str]) -> dict[str, Any]:
+    largest: float = max(100.0, values["percent"].max())  # type: ignore[type-var,assignment]
+    scale = alt.Scale(domain=[0, largest * 1.04], nice=False)
+    base = alt.Chart().encode(
+        y=row_by_way(ways, values["way"]),
+        x=alt.X("percent:Q", title="share of the measured roof (%)", scale=scale, axis=alt.Axis(grid=True)),
+        tooltip=tooltips(("phase:N", "phase"), ("percent:Q", "% of the roof", ".3~r")),
+    )
+    roof = one_mark().mark_rule(strokeWidth=2.5).encode(x=alt.datum(100))
+    return panel(roof, _phase_marks(base, ways, "phase"), height=alt.Step(ROW_PIXELS))
+
+
+def _phase_marks(base: alt.Chart, ways: Sequence[str], field: str) -> alt.Chart:
+    """Return a circle for each decoding and a diamond for each prefill, as this field says."""
+    shape = alt.Shape(f"{field}:N", scale=_PHASE_SHAPES, legend=None)
+    points: alt.Chart = base.mark_point(filled=True, size=85, opacity=1, stroke=PAPER, strokeWidth=0.5)
+    marks: alt.Chart = points.encode(color=color_by_way(ways), shape=shape)
+    return marks
+
+
 _ROOF = "roof"
-_PANEL_HEIGHT = 260
+_ROOFLINE_HEIGHT = 260  # pixels of a panel
 _ROOM = 2.0  # that the roof reaches beyond the first and the last point, as a factor
 _SI = "~s"  # 1.5G, of FLOP/s
 
@@ -93,22 +158,12 @@ def roofline_chart(data: ReportData) -> Chart | None:
     roofs = _roofs(points)
     if roofs.is_empty():
         return None
-    values = pl.concat([points.select(roofs.columns), roofs])
     return Chart(
-        name="roofline",
-        title=_title(points),
-        alternative="FLOPs a second, upwards, against FLOPs a byte, to the right, both logarithmic. The roof rises "
-        "with the read bandwidth until it is level at the rate of matrix products; a circle stands for the decoding "
-        "and a diamond for the prefill of each configuration.",
-        note="Both axes count the FLOPs and bytes that the model needs: weights read once a step or prefill, and the "
-        "cache. The roof is what the device was measured to reach, for reading as many bytes (a smaller model may be "
-        "read from a cache) and for matrix products in this dtype. The number at a mark is its batch size. A mark "
-        "below the slope waits for memory, one below the level part for products; the distance to the roof is what is "
-        "left. Source: S. Williams, A. Waterman and D. Patterson, Roofline, CACM 52 (2009) 65.",
+        title=_roofline_title(points),
         spec=_roofline_spec(data.ways),
-        values=compact(values),
+        values=pl.concat([points.select(roofs.columns), roofs]),
         panel_field="scene",
-        panels=tuple(points["scene"].unique(maintain_order=True)),
+        panels=points["scene"].unique(maintain_order=True).to_list(),
         table=_roofline_table(points),
         keys=[
             *(Key(way, way_colour(data.ways.index(way))) for way in shown_names(data.ways, points["way"])),
@@ -169,7 +224,7 @@ def _rate(value: float | None, unit: str) -> str:
     return "not measured" if value is None else rate(value, unit)
 
 
-def _title(points: pl.DataFrame) -> str:
+def _roofline_title(points: pl.DataFrame) -> str:
     """Return how many FLOPs a byte each phase needs, and how many a second it reaches at most."""
     parts = []
     for phase in _PHASES:
@@ -185,43 +240,28 @@ def _title(points: pl.DataFrame) -> str:
 
 def _roofline_spec(ways: Sequence[str]) -> dict[str, Any]:
     x_scale, y_scale = alt.Scale(type="log", nice=False), alt.Scale(type="log", nice=False, padding=14)
-    x = alt.X("intensity:Q", title="FLOPs a byte (FLOP/B)", scale=x_scale, axis=alt.Axis(format=_SI))
-    y = alt.Y("flops:Q", title="reached (FLOP/s)", scale=y_scale, axis=alt.Axis(format=_SI, tickCount=4))
-    tooltip = [
-        alt.Tooltip("way:N", title="way"),
-        alt.Tooltip("kind:N", title="phase"),
-        alt.Tooltip("batch:O", title="batch"),
-        alt.Tooltip("intensity:Q", title="FLOPs a byte", format=".3~r"),
-        alt.Tooltip("flops:Q", title="FLOP/s", format=".3~s"),
-    ]
-    base = alt.Chart().encode(x=x, y=y)
-    roof = (
-        base.mark_line(strokeWidth=2.5, color=FAINT)
-        .transform_filter(f"datum.kind == '{_ROOF}'")
-        .encode(detail="part:N", order="intensity:Q", tooltip=[tooltip[0], *tooltip[3:]])
+    base = alt.Chart().encode(
+        x=alt.X("intensity:Q", title="FLOPs a byte (FLOP/B)", scale=x_scale, axis=alt.Axis(format=_SI)),
+        y=alt.Y("flops:Q", title="reached (FLOP/s)", scale=y_scale, axis=alt.Axis(format=_SI, tickCount=4)),
     )
+    place = (("intensity:Q", "FLOPs a byte", ".3~r"), ("flops:Q", "FLOP/s", ".3~s"))
+    line = base.mark_line(strokeWidth=2.5, color=FAINT).transform_filter(f"datum.kind == '{_ROOF}'")
+    roof = line.encode(detail="part:N", order="intensity:Q", tooltip=tooltips(*place))
     measured = base.transform_filter(f"datum.kind != '{_ROOF}'")
-    shapes = alt.Scale(domain=list(_PHASES), range=["circle", "diamond"])
-    marks = measured.mark_point(filled=True, size=85, opacity=1, stroke=PAPER, strokeWidth=0.5).encode(
-        color=alt.Color("way:N", scale=way_scale(ways), legend=None),
-        shape=alt.Shape("kind:N", scale=shapes, legend=None),
-        tooltip=tooltip,
+    marks = _phase_marks(measured, ways, "kind").encode(
+        tooltip=tooltips(("kind:N", "phase"), ("batch:O", "batch"), *place)
     )
     numbered = measured.transform_filter("datum.label != null")
     number = numbered.mark_text(align="left", dx=7, dy=8, fontSize=10).encode(text="label:N")
-    return panel_spec(alt.layer(roof, marks, number).properties(height=_PANEL_HEIGHT))
+    return panel(roof, marks, number, height=_ROOFLINE_HEIGHT)
 
 
 def _roofline_table(points: pl.DataFrame) -> list[TextColumn]:
     return [
-        text_column("configuration", points["name"].to_list(), is_number=False),
-        text_column("phase", points["kind"].to_list(), is_number=False),
-        text_column("needs", [significant(each) for each in points["intensity"]], "FLOP/B"),
-        text_column("reached", _giga(points["flops"]), "GFLOP/s"),
-        text_column("roof: reading", _giga(points["bandwidth"]), "GB/s"),
-        text_column("roof: products", _giga(points["products"]), "GFLOP/s"),
+        word_column("configuration", points["name"]),
+        word_column("phase", points["kind"]),
+        number_column("needs", points["intensity"], "FLOP/B"),
+        number_column("reached", points["flops"] / 1e9, "GFLOP/s"),
+        number_column("roof: reading", points["bandwidth"] / 1e9, "GB/s"),
+        number_column("roof: products", points["products"] / 1e9, "GFLOP/s"),
     ]
-
-
-def _giga(column: pl.Series) -> list[str]:
-    return [significant(each) for each in (column / 1e9).to_list()]

@@ -1,12 +1,27 @@
 /* Draws the charts of the page one after another, as wide as there is room, and again when the room changes. */
 (() => {
   "use strict";
-  const page = JSON.parse(document.getElementById("charts").textContent);
+  const charts = JSON.parse(document.getElementById("charts").textContent);
   const narrowestPanel = 270; // pixels, without the names on the left
   const widestSingle = 720;
   const mostColumns = 3;
   const spacing = 26;
   const pixelsPerLetter = 6.3;
+
+  /* Text and lines in the page's colours, which follow light, dark and paper. */
+  const [ink, faint, line, font] = ["var(--ink)", "var(--faint)", "var(--line)", "system-ui, sans-serif"];
+  const text = { labelColor: faint, titleColor: ink, labelFont: font, titleFont: font, titleFontWeight: "normal" };
+  const config = {
+    aria: false, // the page describes each chart; thousands of marks with a label each would be read one by one
+    background: "transparent",
+    font,
+    view: { stroke: line },
+    axis: { ...text, gridColor: line, gridOpacity: 0.6, domainColor: line, tickColor: line, titlePadding: 6 },
+    axisY: { titleAlign: "left", titleAnchor: "start" },
+    header: { ...text, labelFontSize: 12, labelFontWeight: "bold", labelColor: ink, labelAnchor: "start" },
+    text: { color: ink, font },
+    rule: { color: faint },
+  };
 
   const rowsOf = (table) =>
     table.rows.map((row) => Object.fromEntries(table.columns.map((name, index) => [name, row[index]])));
@@ -23,12 +38,11 @@
 
   const specification = (chart, panels, width) => {
     const { columns, gutter, panel } = layout(chart, panels.length, width);
-    const config = structuredClone(page.config);
-    config.axisY = { ...config.axisY, labelLimit: gutter - 6 };
-    config.axisX = { ...config.axisX, tickCount: Math.max(3, Math.round(panel / 80)), labelOverlap: true };
+    const axisX = { tickCount: Math.max(3, Math.round(panel / 80)), labelOverlap: true };
+    const axisY = { ...config.axisY, labelLimit: gutter - 6 };
     const shown = new Set(panels);
     const rows = rowsOf(chart.table).filter((row) => shown.has(row[chart.panelField]));
-    const whole = { config, datasets: { [chart.name]: rows }, data: { name: chart.name } };
+    const whole = { config: { ...config, axisX, axisY }, datasets: { [chart.name]: rows }, data: { name: chart.name } };
     const inner = { ...chart.spec, width: panel };
     if (chart.panels.length === 1) return { ...whole, ...inner };
     const header = { title: null, labelLimit: panel };
@@ -38,7 +52,7 @@
   };
 
   const draw = async (place) => {
-    const chart = page.charts.find((each) => each.name === place.dataset.chart);
+    const chart = charts.find((each) => each.name === place.dataset.chart);
     const panels = chart.panels.slice(Number(place.dataset.from), Number(place.dataset.to));
     const options = { renderer: "svg", actions: false, ast: true, mode: "vega-lite", tooltip: { theme: "page" } };
     try {

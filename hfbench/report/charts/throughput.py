@@ -1,0 +1,256 @@
+"""Decode throughput against latency over the batch sizes, and what a longer context costs of decode and prefill."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import altair as alt
+import polars as pl
+
+from hfbench.report.charts.chart import (
+    FAINT,
+    Chart,
+    Key,
+    color_by_way,
+    dash_by_way,
+    line_keys,
+    number_column,
+    panel,
+    shape_by_way,
+    told_fill,
+    tooltips,
+    within,
+    word_column,
+)
+from hfbench.report.frames import WORKLOAD_AXES, ReportData, paired, values_by_round, workload_name
+from hfbench.report.words import MISSING, TextColumn, significant
+from hfbench.statistics.intervals import CONFIDENCE, Interval, paired_ratio_interval
+
+_LATENCY, _THROUGHPUT = "inter_token_seconds", "decode_tokens_per_second"
+_FRONTIER_HEIGHT, _DEPTH_HEIGHT = 240, 200  # pixels of a panel
+_LOGARITHMIC_FROM = 20  # highest over lowest value, where a linear axis would heap the small ones
+
+
+def frontier_chart(data: ReportData) -> Chart | None:
+    """Return the chart, or None where nothing was decoded."""
+    values = frontier_values(data.rows)
+    if values.is_empty():
+        return None
+    return Chart(
+        title=_frontier_title(values),
+        spec=_frontier_spec(values, data.ways),
+        values=values.drop("output_differs"),
+        panel_field="scene",
+        panels=values["scene"].unique(maintain_order=True).to_list(),
+        table=[
+            word_column("configuration", values["name"]),
+            number_column("inter-token", values["ms"], "ms"),
+            number_column("decode", values["rate"], "tokens/s"),
+            word_column("frontier", ("yes" if each else MISSING for each in values["frontier"])),
+        ],
+        keys=[
+            *line_keys(data.ways, values["way"]),
+            Key("on the frontier", FAINT, "circle"),
+            Key("behind it", FAINT, "ring"),
+        ],
+        own_axes=("x", "y"),
+    )
+
+
+def frontier_values(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return a row for each configuration that decodes: way, scene, batch size, latency in ms, throughput, intervals.
+
+    `frontier` says that no configuration of the scene has a lower latency and at least the throughput, or the same
+    latency and more: the Pareto frontier of the medians. What computes something else, by its output, is not on it.
+    """
+    if not {_LATENCY, _THROUGHPUT} <= set(rows.columns):
+        return pl.DataFrame()
+    values = rows.drop_nulls([_LATENCY, _THROUGHPUT]).select(
+        "way",
+        "scene",
+        "name",
+        "output_differs",
+        batch="batch_size",
+        ms=pl.col(_LATENCY) * 1e3,
+        ms_low=_end(_LATENCY, "low") * 1e3,
+        ms_high=_end(_LATENCY, "high") * 1e3,
+        rate=_THROUGHPUT,
+        rate_low=_end(_THROUGHPUT, "low"),
+        rate_high=_end(_THROUGHPUT, "high"),
+    )
+    groups = [_with_frontier(group) for group in values.partition_by("scene", maintain_order=True)]
+    return pl.concat(groups) if groups else pl.DataFrame()
+
+
+def _end(metric: str, end: str, panel_field: str = "scene") -> pl.Expr:
+    """Return where this end of a metric's interval is drawn."""
+    return within(pl.col(f"{metric}_{end}"), pl.col(metric)).over(panel_field)
+
+
+def _with_frontier(group: pl.DataFrame) -> pl.DataFrame:
+    """Walk from the lowest latency up: a point is on the frontier where its throughput exceeds all before it."""
+    rate = pl.when(~pl.col("output_differs")).then("rate").otherwise(0.0)
+    return group.sort("ms", rate * -1, maintain_order=True).with_columns(
+        frontier=rate > rate.cum_max().shift(1, fill_value=0.0)
+    )
+
+
+def _frontier_title(values: pl.DataFrame) -> str:
+    """Return what the way with the highest throughput was measured at, with its smallest and its largest batch."""
+    ranked = values.filter("frontier") if values["frontier"].any() else values
+    top = ranked.row(int(ranked["rate"].arg_max() or 0), named=True)
+    line = values.filter(pl.col("way") == top["way"], pl.col("scene") == top["scene"]).sort("batch").to_dicts()
+    scene = f" ({top['scene']})" if values["scene"].n_unique() > 1 else ""
+    ends = [line[0], line[-1]] if len(line) > 1 else line
+    parts = [f"{significant(row['rate'])} tokens/s at batch {row['batch']}" for row in ends]
+    waits = [f"{significant(row['ms'])} ms" for row in ends]
+    return f"{top['way']} decodes {', '.join(parts)}, with {' and '.join(waits)} between tokens{scene}"
+
+
+def _frontier_spec(values: pl.DataFrame, ways: Sequence[str]) -> dict[str, Any]:
+    latency: dict[str, Any] = {"title": "inter-token latency (ms)", "scale": _scale(values["ms"])}
+    throughput: dict[str, Any] = {"title": "decode throughput (tokens/s)", "scale": _scale(values["rate"])}
+    base = alt.Chart().encode(
+        x=alt.X("ms:Q", **latency),
+        y=alt.Y("rate:Q", **throughput),
+        color=color_by_way(ways),
+        tooltip=tooltips(("batch:O", "batch"), ("rate:Q", "tokens/s", ".4~r"), ("ms:Q", "ms between tokens", ".4~r")),
+    )
+    untold = alt.value(None)
+    line = base.mark_line(strokeWidth=1.5, opacity=0.6).encode(
+        order="batch:Q", strokeDash=dash_by_way(ways), tooltip=untold
+    )
+    wide = base.mark_rule(opacity=0.6).encode(x=alt.X("ms_low:Q", **latency), x2="ms_high:Q")
+    tall = base.mark_rule(opacity=0.6).encode(y=alt.Y("rate_low:Q", **throughput), y2="rate_high:Q")
+    fill = told_fill("datum.frontier", ways)
+    mark = base.mark_point(size=60, strokeWidth=2, opacity=1).encode(shape=shape_by_way(ways), fill=fill)
+    label = base.mark_text(align="left", dx=8, dy=-8, fontSize=11).encode(text="batch:N", tooltip=untold)
+    has_intervals = values["ms_low"].is_not_null().any()  # one round has none
+    return panel(line, *((wide, tall) if has_intervals else ()), mark, label, height=_FRONTIER_HEIGHT)
+
+
+def _scale(values: pl.Series) -> alt.Scale:
+    numbers = values.to_list()
+    spread = max(numbers) / min(numbers)
+    return alt.Scale(type="log") if spread >= _LOGARITHMIC_FROM else alt.Scale(zero=spread == 1)
+
+
+_RATES = {"decode": _THROUGHPUT, "prefill": "prefill_tokens_per_second"}
+_VERBS = {"decode": "decoding", "prefill": "the prefill"}
+
+
+@dataclass(frozen=True)
+class _Change:
+    """The throughput of a way at its greatest depth over that at its least, paired by round."""
+
+    phase: str
+    name: str
+    least: int
+    greatest: int
+    ratio: Interval
+
+
+def depth_chart(data: ReportData) -> Chart | None:
+    """Return the chart, or None where nothing was measured at two depths."""
+    values = _depth_values(data.rows)
+    if values.is_empty():
+        return None
+    return Chart(
+        title=_depth_title(_changes(values, data)),
+        spec=_depth_spec(data.ways, has_intervals=bool(values["low"].is_not_null().any())),
+        values=values.select("way", "panel", "depth", "rate", "low", "high"),
+        panel_field="panel",
+        panels=values["panel"].unique(maintain_order=True).to_list(),
+        table=_depth_table(values),
+        keys=line_keys(data.ways, values["way"]),
+        own_axes=("x", "y"),
+    )
+
+
+def _depth_values(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return a row for each phase and configuration whose way and work were measured at several depths."""
+    parts = [_phase(rows, phase, rate) for phase, rate in _RATES.items() if rate in rows.columns]
+    values = pl.concat(parts) if parts else pl.DataFrame()
+    if values.is_empty():
+        return values
+    several = pl.col("depth").n_unique().over("phase", "series") > 1
+    return values.filter(several)
+
+
+def _phase(rows: pl.DataFrame, phase: str, rate: str) -> pl.DataFrame:
+    axes = [axis for axis in WORKLOAD_AXES if axis != "context_depth" and rows[axis].n_unique() > 1]
+    work = pl.Series([workload_name(row, axes) or None for row in rows.to_dicts()], dtype=pl.String)
+    return (
+        rows.with_columns(work=work)
+        .filter(pl.col(rate).is_not_null() & ~pl.col("output_differs"))
+        .with_columns(
+            panel=pl.concat_str(pl.lit(phase), "work", separator=", ", ignore_nulls=True),
+            series=pl.concat_str("way", "work", separator=", ", ignore_nulls=True),
+        )
+        .select(
+            "configuration",
+            "way",
+            "panel",
+            "series",
+            phase=pl.lit(phase),
+            depth="context_depth",
+            rate=rate,
+            low=_end(rate, "low", "panel"),
+            high=_end(rate, "high", "panel"),
+            table_low=f"{rate}_low",
+            table_high=f"{rate}_high",
+        )
+        .sort("depth", maintain_order=True)
+    )
+
+
+def _changes(values: pl.DataFrame, data: ReportData) -> list[_Change]:
+    """Return how each series changes from its least depth to its greatest; the intervals hold for all together."""
+    series = values.partition_by("phase", "series", maintain_order=True)
+    confidence = 1 - (1 - CONFIDENCE) / len(series)  # Bonferroni: the title picks the largest
+    rounds = {phase: values_by_round(data.samples, rate) for phase, rate in _RATES.items()}
+    found = []
+    for each in series:
+        first, last = each.row(0, named=True), each.row(-1, named=True)
+        known = rounds[first["phase"]]
+        ratio = paired_ratio_interval(
+            *paired(known[first["configuration"]], known[last["configuration"]]), confidence=confidence
+        )
+        if ratio is not None:
+            found.append(_Change(first["phase"], first["series"], first["depth"], last["depth"], ratio))
+    return found
+
+
+def _depth_title(changes: Sequence[_Change]) -> str:
+    """Return the largest change that its interval bears."""
+    if not changes:
+        return "Throughput by context depth; one round bears no interval, so no change is established"
+    told = [each for each in changes if not each.ratio.low <= 1 <= each.ratio.high]
+    if not told:
+        return "With a longer context, throughput changes by no more than noise"
+    most = max(told, key=lambda each: max(each.ratio.estimate, 1 / each.ratio.estimate))
+    times = f"{_VERBS[most.phase]} has {significant(most.ratio.estimate)}× the throughput"
+    return f"After {most.greatest} tokens, {times} that it has after {most.least} ({most.name})"
+
+
+def _depth_spec(ways: Sequence[str], *, has_intervals: bool) -> dict[str, Any]:
+    axis: dict[str, Any] = {"title": "throughput (tokens/s)", "scale": alt.Scale(zero=True)}
+    y = alt.Y("rate:Q", **axis)
+    base = alt.Chart().encode(x=alt.X("depth:Q", title="context depth (tokens)"), color=color_by_way(ways))
+    line = base.mark_line(strokeWidth=1.8).encode(y=y, strokeDash=dash_by_way(ways))
+    interval = base.mark_rule(opacity=0.6).encode(y=alt.Y("low:Q", **axis), y2="high:Q")
+    tooltip = tooltips(("depth:Q", "tokens before"), ("rate:Q", "tokens/s", ".4~r"))
+    mark = base.mark_point(size=50, filled=True, opacity=1).encode(y=y, shape=shape_by_way(ways), tooltip=tooltip)
+    return panel(line, *((interval,) if has_intervals else ()), mark, height=_DEPTH_HEIGHT)
+
+
+def _depth_table(values: pl.DataFrame) -> list[TextColumn]:
+    ends = zip(values["table_low"], values["table_high"], strict=True)
+    intervals = [MISSING if low is None else f"{significant(low)} … {significant(high)}" for low, high in ends]
+    return [
+        word_column("phase", values["phase"]),
+        word_column("way", values["series"]),
+        number_column("context depth", values["depth"], "tokens"),
+        number_column("throughput", values["rate"], "tokens/s"),
+        number_column("95% interval", intervals, "tokens/s"),
+    ]
