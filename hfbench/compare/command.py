@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from hfbench.compare.axis import compare_axis
-from hfbench.compare.compare import DEFAULT_THRESHOLD, Options, check_has_points, compare_sides, filtered
+from hfbench.compare.compare import Options, check_has_points, compare_sides, filtered
 from hfbench.compare.history_commits import is_history
 from hfbench.compare.pairs import choose_metrics
 from hfbench.compare.render import (
@@ -23,6 +23,7 @@ from hfbench.compare.render import (
 from hfbench.compare.side import WORKSPACE, Side, read_side
 from hfbench.core.errors import UserError
 from hfbench.params.schema import read_yaml
+from hfbench.statistics.verdicts import DEFAULT_THRESHOLD
 
 _PARAMS = Path("params.yaml")
 

@@ -9,19 +9,6 @@ import numpy as np
 import polars as pl
 
 from hfbench.compare.changes import Change, environment_differences, find_changes
-from hfbench.compare.contrasts import (
-    IDENTICAL,
-    INCOMPARABLE,
-    INDEPENDENT,
-    PAIRED,
-    SAME,
-    SLOWER,
-    Contrast,
-    Verdict,
-    contrast,
-    decide,
-    too_few_rounds,
-)
 from hfbench.compare.pairs import (
     COMPARED,
     ComparedMetric,
@@ -40,8 +27,26 @@ from hfbench.compare.side import Side
 from hfbench.core.errors import UserError
 from hfbench.core.point import AXES
 from hfbench.core.record import OK
-from hfbench.statistics.multiplicity import adjusted_p_values
-from hfbench.statistics.ratios import Ratio, RatioOfRounds, geometric_mean
+from hfbench.statistics.ratios import (
+    IDENTICAL,
+    INDEPENDENT,
+    PAIRED,
+    Contrast,
+    Ratio,
+    RatioOfRounds,
+    contrast,
+    geometric_mean,
+)
+from hfbench.statistics.verdicts import (
+    DEFAULT_THRESHOLD,
+    INCOMPARABLE,
+    SLOWER,
+    Verdict,
+    adjusted_p_values,
+    family_error,
+    tested_p_value,
+    verdict_on,
+)
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,8 @@ class Mean:
 class Comparison:
     """Two sides, their pairs and verdicts, what changed between them, and what to beware of.
 
-    `tests` is the size of the family over which false alarms are controlled; `side_names` are the headings of columns.
+    `tests` is the size of the family over which false alarms are controlled, and `error` what each interval of it may
+    err; `side_names` are the headings of columns.
     """
 
     baseline: Side
@@ -94,6 +100,7 @@ class Comparison:
     environment_differences: tuple[str, ...]
     across_environments: bool
     tests: int
+    error: float
     notes: tuple[str, ...]
     side_names: tuple[str, str] = ("baseline", "candidate")
 
@@ -120,37 +127,26 @@ def compared_pairs(pairing: Pairing) -> tuple[Pair, ...]:
     return tuple(pair for pair in pairing.pairs if pair.baseline.status == OK and pair.candidate.status == OK)
 
 
-_IDENTICAL = "the same records: nothing that they depend on changed, and DVC measured nothing again"
-
-
-def judge(contrasts: Sequence[tuple[ComparedMetric, Contrast]], threshold: float) -> list[Judged]:
-    """Return each contrast with its verdict, in their order.
+def judge(
+    contrasts: Sequence[tuple[ComparedMetric, Contrast]], threshold: float, besides: Sequence[float] = ()
+) -> tuple[list[Judged], float]:
+    """Return each contrast with its verdict, in their order, and what each interval of their family may err.
 
     The family over which the false discovery rate is controlled is everything that is tested: all pairs with all
-    metrics that were asked for, since the exit status rests on any of them.
+    metrics that were asked for, since the exit status rests on any of them, and what has the p-values `besides`.
     """
-    tested = [index for index, (_, contrast) in enumerate(contrasts) if _is_tested(contrast)]
-    p_values = [contrasts[index][1].ratio.p_value for index in tested]  # type: ignore[union-attr]
-    adjusted = dict(zip(tested, adjusted_p_values(p_values), strict=True))
-    return [
-        Judged(contrast, _verdict(metric, contrast, adjusted.get(index), threshold), adjusted.get(index))
-        for index, (metric, contrast) in enumerate(contrasts)
+    p_values = [tested_p_value(contrast) for _, contrast in contrasts]
+    family = [p_value for p_value in (*p_values, *besides) if p_value is not None]
+    adjusted, error = iter(adjusted_p_values(family)), family_error(family)
+    judged = [
+        Judged(
+            contrast,
+            verdict_on(contrast, threshold, error, higher_is_better=metric.metric.higher_is_better),
+            None if p_value is None else next(adjusted),
+        )
+        for (metric, contrast), p_value in zip(contrasts, p_values, strict=True)
     ]
-
-
-def _is_tested(contrast: Contrast) -> bool:
-    return contrast.ratio is not None and contrast.obstacle is None and contrast.method != IDENTICAL
-
-
-def _verdict(metric: ComparedMetric, contrast: Contrast, adjusted: float | None, threshold: float) -> Verdict:
-    if contrast.obstacle is not None:
-        return Verdict(INCOMPARABLE, contrast.obstacle)
-    if contrast.method == IDENTICAL:
-        return Verdict(SAME, _IDENTICAL)
-    if contrast.ratio is None or adjusted is None:
-        return too_few_rounds(contrast.baseline_rounds, contrast.candidate_rounds)
-    better = metric.metric.higher_is_better
-    return decide(contrast.ratio, contrast.ratio.p_value, adjusted, threshold, higher_is_better=better)
+    return judged, error
 
 
 def notes(baseline: Side, candidate: Side, results: Sequence[PairResult], tests: int) -> tuple[str, ...]:
@@ -205,7 +201,7 @@ def _family(tests: int) -> Iterable[str]:
     if tests > 1:
         yield (
             f"Of the changes that are called among these {tests} comparisons, at most 5% are expected to be noise "
-            "(Benjamini-Hochberg); each interval is a 95% one for itself."
+            "(Benjamini-Hochberg), however often one looks. The interval beside a verdict is the one that decided it."
         )
 
 
@@ -249,9 +245,6 @@ def check_has_points(side: Side, text: str | None) -> None:
         raise UserError(why)
 
 
-DEFAULT_THRESHOLD = 0.02
-
-
 @dataclass(frozen=True)
 class Options:
     """What to compare: metrics, the share of change that counts as none, and whether machines may differ."""
@@ -285,13 +278,20 @@ def compare_sides(baseline: Side, candidate: Side, options: Options, folder: Pat
     return compare_all([(baseline, candidate)], options, folder)[0]
 
 
-def compare_all(sides: Sequence[tuple[Side, Side]], options: Options, folder: Path = Path()) -> list[Comparison]:
-    """Return the comparison of each candidate with its baseline, all tests being one family."""
+def compare_all(
+    sides: Sequence[tuple[Side, Side]], options: Options, folder: Path = Path(), besides: Sequence[float] = ()
+) -> list[Comparison]:
+    """Return the comparison of each candidate with its baseline, all tests being one family with those `besides`."""
     contrasted = [_contrast_sides(baseline, candidate, options) for baseline, candidate in sides]
-    judged = iter(judge([(row.metric, row.contrast) for each in contrasted for row in each.rows], options.threshold))
-    by_sides = [[next(judged) for _ in each.rows] for each in contrasted]
-    tests = sum(each.adjusted_p_value is not None for some in by_sides for each in some)
-    return [_comparison(each, some, options, tests, folder) for each, some in zip(contrasted, by_sides, strict=True)]
+    contrasts = [(row.metric, row.contrast) for each in contrasted for row in each.rows]
+    judged, error = judge(contrasts, options.threshold, besides)
+    tests = sum(each.adjusted_p_value is not None for each in judged) + len(besides)
+    rest = iter(judged)
+    by_sides = [[next(rest) for _ in each.rows] for each in contrasted]
+    return [
+        _comparison(each, some, options, (tests, error), folder)
+        for each, some in zip(contrasted, by_sides, strict=True)
+    ]
 
 
 def _contrast_sides(baseline: Side, candidate: Side, options: Options) -> _Contrasted:
@@ -321,7 +321,7 @@ def _rows(
 
 
 def _comparison(
-    contrasted: _Contrasted, judged: Sequence[Judged], options: Options, tests: int, folder: Path
+    contrasted: _Contrasted, judged: Sequence[Judged], options: Options, family: tuple[int, float], folder: Path
 ) -> Comparison:
     baseline, candidate, pairing = contrasted.baseline, contrasted.candidate, contrasted.pairing
     results = _results(contrasted.rows, judged)
@@ -337,8 +337,9 @@ def _comparison(
         changes=find_changes(baseline, candidate, pairing, folder),
         environment_differences=contrasted.machine,
         across_environments=options.across_environments,
-        tests=tests,
-        notes=notes(baseline, candidate, results, tests),
+        tests=family[0],
+        error=family[1],
+        notes=notes(baseline, candidate, results, family[0]),
     )
 
 

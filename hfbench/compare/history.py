@@ -11,7 +11,6 @@ from typing import Any
 
 import polars as pl
 
-from hfbench.compare.contrasts import SLOWER
 from hfbench.compare.history_commits import Candidate, Environments, find_candidates, is_history
 from hfbench.compare.history_render import json_text, markdown_text, terminal_text
 from hfbench.compare.pairs import HEADLINE, choose_metrics
@@ -19,6 +18,7 @@ from hfbench.compare.series import History, Row, collect_series, failing_since, 
 from hfbench.compare.side import Side, read_side
 from hfbench.core.errors import UserError
 from hfbench.core.point import CONFIGURATION_AXES
+from hfbench.statistics.verdicts import SLOWER
 from hfbench.tables.metrics import AXIS_COLUMNS
 
 __all__ = ["HistoryOptions", "history_command", "is_history"]

@@ -7,12 +7,12 @@ from typing import TypeAlias
 
 from rich.cells import cell_len, set_cell_size
 
-from hfbench.compare.contrasts import FASTER, SLOWER
 from hfbench.compare.layout import limits, percent, unit_of, verdict_word
 from hfbench.compare.pairs import ComparedMetric
 from hfbench.compare.series import Change, History, Row, Series, Value
 from hfbench.core.point import CONFIGURATION_AXES
 from hfbench.report.words import MISSING, margin, printable, significant
+from hfbench.statistics.verdicts import FASTER, SLOWER
 from hfbench.tables.keys import point_label
 
 MARKS = {SLOWER: "▲", FASTER: "▼"}

@@ -9,7 +9,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from hfbench.compare.contrasts import SLOWER
 from hfbench.compare.history_layout import MARKS, TextTable, change_text, history_tables, row_label, series_labels
 from hfbench.compare.pairs import ComparedMetric
 from hfbench.compare.series import Change, History, Series, failing_since, measured_values
@@ -17,6 +16,7 @@ from hfbench.core.files import readable_json
 from hfbench.report.words import printable
 from hfbench.statistics.bootstrap import Interval
 from hfbench.statistics.changepoints import FEWEST_FOR_DRIFT
+from hfbench.statistics.verdicts import SLOWER
 
 METHOD = "optimal partitioning (Jackson et al. 2005)"
 _LISTED = 5  # commits named in one sentence

@@ -6,13 +6,23 @@ from math import log
 
 from hfbench.compare.axis import AxisComparison, Winner, value_name
 from hfbench.compare.compare import Comparison, Judged, Mean, PairResult
-from hfbench.compare.contrasts import FASTER, IDENTICAL, INCOMPARABLE, SAME, SLOWER, UNDECIDED, VERDICTS
 from hfbench.compare.pairs import ComparedMetric, headline
 from hfbench.compare.side import Side
 from hfbench.core.point import CONFIGURATION_AXES
 from hfbench.report.words import MISSING, memory_unit, significant
 from hfbench.statistics.bootstrap import Interval
-from hfbench.statistics.decidability import MOST_MORE_ROUNDS
+from hfbench.statistics.ratios import IDENTICAL
+from hfbench.statistics.verdicts import (
+    FASTER,
+    INCOMPARABLE,
+    MOST_MORE_ROUNDS,
+    SAME,
+    SLOWER,
+    UNDECIDED,
+    VERDICTS,
+    Verdict,
+    interval,
+)
 from hfbench.tables.keys import point_label
 
 _SHORT_COMMIT = 7
@@ -40,21 +50,22 @@ def percent(ratio: float) -> str:
     return f"{sign}{text}%"
 
 
-def limits(interval: Interval) -> str:
-    """Return the limits of a ratio's interval as changes, −1.3 … +0.8%, unless they say nothing."""
+def limits(interval: Interval | None) -> str:
+    """Return the limits of a ratio's interval as changes, −1.3 … +0.8%, unless they say nothing; a dash for none."""
+    if interval is None:
+        return MISSING
     if interval.high > _SAYS_NOTHING or interval.low * _SAYS_NOTHING < 1:
         return "not known"
     return f"{percent(interval.low).removesuffix('%')} … {percent(interval.high)}"
 
 
 def change(judged: Judged) -> tuple[str, str]:
-    """Return the change and its interval; dashes where there is no ratio with one."""
+    """Return the change and the interval that decided; dashes where there is none."""
     contrast = judged.contrast
     if contrast.obstacle is not None or contrast.baseline is None or contrast.candidate is None:
         return MISSING, MISSING
-    if contrast.ratio is None:
-        return percent(contrast.candidate / contrast.baseline), MISSING
-    return percent(contrast.ratio.estimate), limits(contrast.ratio.interval())
+    ratio = contrast.candidate / contrast.baseline if contrast.ratio is None else contrast.ratio.estimate
+    return percent(ratio), limits(judged.verdict.interval)
 
 
 def verdict_word(metric: ComparedMetric, word: str) -> str:
@@ -66,18 +77,18 @@ def verdict_text(metric: ComparedMetric, judged: Judged) -> str:
     """Return the verdict with what is short to say of it."""
     word = verdict_word(metric, judged.verdict.word)
     if judged.verdict.word == UNDECIDED:
-        return f"{word}: {more_rounds(judged)}"
+        return f"{word}: {more_rounds(judged.verdict)}"
     if judged.contrast.method == IDENTICAL and judged.verdict.word == SAME:
         return f"{word}: not measured again"
     return word
 
 
-def more_rounds(judged: Judged) -> str:
-    """Return how many more rounds would decide, in a word or two."""
-    more, was_tested = judged.verdict.more_rounds, judged.adjusted_p_value is not None
+def more_rounds(verdict: Verdict) -> str:
+    """Return how many more rounds would decide, in a word or two: at least so many where there is no interval yet."""
+    more = verdict.more_rounds
     if more is None:
         return f"> {MOST_MORE_ROUNDS} more rounds"
-    return f"{'~' if was_tested else '≥ '}{more} more round{'s' * (more > 1)}"
+    return f"{'~' if verdict.interval else '≥ '}{more} more round{'s' * (more > 1)}"
 
 
 def counts_text(counts: dict[str, int], metric: ComparedMetric | None = None) -> str:
@@ -91,7 +102,7 @@ def mean_text(mean: Mean) -> str:
     """Return the geometric mean with its interval, and over how many points; empty where there is none."""
     if mean.ratio is None:
         return ""
-    return f"{percent(mean.ratio.estimate)} ({limits(mean.ratio.interval())})"
+    return f"{percent(mean.ratio.estimate)} ({limits(interval(mean.ratio))})"
 
 
 def side_text(side: Side) -> str:
@@ -338,25 +349,25 @@ def _table(comparison: AxisComparison, metric: ComparedMetric) -> TextTable:
         )
         for place, winner in zip(places, winners, strict=True)
     )
-    header = headers("workload", "best", f"median ({unit})>", "against the next>", "95% interval>", "")
+    header = headers("workload", "best", f"median ({unit})>", "difference>", "95% interval>", "")
     return TextTable(f"Best {comparison.axis} by {metric.label}", header, rows)
 
 
 def _lead(winner: Winner) -> tuple[str, str]:
     ratio = winner.contrast.ratio
-    if ratio is None:
-        return MISSING, MISSING
-    return percent(ratio.estimate), limits(ratio.interval())
+    return MISSING if ratio is None else percent(ratio.estimate), limits(winner.verdict.interval)
 
 
 def winner_text(winner: Winner) -> str:
     """Return whether the best is told apart from the others."""
-    others = value_name(winner.runner_up)
+    rival = value_name(winner.rival)
     if winner.verdict.word == FASTER:
-        text = f"ahead of {others}"
+        text = f"ahead of {rival}"
     elif winner.verdict.word == SAME:
-        text = f"level with {others}"
+        text = f"level with {rival}"
     else:
-        text = f"not told apart from {others}"
+        text = f"not told apart from {rival}"
+        if winner.verdict.word == UNDECIDED:
+            text += f": {more_rounds(winner.verdict)}"
     left_out = f"; {', '.join(map(value_name, winner.left_out))} left out for its output" if winner.left_out else ""
     return text + left_out

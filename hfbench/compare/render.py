@@ -14,7 +14,6 @@ from rich.text import Text
 from hfbench.compare.axis import AxisComparison, Winner
 from hfbench.compare.changes import Change
 from hfbench.compare.compare import Comparison, Judged, Mean, PairResult
-from hfbench.compare.contrasts import FASTER, INCOMPARABLE, SAME, SLOWER, UNDECIDED
 from hfbench.compare.layout import (
     MOST_ROWS,
     Row,
@@ -37,7 +36,9 @@ from hfbench.core.files import readable_json
 from hfbench.core.point import CONFIGURATION_AXES
 from hfbench.report.pages import markdown_text
 from hfbench.report.words import printable
+from hfbench.statistics.bootstrap import Interval
 from hfbench.statistics.ratios import Ratio
+from hfbench.statistics.verdicts import FASTER, INCOMPARABLE, SAME, SLOWER, UNDECIDED, interval, p_value
 
 SCHEMA_VERSION = 1
 
@@ -119,21 +120,20 @@ def _judged(judged: Judged) -> dict[str, Any]:
         "baseline_rounds": contrast.baseline_rounds,
         "candidate_rounds": contrast.candidate_rounds,
         "method": contrast.method,
-        **_ratio(contrast.ratio),
-        "p_value": contrast.ratio.p_value if contrast.ratio else None,
+        **_ratio(contrast.ratio, judged.verdict.interval),
+        "p_value": p_value(contrast.ratio) if contrast.ratio else None,
         "adjusted_p_value": judged.adjusted_p_value,
     }
 
 
-def _ratio(ratio: Ratio | None) -> dict[str, float | None]:
-    if ratio is None:
-        return {"ratio": None, "low": None, "high": None}
-    interval = ratio.interval()
-    return {"ratio": interval.estimate, "low": interval.low, "high": interval.high}
+def _ratio(ratio: Ratio | None, limits: Interval | None) -> dict[str, float | None]:
+    """Return a ratio with the interval that decided, null where there is none."""
+    low, high = (limits.low, limits.high) if limits else (None, None)
+    return {"ratio": ratio.estimate if ratio else None, "low": low, "high": high}
 
 
 def _mean(mean: Mean) -> dict[str, Any]:
-    return {**_ratio(mean.ratio), "pairs": mean.pairs}
+    return {**_ratio(mean.ratio, interval(mean.ratio) if mean.ratio else None), "pairs": mean.pairs}
 
 
 def _status_change(change: StatusChange) -> dict[str, Any]:
@@ -161,11 +161,11 @@ def _winner(winner: Winner, axis: str) -> dict[str, Any]:
         "metric": winner.metric.name,
         "configuration": place,
         "value": winner.value,
-        "next": winner.runner_up,
+        "next": winner.rival,
         "verdict": winner.verdict.word,
         "reason": winner.verdict.reason,
         "best": winner.contrast.candidate,
-        **_ratio(winner.contrast.ratio),
+        **_ratio(winner.contrast.ratio, winner.verdict.interval),
         "left_out": list(winner.left_out),
     }
 

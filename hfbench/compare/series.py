@@ -11,7 +11,6 @@ from typing import Any, TypeAlias
 
 import polars as pl
 
-from hfbench.compare.contrasts import FASTER, SLOWER
 from hfbench.compare.pairs import COMPARED, Axes, ComparedMetric, Point, points_of
 from hfbench.compare.side import Side
 from hfbench.core.point import CONFIGURATION_AXES
@@ -20,7 +19,7 @@ from hfbench.statistics.bootstrap import Interval
 from hfbench.statistics.changepoints import Point as Observation
 from hfbench.statistics.changepoints import Step, find_steps
 from hfbench.statistics.intervals import median_intervals
-from hfbench.statistics.multiplicity import FALSE_DISCOVERY_RATE, adjusted_p_values
+from hfbench.statistics.verdicts import ERROR, FASTER, SLOWER, adjusted_p_values
 
 
 @dataclass(frozen=True)
@@ -181,13 +180,13 @@ def mark_changes(series: Sequence[Series], threshold: float) -> list[Series]:
     """Return the series with their change points, which `hfbench.statistics.changepoints` finds.
 
     One series shows a step that is none in 5% of cases at most; of hundreds of series some would. So the smallest
-    p-value of each is adjusted for all of them (`hfbench.statistics.multiplicity`).
+    p-value of each is adjusted for all of them (`hfbench.statistics.verdicts`).
     """
     steps = [_steps(each, threshold) for each in series]
     lowest = [min((step.p_value for step in found or ()), default=1.0) for found in steps]
     adjusted = adjusted_p_values(lowest)
     return [
-        replace(each, changes=None if found is None else _changes(each, found) if p <= FALSE_DISCOVERY_RATE else ())
+        replace(each, changes=None if found is None else _changes(each, found) if p <= ERROR else ())
         for each, found, p in zip(series, steps, adjusted, strict=True)
     ]
 

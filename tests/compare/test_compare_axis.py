@@ -8,10 +8,10 @@ import pytest
 from benchmarks.synthetic_tables import Plan, sweep
 from hfbench.compare.axis import AxisComparison, compare_axis
 from hfbench.compare.compare import Options
-from hfbench.compare.contrasts import FASTER, SAME, SLOWER, UNDECIDED
 from hfbench.compare.pairs import choose_metrics
 from hfbench.core.errors import UserError
 from hfbench.core.point import CONFIGURATION_AXES, Configuration
+from hfbench.statistics.verdicts import FASTER, SAME, SLOWER, UNDECIDED
 from tests.compare.sides import side
 
 ATTENTION = "attn_implementation"

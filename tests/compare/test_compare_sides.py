@@ -10,10 +10,10 @@ import pytest
 
 from benchmarks.synthetic_tables import START, Plan, sweep
 from hfbench.compare.compare import Comparison, Options, compare_sides, filtered
-from hfbench.compare.contrasts import FASTER, INCOMPARABLE, SAME, SLOWER, UNDECIDED
 from hfbench.compare.pairs import HEADLINE, choose_metrics
 from hfbench.compare.side import Side
 from hfbench.core.point import Configuration
+from hfbench.statistics.verdicts import FASTER, INCOMPARABLE, SAME, SLOWER, UNDECIDED
 from tests.compare.project import MACHINE, MANIFEST
 from tests.compare.sides import side
 

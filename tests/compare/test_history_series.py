@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from hfbench.compare.contrasts import FASTER, SLOWER
 from hfbench.compare.history_commits import Environments
 from hfbench.compare.history_layout import change_text
 from hfbench.compare.pairs import COMPARED, HEADLINE
 from hfbench.compare.series import Result, Row, Series, collect_series, mark_changes
 from hfbench.statistics.bootstrap import CONFIDENCE, Interval, student
+from hfbench.statistics.verdicts import FASTER, SLOWER
 from tests.tables.hand_records import point
 
 ROUNDS = 3

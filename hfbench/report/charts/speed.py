@@ -26,7 +26,6 @@ from hfbench.report.charts.chart import (
 from hfbench.report.frames import ReportData, shown_names
 from hfbench.report.speedups import Comparison, interval_words, speedups, times_as_fast
 from hfbench.report.words import MISSING, TextColumn, significant
-from hfbench.statistics.intervals import CONFIDENCE
 
 _LATENCY, _THROUGHPUT = "inter_token_seconds", "decode_tokens_per_second"
 _PANEL_HEIGHT = 240
@@ -164,13 +163,13 @@ def speed_chart(data: ReportData) -> Chart | None:
     values = _values(comparisons)
     return Chart(
         name="speed",
-        title=_title(comparisons, strongest(data, len(comparisons))),
+        title=_title(comparisons, strongest(comparisons)),
         alternative="A dot for each way of each workload on an axis of speed relative to a baseline, whose speed is 1, "
         "with its 95% interval as a line.",
         note="Ratio of end-to-end latencies, paired by round, with its 95% interval; to the right is faster. A ring is "
-        "a difference that cannot be told from noise. Each interval holds for itself: of twenty comparisons of what is "
-        "equal, one lies beside the line by chance. Intervals are drawn to twice the highest ratio and half the lowest "
-        "at most. Ways whose output is flagged as different are left out.",
+        "a difference that is too small to matter or cannot be told from noise. The intervals hold however often one "
+        "looks, and for all comparisons of this page together. Intervals are drawn to twice the highest ratio and half "
+        "the lowest at most. Ways whose output is flagged as different are left out.",
         spec=_spec(values, data.ways),
         values=compact(values),
         panel_field="workload",
@@ -184,13 +183,9 @@ def speed_chart(data: ReportData) -> Chart | None:
     )
 
 
-def strongest(data: ReportData, comparisons: int) -> Comparison | None:
-    """Return the largest difference from a baseline that holds among all of them, or None.
-
-    The one that is picked has an interval with 1 - 0.05 / comparisons confidence (Bonferroni), so that picking the
-    largest makes no claim out of noise.
-    """
-    held = [each for each in speedups(data, 1 - (1 - CONFIDENCE) / comparisons) if each.is_clear]
+def strongest(comparisons: Sequence[Comparison]) -> Comparison | None:
+    """Return the largest difference from a baseline among those that hold for all of them together, or None."""
+    held = [each for each in comparisons if each.is_clear]
     return max(held, key=lambda each: max(each.estimate, 1 / each.estimate), default=None)
 
 

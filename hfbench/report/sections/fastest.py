@@ -10,11 +10,13 @@ from hfbench.report.html import element, text_table
 from hfbench.report.sections.figures import figure
 from hfbench.report.speedups import LATENCY, Comparison, Winner, interval_words
 from hfbench.report.words import MISSING, TextColumn, margin, significant
+from hfbench.statistics.verdicts import DEFAULT_THRESHOLD, SAME
 
 _METHOD = (
     "Fastest is the lowest median end-to-end latency among the ways whose output is not flagged as different. A way is "
-    "called fastest beyond noise where the 95% intervals of its speed over each other way leave out 1: ratios of the "
-    "medians of rounds that ran next to each other, with a hierarchical bootstrap over rounds and iterations."
+    "called fastest beyond noise where the 95% intervals of its speed over each other way leave out 1, and level where "
+    f"the one over the next lies within {DEFAULT_THRESHOLD:.0%}: ratios of the medians of rounds that ran next to each "
+    "other. The intervals hold however often one looks, and for all comparisons of this page together."
 )
 
 
@@ -46,7 +48,7 @@ def summary_sentence(winners: Sequence[Winner]) -> str:
             "With one round no difference can be told from noise: the order below is that of the medians. "
             "Give sweep.round at least 3 values."
         )
-    clear = Counter(str(each.configuration["way"]) for each in compared if not each.rivals)
+    clear = Counter(str(each.configuration["way"]) for each in compared if each.is_clear)
     if not clear:
         where = f"any of the {len(compared)} workloads" if len(compared) > 1 else "the workload"
         return f"No way is faster than every other by more than noise in {where}."
@@ -91,6 +93,8 @@ def _verdict(winner: Winner) -> str:
         return f"the only way measured{left_out}"
     if winner.runner_up.interval is None:
         return f"one round: not told from noise{left_out}"
-    if winner.rivals:
-        return f"not told from {', '.join(winner.rivals)}{left_out}"
-    return f"fastest beyond noise{left_out}"
+    if winner.is_clear:
+        return f"fastest beyond noise{left_out}"
+    if winner.verdict is not None and winner.verdict.word == SAME:
+        return f"level with {winner.rival}{left_out}"
+    return f"not told from {', '.join(winner.rivals)}{left_out}"
