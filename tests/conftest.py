@@ -1,7 +1,10 @@
 """What the tests of several rooms share: a tiny model, an environment description, and trees of files like /proc."""
 
 import json
+import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +29,20 @@ TINY: dict[str, Any] = {
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     # As in a job that a shell runs in the background; what the tests start would ignore Ctrl-C too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def run_stage(name: str, folder: Path, *words: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+    """Run a stage as DVC does, in `folder`, with the code of this working tree."""
+    inherited = {name: value for name, value in os.environ.items() if name != "HFBENCH_TABLE"}
+    return subprocess.run(
+        [sys.executable, "-m", f"stages.{name}", *words],
+        cwd=folder,
+        env={**inherited, "PYTHONPATH": str(ROOT), **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
 
 
 @pytest.fixture(scope="session")

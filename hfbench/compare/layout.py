@@ -23,7 +23,7 @@ from hfbench.statistics.verdicts import (
     Verdict,
     interval,
 )
-from hfbench.tables.keys import point_label
+from hfbench.tables.store import point_label
 
 _SHORT_COMMIT = 7
 _MILLISECONDS = ("ms", 1e-3)

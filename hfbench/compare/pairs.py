@@ -15,6 +15,7 @@ from hfbench.core.errors import UserError
 from hfbench.core.point import CONFIGURATION_AXES
 from hfbench.core.record import OK
 from hfbench.statistics.bootstrap import Floats
+from hfbench.tables.facts import start_time
 from hfbench.tables.metrics import METRICS, Metric
 
 _BY_NAME = {metric.name: metric for metric in METRICS}
@@ -167,7 +168,7 @@ def points_of(side: Side) -> dict[Axes, Point]:
 def _point(axes: dict[str, Any], row: dict[str, list[Any]], output_differs: bool) -> Point:
     rounds = [dict(zip(row, values, strict=True)) for values in zip(*row.values(), strict=True)]
     ok = [each for each in rounds if each["status"] == OK]
-    started = {each["round"]: _time(each["started_at"]) for each in ok}
+    started = {each["round"]: start_time(each["started_at"]) for each in ok}
     return Point(
         axes=axes,
         statuses={each["round"]: each["status"] for each in rounds},
@@ -183,13 +184,6 @@ def _point(axes: dict[str, Any], row: dict[str, list[Any]], output_differs: bool
 
 def _values(rounds: list[dict[str, Any]], column: str) -> frozenset[Any]:
     return frozenset(each[column] for each in rounds if each[column] is not None)
-
-
-def _time(text: str | None) -> datetime | None:
-    try:
-        return datetime.fromisoformat(text or "")
-    except ValueError:
-        return None
 
 
 def _differing(configurations: pl.DataFrame) -> set[Axes]:

@@ -1,6 +1,7 @@
 """params.yaml: what it may hold, and a clear error for anything else."""
 
 import difflib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -159,14 +160,7 @@ def checked_params(path: Path, content: Any) -> Params:
         params = Params.model_validate(content)
     except ValidationError as error:
         raise UserError("\n".join(dict.fromkeys(sentence(path, detail, Params) for detail in error.errors()))) from None
-    _check_references(path, params)
-    for index, entry in enumerate(content["configurations"]):
-        if (given := list(entry)) != [*CONFIGURATION_AXES]:
-            raise UserError(
-                f"{path}: configurations.{index} has its axes in the order {', '.join(given)}, and that of sweep is "
-                "expected, in which commands name them: a point elsewhere would be measured again. Write them as "
-                f"{', '.join(CONFIGURATION_AXES)}."
-            )
+    _check_references(path, params, content)
     return params
 
 
@@ -180,12 +174,13 @@ def read_yaml(path: Path) -> Any:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from None
 
 
-def _check_references(path: Path, params: Params) -> None:
+def _check_references(path: Path, params: Params, content: Any) -> None:
     complaint = (
         _unknown_name(params)
         or _longest_request(params)
         or _nothing_or_twice(params)
         or contradiction(params.kernels)
+        or _other_order(content["configurations"])
         or _bounds(params.sampling)
     )
     if complaint:
@@ -239,6 +234,21 @@ def _nothing_or_twice(params: Params) -> str | None:
         if point in seen:
             return f"configurations.{index} is {seen[point]} already. Remove it here or there."
         seen[point] = f"configurations.{index}"
+    return None
+
+
+def _other_order(configurations: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return a sentence on the first single configuration whose axes do not stand as in the sweep.
+
+    Commands name the axes as they stand there, and by its command DVC finds a point that was measured in the sweep.
+    """
+    for index, entry in enumerate(configurations):
+        for given, expected in zip(entry, CONFIGURATION_AXES, strict=True):
+            if given != expected:
+                return (
+                    f"configurations.{index} has {given} where {expected} is expected: with another order of its axes "
+                    "DVC would not know the point from that of the sweep. Write them in the order of sweep."
+                )
     return None
 
 

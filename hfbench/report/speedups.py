@@ -22,6 +22,7 @@ from hfbench.statistics.verdicts import (
     verdict_on,
     verdict_on_race,
 )
+from hfbench.tables.facts import start_time
 
 LATENCY = "end_to_end_seconds"
 Row = dict[str, Any]  # of `ReportData.rows`
@@ -156,8 +157,8 @@ def _started(data: ReportData) -> Mapping[int, dict[int, datetime]]:
     """Return, for each configuration, when each of its rounds started, where its record tells."""
     found: dict[int, dict[int, datetime]] = {}
     for configuration, number, text in data.points.select("configuration", "round", "started_at").iter_rows():
-        if text is not None:
-            found.setdefault(configuration, {})[number] = datetime.fromisoformat(text)
+        if (time := start_time(text)) is not None:
+            found.setdefault(configuration, {})[number] = time
     return found
 
 

@@ -1,8 +1,6 @@
 """The ceilings, measured for real on this machine's CPU."""
 
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -13,8 +11,10 @@ import torch
 
 from hfbench.ceilings import rates as module
 from hfbench.ceilings.rates import measure_ceilings
+from hfbench.core.files import write_json
+from hfbench.core.results import CEILINGS, DTYPES
 from hfbench.core.system import openmp_threads
-from tests.conftest import ROOT
+from tests.conftest import run_stage
 
 
 @pytest.fixture
@@ -70,12 +70,9 @@ def test_sizes_keep_to_the_available_memory(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_stage_computes_with_the_threads_of_a_measurement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    params = (ROOT / "params.yaml").read_text().replace("dtype: [bfloat16]", "dtype: [float32]")
-    (tmp_path / "params.yaml").write_text(params.replace("device: auto", "device: cpu"))
-    words = ["--params", str(tmp_path / "params.yaml"), "--output", str(tmp_path / "ceilings.json")]
-    command = [sys.executable, "-m", "stages.ceilings", *words]
-    subprocess.run(command, cwd=ROOT, check=True)
-    found = json.loads((tmp_path / "ceilings.json").read_text())
+    write_json(tmp_path / DTYPES, ["float32"])
+    assert run_stage("ceilings", tmp_path, "--device", "cpu").returncode == 0
+    found = json.loads((tmp_path / CEILINGS).read_text())
     assert found["schema_version"] == 1
     assert found["device"] == "cpu"
     assert found["threads"] == int(openmp_threads())

@@ -60,7 +60,7 @@ def test_the_rounds_of_one_run_are_paired() -> None:
 def test_the_winner_is_told_for_each_workload() -> None:
     winners = compared(replace(PLAN, effect=truth)).winners
     place = CONFIGURATION_AXES.index("batch_size")
-    assert [(winner.axes[place], winner.value, winner.runner_up, winner.verdict.word) for winner in winners] == [
+    assert [(winner.axes[place], winner.value, winner.rival, winner.verdict.word) for winner in winners] == [
         (1, "sdpa", "flex_attention", FASTER),
         (4, "flex_attention", "sdpa", FASTER),
     ]

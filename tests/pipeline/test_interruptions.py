@@ -83,7 +83,7 @@ def test_nothing_is_left_after(
 
 def test_the_next_repro_goes_on_where_it_stopped(interrupted: Checkout) -> None:
     interrupted.change_params(short)
-    assert interrupted.repro() == [NEW_POINT, "aggregate", "report"]
+    assert interrupted.repro() == [NEW_POINT, "tables", "report"]
     statuses = json.loads((interrupted.folder / "results/metrics.json").read_text())
     assert (statuses["points_ok"], statuses["points_not_ok"]) == (2, 0)
 
@@ -139,7 +139,7 @@ def test_repro_on_a_full_disk(small_disk: Checkout) -> None:
     [
         ("environment", "results/environment.json"),
         ("inputs@tiny", "results/inputs/tiny/"),
-        ("aggregate", "results/tables/"),
+        ("tables", "results/tables/"),
         ("report", "results/report.html"),
     ],
 )

@@ -1,6 +1,7 @@
 """The HTML report: well-formed, whole in itself, and nothing in it acts as markup that was not meant to."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,13 +9,13 @@ from typing import Any
 
 import pytest
 
+from hfbench.core import results
 from hfbench.core.files import write_json
 from hfbench.report.machine import environment_groups
 from hfbench.tables.metrics import METRICS
+from tests.conftest import ROOT, run_stage
 from tests.report.page_reader import CEILINGS, ENVIRONMENT, MANIFEST, NASTY, PARAMS, Reader, page_of, write_tables
 from tests.tables.hand_records import failed_record, observed, ok_record, point, tables_of, unobserved
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -113,24 +114,19 @@ def test_nothing_measured(tmp_path: Path) -> None:
 
 
 def test_the_stage_writes_the_page(folder: Path, tmp_path: Path) -> None:
-    write_json(tmp_path / "environment.json", ENVIRONMENT)
-    output = tmp_path / "results/report.html"
-    MANIFEST.save(tmp_path / "models/tiny.json")
+    write_json(tmp_path / results.ENVIRONMENT, ENVIRONMENT)
+    MANIFEST.save(tmp_path / results.MODELS / "tiny.json")
     write_json(tmp_path / "params.yaml", {"models": {}, **PARAMS})
-    words = ["--tables", folder, "--environment", tmp_path / "environment.json", "--output", output]
-    words += ["--plots", tmp_path / "plots"]
-    words += ["--models", tmp_path / "models", "--params", tmp_path / "params.yaml"]
-    command = [sys.executable, "-m", "stages.report", *map(str, words), "--ceilings", str(tmp_path / "missing.json")]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert (result.returncode, result.stdout, result.stderr) == (0, f"report: {output}\n", "")
-    assert output.read_text() == page_of(folder, ENVIRONMENT, {}, manifests=[MANIFEST], params=PARAMS)
+    shutil.copytree(folder, tmp_path / results.TABLES)
+    result = run_stage("report", tmp_path, HFBENCH_TABLE="off")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+    assert (tmp_path / results.REPORT).read_text() == page_of(
+        folder, ENVIRONMENT, {}, manifests=[MANIFEST], params=PARAMS
+    )
 
 
 def test_the_stage_without_tables_ends_with_a_sentence(tmp_path: Path) -> None:
-    words = ["--tables", tmp_path, "--environment", tmp_path / "e.json", "--output", tmp_path / "report.html"]
-    words += ["--plots", tmp_path / "plots"]
-    command = [sys.executable, "-m", "stages.report", *map(str, words)]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    result = run_stage("report", tmp_path)
     assert result.returncode == 1
     assert ".parquet does not exist. Run `dvc repro`" in result.stderr
     assert "Traceback" not in result.stderr

@@ -1,4 +1,4 @@
-"""The data of DVC's plots, and DVC itself drawing them by the templates of this repository."""
+"""The data of DVC's plots, and DVC itself drawing them."""
 
 import json
 import re
@@ -34,29 +34,8 @@ def test_the_samples_of_each_round(tmp_path: Path) -> None:
         failed_record(point(**EAGER), "no"),
     )
     samples = _written(tmp_path / "plots", tables)["samples"]
-    assert samples.rows() == [("sdpa", 1, 1, 0.7, True), ("sdpa", 1, 2, 0.8, False), ("sdpa", 2, 1, 0.9, True)]
-
-
-def test_estimates_stand_in_panels_of_equal_lengths_with_a_series_each_way(tmp_path: Path) -> None:
-    records = [
-        ok_record(point(batch_size=size, sequence_length=length, **axes), observed([0.5, 0.6, 0.8, 1.1]))
-        for size in (1, 4)
-        for length in (16, 32)
-        for axes in ({}, EAGER)
-    ]
-    plots = _written(tmp_path / "plots", tables_of(tmp_path / "m", *records))
-    by_batch = plots["latency_by_batch"]
-    assert by_batch["panel"].unique().sort().to_list() == ["s16", "s32"]
-    assert by_batch["series"].unique().sort().to_list() == ["eager", "sdpa"]
-    assert by_batch.filter(panel="s16", series="sdpa").select("batch_size", "end_to_end_seconds").rows() == [
-        (1, 1.1),
-        (4, 1.1),
-    ]
-    frontier = plots["throughput_by_latency"].filter(panel="s32", series="eager")
-    # Three tokens of each row after the first, in 0.6 s.
-    assert frontier["decode_tokens_per_second"].to_list() == pytest.approx([5.0, 20.0])
-    assert frontier["end_to_end_seconds"].to_list() == [1.1, 1.1]
-    assert plots["end_to_end"]["configuration"][0] == "tiny sdpa b1 s16 n4"
+    key = "tiny sdpa b2 s10 n4"
+    assert samples.rows() == [(key, 1, 1, 0.7, True), (key, 1, 2, 0.8, False), (key, 2, 1, 0.9, True)]
 
 
 def test_an_interval_is_cut_where_it_would_hide_the_rest(tmp_path: Path) -> None:
@@ -68,28 +47,9 @@ def test_an_interval_is_cut_where_it_would_hide_the_rest(tmp_path: Path) -> None
     assert drawn["high"][0] == pytest.approx(2.2)
 
 
-def test_gaps_are_medians_at_each_place_of_the_sequence(tmp_path: Path) -> None:
-    tables = tables_of(
-        tmp_path / "m",
-        ok_record(point(), observed([0.5, 0.6, 0.8]), observed([0.5, 0.7, 0.8])),
-        ok_record(point(round=2), observed([0.5, 0.9, 1.0]), unobserved(1.0)),
-    )
-    gaps = _written(tmp_path / "plots", tables)["token_gaps"]
-    assert gaps["token"].to_list() == [2, 3]
-    assert gaps["inter_token_milliseconds"].to_list() == pytest.approx([200, 100])  # of 100, 200, 400; of 200, 100, 100
-
-
-def test_a_long_sequence_is_drawn_by_neighbours(tmp_path: Path) -> None:
-    times = [0.5 + 0.01 * index for index in range(1001)]
-    gaps = _written(tmp_path / "plots", tables_of(tmp_path / "m", ok_record(point(), observed(times))))["token_gaps"]
-    assert 100 <= gaps.height <= 128
-    assert gaps["token"][0] == 2
-    assert gaps["inter_token_milliseconds"].to_list() == pytest.approx([10] * gaps.height)
-
-
 def test_nothing_measured_is_a_header_alone(tmp_path: Path) -> None:
     plots = _written(tmp_path / "plots", tables_of(tmp_path / "m", failed_record(point(), "no")))
-    assert len(plots) == 5
+    assert len(plots) == 2
     assert all(plot.height == 0 and plot.columns for plot in plots.values())
 
 
@@ -104,18 +64,21 @@ def test_templates_and_definitions_name_columns_that_there_are(tmp_path: Path) -
     plots = _written(tmp_path / "plots", tables_of(tmp_path / "m", ok_record(point(), observed([0.5, 0.6]))))
     drawn = set()
     for definition in _definitions():
-        ((path, y),) = definition["y"].items()
-        columns = {*plots[Path(path).stem].columns, "rev"}
-        drawn.add(Path(path).stem)
-        assert Path(path).parent.as_posix() == FOLDER
+        ((data, y),) = definition["y"].items()
+        columns = {*plots[Path(data).stem].columns, "rev"}
+        drawn.add(Path(data).stem)
+        assert Path(data).parent.as_posix() == FOLDER
         assert {definition["x"], y} <= columns
-        template = (ROOT / ".dvc/plots" / f"{definition['template']}.json").read_text()
+        assert {"title", "x_label", "y_label"} <= definition.keys()
+        path = ROOT / ".dvc/plots" / f"{definition['template']}.json"
+        if not path.exists():  # one of DVC's own
+            continue
+        template = path.read_text()
         fields = set(re.findall(r'"field": "(\w+)"', template)) | set(re.findall(r"datum\['(\w+)'\]", template))
         assert fields <= columns, definition["template"]
         assert {"<DVC_METRIC_DATA>", "<DVC_METRIC_TITLE>", "<DVC_METRIC_X>"} <= set(
             re.findall("<DVC_METRIC_[A-Z_]+>", template)
         )
-        assert {"title", "x_label", "y_label"} <= definition.keys()
     assert drawn == set(plots)
 
 

@@ -1,4 +1,4 @@
-"""Records written by hand for the tests of tables and reporting."""
+"""Records written by hand for the tests of tables and report, and what models need, small enough to work by hand."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,6 +23,21 @@ POINT = Configuration(
     **USUAL,
 )
 
+# Two layers that keep 10 bytes a token.
+KIND = {"layers": 2, "bytes_per_token_per_row": 10, "key_dim": 4, "value_dim": 4, "window_tokens": None}
+# Weights of 1000 bytes, and one product of 100 parameters.
+DENSE: dict[str, Any] = {
+    "dense_weight_bytes": 1000,
+    "routed_expert_weight_bytes": 0,
+    "dense_matmul_parameters": 100,
+    "routed_expert_matmul_parameters": 0,
+    "head_matmul_parameters": 50,
+    "experts": None,
+    "experts_per_token": None,
+    "attention_heads": 3,
+    "cache": {"attention": [KIND], "state_bytes_per_row": 0},
+}
+
 
 def point(**changes: Any) -> Configuration:
     """A configuration that differs from POINT in these axes."""
@@ -41,8 +56,13 @@ def unobserved(end_to_end: float) -> Iteration:
 
 
 def ok_record(configuration: Configuration, *iterations: Iteration, **fields: Any) -> Record:
-    """A record of a point that was measured."""
-    values: dict[str, Any] = {"status": OK, "iterations": list(iterations), "load_seconds": 0.5} | fields
+    """A record of a point that was measured, in the minute of its round."""
+    values: dict[str, Any] = {
+        "status": OK,
+        "started_at": f"2025-03-01T10:{configuration.round:02}:00+00:00",
+        "iterations": list(iterations),
+        "load_seconds": 0.5,
+    } | fields
     return Record(configuration, "auto", SAMPLING, **values)
 
 
