@@ -3,28 +3,16 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from hfbench.compare.changes import Change, environment_differences, find_changes
-from hfbench.compare.contrasts import (
-    IDENTICAL,
-    INCOMPARABLE,
-    INDEPENDENT,
-    PAIRED,
-    SLOWER,
-    Contrast,
-    Judged,
-    contrast,
-    judge,
-)
 from hfbench.compare.pairs import (
     COMPARED,
     Axes,
     ComparedMetric,
-    ComparedPoint,
     Pair,
     Pairing,
     Rounds,
@@ -38,10 +26,29 @@ from hfbench.compare.pairs import (
 )
 from hfbench.compare.side import Side
 from hfbench.core.point import CONFIGURATION_AXES
-from hfbench.statistics.ratios import Ratio, RatioOfRounds, geometric_mean
+from hfbench.statistics.bootstrap import Interval
+from hfbench.statistics.ratios import (
+    IDENTICAL,
+    INDEPENDENT,
+    PAIRED,
+    Contrast,
+    Ratio,
+    RatioOfRounds,
+    contrast,
+    geometric_mean,
+)
+from hfbench.statistics.verdicts import (
+    DEFAULT_THRESHOLD,
+    INCOMPARABLE,
+    SLOWER,
+    Verdict,
+    adjusted_p_values,
+    family_error,
+    interval,
+    tested_p_value,
+    verdict_on,
+)
 from hfbench.tables.store import point_label
-
-DEFAULT_THRESHOLD = 0.02
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,15 @@ class Options:
     metrics: tuple[ComparedMetric, ...] = COMPARED
     threshold: float = DEFAULT_THRESHOLD
     across_environments: bool = False
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A contrast with its verdict; the adjusted p-value is None where nothing was tested."""
+
+    contrast: Contrast
+    verdict: Verdict
+    adjusted_p_value: float | None
 
 
 @dataclass(frozen=True)
@@ -74,12 +90,18 @@ class Mean:
     ratio: Ratio | None
     pairs: int
 
+    @property
+    def interval(self) -> Interval | None:
+        """The interval that holds however often one looks."""
+        return interval(self.ratio) if self.ratio else None
+
 
 @dataclass(frozen=True)
 class Comparison:
     """Two sides, their pairs and verdicts, what changed between them, and what to beware of.
 
-    `tests` is the size of the family over which false alarms are controlled; `side_names` are the headings of columns.
+    `tests` is the size of the family over which false alarms are controlled, and `error` what each interval of it may
+    err; `side_names` are the headings of columns.
     """
 
     baseline: Side
@@ -94,6 +116,7 @@ class Comparison:
     environment_differences: tuple[str, ...]
     across_environments: bool
     tests: int
+    error: float
     notes: tuple[str, ...]
     side_names: tuple[str, str] = ("baseline", "candidate")
 
@@ -105,7 +128,7 @@ class Comparison:
         """Return how many pairs got each verdict, for those that any got."""
         return dict(Counter(judged.verdict.word for _, judged in self.judged(metric)))
 
-    @property
+    @cached_property
     def labels(self) -> dict[Axes, str]:
         """A short name for each point of either side, by the axes that differ between them."""
         pairing = self.pairing
@@ -144,13 +167,42 @@ def compare_sides(baseline: Side, candidate: Side, options: Options, folder: Pat
     return compare_all([(baseline, candidate)], options, folder)[0]
 
 
-def compare_all(sides: Sequence[tuple[Side, Side]], options: Options, folder: Path = Path()) -> list[Comparison]:
-    """Return the comparison of each candidate with its baseline, all tests being one family."""
+def compare_all(
+    sides: Sequence[tuple[Side, Side]], options: Options, folder: Path = Path(), besides: Sequence[float] = ()
+) -> list[Comparison]:
+    """Return the comparison of each candidate with its baseline, all tests being one family with those `besides`."""
     contrasted = [_contrast_sides(baseline, candidate, options) for baseline, candidate in sides]
-    judged = iter(judge([(row.metric, row.contrast) for each in contrasted for row in each.rows], options.threshold))
-    by_sides = [[next(judged) for _ in each.rows] for each in contrasted]
-    tests = sum(each.adjusted_p_value is not None for some in by_sides for each in some)
-    return [_comparison(each, some, options, tests, folder) for each, some in zip(contrasted, by_sides, strict=True)]
+    contrasts = [(row.metric, row.contrast) for each in contrasted for row in each.rows]
+    judged, error = judge(contrasts, options.threshold, besides)
+    tests = sum(each.adjusted_p_value is not None for each in judged) + len(besides)
+    rest = iter(judged)
+    by_sides = [[next(rest) for _ in each.rows] for each in contrasted]
+    return [
+        _comparison(each, some, options, (tests, error), folder)
+        for each, some in zip(contrasted, by_sides, strict=True)
+    ]
+
+
+def judge(
+    contrasts: Sequence[tuple[ComparedMetric, Contrast]], threshold: float, besides: Sequence[float] = ()
+) -> tuple[list[Judged], float]:
+    """Return each contrast with its verdict, in their order, and what each interval of their family may err.
+
+    The family over which the false discovery rate is controlled is everything that is tested: all pairs with all
+    metrics that were asked for, since the exit status rests on any of them, and what has the p-values `besides`.
+    """
+    p_values = [tested_p_value(contrast) for _, contrast in contrasts]
+    family = [p_value for p_value in (*p_values, *besides) if p_value is not None]
+    adjusted, error = iter(adjusted_p_values(family)), family_error(family)
+    judged = [
+        Judged(
+            contrast,
+            verdict_on(contrast, threshold, error, higher_is_better=metric.metric.higher_is_better),
+            None if p_value is None else next(adjusted),
+        )
+        for (metric, contrast), p_value in zip(contrasts, p_values, strict=True)
+    ]
+    return judged, error
 
 
 def _contrast_sides(baseline: Side, candidate: Side, options: Options) -> _Contrasted:
@@ -180,7 +232,7 @@ def _rows(
 
 
 def _comparison(
-    contrasted: _Contrasted, judged: Sequence[Judged], options: Options, tests: int, folder: Path
+    contrasted: _Contrasted, judged: Sequence[Judged], options: Options, family: tuple[int, float], folder: Path
 ) -> Comparison:
     baseline, candidate, pairing = contrasted.baseline, contrasted.candidate, contrasted.pairing
     results = _results(contrasted.rows, judged)
@@ -196,8 +248,9 @@ def _comparison(
         changes=find_changes(baseline, candidate, pairing, folder),
         environment_differences=contrasted.machine,
         across_environments=options.across_environments,
-        tests=tests,
-        notes=_notes(baseline, candidate, results, tests),
+        tests=family[0],
+        error=family[1],
+        notes=_notes(baseline, candidate, results, family[0]),
     )
 
 
@@ -253,7 +306,7 @@ def _notes(baseline: Side, candidate: Side, results: Sequence[PairResult], tests
     )
     family = (
         f"Of the changes that are called among these {tests} comparisons, at most 5% are expected to be noise "
-        "(Benjamini-Hochberg); each interval is a 95% one for itself."
+        "(Benjamini-Hochberg), however often one looks. The interval beside a verdict is the one that decided it."
     )
     return (
         *dict.fromkeys((*baseline.notes, *candidate.notes)),
@@ -264,94 +317,3 @@ def _notes(baseline: Side, candidate: Side, results: Sequence[PairResult], tests
 
 def _methods(result: PairResult) -> set[str]:
     return {each.contrast.method for each in result.judged.values() if each.verdict.word != INCOMPARABLE}
-
-
-def comparison_json(comparison: Comparison) -> dict[str, Any]:
-    """Return the comparison for other programs.
-
-    Ratios are candidate over baseline; `faster` and `slower` mean better and worse, also of memory and energy.
-    """
-    names = comparison.labels
-    return {
-        "baseline": side_json(comparison.baseline),
-        "candidate": side_json(comparison.candidate),
-        "threshold": comparison.threshold,
-        "across_environments": comparison.across_environments,
-        "environment_differences": list(comparison.environment_differences),
-        "tests": comparison.tests,
-        "slower": comparison.is_slower,
-        "metrics": [_metric_json(comparison, metric) for metric in comparison.metrics],
-        "pairs": [_pair_json(result, names[result.pair.axes]) for result in comparison.results],
-        "status_changes": [_status_change_json(change) for change in comparison.status_changes],
-        "only_baseline": [_point_json(point) for point in comparison.pairing.only_baseline],
-        "only_candidate": [_point_json(point) for point in comparison.pairing.only_candidate],
-        "changes": [vars(change) for change in comparison.changes],
-        "notes": list(comparison.notes),
-    }
-
-
-def side_json(side: Side) -> dict[str, Any]:
-    """Return what a side is."""
-    committed_at = side.committed_at.isoformat() if side.committed_at else None
-    return {"label": side.label, "revision": side.revision, "committed_at": committed_at, "subject": side.subject}
-
-
-def ratio_json(ratio: Ratio | None) -> dict[str, float | None]:
-    """Return a ratio with the limits of its 95% interval."""
-    estimate, low, high = ratio.interval() if ratio else (None, None, None)
-    return {"ratio": estimate, "low": low, "high": high}
-
-
-def _metric_json(comparison: Comparison, metric: ComparedMetric) -> dict[str, Any]:
-    mean = comparison.means[metric.name]
-    return {
-        "metric": metric.name,
-        "unit": metric.metric.unit,
-        "higher_is_better": metric.metric.higher_is_better,
-        "verdicts": comparison.counts(metric),
-        "geometric_mean": {**ratio_json(mean.ratio), "pairs": mean.pairs},
-    }
-
-
-def _pair_json(result: PairResult, label: str) -> dict[str, Any]:
-    return {
-        "point": label,
-        "configuration": result.pair.baseline.axes,
-        "output_differs": list(result.output_differs),
-        "metrics": {name: _judged_json(each) for name, each in result.judged.items()},
-    }
-
-
-def _judged_json(judged: Judged) -> dict[str, Any]:
-    contrast = judged.contrast
-    return {
-        "verdict": judged.verdict.word,
-        "reason": judged.verdict.reason,
-        "more_rounds": judged.verdict.more_rounds,
-        "baseline": contrast.baseline,
-        "candidate": contrast.candidate,
-        "baseline_rounds": contrast.baseline_rounds,
-        "candidate_rounds": contrast.candidate_rounds,
-        "method": contrast.method,
-        **ratio_json(contrast.ratio),
-        "p_value": contrast.ratio.p_value if contrast.ratio else None,
-        "adjusted_p_value": judged.adjusted_p_value,
-    }
-
-
-def _status_change_json(change: StatusChange) -> dict[str, Any]:
-    return {
-        "configuration": change.pair.baseline.axes,
-        "is_regression": change.is_regression,
-        "baseline": _status_json(change.pair.baseline),
-        "candidate": _status_json(change.pair.candidate),
-    }
-
-
-def _status_json(point: ComparedPoint) -> dict[str, Any]:
-    rounds = len(point.statuses)
-    return {"status": point.status, "rounds_ok": point.rounds_ok, "rounds": rounds, "reason": point.reason}
-
-
-def _point_json(point: ComparedPoint) -> dict[str, Any]:
-    return {"configuration": point.axes, **_status_json(point)}

@@ -3,13 +3,31 @@
 A commit is a row where it has results of its own; what has no row is counted or named, with the reason.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
 from pathlib import Path
+
+from rich.cells import cell_len, set_cell_size
 
 from hfbench.compare.changes import Environments
 from hfbench.compare.pairs import ComparedMetric
-from hfbench.compare.series import HistoryRow, Series, collect_series, failing_since, mark_changes, read_row
+from hfbench.compare.series import (
+    HistoryRow,
+    Series,
+    change_cells,
+    change_text,
+    collect_series,
+    failing_since,
+    interval_strip,
+    line_column,
+    mark_changes,
+    read_row,
+    trend,
+    value_cells,
+)
 from hfbench.compare.side import (
     LOCK,
     WORKSPACE,
@@ -25,8 +43,16 @@ from hfbench.core.errors import UserError
 from hfbench.core.point import CONFIGURATION_AXES
 from hfbench.core.results import TABLES
 from hfbench.git import find_objects, prefix_of, try_git
+from hfbench.report.pages import Block, Bullet, Bullets, Column, Table, bullets, printable
+from hfbench.statistics.changepoints import FEWEST_FOR_DRIFT
+from hfbench.tables.store import point_label
 
 _RANGE = ".."
+METHOD = "optimal partitioning (Jackson et al. 2005)"
+_LISTED = 5  # commits named in one sentence
+_WIDEST_SUBJECT, _NARROWEST_SUBJECT = 40, 12
+_WIDEST_CONFIGURATION = 24  # about as wide as a value with its change point
+_GAP = 2
 
 
 @dataclass(frozen=True)
@@ -54,6 +80,25 @@ class History:
         """
         last = [series for series in self.series if series.values[-1].commit == len(self.rows) - 1]
         return bool(failing_since(self.rows)) or any(each.changes and each.changes[-1].is_slower for each in last)
+
+    @property
+    def machines(self) -> list[str]:
+        """The environments that its rows were measured in."""
+        return list(dict.fromkeys(row.machine for row in self.rows))
+
+    @cached_property
+    def labels(self) -> list[str]:
+        """A name for each series' configuration, by the axes that differ; `#2` has other contents (see `Series`)."""
+        configurations = [series.configuration for series in self.series]
+        varying = [axis for axis in CONFIGURATION_AXES if len({each[axis] for each in configurations}) > 1]
+        labels: list[str] = []
+        seen: Counter[tuple[str, str, str]] = Counter()
+        for series in self.series:
+            label = point_label(series.configuration, varying)
+            seen[label, series.metric.name, series.machine] += 1
+            count = seen[label, series.metric.name, series.machine]
+            labels.append(label if count == 1 else f"{label} #{count}")
+        return labels
 
 
 def is_history(names: Sequence[str]) -> bool:
@@ -196,3 +241,153 @@ def _too_few(names: Sequence[str], rows: int, unreadable: Sequence[str]) -> User
         f"{' '.join(names)} has {rows} commit{'' if rows == 1 else 's'} with results of its own, and a "
         f"history needs two. Run `dvc repro` at more commits, and commit dvc.lock.{why}"
     )
+
+
+def history_page(history: History, shown: Sequence[ComparedMetric], width: int) -> list[Block]:
+    """Return tables of these metrics, as wide as `width` characters if that is enough, all change points, and notes."""
+    labelled = [(series, label) for series, label in zip(history.series, history.labels, strict=True)]
+    labelled = [(series, label) for series, label in labelled if series.metric in shown]
+    labelled.sort(key=lambda pair: (history.machines.index(pair[0].machine), shown.index(pair[0].metric)))
+    page: list[Block] = []
+    for (machine, metric), group in groupby(labelled, key=lambda pair: (pair[0].machine, pair[0].metric)):
+        page += _tables(history, machine, metric, list(group), width)
+    return [*page, _change_points(history), bullets(notes_of(history), role="quiet")]
+
+
+def _tables(
+    history: History, machine: str, metric: ComparedMetric, group: Sequence[tuple[Series, str]], width: int
+) -> list[Table]:
+    """Return the series of a machine: one alone with its intervals drawn, several beside each other with their trends.
+
+    Columns that do not fit beside each other make a table of their own.
+    """
+    unit, unit_size = metric.unit_of(value.estimate for series, _ in group for value in series.values)
+    places = [place for place, row in enumerate(history.rows) if row.machine == machine]
+    rows = [history.rows[place] for place in places]
+    title = f"{metric.label} ({unit})" + (f" · {machine}" if len(history.machines) > 1 else "")
+    if len(group) == 1:
+        series, name = group[0]
+        columns = [
+            line_column("estimate", value_cells(series, history.rows, places, unit_size)),
+            line_column("interval", interval_strip(series, places)),
+            line_column("change", *change_cells(series, places, short=False)),
+        ]
+        return [Table((*_commit_columns(rows, width - _width_of(columns)), *columns), f"{title} · {name}")]
+    fixed = _commit_columns(rows, max(width // 2, width - 2 * (_WIDEST_CONFIGURATION + _GAP)))
+    fixed = [line_column(each.label, [*each.texts, "trend" if place == 0 else ""]) for place, each in enumerate(fixed)]
+    columns = []
+    for series, name in group:
+        marks, roles = change_cells(series, places, short=True)
+        values = zip(value_cells(series, history.rows, places, unit_size), marks, strict=True)
+        columns.append(
+            line_column(name, [*(f"{text}  {mark}".rstrip() for text, mark in values), trend(series)], roles)
+        )
+    return [Table((*fixed, *chunk), title) for chunk in _chunks(columns, width - _width_of(fixed))]
+
+
+def _commit_columns(rows: Sequence[HistoryRow], width: int) -> list[Column]:
+    """Return the columns that say which commit it is: the subject shortened, or left out, to fit into the width."""
+    days = [row.committed_at.strftime("%Y-%m-%d") if row.committed_at else "" for row in rows]
+    columns = [line_column("commit", [_row_label(row) for row in rows]), line_column("date", days)]
+    widest = min(_WIDEST_SUBJECT, width - _width_of(columns) - _GAP)
+    if widest < _NARROWEST_SUBJECT:
+        return columns
+    return [*columns, line_column("subject", [_shortened(printable(row.subject or ""), widest) for row in rows])]
+
+
+def _row_label(row: HistoryRow) -> str:
+    """Return a commit by its first seven digits, with the name it was asked for by, if that is another."""
+    if row.commit is None:
+        return printable(row.name)
+    return row.commit[:7] if row.commit.startswith(row.name) else f"{printable(row.name)} {row.commit[:7]}"
+
+
+def _shortened(text: str, widest: int) -> str:
+    return text if cell_len(text) <= widest else f"{set_cell_size(text, widest - 1)}…"
+
+
+def _chunks(columns: Sequence[Column], width: int) -> list[list[Column]]:
+    chunks: list[list[Column]] = [[]]
+    for column in columns:
+        if chunks[-1] and _width_of([*chunks[-1], column]) > width:
+            chunks.append([])
+        chunks[-1].append(column)
+    return chunks
+
+
+def _width_of(columns: Sequence[Column]) -> int:
+    return sum(max(map(cell_len, [column.label, *column.texts])) + _GAP for column in columns)
+
+
+def _change_points(history: History) -> Bullets:
+    """Return each place where something changed, in commit order, with a line for each metric and configuration."""
+    groups: dict[tuple[int, int], list[Bullet]] = {}
+    for series, label in zip(history.series, history.labels, strict=True):
+        for change in series.changes or ():
+            line = f"{change_text(change, series.metric)} {series.metric.label} · {label}"
+            groups.setdefault((change.commit, change.previous), []).append(Bullet(line, change.role))
+    found = tuple(Bullet(_place(history, *rows), below=tuple(groups[rows])) for rows in sorted(groups))
+    return Bullets(found or (Bullet("No change point."),), "Change points")
+
+
+def _place(history: History, commit: int, previous: int) -> str:
+    """Return the commit at which a change was first seen, and how many before it could have made it."""
+    row = history.rows[commit]
+    place = f"{_row_label(row)} {row.subject or ''}".strip()
+    between = sum(history.unmeasured[previous + 1 : commit + 1]) + commit - previous - 1
+    if between == 0:
+        return place
+    those = "the commit before it, which was" if between == 1 else f"one of the {between} commits before it, which were"
+    return f"{place} (or {those} not measured)"
+
+
+def notes_of(history: History) -> list[str]:
+    """Return the sentences below the tables: what fails, what has no row, what is kept apart, and what is not known."""
+    labelled = zip(history.series, history.labels, strict=True)
+    labels = {tuple(series.configuration.values()): label.partition(" #")[0] for series, label in labelled}
+    failing = [(axes, history.rows[since]) for axes, since in failing_since(history.rows)]
+    skipped, carried = sum(history.unmeasured), list(history.carried)
+    more = f" and {len(carried) - _LISTED} more" if len(carried) > _LISTED else ""
+    said = {
+        f"{_counted(skipped)} without results {_are(skipped)} left out.": skipped,
+        f"{_counted(len(carried))} with the very results of the commit before {_are(len(carried))} left out: "
+        f"{', '.join(carried[:_LISTED])}{more}.": carried,
+        "= is the measurement of the commit before, taken over: no evidence of its own.": any(
+            value.is_carried for series in history.series for value in series.values
+        ),
+    }
+    return [
+        *(f"{labels[axes]} was ok, and is {row.not_ok[axes]} since {_row_label(row)}." for axes, row in failing),
+        *(sentence for sentence, holds in said.items() if holds),
+        *history.unreadable,
+        *(f"{_row_label(row)}: {note}" for row in history.rows for note in row.notes),
+        *_caveats(history),
+        f"▲ slower (or more memory or energy) and ▼ faster mark where the level changes by more than "
+        f"{100 * history.threshold:g}% and by more than noise, found by {METHOD}; in brackets the 95% interval of the "
+        "level after over the level before.",
+    ]
+
+
+def _caveats(history: History) -> list[str]:
+    series, machines = history.series, history.machines
+    caveats = {
+        f"These commits were measured in {len(machines)} environments: {'; '.join(machines)}. Each is a series of its "
+        "own; no change is told from one to another.": len(machines) > 1,
+        "#2 is the same configuration on another device or number of threads, with another prompt or architecture: a "
+        "series of its own.": any(label.endswith(" #2") for label in history.labels),
+        "One round a commit does not tell the noise, and so no change either: add rounds to sweep.round, or compare "
+        f"{FEWEST_FOR_DRIFT} commits and more.": any(each.changes is None for each in series),
+        f"Fewer than {FEWEST_FOR_DRIFT} commits do not tell a change of the code from a machine that was slower that "
+        "day. To be sure, measure both commits again in interleaved rounds.": any(
+            each.changes and len(each.measured) < FEWEST_FOR_DRIFT for each in series
+        ),
+    }
+    return [sentence for sentence, holds in caveats.items() if holds]
+
+
+def _counted(commits: int) -> str:
+    return "1 commit" if commits == 1 else f"{commits} commits"
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"

@@ -14,8 +14,9 @@ from hfbench.compare.side import Side
 from hfbench.core.errors import UserError
 from hfbench.core.point import CONFIGURATION_AXES
 from hfbench.core.record import OK
-from hfbench.report.words import memory_unit
+from hfbench.report.words import MISSING, memory_unit
 from hfbench.statistics.bootstrap import Floats, Interval
+from hfbench.tables.facts import start_time
 from hfbench.tables.metrics import METRICS, Metric
 
 _SAYS_NOTHING = 10  # times the baseline, or a share of it as small
@@ -105,8 +106,10 @@ def percent(ratio: float) -> str:
     return f"{sign}{text}%"
 
 
-def limits(interval: Interval) -> str:
-    """Return the limits of a ratio's interval as changes, −1.3 … +0.8%, unless they say nothing."""
+def limits(interval: Interval | None) -> str:
+    """Return the limits of a ratio's interval as changes, −1.3 … +0.8%, unless they say nothing; a dash for none."""
+    if interval is None:
+        return MISSING
     if interval.high > _SAYS_NOTHING or interval.low * _SAYS_NOTHING < 1:
         return "not known"
     return f"{percent(interval.low).removesuffix('%')} … {percent(interval.high)}"
@@ -198,7 +201,7 @@ def points_of(side: Side) -> dict[Axes, ComparedPoint]:
 def _point(axes: dict[str, Any], row: dict[str, list[Any]], output_differs: bool) -> ComparedPoint:
     rounds = [dict(zip(row, values, strict=True)) for values in zip(*row.values(), strict=True)]
     ok = [each for each in rounds if each["status"] == OK]
-    started = {each["round"]: _time(each["started_at"]) for each in ok}
+    started = {each["round"]: start_time(each["started_at"]) for each in ok}
     return ComparedPoint(
         axes=axes,
         statuses={each["round"]: each["status"] for each in rounds},
@@ -214,13 +217,6 @@ def _point(axes: dict[str, Any], row: dict[str, list[Any]], output_differs: bool
 
 def _values(rounds: list[dict[str, Any]], column: str) -> frozenset[Any]:
     return frozenset(each[column] for each in rounds if each[column] is not None)
-
-
-def _time(text: str | None) -> datetime | None:
-    try:
-        return datetime.fromisoformat(text or "")
-    except ValueError:
-        return None
 
 
 def _differing(configurations: pl.DataFrame) -> set[Axes]:

@@ -11,7 +11,6 @@ from typing import Any, TypeAlias
 
 import polars as pl
 
-from hfbench.compare.contrasts import FASTER, SLOWER
 from hfbench.compare.pairs import (
     ARCHITECTURE,
     COMPARED,
@@ -25,16 +24,17 @@ from hfbench.compare.pairs import (
 from hfbench.compare.side import Side
 from hfbench.core.point import CONFIGURATION_AXES
 from hfbench.core.record import OK
-from hfbench.report.words import margin, significant
+from hfbench.report.pages import Cell, Column, Role
+from hfbench.report.words import MISSING, margin, significant
 from hfbench.statistics.bootstrap import Interval
 from hfbench.statistics.changepoints import Point as Observation
 from hfbench.statistics.changepoints import Step, find_steps
 from hfbench.statistics.intervals import median_intervals
-from hfbench.statistics.multiplicity import FALSE_DISCOVERY_RATE, adjusted_p_values
+from hfbench.statistics.verdicts import ERROR, FASTER, SLOWER, adjusted_p_values
 
 Content: TypeAlias = tuple[str, ...]
 
-MARKS = {SLOWER: "▲", FASTER: "▼"}
+_MARKS = {SLOWER: "▲", FASTER: "▼"}
 _SAME_MEASUREMENT = "="
 _STRIP_WIDTH = 21
 _BARS = "▁▂▃▄▅▆▇█"
@@ -106,6 +106,11 @@ class ChangePoint:
     def is_slower(self) -> bool:
         """Whether it is a change for the worse."""
         return self.verdict == SLOWER
+
+    @property
+    def role(self) -> Role:
+        """What colours it."""
+        return "bad" if self.is_slower else "good"
 
 
 @dataclass(frozen=True)
@@ -237,13 +242,13 @@ def mark_changes(series: Sequence[Series], threshold: float) -> list[Series]:
     """Return the series with their change points, which `hfbench.statistics.changepoints` finds.
 
     One series shows a step that is none in 5% of cases at most; of hundreds of series some would. So the smallest
-    p-value of each is adjusted for all of them (`hfbench.statistics.multiplicity`).
+    p-value of each is adjusted for all of them (`hfbench.statistics.verdicts`).
     """
     steps = [_steps(each, threshold) for each in series]
     lowest = [min((step.p_value for step in found or ()), default=1.0) for found in steps]
     adjusted = adjusted_p_values(lowest)
     return [
-        replace(each, changes=None if found is None else _changes(each, found) if p <= FALSE_DISCOVERY_RATE else ())
+        replace(each, changes=None if found is None else _changes(each, found) if p <= ERROR else ())
         for each, found, p in zip(series, steps, adjusted, strict=True)
     ]
 
@@ -286,7 +291,7 @@ def failing_since(rows: Sequence[HistoryRow]) -> list[tuple[Axes, int]]:
     return found
 
 
-def value_text(value: Value, unit_size: float) -> str:
+def _value_text(value: Value, unit_size: float) -> str:
     """Return the estimate with half its interval; a result that is not its reference's is worth saying so."""
     text = significant(value.estimate / unit_size)
     if value.is_carried:
@@ -296,15 +301,32 @@ def value_text(value: Value, unit_size: float) -> str:
     return f"{text} {margin(value.estimate, low, high)}".strip() + differs
 
 
-def change_text(change: ChangePoint, metric: ComparedMetric) -> str:
-    """Return a change point with its size and interval: `▲ slower +9.1% (+7.2 … +11.0%)`."""
-    verdict = metric.word(change.verdict)
-    return f"{MARKS[change.verdict]} {verdict} {percent(change.ratio.estimate)} ({limits(change.ratio)})"
+def change_text(change: ChangePoint, metric: ComparedMetric, *, short: bool = False) -> str:
+    """Return a change point with its size and interval, `▲ slower +9.1% (+7.2 … +11.0%)`, or in short `▲ +9.1%`."""
+    mark, size = _MARKS[change.verdict], percent(change.ratio.estimate)
+    return f"{mark} {size}" if short else f"{mark} {metric.word(change.verdict)} {size} ({limits(change.ratio)})"
 
 
-def short_change_text(change: ChangePoint, _: ComparedMetric) -> str:
-    """Return a change point in a few characters: `▲ +9.1%`."""
-    return f"{MARKS[change.verdict]} {percent(change.ratio.estimate)}"
+def line_column(label: str, texts: Sequence[str], roles: Sequence[Role] = ()) -> Column:
+    """Return a column whose cells are never broken; `roles` are those of the first of them."""
+    plain: Role = ""
+    told = [*roles, *[plain] * (len(texts) - len(roles))]
+    return Column(label, "line", tuple(map(Cell, texts, told)))
+
+
+def value_cells(series: Series, rows: Sequence[HistoryRow], places: Sequence[int], unit_size: float) -> list[str]:
+    """Return the metric in each of these rows, or else the status of a configuration that has no value."""
+    values = {value.commit: _value_text(value, unit_size) for value in series.values}
+    key = tuple(series.configuration[axis] for axis in CONFIGURATION_AXES)
+    return [values.get(place) or rows[place].not_ok.get(key, MISSING) for place in places]
+
+
+def change_cells(series: Series, places: Sequence[int], *, short: bool) -> tuple[list[str], list[Role]]:
+    """Return the change point in each of these rows, nothing where there is none, and its colour."""
+    changes = {change.commit: change for change in series.changes or ()}
+    found = [changes.get(place) for place in places]
+    texts = [change_text(change, series.metric, short=short) if change else "" for change in found]
+    return texts, [change.role if change else "" for change in found]
 
 
 def interval_strip(series: Series, places: Sequence[int]) -> list[str]:
@@ -330,41 +352,3 @@ def trend(series: Series) -> str:
     estimates = [value.estimate for value in series.values]
     lowest, span = min(estimates), max(estimates) - min(estimates) or 1.0
     return "".join(_BARS[round((estimate - lowest) / span * (len(_BARS) - 1))] for estimate in estimates)
-
-
-def series_json(series: Series) -> dict[str, Any]:
-    """Return a series for other programs: `row` and `previous_row` are places among the rows of the history."""
-    return {
-        "configuration": dict(series.configuration),
-        "metric": series.metric.name,
-        "unit": series.metric.metric.unit,
-        "higher_is_better": series.metric.metric.higher_is_better,
-        "environment": series.machine,
-        "values": [
-            {
-                "row": value.commit,
-                "estimate": value.estimate,
-                **_limits_json(value.interval),
-                "rounds": value.rounds,
-                "same_measurement_as_before": value.is_carried,
-                "output_differs": value.output_differs,
-            }
-            for value in series.values
-        ],
-        "noise_known": series.changes is not None,
-        "changes": [
-            {
-                "row": change.commit,
-                "previous_row": change.previous,
-                "verdict": change.verdict,
-                "ratio": change.ratio.estimate,
-                **_limits_json(change.ratio),
-                "p_value": change.p_value,
-            }
-            for change in series.changes or ()
-        ],
-    }
-
-
-def _limits_json(interval: Interval | None) -> dict[str, float | None]:
-    return {"low": interval.low if interval else None, "high": interval.high if interval else None}

@@ -11,11 +11,11 @@ import pytest
 from benchmarks.synthetic_tables import START, Plan, sweep
 from hfbench.compare.axis import AxisComparison, compare_axis
 from hfbench.compare.compare import Comparison, Options, compare_sides
-from hfbench.compare.contrasts import FASTER, INCOMPARABLE, SAME, SLOWER, UNDECIDED
 from hfbench.compare.pairs import HEADLINE, choose_metrics
 from hfbench.compare.side import Side
 from hfbench.core.errors import UserError
 from hfbench.core.point import CONFIGURATION_AXES, Configuration
+from hfbench.statistics.verdicts import FASTER, INCOMPARABLE, SAME, SLOWER, UNDECIDED, interval
 from tests.compare.project import MACHINE, MANIFEST, side
 
 SWEEP = sweep(attn_implementation=["eager", "sdpa"], batch_size=[1, 4])
@@ -59,7 +59,7 @@ def test_a_planted_slowdown_is_found_and_nothing_else(candidate: Plan) -> None:
     mean = comparison.means["end_to_end_seconds"].ratio
     assert mean is not None
     assert mean.estimate == pytest.approx(1.1**0.5, rel=0.01)
-    assert mean.interval().low > 1
+    assert interval(mean).low > 1
 
 
 def test_a_speed_up_is_faster_in_latency_and_in_throughput() -> None:
@@ -286,7 +286,7 @@ def test_the_rounds_of_one_run_are_paired() -> None:
 def test_the_winner_is_told_for_each_workload() -> None:
     winners = axis_compared(replace(AXIS_PLAN, effect=truth)).winners
     place = CONFIGURATION_AXES.index("batch_size")
-    assert [(winner.axes[place], winner.value, winner.runner_up, winner.verdict.word) for winner in winners] == [
+    assert [(winner.axes[place], winner.value, winner.rival, winner.verdict.word) for winner in winners] == [
         (1, "sdpa", "flex_attention", FASTER),
         (4, "flex_attention", "sdpa", FASTER),
     ]
