@@ -155,8 +155,7 @@ def _doctor(arguments: Namespace) -> None:
 )
 def _show(arguments: Namespace) -> None:
     """Print the results of the last `dvc repro`, or all that is known of one point."""
-    from hfbench.report.overview import Choice
-    from hfbench.report.show import show_point, show_results
+    from hfbench.report.show import Choice, show_point, show_results
 
     names = tuple(filter(None, (name.strip() for name in (arguments.columns or "").split(","))))
     choice = Choice(arguments.filter, arguments.sort, names)

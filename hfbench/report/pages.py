@@ -34,6 +34,7 @@ _STYLES: dict[Role, str] = {
     "quoted": "italic",
     "bar": "cyan",
 }
+Kind = Literal["number", "word", "text", "prose", "line"]
 BEST_MARK = "*"
 _INDENT = 2
 _GAP = 2  # blanks between two columns
@@ -52,18 +53,22 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table: a `number` stands to the right and is never cut; a `word` folds where it is long.
+    """A column of a table: a `number` stands to the right; a `word` folds where it is long.
 
-    `prose` wraps at its blanks, and a `line` is cut to the width that there is. The higher its `rank`, the sooner a
-    narrow page drops it: those of rank 0 never. `name` is the column's in the tables, where it is of one.
+    `text` and `prose` wrap at their blanks, and of prose no word is cut; a `line` is cut to the width that there is.
+    The higher its `rank`, the sooner a narrow page drops it: those of rank 0 never. `name` is that of what it shows.
     """
 
     label: str
-    kind: Literal["number", "word", "prose", "line"] = "prose"
+    kind: Kind = "text"
     cells: tuple[Cell, ...] = ()
     unit: str = ""
     rank: int = 0
     name: str = ""
+
+    def filled(self, cells: Iterable[str | Cell]) -> Self:
+        """Return the column with these cells."""
+        return replace(self, cells=tuple(cell if isinstance(cell, Cell) else Cell(cell) for cell in cells))
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -98,9 +103,8 @@ class Table:
     @classmethod
     def of_rows(cls, heads: Sequence[Column], rows: Iterable[Sequence[str | Cell]], **rest: Any) -> Self:
         """Return the table that has these rows below these heads; `rest` are the other fields."""
-        cells = [tuple(cell if isinstance(cell, Cell) else Cell(cell) for cell in row) for row in rows]
-        columns = zip(*cells, strict=True) if cells else [()] * len(heads)
-        return cls(tuple(replace(head, cells=cells) for head, cells in zip(heads, columns, strict=True)), **rest)
+        columns = list(zip(*rows, strict=True)) or [()] * len(heads)
+        return cls(tuple(head.filled(cells) for head, cells in zip(heads, columns, strict=True)), **rest)
 
     @property
     def rows(self) -> list[tuple[Cell, ...]]:
@@ -167,9 +171,9 @@ Block: TypeAlias = Heading | Paragraph | Table | Bullets | Properties | Folded
 Page: TypeAlias = Sequence[Block]
 
 
-def number(label: str, unit: str = "") -> Column:
+def number(label: str, unit: str = "", rank: int = 0, name: str = "") -> Column:
     """Return the head of a column of numbers."""
-    return Column(label, "number", unit=unit)
+    return Column(label, "number", (), unit, rank, name)
 
 
 def bullets(texts: Iterable[str], title: str = "", role: Role = "") -> Bullets:
@@ -273,6 +277,7 @@ def _named(rows: Sequence[tuple[str, str]]) -> rich.table.Table:
 _KINDS: dict[str, dict[str, Any]] = {
     "number": {"justify": "right", "no_wrap": True},
     "word": {"overflow": "fold", "max_width": _WIDEST_WORD},
+    "text": {},
     "prose": {"overflow": "fold"},
     "line": {"overflow": "ellipsis", "no_wrap": True},
 }

@@ -146,10 +146,11 @@ def test_what_a_bisection_calls_slow_is_slower(threshold: float, decisions: int)
     rule = Rule(threshold, rounds=2, max_rounds=9, decisions=decisions)
     seen = set()
     for plan in plans(2):
+        started = dict(plan_times(plan))
         for rounds in two_ways(side(plan)):
             medians = [[float(np.median(each)) for each in of_side.values()] for of_side in rounds]
             word, interval = decide(*medians, higher_is_better=False, rule=rule)
-            ((judged,), _) = judge([(HEADLINE, contrast(*rounds, *([dict(plan_times(plan))] * 2)))], threshold)
+            ((judged,), _) = judge([(HEADLINE, contrast(*rounds, started, started))], threshold)
             seen.add((word, judged.verdict.word))
             if decisions <= 2 and judged.verdict.word != SAME:  # the same error
                 assert interval == judged.verdict.interval

@@ -14,6 +14,7 @@ from hfbench.report.pages import (
     Column,
     Folded,
     Heading,
+    Kind,
     Page,
     Paragraph,
     Properties,
@@ -43,6 +44,7 @@ PAGE: Page = (
     Folded("More", (bullets(["a", "b"]),)),
     bullets(["a note"], role="quiet"),
 )
+KINDS: tuple[Kind, ...] = ("word", "text", "prose", "line")
 EMPTY: Page = (
     bullets([], "List"),
     Properties("Names", ()),
@@ -167,13 +169,11 @@ def test_a_dense_table_is_never_cut() -> None:
     assert "…" not in row
 
 
-def test_words_fold_prose_wraps_and_lines_are_cut() -> None:
+def test_words_and_prose_fold_text_wraps_and_lines_are_cut() -> None:
     text = "a/name/of/more/than/thirty/characters and words"
-    shown = {
-        kind: _printed((Table.of_rows([Column("x", kind)], [[text]]),), 20).splitlines()[2:]
-        for kind in ("word", "prose", "line")
-    }
+    shown = {kind: _printed((Table.of_rows([Column("x", kind)], [[text]]),), 20).splitlines()[2:] for kind in KINDS}
     assert shown["word"] == shown["prose"] == ["a/name/of/more/than/", "thirty/characters", "and words"]
+    assert shown["text"] == ["a/name/of/more/than…", "and words"]
     assert shown["line"] == ["a/name/of/more/than…"]
 
 
