@@ -155,8 +155,7 @@ def _doctor(arguments: Namespace) -> None:
 )
 def _show(arguments: Namespace) -> None:
     """Print the results of the last `dvc repro`, or all that is known of one point."""
-    from hfbench.report.overview import Choice
-    from hfbench.report.show import show_point, show_results
+    from hfbench.report.show import Choice, show_point, show_results
 
     names = tuple(filter(None, (name.strip() for name in (arguments.columns or "").split(","))))
     choice = Choice(arguments.filter, arguments.sort, names)
@@ -200,7 +199,7 @@ def _compare(arguments: Namespace) -> None:
     exit status is 0, with --fail-on slower 1 where anything got slower or fails now, and 2 where there is nothing to
     compare.
     """
-    from hfbench.compare.command import compare_command
+    from hfbench.compare.answer import compare_command
 
     try:
         status = compare_command(arguments)

@@ -7,8 +7,8 @@ from hfbench.core.files import read_json, write_text
 from hfbench.core.results import CEILINGS, ENVIRONMENT, PARAMS, PLOTS, REPORT, TABLES
 from hfbench.report.frames import read_results
 from hfbench.report.html import read_ceilings, read_manifests, read_params, report_page
-from hfbench.report.pages import print_results
 from hfbench.report.plots import write_plots
+from hfbench.report.show import print_results
 from hfbench.tables.store import read_table
 
 

@@ -9,8 +9,6 @@ from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from hfbench.checkouts.workspace import dvc
 from hfbench.core.errors import UserError
@@ -23,7 +21,7 @@ from hfbench.measure.task import Task, parse_task
 from hfbench.params.schema import load_params
 from hfbench.profile.tracer import CONTEXT, DECODE, LOAD, PREFILL, OperatorTime, Profile
 from hfbench.report.detail import choose_point
-from hfbench.report.pages import align_right, print_heading, print_indented, standard_output
+from hfbench.report.pages import Column, Heading, Page, Paragraph, Table, number, print_page, standard_output
 from hfbench.report.words import significant
 from hfbench.tables.metrics import axes_frame
 from hfbench.tables.store import MeasuredPoint, measured_points
@@ -34,35 +32,38 @@ _PHASES = "phases"
 
 def print_profile(key: str, profile: Profile, trace: Path, console: Console) -> None:
     """Print what a profile that is ok found, and where its trace is."""
-    print_heading(f"{key} on {profile.device_name}", console)
-    spans = {span.name: span.seconds for span in profile.spans if span.line == _PHASES}
-    parts = [f"{name} {significant(spans[name] * 1e3)} ms" for name in _SHOWN if name in spans]
-    print_indented(", ".join(parts), console)
-    print_indented(
-        "Under a profiler everything takes longer: `dvc repro` measures, this shows where time goes.", console
-    )
-    if profile.device is None:
-        print_indented("There are times of the host only: the point runs on it.", console)
-    else:
-        _print_operators("Operators by device time", profile.device, profile.device_seconds, console)
-    _print_operators("Operators by host time", profile.host, profile.host_seconds, console)
-    iteration, in_operators = (significant(each * 1e3) for each in (profile.iteration_seconds, profile.host_seconds))
-    print_indented(
-        f"of {in_operators} ms in all operators, on all threads; the iteration took {iteration} ms", console, "dim"
-    )
+    print_page(_profile_page(key, profile), console)
     console.print()
     console.print(f"trace: {trace}", soft_wrap=True)
     console.print("       open it at https://ui.perfetto.dev, which keeps it on this computer, or in chrome://tracing")
 
 
-def _print_operators(heading: str, operators: Sequence[OperatorTime], total_seconds: float, console: Console) -> None:
-    print_heading(heading, console)
-    table = Table("operator", "calls", "self (ms)", "share (%)", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    align_right(table, "calls", "self (ms)", "share (%)")
-    for each in operators:
-        share = 100 * each.seconds / total_seconds
-        table.add_row(Text(each.name), str(each.calls), significant(each.seconds * 1e3), f"{share:.1f}")
-    console.print(table)
+def _profile_page(key: str, profile: Profile) -> Page:
+    spans = {span.name: span.seconds for span in profile.spans if span.line == _PHASES}
+    parts = [f"{name} {significant(spans[name] * 1e3)} ms" for name in _SHOWN if name in spans]
+    iteration, in_operators = (significant(each * 1e3) for each in (profile.iteration_seconds, profile.host_seconds))
+    sum_of_host = f"of {in_operators} ms in all operators, on all threads; the iteration took {iteration} ms"
+    return [
+        Heading(f"{key} on {profile.device_name}"),
+        Paragraph(", ".join(parts), indent=2),
+        Paragraph(
+            "Under a profiler everything takes longer: `dvc repro` measures, this shows where time goes.", indent=2
+        ),
+        Paragraph("There are times of the host only: the point runs on it.", indent=2)
+        if profile.device is None
+        else _operators("Operators by device time", profile.device, profile.device_seconds),
+        _operators("Operators by host time", profile.host, profile.host_seconds),
+        Paragraph(sum_of_host, "quiet", indent=2),
+    ]
+
+
+def _operators(title: str, operators: Sequence[OperatorTime], total_seconds: float) -> Table:
+    rows = (
+        (each.name, str(each.calls), significant(each.seconds * 1e3), f"{100 * each.seconds / total_seconds:.1f}")
+        for each in operators
+    )
+    heads = [Column("operator"), number("calls"), number("self", "ms"), number("share", "%")]
+    return Table.of_rows(heads, rows, title=title)
 
 
 _WORKER = "hfbench.profile.tracer"

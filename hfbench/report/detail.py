@@ -1,26 +1,14 @@
-"""One point on a terminal: everything that its records and the tables say of it."""
+"""One point as a page: everything that its records and the tables say of it."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from statistics import median
 
 import polars as pl
-from rich.console import Console
-from rich.text import Text
 
 from hfbench.core.errors import UserError
 from hfbench.core.record import OK, Record
-from hfbench.report.frames import WarningGroup
-from hfbench.report.overview import METRICS_SHOWN
-from hfbench.report.pages import (
-    INDENT,
-    align_right,
-    plain_table,
-    print_heading,
-    print_indented,
-    print_rows,
-    print_warnings,
-)
+from hfbench.report.frames import Results, warning_groups
+from hfbench.report.pages import Block, Cell, Column, Heading, Page, Paragraph, Properties, Table, number
 from hfbench.report.point_facts import (
     asked_and_ran,
     before_text,
@@ -29,23 +17,12 @@ from hfbench.report.point_facts import (
     memory_text,
     monitor_text,
     output_rows,
+    phases,
     readings,
+    request_times,
     unavailable,
 )
-from hfbench.report.point_times import (
-    ASCII,
-    BLOCKS,
-    Phase,
-    RequestTimes,
-    RoundSamples,
-    phases,
-    request_times,
-    round_samples,
-    slowest_of_each,
-    span_bar,
-    sparkline,
-)
-from hfbench.report.words import MISSING, device_names, printable, significant
+from hfbench.report.words import METRICS_SHOWN, counted, device_names, significant, span_text, warning_list
 from hfbench.tables.store import MeasuredPoint
 
 _LISTED = 12  # candidates in an error message
@@ -60,13 +37,8 @@ def choose_point(
     part of a key; a part of a stage. Raises `UserError` with the candidates where it fits several, or none; it names
     the argument that `asked` for the point, and `among` what it was looked for.
     """
-    wanted = (
-        text.strip()
-        .removesuffix(".json")
-        .removeprefix("measure@")
-        .replace("-False", "-false")
-        .replace("-True", "-true")
-    )
+    wanted = text.strip().removesuffix(".json").removeprefix("measure@")
+    wanted = wanted.replace("-False", "-false").replace("-True", "-true")
     wanted = wanted.removeprefix("./").removeprefix("results/measurements/")
     words = set(wanted.split())
     fits: tuple[Callable[[MeasuredPoint], bool], ...] = (
@@ -91,29 +63,63 @@ def _listed(found: Sequence[MeasuredPoint]) -> str:
     return "".join(f"\n  {key}" for key in keys[:_LISTED]) + more
 
 
-_MOST_MACHINE_SPARKS = 24
+BLOCKS = "▁▂▃▄▅▆▇█"
+ASCII = "_.-:=+*#"  # for a terminal without Unicode
+_INDENT = 2
 
 
-def print_machine(records: Sequence[Record], console: Console, marks: str) -> None:
-    """Print peak memory, the state of the machine before, and what was read while the rounds ran."""
-    number = "round {}: {}".format
-    rows = [("peak memory", text)] if (text := memory_text(records)) else []
-    rows += [("before", number(each.configuration.round, text)) for each in records if (text := before_text(each))]
-    rows += [("monitor", text)] if (text := monitor_text(records)) else []
-    if missing := unavailable(records[0]):
-        rows.append(("not told here", ", ".join(missing)))
-    print_rows("Memory and machine", rows, console)
-    found = readings(records)
-    if not found:
-        return
-    table = plain_table("reading", "unit", "min", "median", "max", "over time")
-    for reading in found:
-        values, _ = slowest_of_each(reading.values, _MOST_MACHINE_SPARKS)
-        over_time = "increase" if reading.is_counter else sparkline(values, min(values), max(values), marks)
-        table.add_row(reading.name, reading.unit, *reading.range, over_time)
-    align_right(table, "min", "median", "max")
-    console.print()
-    console.print(table)
+def point_page(
+    point: MeasuredPoint, records: Sequence[Record], results: Results, width: int, marks: str = BLOCKS
+) -> Page:
+    """Return all that is known of the point from the records of its rounds and the tables.
+
+    Sparklines and bars are drawn with `marks`, from the lowest to the highest, on a page of `width` characters.
+    """
+    axes = point.configuration
+    is_chosen = pl.all_horizontal(pl.col(axis) == value for axis, value in axes.items())
+    points = results.points.filter(is_chosen)
+    ok = [record for record in records if record.status == OK]
+    telling = ok or records  # what a round that is not ok tells is all there is, where none is
+    return [
+        Heading(point.key),
+        Paragraph(f"{', '.join(device_names(points))} · {len(ok)} of {counted(len(records), 'round')} ok", "quiet"),
+        *_failures(records),
+        _samples(records, width, marks),
+        _metrics(results.summary.filter(is_chosen)),
+        _requests(records),
+        _phases(records, width, marks),
+        *_configuration(telling),
+        *_output(telling[0], points),
+        *_machine(records, marks),
+        warning_list(warning_groups([each for each in results.warnings if each.configuration == axes], points)),
+    ]
+
+
+_LOG_LINES = 12
+
+
+def _failures(records: Sequence[Record]) -> list[Block]:
+    """Return what went wrong; the rounds that failed in the same way together, with the log of the last."""
+    alike: dict[tuple[str, str | None, str | None], list[Record]] = {}
+    for record in records:
+        if record.status != OK:
+            alike.setdefault((record.status, record.reason, record.phase), []).append(record)
+    blocks: list[Block] = []
+    for (status, reason, phase), group in alike.items():
+        rounds = ", ".join(str(record.configuration.round) for record in group)
+        blocks += [
+            Heading(f"Round{'s' * (len(group) > 1)} {rounds}: {status.replace('_', ' ')}", "alarm"),
+            Paragraph(f"{reason or 'no reason was recorded'}{f' (phase: {phase})' if phase else ''}", indent=_INDENT),
+            *map(_difference, group[-1].differences),
+        ]
+        if log := group[-1].log_tail[-_LOG_LINES:]:
+            blocks.append(Paragraph("the end of its log:", "quiet", _INDENT))
+            blocks += [Paragraph(line, "quiet", 2 * _INDENT) for line in log]
+    return blocks
+
+
+def _difference(text: str) -> Paragraph:
+    return Paragraph(f"≠ {text}", "bad", _INDENT)
 
 
 _MOST_SPARKS = 40
@@ -121,177 +127,151 @@ _MOST_REQUESTS = 32
 _MOST_ROUNDS = 6  # of which each has a column of phases; of more, only the median
 
 
-def print_samples(rounds: Sequence[RoundSamples], console: Console, marks: str) -> None:
-    """Print a sparkline for each round, all on one scale, so that the noise between rounds is seen too."""
-    every = [value for each in rounds for value, _ in each.in_order]
-    if not every:
-        return
-    print_heading("End-to-end latency of the samples (s)", console)
-    room = max(10, min(_MOST_SPARKS, console.width - 62))
-    table = plain_table("round", "in order", "n", "min", "median", "max", "ended by")
-    low, high, sizes = min(every), max(every), set()
-    for each in rounds:
-        sparks, size = _sparks(each, low, high, room, marks)
-        sizes.add(size)
-        numbers = (significant(value) for value in (each.lowest, each.middle, each.highest))
-        table.add_row(str(each.round), sparks, str(len(each.seconds)), *numbers, printable(each.ended))
-    align_right(table, "n", "min", "median", "max")
-    console.print(table)
+def _samples(records: Sequence[Record], width: int, marks: str) -> Table:
+    """Return a sparkline for each round, all on one scale, so that the noise between rounds is seen too."""
+    rounds = [[each for each in record.iterations if each.phase == "sample"] for record in records]
+    every = [each.end_to_end_seconds for samples in rounds for each in samples]
+    low, high, size = min(every, default=0.0), max(every, default=0.0), 1
+    rows: list[list[str | Cell]] = []
+    for record, samples in zip(records, rounds, strict=True) if every else ():
+        room = max(10, min(_MOST_SPARKS, width - 62))
+        values, joined = slowest_of_each([each.end_to_end_seconds for each in samples], room)
+        # A sample without the token observer is dim where it has a mark of its own.
+        dim = [place for place, each in enumerate(samples) if not each.observed] if joined == 1 else []
+        seconds = [each.end_to_end_seconds for each in samples if each.observed]
+        numbers = (min(seconds), median(seconds), max(seconds)) if seconds else (None,) * 3
+        sparks = Cell(sparkline(values, low, high, marks), quiet_at=tuple(dim))
+        ended = record.stopped_because or record.status.replace("_", " ")
+        rows.append([str(record.configuration.round), sparks, str(len(seconds)), *map(significant, numbers), ended])
+        size = max(size, joined)
     notes = [f"{marks[0]} is {significant(low)}, {marks[-1]} is {significant(high)}"]
-    if any(not observed for each in rounds for _, observed in each.in_order):
+    if not all(each.observed for samples in rounds for each in samples):
         notes.append("the dim ones ran without the token observer and are not counted")
-    if max(sizes) > 1:
-        notes.append(f"each bar is the slowest of {max(sizes)}")
-    console.print(Text("; ".join(notes), style="dim"))
-
-
-def _sparks(each: RoundSamples, low: float, high: float, room: int, marks: str) -> tuple[Text, int]:
-    values, size = slowest_of_each([value for value, _ in each.in_order], room)
-    text = Text(sparkline(values, low, high, marks))
-    if size == 1:
-        for place, (_, observed) in enumerate(each.in_order):
-            if not observed:
-                text.stylize("dim", place, place + 1)
-    return text, size
-
-
-def print_requests(requests: Sequence[RequestTimes], console: Console) -> None:
-    """Print a row for each request, the first of many; nothing where there are none."""
-    if not requests:
-        return
-    print_heading("Each request, the median of the samples", console)
-    numbers = ("request", "prompt", "new", "TTFT (ms)", "inter-token (ms)", "tok/s")
-    table = plain_table(*numbers)
-    for number, each in enumerate(requests[:_MOST_REQUESTS], 1):
-        gap = None if each.inter_token_seconds is None else each.inter_token_seconds * 1e3
-        times = (each.time_to_first_token_seconds * 1e3, gap, each.tokens_per_second)
-        table.add_row(str(number), str(each.prompt_tokens), str(each.new_tokens), *map(significant, times))
-    align_right(table, *numbers)
-    console.print(table)
-    others = len(requests) - _MOST_REQUESTS
-    more = f"; {others} more are in the record" if others > 0 else ""
-    console.print(Text(f"all arrive when an iteration starts; tok/s until a request's last token{more}", style="dim"))
-
-
-def print_phases(found: Sequence[Phase], records: Sequence[Record], console: Console, marks: str) -> None:
-    """Print how long each phase took in each round, and a bar for when it was; nothing where there are none."""
-    if not found:
-        return
-    print_heading("From the start of the stage, phase by phase (s)", console)
-    rounds = [f"round {record.configuration.round}" for record in records]
-    columns = rounds if len(rounds) <= _MOST_ROUNDS else ["median"]
-    table = plain_table("phase", *columns, "when")
-    ends = [
-        start + seconds
-        for phase in found
-        for start, seconds in zip(phase.starts, phase.seconds, strict=True)
-        if start is not None and seconds is not None
+    if size > 1:
+        notes.append(f"each bar is the slowest of {size}")
+    heads = [
+        Column("round"),
+        Column("in order"),
+        *map(number, ("n", "min", "median", "max")),
+        Column("ended by"),
     ]
-    room = max(8, min(_MOST_SPARKS, console.width - 14 - 10 * len(columns)))
-    for phase in found:
-        starts = [start for start in phase.starts if start is not None]
-        seconds = [value for value in phase.seconds if value is not None]
-        bar = span_bar(median(starts), median(starts) + median(seconds), max(ends), room, marks)
-        shown = phase.seconds if columns == rounds else (median(seconds),)
-        table.add_row(phase.name, *(significant(value) for value in shown), Text(bar, style="cyan"))
-    align_right(table, *columns)
-    console.print(table)
+    return Table.of_rows(heads, rows, title="End-to-end latency of the samples (s)", footer="; ".join(notes))
 
 
-_LOG_LINES = 12
-
-
-@dataclass(frozen=True)
-class PointView:
-    """A point: its key, the records of its rounds, and its rows of the tables of points and of the summary."""
-
-    key: str
-    records: Sequence[Record]
-    points: pl.DataFrame
-    metrics: pl.DataFrame
-    warnings: Sequence[WarningGroup]
-
-
-def print_point(view: PointView, console: Console) -> None:
-    """Print the point, its rounds in order."""
-    marks = BLOCKS if (console.encoding or "").lower().startswith("utf") else ASCII
-    ok = [record for record in view.records if record.status == OK]
-    device = ", ".join(device_names(view.points))
-    console.print(Text(printable(view.key), style="bold"))
-    rounds = f"{len(ok)} of {len(view.records)} round{'s' * (len(view.records) != 1)} ok"
-    console.print(Text(printable(f"{device} · {rounds}"), style="dim"))
-    _print_failures(view.records, console)
-    if any(record.iterations for record in view.records):
-        print_samples(round_samples(view.records), console, marks)
-    _print_metrics(view.metrics, console)
-    print_requests(request_times(view.records), console)
-    print_phases(phases(view.records), view.records, console, marks)
-    # What a round that is not ok tells is all there is, where none is.
-    _print_configuration((ok or view.records), console)
-    _print_output(view, (ok or view.records)[0], console)
-    print_machine(view.records, console, marks)
-    print_warnings(console, view.warnings)
-
-
-def _print_failures(records: Sequence[Record], console: Console) -> None:
-    for rounds, record in _alike([record for record in records if record.status != OK]):
-        word = "Round" if len(rounds) == 1 else "Rounds"
-        heading = f"{word} {', '.join(map(str, rounds))}: {record.status.replace('_', ' ')}"
-        print_heading(heading, console, style="bold red")
-        phase = f" (phase: {record.phase})" if record.phase else ""
-        print_indented(f"{record.reason or 'no reason was recorded'}{phase}", console)
-        for difference in record.differences:
-            print_indented(f"≠ {difference}", console, "red")
-        if record.log_tail:
-            print_indented("the end of its log:", console, "dim")
-            for line in record.log_tail[-_LOG_LINES:]:
-                print_indented(line, console, "dim", INDENT * 2)
-
-
-def _alike(records: Sequence[Record]) -> list[tuple[list[int], Record]]:
-    """Return the rounds that failed in the same way together, with the last of them."""
-    groups: dict[tuple[str, str | None, str | None], list[Record]] = {}
-    for record in records:
-        groups.setdefault((record.status, record.reason, record.phase), []).append(record)
-    return [([each.configuration.round for each in group], group[-1]) for group in groups.values()]
-
-
-def _print_metrics(metrics: pl.DataFrame, console: Console) -> None:
-    if metrics.is_empty():
-        return
-    print_heading("Metrics", console)
-    table = plain_table("metric", "unit", "median", "95% interval", "of each round")
+def _metrics(metrics: pl.DataFrame) -> Table:
     order = list(METRICS_SHOWN)
+    rows = []
     for row in sorted(metrics.to_dicts(), key=lambda row: order.index(row["metric"])):
         shown = METRICS_SHOWN[row["metric"]]
-        factor = shown.factor
-        middle, low, high = (None if row[each] is None else row[each] * factor for each in ("estimate", "low", "high"))
-        interval = MISSING if low is None else f"{significant(low)} … {significant(high)}"
-        rounds = "  ".join(significant(value * factor) for value in row["round_medians"])
-        table.add_row(shown.label, shown.unit, significant(middle), interval, rounds)
-    align_right(table, "median", "95% interval")
-    console.print(table)
+        middle, low, high = (
+            None if row[each] is None else row[each] * shown.factor for each in ("estimate", "low", "high")
+        )
+        rounds = "  ".join(significant(value * shown.factor) for value in row["round_medians"])
+        rows.append((shown.label, shown.unit, significant(middle), span_text(low, high), rounds))
+    heads = [Column("metric"), Column("unit"), number("median"), number("95% interval"), Column("of each round")]
+    return Table.of_rows(heads, rows, title="Metrics")
 
 
-def _print_configuration(records: Sequence[Record], console: Console) -> None:
+def _requests(records: Sequence[Record]) -> Table:
+    """Return a row for each request, the first of many."""
+    requests = request_times(records)
+    rows = []
+    for place, each in enumerate(requests[:_MOST_REQUESTS], 1):
+        gap = None if each.inter_token_seconds is None else each.inter_token_seconds * 1e3
+        times = map(significant, (each.time_to_first_token_seconds * 1e3, gap, each.tokens_per_second))
+        rows.append((str(place), str(each.prompt_tokens), str(each.new_tokens), *times))
+    others = len(requests) - _MOST_REQUESTS
+    more = f"; {others} more are in the record" if others > 0 else ""
+    return Table.of_rows(
+        list(map(number, ("request", "prompt", "new", "TTFT (ms)", "inter-token (ms)", "tok/s"))),
+        rows,
+        title="Each request, the median of the samples",
+        footer=f"all arrive when an iteration starts; tok/s until a request's last token{more}",
+    )
+
+
+def _phases(records: Sequence[Record], width: int, marks: str) -> Table:
+    """Return how long each phase took in each round, and a bar for when it was."""
+    found = phases(records)
+    has_columns = len(records) <= _MOST_ROUNDS
+    columns = [f"round {record.configuration.round}" for record in records] if has_columns else ["median"]
+    room = max(8, min(_MOST_SPARKS, width - 14 - 10 * len(columns)))
+    end = max((sum(span) for spans in found.values() for span in spans if span), default=0.0)
+    rows: list[list[str | Cell]] = []
+    for name, spans in found.items():
+        start, seconds = (median(values) for values in zip(*filter(None, spans), strict=True))
+        shown = [span and span[1] for span in spans] if has_columns else [seconds]
+        bar = Cell(span_bar(start, start + seconds, end, room, marks), "bar")
+        rows.append([name, *map(significant, shown), bar])
+    heads = [Column("phase"), *map(number, columns), Column("when")]
+    return Table.of_rows(heads, rows, title="From the start of the stage, phase by phase (s)")
+
+
+def _configuration(records: Sequence[Record]) -> list[Block]:
     record = records[0]
     if not (record.requested or record.effective):
-        return
-    print_heading("What was asked for, and what ran", console)
-    table = plain_table("", "asked for", "ran")
-    for setting, asked, ran in asked_and_ran(record):
-        table.add_row(setting, printable(asked), printable(ran))
-    console.print(table)
-    for difference in record.differences if record.status == OK else ():
-        print_indented(f"≠ {difference}", console, "red")
-    if others := differing_rounds(records):
-        print_indented(f"≠ something else ran in round {', '.join(map(str, others))}", console, "red")
-    print_rows("What was verified", evidence(record), console)
+        return []
+    heads = [Column(""), Column("asked for"), Column("ran")]
+    others = ", ".join(map(str, differing_rounds(records)))
+    return [
+        Table.of_rows(heads, asked_and_ran(record), title="What was asked for, and what ran"),
+        *map(_difference, record.differences if record.status == OK else ()),
+        *([_difference(f"something else ran in round {others}")] if others else []),
+        Properties("What was verified", tuple(evidence(record))),
+    ]
 
 
-def _print_output(view: PointView, record: Record, console: Console) -> None:
-    rows = view.points.filter(pl.col("round") == record.configuration.round).to_dicts()
-    text = record.output.get("text")
-    print_rows("Output", output_rows(record, rows[0] if rows else {}), console)
-    if text:
-        print_indented(f"“{text.strip()}”", console, "italic")
+def _output(record: Record, points: pl.DataFrame) -> list[Block]:
+    rows = points.filter(pl.col("round") == record.configuration.round).to_dicts()
+    text = (record.output.get("text") or "").strip()
+    properties = Properties("Output", tuple(output_rows(record, rows[0] if rows else {})))
+    return [properties, *([Paragraph(f"“{text}”", "quoted", _INDENT)] if text else [])]
+
+
+_MOST_MACHINE_SPARKS = 24
+
+
+def _machine(records: Sequence[Record], marks: str) -> list[Block]:
+    """Return peak memory, the state of the machine before, and what was read while the rounds ran."""
+    befores = [f"round {record.configuration.round}: {text}" for record in records if (text := before_text(record))]
+    facts = [
+        ("peak memory", memory_text(records)),
+        *(("before", text) for text in befores),
+        ("monitor", monitor_text(records)),
+        ("not told here", ", ".join(unavailable(records[0]))),
+    ]
+    rows = []
+    for reading in readings(records):
+        values, _ = slowest_of_each(reading.values, _MOST_MACHINE_SPARKS)
+        over_time = "increase" if reading.is_counter else sparkline(values, min(values), max(values), marks)
+        rows.append((reading.name, reading.unit, *reading.range, over_time))
+    heads = [Column("reading"), Column("unit"), *map(number, ("min", "median", "max")), Column("over time")]
+    return [Properties("Memory and machine", tuple(fact for fact in facts if fact[1])), Table.of_rows(heads, rows)]
+
+
+def sparkline(values: Sequence[float | None], low: float, high: float, marks: str = BLOCKS) -> str:
+    """Return a mark for each value, its height the place between `low` and `high`; a blank for None.
+
+    All are lowest where `low` and `high` are equal.
+    """
+    steps = len(marks)
+    span = high - low
+    return "".join(
+        " " if value is None else marks[0 if span <= 0 else min(steps - 1, max(0, int((value - low) / span * steps)))]
+        for value in values
+    )
+
+
+def slowest_of_each(values: Sequence[float], most: int) -> tuple[list[float], int]:
+    """Return at most `most` values, each the largest of so many neighbours, and how many that is."""
+    size = max(1, -(-len(values) // most))
+    return [max(values[start : start + size]) for start in range(0, len(values), size)], size
+
+
+def span_bar(start: float, end: float, whole: float, width: int, marks: str = BLOCKS) -> str:
+    """Return a bar of `width` characters from `start` to `end` of `whole`, at least one mark long."""
+    if whole <= 0 or width <= 0:
+        return ""
+    first = min(width - 1, max(0, int(start / whole * width)))
+    last = min(width, max(first + 1, round(end / whole * width)))
+    return " " * first + marks[-1] * (last - first)

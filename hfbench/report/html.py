@@ -36,16 +36,14 @@ from hfbench.report.frames import (
     varying_axes,
     warning_groups,
 )
+from hfbench.report.pages import BEST_MARK, Column, printable
 from hfbench.report.speedups import winners
 from hfbench.report.words import (
-    BEST_MARK,
-    TextColumn,
     axis_text,
     captions,
     device_names,
     failure_columns,
     memory_unit,
-    printable,
     rate,
     result_columns,
     significant,
@@ -280,7 +278,7 @@ _DIGESTS = {
 }
 
 
-def _digest_columns(points: pl.DataFrame) -> list[TextColumn]:
+def _digest_columns(points: pl.DataFrame) -> list[Column]:
     """Return what the records were measured with: what, its sha256, and how many records say so."""
     rows = [
         (what, digest, count)

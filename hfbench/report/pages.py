@@ -1,224 +1,320 @@
-"""The results on a terminal."""
+"""A page as data, and what writes it: to a terminal, and as Markdown.
+
+A command decides what stands on its page; how a heading, a list or a table looks is decided here, once. JSON and CSV
+are no pages: they have every digit, and are made of the results themselves.
+"""
 
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from pathlib import Path
+from typing import Any, Literal, Self, TypeAlias
 
+import rich.table
 from rich import box
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.padding import Padding
-from rich.table import Table
+from rich.rule import Rule
 from rich.text import Text
 
-from hfbench.report.frames import WarningGroup, failure_rows, read_results, warning_groups
-from hfbench.report.overview import View, whole_view
-from hfbench.report.words import BEST_MARK, TextColumn, captions, failure_columns, point_column, printable
-
-INDENT = 2
-
-
-def print_heading(text: str, console: Console, style: str = "bold") -> None:
-    """Print a heading after an empty line."""
-    console.print()
-    console.print(Text(text, style=style))
-
-
-def print_indented(line: str, console: Console, style: str = "", indent: int = INDENT) -> None:
-    """Print a line that keeps its indent where it wraps."""
-    console.print(Padding(Text(printable(line), style=style), (0, 0, 0, indent), expand=False))
-
-
-def print_rows(heading: str, rows: Sequence[tuple[str, str]], console: Console) -> None:
-    """Print rows of name and finding below a heading; nothing where there are none."""
-    if not rows:
-        return
-    print_heading(heading, console)
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, finding in rows:
-        table.add_row(name, Text(printable(finding)))
-    console.print(table)
-
-
-def align_right(table: Table, *headers: str) -> None:
-    """Align the columns with these headers to the right, and never break their numbers."""
-    for column in table.columns:
-        if str(column.header) in headers:
-            column.justify, column.no_wrap = "right", True
-
-
-_MOST_FINDINGS = 3  # of one kind; the report has all
+# What a text is, which decides its colour: `best` gets a mark beside, and `apart` cannot be compared.
+Role = Literal["", "strong", "quiet", "best", "good", "bad", "unsure", "apart", "alarm", "quoted", "bar"]
+_STYLES: dict[Role, str] = {
+    "": "",
+    "strong": "bold",
+    "quiet": "dim",
+    "best": "bold green",
+    "good": "green",
+    "bad": "red",
+    "unsure": "yellow",
+    "apart": "magenta",
+    "alarm": "bold red",
+    "quoted": "italic",
+    "bar": "cyan",
+}
+Kind = Literal["number", "word", "text", "prose", "line"]
+BEST_MARK = "*"
 _INDENT = 2
-
-
-def print_warnings(console: Console, groups: Sequence[WarningGroup]) -> None:
-    """Print each kind of warning with the first of its findings and what to do; nothing where there is none."""
-    if not groups:
-        return
-    console.print()
-    console.print(Text("Warnings", style="bold"))
-    for group in groups:
-        console.print(Text(group.title, style="yellow"))
-        for whose, what in group.findings[:_MOST_FINDINGS]:
-            _print_indented(console, f"{whose}: {what}" if whose else what)
-        left_out = len(group.findings) - _MOST_FINDINGS
-        if left_out > 0:
-            _print_indented(console, f"and {left_out} more, in the report")
-        _print_indented(console, f"→ {group.remedy}", style="dim")
-
-
-def _print_indented(console: Console, line: str, style: str = "") -> None:
-    console.print(Padding(Text(printable(line), style=style), (0, 0, 0, _INDENT), expand=False))
-
-
-def markdown_results(view: View) -> str:
-    """Return captions, table, notes, warnings and what is not ok; the best are in bold."""
-    points = view.results.points
-    text = captions(points, view.rows)
-    parts = [
-        f"**{markdown_text(text.title)}**",
-        *(markdown_text(line) for line in (text.counts, text.constants) if line),
-    ]
-    if view.rows.height:
-        parts.append(markdown_table(view.columns))
-    parts += [markdown_text(note.removeprefix("* ").strip()) for note in _notes(view, text.notes)]
-    groups = warning_groups(view.results.warnings, points)
-    if groups:
-        parts.append("**Warnings**")
-    for group in groups:
-        findings = [f"  - {markdown_text(f'{whose}: {what}' if whose else what)}" for whose, what in group.findings]
-        parts.append("\n".join([f"- *{group.title}*: {markdown_text(group.remedy)}", *findings]))
-    failures = failure_rows(points)
-    if failures.height:
-        parts += ["**Not ok**", markdown_table(failure_columns(failures, points))]
-    return "\n\n".join(parts) + "\n"
-
-
-def markdown_table(columns: Sequence[TextColumn]) -> str:
-    """Return a table of these columns: numbers to the right, the best cells in bold."""
-    headers = [f"{column.label} ({column.unit})" if column.unit else column.label for column in columns]
-    lines = [headers, ["--:" if column.is_number else ":--" for column in columns]]
-    for index in range(len(columns[0].texts)):
-        cells = (markdown_text(column.texts[index]) for column in columns)
-        lines.append(
-            [f"**{cell}**" if column.best[index] else cell for cell, column in zip(cells, columns, strict=True)]
-        )
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def markdown_text(text: str) -> str:
-    """Return text that Markdown shows as it is, on one line of a table."""
-    escaped = printable(text).replace("&", "&amp;").replace("<", "&lt;").replace("\\", "\\\\")
-    for character in "|*_`[]":
-        escaped = escaped.replace(character, f"\\{character}")
-    return escaped.replace("\n", "<br>")
-
-
-def _notes(view: View, notes: Sequence[str]) -> list[str]:
-    bold = "In bold: the best median among configurations with the same work; no test of significance."
-    shown = [note.replace("; * is the best of these.", "; bold is the best of these.") for note in view.notes]
-    return [*shown, *(bold if note.startswith("*") else note for note in notes)]
-
-
-_WIDTH_WITHOUT_TERMINAL = 120
-_WIDEST_TEXT = 26  # characters of an axis value on one line; a longer one folds
-_NARROWEST_POINT = 26
 _GAP = 2  # blanks between two columns
-_KEPT_RANK = 2  # columns up to this rank are never dropped
+_WIDEST_WORD = 26  # characters of a value on one line; a longer one folds
 
 
-def print_results(tables: Path, console: Console | None = None) -> None:
-    """Print the results, the warnings and the points that are not ok, from the tables in this folder.
+@dataclass(frozen=True)
+class Cell:
+    """A text of a table; `margin` belongs beside it on a wide page, `quiet_at` are places of characters shown dim."""
 
-    Raises `UserError` where the tables are missing.
+    text: str
+    role: Role = ""
+    margin: str = ""
+    quiet_at: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table: a `number` stands to the right; a `word` folds where it is long.
+
+    `text` and `prose` wrap at their blanks, and of prose no word is cut; a `line` is cut to the width that there is.
+    The higher its `rank`, the sooner a narrow page drops it: those of rank 0 never. `name` is that of what it shows.
     """
-    print_view(whole_view(read_results(tables)), console or standard_output())
+
+    label: str
+    kind: Kind = "text"
+    cells: tuple[Cell, ...] = ()
+    unit: str = ""
+    rank: int = 0
+    name: str = ""
+
+    def filled(self, cells: Iterable[str | Cell]) -> Self:
+        """Return the column with these cells."""
+        return replace(self, cells=tuple(cell if isinstance(cell, Cell) else Cell(cell) for cell in cells))
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The text of each cell."""
+        return tuple(cell.text for cell in self.cells)
+
+    @property
+    def title(self) -> str:
+        """Label and unit."""
+        return f"{self.label} ({self.unit})" if self.unit else self.label
+
+    @property
+    def has_best(self) -> bool:
+        """Whether a cell is marked as the best."""
+        return any(cell.role == "best" for cell in self.cells)
 
 
-def print_view(view: View, console: Console) -> None:
-    """Print the view with captions, warnings and what is not ok; of columns that do not fit, the lesser go first."""
-    points = view.results.points
-    text = captions(points, view.rows)
-    console.print(Text(printable(text.title), style="bold"))
-    for line in (text.counts, text.constants):
-        if line:
-            console.print(Text(printable(line), style="dim"))
-    notes = [*view.notes, *text.notes]
-    if view.rows.height:
-        columns, dropped = fitting_columns(list(view.columns), point_column(view.rows, points), console.width)
-        console.print()
-        _as_wide_as(_total(columns), console).print(_results(columns, view.sections))
-        if dropped:
-            where = "They are in the report, and `hfbench show --columns` shows them."
-            notes.append(f"Not shown at this width: {', '.join(dropped)}. {where}")
-    for note in notes:
-        console.print(Text(printable(note), style="dim"))
-    print_warnings(console, warning_groups(view.results.warnings, points))
-    failures = failure_rows(points)
-    if failures.height:
-        console.print()
-        console.print(Text("Not ok", style="bold"))
-        console.print(_failures(failure_columns(failures, points)))
+@dataclass(frozen=True)
+class Table:
+    """Columns of as many cells; lines part the rows whose numbers in `sections` differ.
+
+    A dense table has heads in several lines, no wider than the cells where their words allow, and is never cut: rather
+    do its lines wrap.
+    """
+
+    columns: tuple[Column, ...]
+    title: str = ""
+    sections: tuple[int, ...] = ()
+    footer: str = ""
+    is_dense: bool = False
+
+    @classmethod
+    def of_rows(cls, heads: Sequence[Column], rows: Iterable[Sequence[str | Cell]], **rest: Any) -> Self:
+        """Return the table that has these rows below these heads; `rest` are the other fields."""
+        columns = list(zip(*rows, strict=True)) or [()] * len(heads)
+        return cls(tuple(head.filled(cells) for head, cells in zip(heads, columns, strict=True)), **rest)
+
+    @property
+    def rows(self) -> list[tuple[Cell, ...]]:
+        """The cells of each row."""
+        return list(zip(*(column.cells for column in self.columns), strict=True))
 
 
-def standard_output() -> Console:
+@dataclass(frozen=True)
+class Heading:
+    """A heading; `level` 1 is the page's, 2 that of a part of it, 3 that of a few blocks."""
+
+    text: str
+    role: Role = "strong"
+    level: Literal[1, 2, 3] = 3
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """A text that follows what stands before it; `in_markdown` is what Markdown has instead, if that is another."""
+
+    text: str
+    role: Role = ""
+    indent: int = 0
+    is_one_line: bool = False
+    in_markdown: str | None = None
+
+
+@dataclass(frozen=True)
+class Bullet:
+    """An item of a list, what stands below it, and what to do about it."""
+
+    text: str
+    role: Role = ""
+    below: tuple["Bullet", ...] = ()
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class Bullets:
+    """A list."""
+
+    items: tuple[Bullet, ...]
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Properties:
+    """Names, and what is found of each."""
+
+    title: str
+    rows: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Folded:
+    """Blocks that a reader opens, where the medium can."""
+
+    title: str
+    blocks: tuple["Block", ...] = field(default=())
+
+
+# A list, a table and what is folded are left out where they are empty.
+Block: TypeAlias = Heading | Paragraph | Table | Bullets | Properties | Folded
+Page: TypeAlias = Sequence[Block]
+
+
+def number(label: str, unit: str = "", rank: int = 0, name: str = "") -> Column:
+    """Return the head of a column of numbers."""
+    return Column(label, "number", (), unit, rank, name)
+
+
+def bullets(texts: Iterable[str], title: str = "", role: Role = "") -> Bullets:
+    """Return a list of these texts."""
+    return Bullets(tuple(Bullet(text, role) for text in texts), title)
+
+
+def printable(text: str) -> str:
+    """Return the text without control characters, which would act on a terminal and break HTML; lines stay lines."""
+    return "".join(character for character in text if character == "\n" or character.isprintable())
+
+
+def standard_output(width_without_terminal: int = 120) -> Console:
     """Return the console of the standard output, as wide as the terminal."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a character that the locale lacks is no reason to fail
-    return Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL)
+    return Console(highlight=False, width=None if sys.stdout.isatty() else width_without_terminal)
 
 
-def plain_table(*headers: str) -> Table:
-    """Return a table with a line below its head only."""
-    return Table(
-        *headers, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold"
+def print_page(page: Page, console: Console) -> None:
+    """Print the blocks, with an empty line before each but the first and paragraphs."""
+    is_first = True
+    for block in page:
+        parts = list(_rendered(block, console.width))
+        if parts and not is_first and not isinstance(block, Paragraph):
+            console.print()
+        for part in parts:
+            is_first = False
+            _print_whole(part, block, console)
+
+
+def _print_whole(part: RenderableType, block: Block, console: Console) -> None:
+    """Print it, a dense table as wide as it is: lines wrap where a person chose many columns."""
+    width = console.width
+    if isinstance(block, Table) and block.is_dense:
+        console.width = max(width, total_width(block.columns))
+    try:
+        console.print(part)
+    finally:
+        console.width = width
+
+
+def _rendered(block: Block, width: int) -> Iterator[RenderableType]:
+    match block:
+        case Heading(text, role, level):
+            yield Rule(_text(text, role), align="left") if level == 2 else _text(text, role)
+        case Paragraph(text, role, indent):
+            line = _text(text, role)
+            if block.is_one_line:
+                line.truncate(width, overflow="ellipsis")
+            yield _indented(line, indent)
+        case Bullets():
+            yield from _listed(block)
+        case Properties(title, rows) if rows:
+            yield _text(title, "strong")
+            yield _named(rows)
+        case Table() if block.rows:
+            if block.title:
+                yield _text(block.title, "strong")
+            yield _rich_table(block)
+            if block.footer:
+                yield _text(block.footer, "quiet")
+        case Folded(title, blocks):
+            below = [part for each in blocks for part in _rendered(each, width)]
+            yield from [_text(title, "strong"), *below] if below else []
+
+
+def _text(text: str, role: Role = "") -> Text:
+    return Text(printable(text), style=_STYLES[role])
+
+
+def _indented(line: Text, indent: int) -> RenderableType:
+    """Return a line that keeps its indent where it wraps."""
+    return Padding(line, (0, 0, 0, indent), expand=False) if indent else line
+
+
+def _listed(block: Bullets) -> Iterator[RenderableType]:
+    """Render a list: its items are set in below a title, but those that have others below them."""
+    if not block.items:
+        return
+    if block.title:
+        yield _text(block.title, "strong")
+    is_nested = any(item.below or item.remedy for item in block.items)
+    for item in block.items:
+        yield _indented(_text(item.text, item.role), _INDENT if block.title and not is_nested else 0)
+        for each in item.below:
+            yield _indented(_text(each.text, each.role), _INDENT)
+        if item.remedy:
+            yield _indented(_text(f"→ {item.remedy}", "quiet"), _INDENT)
+
+
+def _named(rows: Sequence[tuple[str, str]]) -> rich.table.Table:
+    table = rich.table.Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(style=_STYLES["quiet"], no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, finding in rows:
+        table.add_row(_text(name), _text(finding))
+    return table
+
+
+_KINDS: dict[str, dict[str, Any]] = {
+    "number": {"justify": "right", "no_wrap": True},
+    "word": {"overflow": "fold", "max_width": _WIDEST_WORD},
+    "text": {},
+    "prose": {"overflow": "fold"},
+    "line": {"overflow": "ellipsis", "no_wrap": True},
+}
+
+
+def _rich_table(table: Table) -> rich.table.Table:
+    """Return a table with a line below its heads, and one between two sections."""
+    shown = rich.table.Table(
+        box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style=_STYLES["strong"]
     )
+    for column in table.columns:
+        shown.add_column(_text(_dense_head(column) if table.is_dense else column.title), **_KINDS[column.kind])
+    ends = [one != other for one, other in pairwise(table.sections or (0,) * len(table.rows))]
+    for cells, is_end in zip(table.rows, [*ends, False], strict=True):
+        shown.add_row(*map(_rich_cell, cells), end_section=is_end)
+    return shown
 
 
-def fitting_columns(columns: list[TextColumn], point: TextColumn, width: int) -> tuple[list[TextColumn], list[str]]:
-    """Return the columns that fit into `width` characters without cutting a number, and the labels of those dropped.
-
-    The lesser columns go first; where that is not enough, `point` stands for all axes and folds.
-    """
-    axes = [column for column in columns if column.rank == 0]
-    numbers = [column for column in columns if column.rank > 0]
-    kept = _fitting(numbers, width - _GAP - _total(axes))
-    shown = [column for column in columns if column in axes or column in kept]
-    if axes and _total(shown) > width:
-        kept = _fitting(numbers, width - _GAP - _NARROWEST_POINT)
-        shown = [point, *kept]
-    return shown, [column.label for column in numbers if column not in kept]
+def _rich_cell(cell: Cell) -> Text:
+    text = _text(cell.text + BEST_MARK * (cell.role == "best"), cell.role)
+    for place in cell.quiet_at:
+        text.stylize(_STYLES["quiet"], place, place + 1)
+    return text
 
 
-def _as_wide_as(width: int, console: Console) -> Console:
-    """Return a console on which nothing of this width is cut: lines that wrap, where a person chose many columns."""
-    return console if width <= console.width else Console(file=console.file, width=width, highlight=False)
+def total_width(columns: Sequence[Column]) -> int:
+    """Return how many characters these columns of a dense table take."""
+    widths = (max(_body_width(each), *map(cell_len, _dense_head(each).split("\n"))) for each in columns)
+    return sum(widths) + _GAP * max(0, len(columns) - 1)
 
 
-def _fitting(columns: list[TextColumn], width: int) -> list[TextColumn]:
-    while _total(columns) > width and (least := max((column.rank for column in columns), default=0)) > _KEPT_RANK:
-        columns = [column for column in columns if column.rank != least]
-    return columns
+def _body_width(column: Column) -> int:
+    widest = max(map(cell_len, column.texts), default=0) + column.has_best
+    return min(widest, _WIDEST_WORD) if column.kind == "word" else widest
 
 
-def _total(columns: list[TextColumn]) -> int:
-    return sum(_width(column) for column in columns) + _GAP * max(0, len(columns) - 1)
-
-
-def _width(column: TextColumn) -> int:
-    return max(_body_width(column), *(cell_len(line) for line in _header(column).split("\n")))
-
-
-def _body_width(column: TextColumn) -> int:
-    widest = max(map(cell_len, column.texts), default=0) + any(column.best)
-    return widest if column.is_number else min(widest, _WIDEST_TEXT)
-
-
-def _header(column: TextColumn) -> str:
+def _dense_head(column: Column) -> str:
     """Return label and unit in lines no wider than the column's cells, as far as their words allow."""
     words = [*column.label.split(" "), *([f"({column.unit})"] if column.unit else [])]
     lines = words[:1]
@@ -230,31 +326,67 @@ def _header(column: TextColumn) -> str:
     return "\n".join(lines)
 
 
-def _results(columns: list[TextColumn], sections: Sequence[int]) -> Table:
-    table = plain_table()
-    for column in columns:
-        if column.is_number:
-            table.add_column(Text(_header(column)), justify="right", no_wrap=True)
-        else:
-            table.add_column(Text(_header(column)), overflow="fold", max_width=_WIDEST_TEXT)
-    ends = [one != other for one, other in pairwise(sections)] + [False]
-    for index, is_end in enumerate(ends):
-        table.add_row(*(_cell(column, index) for column in columns), end_section=is_end)
-    return table
+def markdown(page: Page) -> str:
+    """Return the page as GitHub shows Markdown."""
+    return "\n\n".join(_markdown_blocks(page)) + "\n"
 
 
-def _cell(column: TextColumn, index: int) -> Text:
-    if column.best[index]:
-        return Text(column.texts[index] + BEST_MARK, style="bold green")
-    # A blank where other cells have the mark keeps the digits in line.
-    return Text(column.texts[index] + " " * any(column.best))
+def _markdown_blocks(page: Page) -> Iterator[str]:
+    """Write the blocks that are not empty."""
+    for block in page:
+        match block:
+            case Heading(text, _, level):
+                yield f"**{markdown_text(text)}**" if level == 3 else f"{'#' * (level + 2)} {markdown_text(text)}"
+            case Paragraph(text, role):
+                yield _emphasised(text if block.in_markdown is None else block.in_markdown, role)
+            case Bullets(items, title) if items:
+                yield from _titled(title, "\n".join(line for item in items for line in _markdown_bullet(item)))
+            case Properties(title, rows) if rows:
+                lines = [f"- {markdown_text(name)}: {markdown_text(finding)}" for name, finding in rows]
+                yield from _titled(title, "\n".join(lines))
+            case Table() if block.rows:
+                yield from _titled(block.title, markdown_table(block))
+                yield from [markdown_text(block.footer)] if block.footer else []
+            case Folded(title, blocks):
+                if below := list(_markdown_blocks(blocks)):
+                    # GitHub reads Markdown within HTML after an empty line.
+                    yield f"<details><summary>{markdown_text(title)}</summary>"
+                    yield from below
+                    yield "</details>"
 
 
-def _failures(columns: list[TextColumn]) -> Table:
-    table = plain_table()
-    for column in columns:
-        widest = None if column.is_prose else _WIDEST_TEXT
-        table.add_column(Text(column.label), overflow="fold", max_width=widest)
-    for index in range(len(columns[0].texts)):
-        table.add_row(*(_cell(column, index) for column in columns))
-    return table
+def _titled(title: str, content: str) -> list[str]:
+    return [f"**{markdown_text(title)}**", content] if title else [content]
+
+
+def _markdown_bullet(item: Bullet, indent: str = "") -> Iterator[str]:
+    text = markdown_text(item.text)
+    yield f"{indent}- *{text}*: {markdown_text(item.remedy)}" if item.remedy else f"{indent}- {text}"
+    for each in item.below:
+        yield from _markdown_bullet(each, f"{indent}  ")
+
+
+def markdown_table(table: Table) -> str:
+    """Return a table of pipes: numbers to the right, the best cells in bold."""
+    lines = [
+        [markdown_text(column.title) for column in table.columns],
+        ["--:" if column.kind == "number" else ":--" for column in table.columns],
+        *([_emphasised(cell.text, cell.role) for cell in row] for row in table.rows),
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+_EMPHASIS: dict[Role, str] = {"strong": "**", "best": "**", "alarm": "**", "quoted": "*"}
+
+
+def _emphasised(text: str, role: Role) -> str:
+    around = _EMPHASIS.get(role, "") if text else ""
+    return f"{around}{markdown_text(text)}{around}"
+
+
+def markdown_text(text: str) -> str:
+    """Return text that Markdown shows as it is, on one line of a table."""
+    escaped = printable(text).replace("&", "&amp;").replace("<", "&lt;").replace("\\", "\\\\")
+    for character in "|*_`[]":
+        escaped = escaped.replace(character, f"\\{character}")
+    return escaped.replace("\n", "<br>")

@@ -1,14 +1,17 @@
-"""What a record says of its configuration, as rows of text: what was asked for, what ran, and what proves it."""
+"""What the records of a point say: what was asked for, what ran and what proves it, readings, requests and phases."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import median
 from typing import Any
 
-from hfbench.core.record import Record
-from hfbench.report.words import MISSING, significant
+from hfbench.core.point import UNIFORM
+from hfbench.core.record import OK, Record
+from hfbench.report.words import MISSING, axis_text, counted, significant
 from hfbench.tables.facts import kernel_origin
 
+_MIB = 2**20
 # A name ends with its unit; what is counted from the machine's start is shown as its increase.
 _UNITS = {
     "_bytes": ("MiB", 2**-20),
@@ -102,9 +105,6 @@ def _reading(name: str, rounds: list[list[float]]) -> Reading:
         [known[-1] - known[0] for known in rounds] if is_counter else [value for known in rounds for value in known]
     )
     return Reading(label.replace("_", " "), unit, tuple(value * factor for value in values), is_counter)
-
-
-_MIB = 2**20
 
 
 def asked_and_ran(record: Record) -> list[tuple[str, str, str]]:
@@ -219,7 +219,7 @@ def _compile_ran(compilation: Mapping[str, Any] | None) -> str:
         return "no graphs"
     calls = compilation.get("compiled_calls")
     entered = "" if calls is None else f", entered {calls} times"
-    return f"{_counted(graphs, 'graph')}{entered}"
+    return f"{counted(graphs, 'graph')}{entered}"
 
 
 def _compilation(compilation: Mapping[str, Any] | None) -> str:
@@ -227,11 +227,11 @@ def _compilation(compilation: Mapping[str, Any] | None) -> str:
         return ""
     breaks, recompiles = compilation.get("graph_break_reasons", ()), compilation.get("recompiles", ())
     seconds = f"compiled in {significant(compilation.get('seconds'))} s"
-    broken = _counted(compilation.get("graph_breaks", 0), "graph break") + _first(breaks)
+    broken = counted(compilation.get("graph_breaks", 0), "graph break") + _first(breaks)
     parts = [_compile_ran(compilation), seconds, broken]
-    parts.append(_counted(len(recompiles), "recompile") + _first(recompiles))
+    parts.append(counted(len(recompiles), "recompile") + _first(recompiles))
     while_sampling = len(compilation.get("recompiles_while_sampling", ()))
-    parts += [f"{_counted(while_sampling, 'frame')} compiled while sampling"] if while_sampling else []
+    parts += [f"{counted(while_sampling, 'frame')} compiled while sampling"] if while_sampling else []
     parts += [f"fell back: {reason}" for reason in compilation.get("fell_back", ())]
     return ", ".join(parts)
 
@@ -245,7 +245,7 @@ def _warm_start(warm: Mapping[str, Any]) -> str:
     if "first_call_seconds" not in warm:
         return f"not measured: {warm['reason']}" if "reason" in warm else ""
     seconds, compiling = significant(warm["first_call_seconds"]), significant(warm["compile_seconds"])
-    return f"first call in {seconds} s, {compiling} s of it compiling, {_counted(warm['cache_hits'], 'cache hit')}"
+    return f"first call in {seconds} s, {compiling} s of it compiling, {counted(warm['cache_hits'], 'cache hit')}"
 
 
 def _kernels(layers: Sequence[Mapping[str, Any]] | None) -> str:
@@ -279,11 +279,7 @@ def _loading(loading: Mapping[str, Sequence[str]] | None) -> str:
 
 def _counts(counts: Mapping[str, int] | None, noun: str) -> str:
     """Return `sdpa_attention_forward (60 calls)` for each name; a dash where nothing was seen."""
-    return ", ".join(f"{name} ({_counted(count, noun)})" for name, count in (counts or {}).items()) or MISSING
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+    return ", ".join(f"{name} ({counted(count, noun)})" for name, count in (counts or {}).items()) or MISSING
 
 
 def _joined(*values: Any) -> str:
@@ -291,4 +287,73 @@ def _joined(*values: Any) -> str:
 
 
 def _text(value: Any, none: str = MISSING) -> str:
-    return none if value is None else ("yes" if value else "no") if isinstance(value, bool) else str(value)
+    return none if value is None else axis_text(value)
+
+
+@dataclass(frozen=True)
+class RequestTimes:
+    """One request: medians over the samples of all rounds, in seconds and tokens/s.
+
+    `inter_token_seconds` is (last - first) / (n - 1), None for one token; `tokens_per_second` counts all n new tokens
+    from the start of the iteration, when every request arrives, to the request's last one.
+    """
+
+    prompt_tokens: int
+    new_tokens: int
+    time_to_first_token_seconds: float
+    inter_token_seconds: float | None
+    tokens_per_second: float
+
+
+def request_times(records: Sequence[Record]) -> list[RequestTimes]:
+    """Return the requests in their order; none where all rows share their token times."""
+    ok = [record for record in records if record.status == OK]
+    samples = [
+        iteration.token_seconds
+        for record in ok
+        for iteration in record.iterations
+        if iteration.phase == "sample" and iteration.observed
+    ]
+    if not samples or len(samples[0]) < 2:
+        return []
+    prompts = _prompt_tokens(ok[0], len(samples[0]))
+    return [_of_one(prompt, times) for prompt, times in zip(prompts, zip(*samples, strict=True), strict=True)]
+
+
+def _prompt_tokens(record: Record, requests: int) -> list[int]:
+    if record.configuration.request_lengths == UNIFORM:
+        return [record.configuration.sequence_length] * requests
+    lengths: list[int] = record.requested["requests"]["prompt_tokens"]
+    return lengths
+
+
+def _of_one(prompt_tokens: int, samples: Sequence[Sequence[float]]) -> RequestTimes:
+    count = len(samples[0])
+    gaps = [(times[-1] - times[0]) / (count - 1) for times in samples] if count > 1 else []
+    return RequestTimes(
+        prompt_tokens=prompt_tokens,
+        new_tokens=count,
+        time_to_first_token_seconds=median(times[0] for times in samples),
+        inter_token_seconds=median(gaps) if gaps else None,
+        tokens_per_second=median(count / times[-1] for times in samples),
+    )
+
+
+_END = "end"
+
+
+def phases(records: Sequence[Record]) -> dict[str, list[tuple[float, float] | None]]:
+    """Return the start and the seconds of each phase in each record, None where a round did not come so far.
+
+    They are in the order in which they began, and each lasts until the next one of its round began; what was before the
+    first is the start of the worker.
+    """
+    spans = [_spans(record) for record in records]
+    return {name: [each.get(name) for each in spans] for name in dict.fromkeys(name for each in spans for name in each)}
+
+
+def _spans(record: Record) -> dict[str, tuple[float, float]]:
+    moments = sorted(record.timeline.items(), key=lambda item: item[1])
+    if moments and moments[0][0] != _END:
+        moments = [("start", 0.0), *moments]
+    return {name: (start, end - start) for (name, start), (_, end) in pairwise(moments)}

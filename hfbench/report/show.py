@@ -1,21 +1,300 @@
-"""`hfbench show`: the results in the format asked for, or one point."""
+"""`hfbench show`: what a person chose of the results, as a page and as data, or one point."""
 
+import difflib
 import io
+import re
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import polars as pl
+from rich.console import Console
 
+from hfbench.core.errors import UserError
 from hfbench.core.files import readable_json
-from hfbench.core.record import Record
+from hfbench.core.point import CONFIGURATION_AXES
 from hfbench.core.results import LISTED_STAGE, PARAMS
 from hfbench.params.schema import load_params
-from hfbench.report.detail import PointView, choose_point, print_point
-from hfbench.report.frames import Results, read_results, warning_groups
-from hfbench.report.overview import Choice, View, chosen_view, result_data, result_json
-from hfbench.report.pages import markdown_results, print_view, standard_output
-from hfbench.tables.store import MeasuredPoint, load_records, measured_points
+from hfbench.report.detail import ASCII, BLOCKS, choose_point, point_page
+from hfbench.report.frames import (
+    Results,
+    failure_rows,
+    read_results,
+    result_rows,
+    varying_axes,
+    warning_groups,
+)
+from hfbench.report.pages import (
+    Column,
+    Heading,
+    Page,
+    Paragraph,
+    Table,
+    markdown,
+    print_page,
+    standard_output,
+    total_width,
+)
+from hfbench.report.words import (
+    axis_column,
+    captions,
+    failure_columns,
+    known_columns,
+    point_column,
+    result_columns,
+    warning_list,
+)
+from hfbench.tables.metrics import AXIS_COLUMNS, METRIC_NAMES
+from hfbench.tables.store import load_records, measured_points, parse_filter
+
+
+@dataclass(frozen=True)
+class View:
+    """`rows` are those of `result_rows`; rows with the same number in `sections` stand together.
+
+    `columns` have a cell for each row; `note` says how the view differs from the whole.
+    """
+
+    results: Results
+    rows: pl.DataFrame
+    columns: tuple[Column, ...]
+    sections: tuple[int, ...]
+    note: Paragraph | None = None
+
+
+_NEVER_DROPPED = 2  # columns up to this rank, however narrow the page
+_DIRECTIONS = {"asc": False, "desc": True}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """`condition` as `hfbench.tables.store` reads it, `sort` as COLUMN or COLUMN:desc, `columns` by their names."""
+
+    condition: str | None = None
+    sort: str | None = None
+    columns: tuple[str, ...] = ()
+
+
+def chosen_view(results: Results, choice: Choice) -> View:
+    """Return what was chosen of the results: by workload, fastest first, with the columns that have values, if nothing.
+
+    Best is what is best of the rows that are left. Where no axis is among the columns, those that vary come first: a
+    row must say what it is of. Raises `UserError` for a name that is not known, a condition that is not understood, and
+    one that nothing meets.
+    """
+    note = None
+    if choice.condition is not None:
+        everything, results = results, narrowed(results, choice.condition)
+        counts = f"{results.configurations.height} of {everything.configurations.height} configurations"
+        left = f"{counts}, where {choice.condition}"
+        note = Paragraph(f"{left}; * is the best of these.", "quiet", in_markdown=f"{left}; bold is the best of these.")
+    rows = result_rows(results.summary, results.configurations)
+    sections = tuple(rows["workload"])
+    if choice.sort is not None:
+        rows, sections = sorted_rows(rows, choice.sort), (0,) * rows.height
+    return View(results, rows, _chosen_columns(rows, results.points, choice.columns), sections, note)
+
+
+def narrowed(results: Results, condition: str) -> Results:
+    """Return what the results say of the configurations that meet the condition. Raises `UserError`, as above."""
+    meets = parse_filter(condition, {axis: AXIS_COLUMNS[axis] for axis in CONFIGURATION_AXES})
+    configurations = results.configurations.filter(meets)
+    if configurations.is_empty():
+        raise UserError(f"no configuration meets `{condition}`. {_values(results.configurations)}")
+    kept = set(configurations.select(CONFIGURATION_AXES).rows())
+    return Results(
+        summary=results.summary.filter(meets),
+        points=results.points.filter(meets),
+        configurations=configurations,
+        warnings=[
+            each for each in results.warnings if tuple(each.configuration[axis] for axis in CONFIGURATION_AXES) in kept
+        ],
+    )
+
+
+def _values(configurations: pl.DataFrame) -> str:
+    parts = [
+        f"{axis} is {', '.join(_literal(value) for value in configurations[axis].unique(maintain_order=True))}"
+        for axis in CONFIGURATION_AXES
+    ]
+    return f"There {'; '.join(parts)}."
+
+
+def _literal(value: object) -> str:
+    return f'"{value}"' if isinstance(value, str) else str(value).lower()
+
+
+def sorted_rows(rows: pl.DataFrame, sort: str) -> pl.DataFrame:
+    """Return the rows by a column, as COLUMN, COLUMN:asc or COLUMN:desc; rows without a value stand last.
+
+    Raises `UserError` for a column that is not known, or that no row has a value of.
+    """
+    name, separator, direction = sort.rpartition(":")
+    if not separator:
+        name, direction = sort, "asc"
+    elif direction not in _DIRECTIONS:
+        raise UserError(f"--sort {sort!r} ends with {direction!r}. Expected :asc or :desc, or nothing for :asc.")
+    column = find_column(name, known_columns(rows)).name
+    if column not in rows.columns or not rows[column].count():
+        raise UserError(f"--sort {sort!r}: no configuration has a value of {column}.")
+    return rows.sort(column, descending=_DIRECTIONS[direction], nulls_last=True, maintain_order=True)
+
+
+def _chosen_columns(rows: pl.DataFrame, points: pl.DataFrame, names: Sequence[str]) -> tuple[Column, ...]:
+    if not names:
+        return tuple(result_columns(rows, points))
+    known = known_columns(rows)
+    columns = [find_column(name, known) for name in names]
+    if not any(column.rank == 0 for column in columns):
+        columns = [*(axis_column(rows, axis) for axis in varying_axes(points)), *columns]
+    return tuple(replace(column, rank=min(column.rank, _NEVER_DROPPED)) for column in columns)
+
+
+def find_column(name: str, columns: Sequence[Column]) -> Column:
+    """Return the column of this name or label, in any case and with any of `-`, `_` and blank between its words.
+
+    Raises `UserError` with the known ones where there is none.
+    """
+    named = {_normal(each): column for column in columns[::-1] for each in (column.label, column.name)}
+    if _normal(name) in named:
+        return named[_normal(name)]
+    names = {_normal(each): each for column in columns for each in (column.name, column.label)}
+    close = difflib.get_close_matches(_normal(name), names, n=1)
+    hint = f"Did you mean {names[close[0]]}? " if close else ""
+    known = ", ".join(
+        column.name if column.name == column.label else f"{column.name} ({column.label})" for column in columns
+    )
+    raise UserError(f"there is no column {name.strip()!r}. {hint}Known are: {known}.")
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_\s]+", " ", name).strip().casefold()
+
+
+_NARROWEST_POINT = 26
+_GAP = 2  # blanks between two columns
+
+
+def print_results(tables: Path, console: Console | None = None) -> None:
+    """Print the results, the warnings and the points that are not ok, from the tables in this folder.
+
+    Raises `UserError` where the tables are missing.
+    """
+    console = console or standard_output()
+    print_page(results_page(chosen_view(read_results(tables), Choice()), console.width), console)
+
+
+def results_page(view: View, width: int | None = None) -> Page:
+    """Return captions, table, notes, warnings and what is not ok.
+
+    On a page of a `width`, the lesser of the columns that do not fit are left out, and of many warnings of a kind most.
+    """
+    points = view.results.points
+    text, failures = captions(points, view.rows), failure_rows(points)
+    columns, notes = view.columns, [view.note] if view.note else []
+    notes += map(_note, text.notes)
+    if width is not None and view.rows.height:
+        columns, dropped = fitting_columns(columns, point_column(view.rows, points), width)
+        where = "They are in the report, and `hfbench show --columns` shows them."
+        notes += [_note(f"Not shown at this width: {', '.join(dropped)}. {where}")] if dropped else []
+    return [
+        Heading(text.title),
+        *(Paragraph(line, "quiet") for line in (text.counts, text.constants) if line),
+        Table(columns, sections=view.sections, is_dense=True),
+        *notes,
+        warning_list(warning_groups(view.results.warnings, points), is_whole=width is None),
+        Table(tuple(failure_columns(failures, points)), "Not ok"),
+    ]
+
+
+def _note(text: str) -> Paragraph:
+    """Return a note, which says of the best what the mark is where it is one."""
+    if not text.startswith("* "):
+        return Paragraph(text, "quiet")
+    return Paragraph(text, "quiet", in_markdown=f"In bold: {text.removeprefix('* ')}")
+
+
+def fitting_columns(columns: Sequence[Column], point: Column, width: int) -> tuple[tuple[Column, ...], list[str]]:
+    """Return the columns that fit into `width` characters without cutting a number, and the labels of those dropped.
+
+    The lesser columns go first; where that is not enough, `point` stands for all axes and folds.
+    """
+    axes = [column for column in columns if column.rank == 0]
+    numbers = [column for column in columns if column.rank > 0]
+    kept = _fitting(numbers, width - _GAP - total_width(axes))
+    shown = [column for column in columns if column in axes or column in kept]
+    if axes and total_width(shown) > width:
+        kept = _fitting(numbers, width - _GAP - _NARROWEST_POINT)
+        shown = [point, *kept]
+    return tuple(shown), [column.label for column in numbers if column not in kept]
+
+
+def _fitting(columns: list[Column], width: int) -> list[Column]:
+    while total_width(columns) > width and (least := max((each.rank for each in columns), default=0)) > _NEVER_DROPPED:
+        columns = [column for column in columns if column.rank != least]
+    return columns
+
+
+_FRACTIONS = {"mbu": "mbu_fraction", "mfu": "mfu_fraction"}
+_BREAK_EVEN = (*(f"break_even_new_tokens{end}" for end in ("", "_low", "_high")), "break_even")
+_ROUNDS = ("rounds_asked", "rounds_ok")
+_NOT_OK = "not_ok"
+
+
+def result_data(view: View, *, only_columns: bool = False) -> pl.DataFrame:
+    """Return a row for each configuration, those that no round could measure last.
+
+    Columns: the axes; `rounds_asked` and `rounds_ok`; each metric under its name, its 95% interval as METRIC_low and
+    METRIC_high where it has one; `mbu_fraction` and `mfu_fraction`; `break_even` in words, and `break_even_new_tokens`
+    with its limits; `output_differs`; and `not_ok`, which says what failed in which rounds. With `only_columns`, only
+    what the columns of the view are made of.
+    """
+    failed = view.results.configurations.filter(pl.col("rounds_ok") == 0)
+    rows = pl.concat([view.rows, failed.select(*CONFIGURATION_AXES, *_ROUNDS)], how="diagonal")
+    rows = rows.join(_failures(view), on=CONFIGURATION_AXES, how="left", maintain_order="left")
+    names = [*CONFIGURATION_AXES, *_ROUNDS]
+    for metric in METRIC_NAMES:
+        names += [name for name in (metric, f"{metric}_low", f"{metric}_high") if name in rows.columns]
+    names += [*_FRACTIONS, *_BREAK_EVEN, "output_differs", _NOT_OK]
+    if only_columns:
+        wanted = [name for column in view.columns for name in _parts(column.name, names)]
+        names = list(dict.fromkeys(wanted))
+    without_values = [
+        name for name in names if name.endswith(("_low", "_high")) and rows[name].null_count() == rows.height
+    ]
+    return rows.select(name for name in names if name not in without_values).rename(_FRACTIONS, strict=False)
+
+
+def result_json(view: View, *, only_columns: bool = False) -> dict[str, Any]:
+    """Return `configurations`, the rows of `result_data`, and `warnings` with the key of their configuration."""
+    return {
+        "configurations": result_data(view, only_columns=only_columns).to_dicts(),
+        "warnings": [
+            {"point": each.point, "code": each.warning.code, "what": each.warning.what, "remedy": each.warning.remedy}
+            for each in view.results.warnings
+        ],
+    }
+
+
+def _parts(name: str, names: list[str]) -> list[str]:
+    """Return the columns of data that stand for a column of text."""
+    special = {
+        "break_even_new_tokens": list(_BREAK_EVEN),
+        "rounds_ok": list(_ROUNDS),
+        "precision": ["end_to_end_seconds_low", "end_to_end_seconds_high"],
+    }
+    parts = special.get(name, [name, f"{name}_low", f"{name}_high"])
+    return [part for part in parts if part in names]
+
+
+def _failures(view: View) -> pl.DataFrame:
+    failures = failure_rows(view.results.points).with_columns(
+        rounds=pl.col("rounds").cast(pl.List(pl.String)).list.join(", "), status=pl.col("status").cast(pl.String)
+    )
+    what = pl.format("{} in round {}: {}", "status", "rounds", pl.col("reason").fill_null("no reason was recorded"))
+    return failures.group_by(CONFIGURATION_AXES, maintain_order=True).agg(what.str.join("; ").alias(_NOT_OK))
 
 
 def show_results(tables: Path, choice: Choice, format_name: str, report: Path) -> None:
@@ -25,13 +304,21 @@ def show_results(tables: Path, choice: Choice, format_name: str, report: Path) -
     """
     view = chosen_view(read_results(tables), choice)
     if format_name == "table":
-        print_view(view, standard_output())
+        console = standard_output()
+        print_page(results_page(view, console.width), console)
         if report.exists():
             print(f"\nreport: {report}")
         return
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-    sys.stdout.write(_text(view, format_name, only_columns=bool(choice.columns)))
+    only_columns = bool(choice.columns)
+    if format_name == "markdown":
+        text = markdown(results_page(view))
+    elif format_name == "csv":
+        text = result_data(view, only_columns=only_columns).write_csv()
+    else:
+        text = readable_json(result_json(view, only_columns=only_columns)) + "\n"
+    sys.stdout.write(text)
 
 
 def show_point(tables: Path, measurements: Path, text: str) -> None:
@@ -42,7 +329,9 @@ def show_point(tables: Path, measurements: Path, text: str) -> None:
     results = read_results(tables)
     chosen = choose_point(_listed_name(text) or text, measured_points(results.points))
     records = load_records(chosen, measurements)
-    print_point(_point_view(chosen, records, results), standard_output())
+    console = standard_output()
+    has_blocks = (console.encoding or "").lower().startswith("utf")
+    print_page(point_page(chosen[0], records, results, console.width, BLOCKS if has_blocks else ASCII), console)
 
 
 def _listed_name(text: str) -> str | None:
@@ -51,25 +340,3 @@ def _listed_name(text: str) -> str | None:
         return None
     stages = load_params(PARAMS).stages()
     return next((point.file_name for point, stage in stages.items() if stage == text), None)
-
-
-def _point_view(chosen: Sequence[MeasuredPoint], records: Sequence[Record], results: Results) -> PointView:
-    axes = chosen[0].configuration
-    is_chosen = pl.all_horizontal(pl.col(axis) == value for axis, value in axes.items())
-    points = results.points.filter(is_chosen)
-    warnings = [each for each in results.warnings if each.configuration == axes]
-    return PointView(
-        key=chosen[0].key,
-        records=records,
-        points=points,
-        metrics=results.summary.filter(is_chosen),
-        warnings=warning_groups(warnings, points),
-    )
-
-
-def _text(view: View, format_name: str, *, only_columns: bool) -> str:
-    if format_name == "markdown":
-        return markdown_results(view)
-    if format_name == "csv":
-        return result_data(view, only_columns=only_columns).write_csv()
-    return readable_json(result_json(view, only_columns=only_columns)) + "\n"

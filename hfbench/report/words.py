@@ -1,7 +1,7 @@
 """The tables of the report as columns of text, the same for the terminal and for HTML."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,6 +10,7 @@ import polars as pl
 from hfbench.core.point import AXIS_TABLE, CONFIGURATION_AXES, UNIFORM, USUAL
 from hfbench.core.record import OK
 from hfbench.report.frames import WarningGroup, varying_axes
+from hfbench.report.pages import Bullet, Bullets, Cell, Column, Kind, Role, number, printable
 from hfbench.tables.store import point_label
 
 MISSING = "–"
@@ -41,13 +42,18 @@ def margin(value: float | None, low: float | None, high: float | None) -> str:
     return f"±{percent:.2g}%" if percent < 99.5 else "> ±100%"
 
 
+def span_text(low: float | None, high: float | None, missing: str = MISSING) -> str:
+    """Return two limits, or `missing` where they are not known."""
+    return missing if low is None or high is None else f"{significant(low)} … {significant(high)}"
+
+
 def interval_text(value: float | None, low: float | None, high: float | None) -> str:
     """Return the limits of an interval, unless they are so far from the value that they say nothing of it."""
     if value is None or low is None or high is None:
         return MISSING
     if low <= 0 or high > _SAYS_NOTHING * value or low * _SAYS_NOTHING < value:
         return "not known"
-    return f"{significant(low)} … {significant(high)}"
+    return span_text(low, high)
 
 
 def memory_unit(largest_bytes: float) -> tuple[str, float]:
@@ -90,7 +96,7 @@ def captions(points: pl.DataFrame, rows: pl.DataFrame) -> Captions:
             [_axis_values(points["model"]), ", ".join(device_names(points)), _axis_values(points["dtype"])]
         ),
         constants=f"all with {shared}" if shared else "",
-        counts=f"{_counted(configurations, 'configuration')}, {ok} of {_counted(points.height, 'record')} ok",
+        counts=f"{counted(configurations, 'configuration')}, {ok} of {counted(points.height, 'record')} ok",
         notes=tuple(_notes(rows)),
     )
 
@@ -134,162 +140,156 @@ def _axis_values(column: pl.Series) -> str:
     return ", ".join(column.unique(maintain_order=True).to_list())
 
 
-def _counted(count: int, noun: str) -> str:
+def counted(count: int, noun: str) -> str:
+    """Return how many: `1 round`, `3 rounds`."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-BEST_MARK = "*"
-
-
-@dataclass(frozen=True)
-class TextColumn:
-    """A column of text: `best` says which cells to mark; the higher its `rank`, the sooner a narrow page drops it.
-
-    Axes have rank 0 and are never dropped. `margins`, where there are any, belong beside the cells of a wide page.
-    `name` is the column's in the tables: an axis, a metric, or what else it is made of.
-    """
-
-    label: str
-    unit: str
-    texts: tuple[str, ...]
-    best: tuple[bool, ...]
-    rank: int
-    is_number: bool = True
-    is_prose: bool = False
-    margins: tuple[str, ...] = ()
-    name: str = ""
 
 
 @dataclass(frozen=True)
 class ShownMetric:
-    """How a metric is shown; `factor` turns its unit into the one shown."""
+    """How a metric is shown: `factor` turns its unit into the one shown; for `rank` see `Column`."""
 
-    metric: str
     label: str
     unit: str
-    factor: float
-    rank: int
+    factor: float = 1
+    rank: int = 20  # of what is shown only where it is asked for
 
 
-_TIME_TO_FIRST_TOKEN = ShownMetric("time_to_first_token_seconds", "TTFT", "ms", 1e3, 3)
-_INTER_TOKEN = ShownMetric("inter_token_seconds", "inter-token", "ms", 1e3, 6)
-_DECODE = ShownMetric("decode_tokens_per_second", "decode", "tok/s", 1, 2)
-_PREFILL = ShownMetric("prefill_tokens_per_second", "prefill", "tok/s", 1, 9)
-_END_TO_END = ShownMetric("end_to_end_seconds", "end-to-end", "s", 1, 1)
-_LOAD = ShownMetric("load_seconds", "load", "s", 1, 10)
-_PEAK_MEMORY = ShownMetric("peak_memory_bytes", "peak memory", "MiB", 2**-20, 8)
-_BANDWIDTH = ShownMetric("mbu", "MBU", "%", 100, 11)
-_FLOPS = ShownMetric("mfu", "MFU", "%", 100, 12)
-_ENERGY = ShownMetric("energy_joules_per_token", "energy", "J/tok", 1, 13)
-# Shown where request lengths are not all uniform.
-REQUEST_METRICS = (
-    ShownMetric("time_to_first_token_p95_seconds", "TTFT p95", "ms", 1e3, 4),
-    ShownMetric("output_tokens_per_second", "output", "tok/s", 1, 2),
-    ShownMetric("padding_waste_share", "padding waste", "%", 100, 3),
+END_TO_END = "end_to_end_seconds"
+_PEAK_MEMORY = "peak_memory_bytes"
+METRICS_SHOWN = {
+    END_TO_END: ShownMetric("end-to-end", "s", 1, 1),
+    "time_to_first_token_seconds": ShownMetric("TTFT", "ms", 1e3, 3),
+    "inter_token_seconds": ShownMetric("inter-token", "ms", 1e3, 6),
+    "decode_tokens_per_second": ShownMetric("decode", "tok/s", 1, 2),
+    "prefill_tokens_per_second": ShownMetric("prefill", "tok/s", 1, 9),
+    "load_seconds": ShownMetric("load", "s", 1, 10),
+    _PEAK_MEMORY: ShownMetric("peak memory", "MiB", 1 / _MIB, 8),
+    "energy_joules_per_token": ShownMetric("energy", "J/tok", 1, 13),
+    "time_to_first_token_p95_seconds": ShownMetric("TTFT p95", "ms", 1e3, 4),
+    "output_tokens_per_second": ShownMetric("output", "tok/s", 1, 2),
+    "padding_waste_share": ShownMetric("padding waste", "%", 100, 3),
+    "end_to_end_unobserved_seconds": ShownMetric("unobserved", "s"),
+    "inter_token_gap_seconds": ShownMetric("token gap", "ms", 1e3),
+    "first_call_seconds": ShownMetric("first call", "s"),
+    "compile_seconds": ShownMetric("compile time", "s"),
+    "warm_first_call_seconds": ShownMetric("warm first call", "s"),
+    "warm_compile_seconds": ShownMetric("warm compile time", "s"),
+    "mbu": ShownMetric("MBU", "%", 100, 11),
+    "mfu": ShownMetric("MFU", "%", 100, 12),
+}
+_LATENCIES = (
+    "time_to_first_token_seconds",
+    "inter_token_seconds",
+    "decode_tokens_per_second",
+    "prefill_tokens_per_second",
+    END_TO_END,
 )
-SHOWN_METRICS = (_END_TO_END, _TIME_TO_FIRST_TOKEN, _INTER_TOKEN, _DECODE, _PREFILL, _LOAD, _PEAK_MEMORY, _ENERGY)
-_OUTPUT_RANK, _INTERVAL_RANK, _ROUNDS_RANK, _BREAK_EVEN_RANK = 2, 4, 5, 7
+_OF_REQUESTS = ("time_to_first_token_p95_seconds", "output_tokens_per_second", "padding_waste_share")
+_OTHERS = ("mbu", "mfu", "load_seconds", _PEAK_MEMORY, "energy_joules_per_token")
 
 
-def result_columns(rows: pl.DataFrame, points: pl.DataFrame) -> list[TextColumn]:
+def result_columns(rows: pl.DataFrame, points: pl.DataFrame) -> list[Column]:
     """Return the columns of the results: an axis each where it varies, then rounds and metrics with their units.
 
     A metric that no row has a value of gets no column.
     """
     axes = [axis_column(rows, axis) for axis in varying_axes(points)]
-    return axes + [column for column in number_columns(rows) if set(column.texts) - {MISSING, ""}]
+    return axes + [column for column in _number_columns(rows) if set(column.texts) - {MISSING, ""}]
 
 
-def number_columns(rows: pl.DataFrame) -> list[TextColumn]:
+def known_columns(rows: pl.DataFrame) -> list[Column]:
+    """Return every column that can be asked for: the axes, what the results show, and the other metrics."""
+    shown = [*(axis_column(rows, axis) for axis in CONFIGURATION_AXES), *_number_columns(rows)]
+    others = METRICS_SHOWN.keys() - {column.name for column in shown}
+    return [*shown, *(metric_column(rows, metric) for metric in METRICS_SHOWN if metric in others)]
+
+
+def _number_columns(rows: pl.DataFrame) -> list[Column]:
     """Return the columns beside the axes, also those that no row has a value of."""
-    latencies = [_TIME_TO_FIRST_TOKEN, _INTER_TOKEN, _DECODE, _PREFILL, _END_TO_END]
-    rest = [_BANDWIDTH, _FLOPS, _LOAD, _memory_shown(rows), _ENERGY]
-    unequal = REQUEST_METRICS if has_unequal_requests(rows) else ()
+    has_unequal_requests = bool((rows["request_lengths"] != UNIFORM).any())
+    counts = zip(rows["rounds_ok"], rows["rounds_asked"], strict=True)
+    rounds = (str(ok) if ok == asked else f"{ok} of {asked}" for ok, asked in counts)
+    intervals = map(interval_text, *(_values(rows, f"{END_TO_END}{end}") for end in ("", "_low", "_high")))
+    differ = ("differs" if differs else "" for differs in rows["output_differs"])
     return [
-        _rounds_column(rows),
-        *(metric_column(rows, shown) for shown in latencies),
-        _interval_column(rows),
-        *(metric_column(rows, shown) for shown in unequal),
-        *(metric_column(rows, shown) for shown in rest),
+        number("rounds", rank=5, name="rounds_ok").filled(rounds),
+        *(metric_column(rows, metric) for metric in _LATENCIES),
+        number("95% interval", "s", rank=4, name="precision").filled(intervals),
+        *(metric_column(rows, metric) for metric in _OF_REQUESTS if has_unequal_requests),
+        *(metric_column(rows, metric) for metric in _OTHERS),
         break_even_column(rows),
-        _output_column(rows),
+        Column("output", "word", rank=2, name="output_differs").filled(differ),
     ]
 
 
-def has_unequal_requests(rows: pl.DataFrame) -> bool:
-    """Return whether some row's requests are of unequal lengths."""
-    return bool((rows["request_lengths"] != UNIFORM).any())
-
-
-def axis_column(rows: pl.DataFrame, axis: str) -> TextColumn:
+def axis_column(rows: pl.DataFrame, axis: str) -> Column:
     """Return the column of an axis."""
-    texts = [MISSING if value is None else axis_text(value) for value in rows[axis]]
-    return _plain(AXIS_TABLE[axis].label, texts, rank=0, is_number=rows[axis].dtype.is_numeric(), name=axis)
+    texts = (MISSING if value is None else axis_text(value) for value in rows[axis])
+    kind: Kind = "number" if rows[axis].dtype.is_numeric() else "word"
+    return Column(AXIS_TABLE[axis].label, kind, name=axis).filled(texts)
 
 
-def metric_column(rows: pl.DataFrame, shown: ShownMetric) -> TextColumn:
-    """Return the column of a metric, dashes where it has no value."""
-    values, low, high = (_values(rows, f"{shown.metric}{end}") for end in ("", "_low", "_high"))
-    return TextColumn(
-        label=shown.label,
-        unit=shown.unit,
-        texts=tuple(significant(None if value is None else value * shown.factor) for value in values),
-        best=tuple(bool(is_best) for is_best in _values(rows, f"{shown.metric}_best")),
-        rank=shown.rank,
-        margins=tuple(map(margin, values, low, high)),
-        name=shown.metric,
-    )
+def metric_column(rows: pl.DataFrame, metric: str) -> Column:
+    """Return the column of a metric, dashes where it has no value; memory in a unit that keeps its numbers short."""
+    shown = METRICS_SHOWN[metric]
+    values, low, high, best = (_values(rows, f"{metric}{end}") for end in ("", "_low", "_high", "_best"))
+    if metric == _PEAK_MEMORY:
+        unit, size_bytes = memory_unit(max((value or 0 for value in values), default=0))
+        shown = replace(shown, unit=unit, factor=1 / size_bytes)
+    texts = (significant(None if value is None else value * shown.factor) for value in values)
+    roles: Iterable[Role] = ("best" if is_best else "" for is_best in best)
+    cells = map(Cell, texts, roles, map(margin, values, low, high))
+    return number(shown.label, shown.unit, rank=shown.rank, name=metric).filled(cells)
 
 
-def break_even_column(rows: pl.DataFrame) -> TextColumn:
+def break_even_column(rows: pl.DataFrame) -> Column:
     """Return after how many new tokens compiling has paid for itself, or in words that it never does, or is unknown."""
     name = "break_even_new_tokens"
-    verdicts, values, lows, highs = (
-        _values(rows, each) for each in ("break_even", name, f"{name}_low", f"{name}_high")
+    columns = (_values(rows, each) for each in ("break_even", name, f"{name}_low", f"{name}_high"))
+    cells = (
+        Cell((verdict or MISSING) if value is None else significant(value), margin=span_text(low, high, ""))
+        for verdict, value, low, high in zip(*columns, strict=True)
     )
-    texts = [
-        (verdict or MISSING) if value is None else significant(value)
-        for verdict, value in zip(verdicts, values, strict=True)
-    ]
-    ranges = [
-        "" if low is None or high is None else f"{significant(low)} … {significant(high)}"
-        for low, high in zip(lows, highs, strict=True)
-    ]
-    plain = _plain("break-even", texts, rank=_BREAK_EVEN_RANK, name=name)
-    return replace(plain, unit="new tok", margins=tuple(ranges))
+    return number("break-even", "new tok", rank=7, name=name).filled(cells)
 
 
-def point_column(rows: pl.DataFrame, points: pl.DataFrame) -> TextColumn:
+def point_column(rows: pl.DataFrame, points: pl.DataFrame) -> Column:
     """Return one column that stands for all axes that vary, where there is no room for a column each."""
     varying = varying_axes(points)
-    return _words("point", [point_label(row, varying) for row in rows.to_dicts()])
+    return Column("point", "word").filled(point_label(row, varying) for row in rows.to_dicts())
 
 
-def failure_columns(failures: pl.DataFrame, points: pl.DataFrame) -> list[TextColumn]:
+def failure_columns(failures: pl.DataFrame, points: pl.DataFrame) -> list[Column]:
     """Return the columns point, rounds, status and reason of the points that are not ok."""
     rows = failures.to_dicts()
     return [
         point_column(failures, points),
-        _words("rounds", [", ".join(map(str, row["rounds"])) for row in rows]),
-        _words("status", [row["status"] for row in rows]),
-        _words("reason", [_reason(row) for row in rows], is_prose=True),
+        Column("rounds", "word").filled(", ".join(map(str, row["rounds"])) for row in rows),
+        Column("status", "word").filled(row["status"] for row in rows),
+        Column("reason", "prose").filled(map(_reason, rows)),
     ]
 
 
-def warning_columns(groups: Sequence[WarningGroup]) -> list[TextColumn]:
+def warning_columns(groups: Sequence[WarningGroup]) -> list[Column]:
     """Return the columns warning, point, what was found, and remedy."""
-    rows = [(group, whose, what) for group in groups for whose, what in group.findings]
-    return [
-        _words("warning", [group.title for group, _, _ in rows]),
-        _words("point", [whose for _, whose, _ in rows]),
-        _words("finding", [what for _, _, what in rows], is_prose=True),
-        _words("remedy", [group.remedy for group, _, _ in rows], is_prose=True),
-    ]
+    heads = [Column("warning", "word"), Column("point", "word"), Column("finding", "prose"), Column("remedy", "prose")]
+    rows = [(group.title, whose, what, group.remedy) for group in groups for whose, what in group.findings]
+    return [head.filled(row[place] for row in rows) for place, head in enumerate(heads)]
 
 
-def printable(text: str) -> str:
-    """Return the text without control characters, which would act on a terminal and break HTML; lines stay lines."""
-    return "".join(character for character in text if character == "\n" or character.isprintable())
+_MOST_FINDINGS = 3  # of one kind, where the report has the rest
+
+
+def warning_list(groups: Sequence[WarningGroup], *, is_whole: bool = False) -> Bullets:
+    """Return each kind of warning with its findings, of many only the first unless it is whole, and what to do."""
+    items, most = [], None if is_whole else _MOST_FINDINGS
+    for group in groups:
+        findings = [f"{whose}: {what}" if whose else what for whose, what in group.findings]
+        left_out = len(findings) - len(findings[:most])
+        more = [f"and {left_out} more, in the report"] if left_out else []
+        items.append(Bullet(group.title, "unsure", tuple(map(Bullet, [*findings[:most], *more])), group.remedy))
+    return Bullets(tuple(items), "Warnings")
 
 
 def _reason(row: dict[str, Any]) -> str:
@@ -297,37 +297,5 @@ def _reason(row: dict[str, Any]) -> str:
     return f"{reason} (phase: {printable(row['phase'])})" if row["phase"] else reason
 
 
-def _rounds_column(rows: pl.DataFrame) -> TextColumn:
-    counts = zip(rows["rounds_ok"], rows["rounds_asked"], strict=True)
-    texts = [str(ok) if ok == asked else f"{ok} of {asked}" for ok, asked in counts]
-    return _plain("rounds", texts, rank=_ROUNDS_RANK, name="rounds_ok")
-
-
-def _interval_column(rows: pl.DataFrame) -> TextColumn:
-    """Return the 95% interval of the end-to-end latency; one round has none."""
-    name = _END_TO_END.metric
-    texts = [interval_text(*(row.get(key) for key in (name, f"{name}_low", f"{name}_high"))) for row in rows.to_dicts()]
-    return replace(_plain("95% interval", texts, rank=_INTERVAL_RANK, name="precision"), unit=_END_TO_END.unit)
-
-
-def _output_column(rows: pl.DataFrame) -> TextColumn:
-    """Return a word for each configuration whose output is not its reference's."""
-    texts = ["differs" if differs else "" for differs in rows["output_differs"]]
-    return _plain("output", texts, rank=_OUTPUT_RANK, is_number=False, name="output_differs")
-
-
 def _values(rows: pl.DataFrame, name: str) -> list[Any]:
     return rows[name].to_list() if name in rows.columns else [None] * rows.height
-
-
-def _memory_shown(rows: pl.DataFrame) -> ShownMetric:
-    unit, size_bytes = memory_unit(max((value or 0 for value in _values(rows, _PEAK_MEMORY.metric)), default=0))
-    return replace(_PEAK_MEMORY, unit=unit, factor=1 / size_bytes)
-
-
-def _words(label: str, texts: list[str], is_prose: bool = False) -> TextColumn:
-    return replace(_plain(label, texts, rank=0, is_number=False), is_prose=is_prose)
-
-
-def _plain(label: str, texts: list[str], rank: int, is_number: bool = True, name: str = "") -> TextColumn:
-    return TextColumn(label, "", tuple(texts), (False,) * len(texts), rank, is_number, name=name)

@@ -7,8 +7,8 @@ import pytest
 from rich.console import Console
 
 from hfbench.core.record import Record
-from hfbench.report.pages import print_results
 from hfbench.report.point_facts import asked_and_ran, differing_rounds, evidence
+from hfbench.report.show import print_results
 from tests.report.report_records import sweep_records
 from tests.tables.hand_records import ok_record, point, tables_of
 

@@ -4,7 +4,7 @@ import pytest
 
 from hfbench.core.errors import UserError
 from hfbench.report.frames import Results, read_results
-from hfbench.report.overview import Choice, chosen_view
+from hfbench.report.show import Choice, chosen_view
 from tests.tables.hand_records import failed_record, observed, ok_record, point, tables_of
 
 # end-to-end seconds of (attention, batch size); one round each
@@ -35,7 +35,8 @@ def test_a_condition_narrows_rows_warnings_and_failures(results: Results) -> Non
     assert view.rows.select("attn_implementation", "batch_size").rows() == [("sdpa", 8), ("eager", 8)]
     assert {warning.configuration["batch_size"] for warning in view.results.warnings} == {8}
     assert view.results.points.height == 2
-    assert view.notes[0].startswith("2 of 5 configurations, where batch_size == 8")
+    assert view.note is not None
+    assert view.note.text.startswith("2 of 5 configurations, where batch_size == 8")
     # Of the axes, the batch size no longer varies.
     assert [column.label for column in view.columns][:2] == ["attention", "rounds"]
 

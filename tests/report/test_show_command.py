@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from hfbench.core.point import CONFIGURATION_AXES
-from hfbench.report import pages
+from hfbench.report.pages import standard_output
+from hfbench.report.show import print_results
 from hfbench.tables.store import read_table
 from tests.report.point_records import run_show, save_mixed_results
 
@@ -28,7 +29,7 @@ def _printed(capsys: pytest.CaptureFixture[str], results: Path, *words: str) -> 
 
 def test_the_table_is_the_one_that_aggregate_prints(capsys: pytest.CaptureFixture[str], results: Path) -> None:
     shown = _printed(capsys, results)
-    pages.print_results(results / "tables")
+    print_results(results / "tables")
     assert shown == capsys.readouterr().out
     assert "all with compile off" in shown
 
@@ -96,7 +97,7 @@ def test_markdown_is_a_table_whose_cells_are_not_torn(capsys: pytest.CaptureFixt
 def test_the_table_is_never_cut_however_many_columns_are_asked_for(
     capsys: pytest.CaptureFixture[str], results: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pages, "_WIDTH_WITHOUT_TERMINAL", 50)
+    monkeypatch.setattr("hfbench.report.show.standard_output", lambda: standard_output(50))
     names = "ttft,inter-token,decode,prefill,end-to-end,95% interval,load,peak memory,batch"
     text = _printed(capsys, results, "--columns", names)
     rows = [line for line in text.splitlines() if re.match(r"(sdpa|eager) b\d+ +\d+\.\d", line)]

@@ -1,6 +1,6 @@
 """Pictures of numbers in a line of text, worked out by hand."""
 
-from hfbench.report.point_times import slowest_of_each, span_bar, sparkline
+from hfbench.report.detail import slowest_of_each, span_bar, sparkline
 
 
 def test_each_value_has_a_mark_of_its_height() -> None:

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from benchmarks.synthetic_records import synthetic_record
 from hfbench.core.record import OK
-from hfbench.report.pages import print_results
+from hfbench.report.show import print_results
 from tests.tables.hand_records import failed_record, observed, ok_record, point, tables_of
 
 REASON = (

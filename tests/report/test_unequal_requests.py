@@ -7,7 +7,7 @@ import pytest
 
 from hfbench.core.record import Iteration, Record
 from hfbench.report.frames import result_rows
-from hfbench.report.point_times import RequestTimes, request_times
+from hfbench.report.point_facts import RequestTimes, request_times
 from hfbench.report.words import captions, result_columns
 from hfbench.tables.build import Tables
 from hfbench.tables.facts import padding_waste_share

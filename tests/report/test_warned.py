@@ -10,7 +10,7 @@ from rich.console import Console
 from hfbench.core.point import Configuration
 from hfbench.core.record import Record
 from hfbench.report.frames import warning_groups
-from hfbench.report.pages import print_results
+from hfbench.report.show import print_results
 from hfbench.tables.build import Tables
 from tests.report.report_records import page_of
 from tests.tables.hand_records import failed_record, observed, ok_record, point, tables_of

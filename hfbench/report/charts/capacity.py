@@ -26,8 +26,9 @@ from hfbench.report.charts.chart import (
     word_column,
 )
 from hfbench.report.frames import ReportData, shown_names
+from hfbench.report.pages import Column
 from hfbench.report.speedups import extremes, percent, range_text
-from hfbench.report.words import TextColumn, memory_unit, rate, significant
+from hfbench.report.words import memory_unit, rate, significant
 
 _PEAK = "peak_memory_bytes"
 _BAR, _ROUND = "estimate", "round"
@@ -256,7 +257,7 @@ def _roofline_spec(ways: Sequence[str]) -> dict[str, Any]:
     return panel(roof, marks, number, height=_ROOFLINE_HEIGHT)
 
 
-def _roofline_table(points: pl.DataFrame) -> list[TextColumn]:
+def _roofline_table(points: pl.DataFrame) -> list[Column]:
     return [
         word_column("configuration", points["name"]),
         word_column("phase", points["kind"]),

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any, Literal, TypeVar, cast
 
 import altair as alt
@@ -9,7 +10,8 @@ import polars as pl
 from polars import selectors
 
 from hfbench.report.frames import shown_names
-from hfbench.report.words import TextColumn, significant
+from hfbench.report.pages import Cell, Column, number
+from hfbench.report.words import significant
 
 T = TypeVar("T")
 DashName = Literal["line", "dashes", "dots", "dashes and dots"]
@@ -42,7 +44,7 @@ class Chart:
     spec: dict[str, Any]
     values: pl.DataFrame
     panels: Sequence[str]
-    table: Sequence[TextColumn]
+    table: Sequence[Column]
     keys: Sequence[Key] = ()
     panel_field: str = "workload"
     own_axes: Sequence[str] = ()  # the channels, x or y, whose scale each panel has for itself
@@ -145,13 +147,15 @@ def within(value: pl.Expr, estimate: pl.Expr) -> pl.Expr:
     return pl.when(value.is_not_null()).then(value.clip(estimate.min() / 2, estimate.max() * 2))
 
 
-def word_column(label: str, texts: Iterable[str]) -> TextColumn:
+def word_column(label: str, texts: Iterable[str]) -> Column:
     """Return a column of words for the table below a chart."""
-    texts = tuple(texts)
-    return TextColumn(label, "", texts, (False,) * len(texts), 0, is_number=False)
+    return Column(label, "word").filled(texts)
 
 
-def number_column(label: str, values: Iterable[float | str | None], unit: str = "") -> TextColumn:
+def number_column(
+    label: str, values: Iterable[float | str | None], unit: str = "", margins: Iterable[str] = ()
+) -> Column:
     """Return a column of numbers: counts as they are, what was measured with three significant digits, or text."""
-    texts = tuple(str(each) if isinstance(each, int | str) else significant(each) for each in values)
-    return TextColumn(label, unit, texts, (False,) * len(texts), 0)
+    texts = (str(each) if isinstance(each, int | str) else significant(each) for each in values)
+    cells = (Cell(text, margin=each) for text, each in zip_longest(texts, margins, fillvalue=""))
+    return number(label, unit).filled(cells)

@@ -21,8 +21,9 @@ from hfbench.report.charts.chart import (
     word_column,
 )
 from hfbench.report.frames import ReportData, Rounds, shown_names
+from hfbench.report.pages import Column
 from hfbench.report.speedups import LATENCY, percent
-from hfbench.report.words import TextColumn, significant
+from hfbench.report.words import significant
 from hfbench.statistics.intervals import CONFIDENCE, Interval, paired_ratio_interval
 
 _MOST_SAMPLES = 40  # of a round that are drawn
@@ -240,7 +241,7 @@ def _tokens_spec(ways: Sequence[str]) -> dict[str, Any]:
     return panel(band, line, points, height=_TOKENS_HEIGHT)
 
 
-def _tokens_table(values: pl.DataFrame) -> list[TextColumn]:
+def _tokens_table(values: pl.DataFrame) -> list[Column]:
     """Return the gaps at five places of each sequence: the ends and the quarters."""
     last = pl.len().over("name") - 1
     place = pl.int_range(pl.len()).over("name")

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import altair as alt
@@ -24,9 +23,10 @@ from hfbench.report.charts.chart import (
     word_column,
 )
 from hfbench.report.frames import ReportData, shown_names
+from hfbench.report.pages import Column
 from hfbench.report.speedups import LATENCY, Comparison, Winner, interval_words, speedups, times_as_fast
-from hfbench.report.words import MISSING, TextColumn, margin, significant
-from hfbench.statistics.intervals import CONFIDENCE
+from hfbench.report.words import MISSING, margin, significant
+from hfbench.statistics.verdicts import SAME
 
 
 def speed_chart(data: ReportData) -> Chart | None:
@@ -36,7 +36,7 @@ def speed_chart(data: ReportData) -> Chart | None:
         return None
     values = _values(comparisons)
     return Chart(
-        title=_title(comparisons, strongest(data, len(comparisons))),
+        title=_title(comparisons, strongest(comparisons)),
         spec=_spec(values, data.ways),
         values=values,
         panels=shown_names(data.workloads, values["workload"]),
@@ -49,13 +49,9 @@ def speed_chart(data: ReportData) -> Chart | None:
     )
 
 
-def strongest(data: ReportData, comparisons: int) -> Comparison | None:
-    """Return the largest difference from a baseline that holds among all of them, or None.
-
-    The one that is picked has an interval with 1 - 0.05 / comparisons confidence (Bonferroni), so that picking the
-    largest makes no claim out of noise.
-    """
-    held = [each for each in speedups(data, 1 - (1 - CONFIDENCE) / comparisons) if each.is_clear]
+def strongest(comparisons: Sequence[Comparison]) -> Comparison | None:
+    """Return the largest difference from a baseline among those that hold for all of them together, or None."""
+    held = [each for each in comparisons if each.is_clear]
     return max(held, key=lambda each: max(each.estimate, 1 / each.estimate), default=None)
 
 
@@ -109,7 +105,7 @@ def _spec(values: pl.DataFrame, ways: Sequence[str]) -> dict[str, Any]:
     return panel(same, *((interval,) if has_intervals else ()), dot, height=alt.Step(ROW_PIXELS))
 
 
-def _table(comparisons: Sequence[Comparison]) -> list[TextColumn]:
+def _table(comparisons: Sequence[Comparison]) -> list[Column]:
     return [
         word_column("workload", (each.configuration["workload"] for each in comparisons)),
         word_column("way", (each.configuration["way"] for each in comparisons)),
@@ -129,7 +125,7 @@ def summary_sentence(winners: Sequence[Winner]) -> str:
             "With one round no difference can be told from noise: the order below is that of the medians. "
             "Give sweep.round at least 3 values."
         )
-    clear = Counter(str(each.configuration["way"]) for each in compared if not each.rivals)
+    clear = Counter(str(each.configuration["way"]) for each in compared if each.is_clear)
     if not clear:
         where = f"any of the {len(compared)} workloads" if len(compared) > 1 else "the workload"
         return f"No way is faster than every other by more than noise in {where}."
@@ -142,7 +138,7 @@ def summary_sentence(winners: Sequence[Winner]) -> str:
     return f"Of {len(compared)} workloads, fastest beyond noise is {', '.join(shares)}{rest}."
 
 
-def winner_columns(winners: Sequence[Winner]) -> list[TextColumn]:
+def winner_columns(winners: Sequence[Winner]) -> list[Column]:
     """Return the columns of the table of winners; that of the workload only where it has a name."""
     rows = [each.configuration for each in winners]
     margins = [margin(row[LATENCY], row[f"{LATENCY}_low"], row[f"{LATENCY}_high"]) for row in rows]
@@ -151,20 +147,20 @@ def winner_columns(winners: Sequence[Winner]) -> list[TextColumn]:
         word_column("lowest median", (row["way"] for row in rows)),
         *_ratios("baseline", [each.over_baseline for each in winners]),
         *_ratios("next", [each.runner_up for each in winners]),
-        replace(number_column("end-to-end", (row[LATENCY] for row in rows), "s"), margins=tuple(margins)),
+        number_column("end-to-end", (row[LATENCY] for row in rows), "s", margins),
         word_column("verdict", map(_verdict, winners)),
     ]
     return columns if any(row["workload"] for row in rows) else columns[1:]
 
 
-def _ratios(label: str, comparisons: Sequence[Comparison | None]) -> list[TextColumn]:
+def _ratios(label: str, comparisons: Sequence[Comparison | None]) -> list[Column]:
     """Return two columns: how many times as fast, and against whom where it is not the same everywhere."""
     names = [MISSING if each is None else str(each.against["way"]) for each in comparisons]
     known = set(names) - {MISSING}
     texts = [MISSING if each is None else f"{significant(each.estimate)}×" for each in comparisons]
     intervals = ["" if each is None or each.interval is None else interval_words(each.interval) for each in comparisons]
     over = f"over {known.pop()}" if label == "baseline" and len(known) == 1 else f"over the {label}"
-    ratios = replace(number_column(over, texts), margins=tuple(intervals))
+    ratios = number_column(over, texts, margins=intervals)
     return [ratios] if over != f"over the {label}" else [ratios, word_column(label, names)]
 
 
@@ -174,6 +170,8 @@ def _verdict(winner: Winner) -> str:
         return f"the only way measured{left_out}"
     if winner.runner_up.interval is None:
         return f"one round: not told from noise{left_out}"
-    if winner.rivals:
-        return f"not told from {', '.join(winner.rivals)}{left_out}"
-    return f"fastest beyond noise{left_out}"
+    if winner.is_clear:
+        return f"fastest beyond noise{left_out}"
+    if winner.verdict is not None and winner.verdict.word == SAME:
+        return f"level with {winner.rival}{left_out}"
+    return f"not told from {', '.join(winner.rivals)}{left_out}"

@@ -1,12 +1,12 @@
 """What passes from the start of a fresh process to its first token and until it runs steadily; what compiling costs."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import altair as alt
 import polars as pl
+from polars import selectors
 
 from hfbench.report.charts.chart import (
     INK,
@@ -21,9 +21,9 @@ from hfbench.report.charts.chart import (
     word_column,
 )
 from hfbench.report.frames import ReportData, shown_names
-from hfbench.report.overview import METRICS_SHOWN
+from hfbench.report.pages import Column
 from hfbench.report.speedups import extremes, range_text
-from hfbench.report.words import TextColumn, break_even_column, metric_column
+from hfbench.report.words import break_even_column, metric_column
 
 # What the worker reports at the start of each phase, in order, and what the time from there to the next one is.
 _BEGINS = ("import", "prepare", "load", "verify", "first_call", "warm_up", "sample")
@@ -122,7 +122,7 @@ def _colour(phase: str) -> str:
     return f"var(--phase-{PHASES.index(phase)})"
 
 
-def _table(middle: pl.DataFrame) -> list[TextColumn]:
+def _table(middle: pl.DataFrame) -> list[Column]:
     phases = [
         number_column(phase, (each or None for each in middle[phase]), "s") for phase in PHASES if middle[phase].sum()
     ]
@@ -133,12 +133,12 @@ def _table(middle: pl.DataFrame) -> list[TextColumn]:
 _STARTS = ("first_call_seconds", "compile_seconds", "warm_first_call_seconds", "warm_compile_seconds")
 
 
-def compiling_columns(compiled: pl.DataFrame) -> list[TextColumn]:
+def compiling_columns(compiled: pl.DataFrame) -> list[Column]:
     """Return what compiling costs at the start, and when it has paid for itself; of rows as of `ReportData`."""
     known = [name for name in _STARTS if name in compiled.columns and compiled[name].count()]
-    unmarked = (False,) * compiled.height  # the mark of the results is of all, uncompiled ones too
+    unmarked = compiled.select(~selectors.ends_with("_best"))  # the mark of the results is of all, uncompiled ones too
     return [
         word_column("configuration", compiled["name"]),
-        *(replace(metric_column(compiled, METRICS_SHOWN[name]), best=unmarked) for name in known),
+        *(metric_column(unmarked, name) for name in known),
         break_even_column(compiled),
     ]

@@ -23,7 +23,8 @@ from hfbench.report.charts.chart import (
     word_column,
 )
 from hfbench.report.frames import WORKLOAD_AXES, ReportData, paired, values_by_round, workload_name
-from hfbench.report.words import MISSING, TextColumn, significant
+from hfbench.report.pages import Column
+from hfbench.report.words import MISSING, significant, span_text
 from hfbench.statistics.intervals import CONFIDENCE, Interval, paired_ratio_interval
 
 _LATENCY, _THROUGHPUT = "inter_token_seconds", "decode_tokens_per_second"
@@ -244,9 +245,8 @@ def _depth_spec(ways: Sequence[str], *, has_intervals: bool) -> dict[str, Any]:
     return panel(line, *((interval,) if has_intervals else ()), mark, height=_DEPTH_HEIGHT)
 
 
-def _depth_table(values: pl.DataFrame) -> list[TextColumn]:
-    ends = zip(values["table_low"], values["table_high"], strict=True)
-    intervals = [MISSING if low is None else f"{significant(low)} … {significant(high)}" for low, high in ends]
+def _depth_table(values: pl.DataFrame) -> list[Column]:
+    intervals = map(span_text, values["table_low"], values["table_high"])
     return [
         word_column("phase", values["phase"]),
         word_column("way", values["series"]),
