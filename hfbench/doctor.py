@@ -17,13 +17,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from hfbench.core.system import FILESYSTEM
 from hfbench.environment.accelerators import describe_accelerators
 from hfbench.environment.describe import cpu_limit, describe_memory, describe_system, memory_limit
-from hfbench.environment.processor import describe_cpu
+from hfbench.environment.processor import BOOST, NO_TURBO, describe_cpu
 from hfbench.model.cache import cache_folder
 from hfbench.model.manifest import read_previous
-from hfbench.monitoring.choose import open_devices
-from hfbench.monitoring.monitor import machine_before
+from hfbench.monitoring.monitor import machine_before, open_devices
 from hfbench.params.schema import Params, load_params
 
 Level = Literal["ok", "note", "warning"]
@@ -372,8 +372,7 @@ def check_virtual_machine(readings: Readings) -> Finding | None:
 
 
 _LOOK_SECONDS = 0.3  # at how busy the CPUs are: long enough for 30 ticks of each
-_NO_TURBO = Path("/sys/devices/system/cpu/intel_pstate/no_turbo")
-_BOOST = Path("/sys/devices/system/cpu/cpufreq/boost")
+_NO_TURBO, _BOOST = FILESYSTEM / NO_TURBO, FILESYSTEM / BOOST
 # Written with a capital: a module that holds the bare name of a library is taken for one that imports it.
 _TORCH = "Torch"
 

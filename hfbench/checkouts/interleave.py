@@ -24,7 +24,7 @@ from hfbench.git import Commit, Repository, run_git, try_git
 from hfbench.params.schema import load_params
 from hfbench.retry import forget_runs
 from hfbench.statistics.bootstrap import FEWEST_ROUNDS
-from hfbench.tables.keys import configuration_keys
+from hfbench.tables.store import configuration_keys
 
 _LISTED = 20  # points in an error message
 

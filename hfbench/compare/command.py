@@ -28,7 +28,7 @@ _PARAMS = Path("params.yaml")
 
 
 def compare_command(arguments: argparse.Namespace) -> int:
-    """Print what the arguments ask for (see `hfbench.commands.compare`) and return the exit status.
+    """Print what the arguments ask for (see `hfbench.cli`) and return the exit status.
 
     Raises `UserError` for unknown names, metrics, axes and filters, for sides without results, and where no point is on
     both sides: that nothing is slower would be said of nothing.

@@ -218,7 +218,7 @@ _TABLES = ("samples", "summary", "points", "configurations")
 
 def filtered(side: Side, text: str) -> Side:
     """Return the side with the points that a filter over the axes keeps. Raises `UserError` for a wrong filter."""
-    from hfbench.tables.filters import parse_filter
+    from hfbench.tables.store import parse_filter
 
     kept = side.points.filter(parse_filter(text, AXES)).select(AXES).unique()
     tables = {}

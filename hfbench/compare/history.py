@@ -104,7 +104,7 @@ def ends_slower(history: History) -> bool:
 def _condition(text: str | None) -> pl.Expr | None:
     if text is None:
         return None
-    from hfbench.tables.filters import parse_filter
+    from hfbench.tables.store import parse_filter
 
     types: dict[str, Any] = {axis: AXIS_COLUMNS[axis] for axis in CONFIGURATION_AXES}
     return parse_filter(text, types)

@@ -13,7 +13,7 @@ from hfbench.compare.pairs import ComparedMetric
 from hfbench.compare.series import Change, History, Row, Series, Value
 from hfbench.core.point import CONFIGURATION_AXES
 from hfbench.report.words import MISSING, margin, printable, significant
-from hfbench.tables.keys import point_label
+from hfbench.tables.store import point_label
 
 MARKS = {SLOWER: "▲", FASTER: "▼"}
 _SAME_MEASUREMENT = "="

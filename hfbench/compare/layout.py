@@ -13,7 +13,7 @@ from hfbench.core.point import CONFIGURATION_AXES
 from hfbench.report.words import MISSING, memory_unit, significant
 from hfbench.statistics.bootstrap import Interval
 from hfbench.statistics.decidability import MOST_MORE_ROUNDS
-from hfbench.tables.keys import point_label
+from hfbench.tables.store import point_label
 
 _SHORT_COMMIT = 7
 _MILLISECONDS = ("ms", 1e-3)

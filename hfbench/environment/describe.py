@@ -4,35 +4,35 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from hfbench.core.record import SCHEMA_VERSION
-from hfbench.core.system import FILESYSTEM, read_choice, read_cpuinfo, read_first_line, read_integer, read_text
+from hfbench.core.system import FILESYSTEM, read_integer, read_text
 from hfbench.environment.accelerators import describe_accelerators
 from hfbench.environment.packages import describe_compiler, describe_packages
-from hfbench.environment.processor import describe_cpu
-from hfbench.environment.vendors import name_visible_devices
+from hfbench.environment.processor import describe_cpu, read_cpuinfo
+from hfbench.monitoring.host import control_groups
+from hfbench.monitoring.nvidia import name_visible_devices
 
-_GROUPS = "sys/fs/cgroup"
 # Version 1 writes "unlimited" as the largest whole number of pages; no machine has an exbibyte.
 _UNLIMITED_BYTES = 2**60
 
 
 def memory_limit(root: Path = FILESYSTEM) -> int | None:
     """Return the least memory limit over the process's control groups in bytes, or None where there is none."""
-    limits = [read_integer(folder / "memory.max") for folder in _folders(root, "")]  # "max" is no integer
-    limits += [read_integer(folder / "memory.limit_in_bytes") for folder in _folders(root, "memory")]
+    limits = [read_integer(folder / "memory.max") for folder in control_groups("", root)]  # "max" is no integer
+    limits += [read_integer(folder / "memory.limit_in_bytes") for folder in control_groups("memory", root)]
     return min((limit for limit in limits if limit is not None and limit < _UNLIMITED_BYTES), default=None)
 
 
 def cpu_limit(root: Path = FILESYSTEM) -> float | None:
     """Return the least CPU time limit over the process's control groups in cores, or None where there is none."""
-    limits = [_quota(*(read_text(folder / "cpu.max") or "max").split()) for folder in _folders(root, "")]
+    limits = [_quota(*(read_text(folder / "cpu.max") or "max").split()) for folder in control_groups("", root)]
     limits += [
         _quota(read_text(folder / "cpu.cfs_quota_us") or "-1", read_text(folder / "cpu.cfs_period_us") or "0")
-        for folder in _folders(root, "cpu")
+        for folder in control_groups("cpu", root)
     ]
     return min((limit for limit in limits if limit is not None), default=None)
 
@@ -41,20 +41,6 @@ def _quota(quota: str, period: str = "100000") -> float | None:
     """Return microseconds of CPU time a period as cores; "max" and negative quotas are no limit."""
     unlimited = not quota.isdigit() or int(quota) == 0 or not period.isdigit() or int(period) == 0
     return None if unlimited else round(int(quota) / int(period), 3)
-
-
-def _folders(root: Path, controller: str) -> Iterator[Path]:
-    """Yield the control group of this process and each above it; the controller "" stands for version 2."""
-    for line in (read_text(root / "proc/self/cgroup") or "").splitlines():
-        _, controllers, group = line.split(":", 2)
-        if controller not in controllers.split(","):
-            continue
-        # A container mounts its own group as the top, while this path may count from the host's: what is not there
-        # is passed over, and the mount itself always looked at.
-        mounts = [root / _GROUPS / name for name in ([controllers, controller] if controller else ["", "unified"])]
-        for mount in dict.fromkeys(mounts):
-            parts = [part for part in group.split("/") if part not in ("", "..")]
-            yield from (mount.joinpath(*parts[:depth]) for depth in range(len(parts), -1, -1))
 
 
 # Parameters of the kernel's command line that change how fast a program runs; the rest names disks and consoles.
@@ -73,7 +59,7 @@ def describe_system(root: Path = FILESYSTEM) -> dict[str, Any]:
         "distribution": _distribution(),
         "kernel": platform.release(),
         "machine": platform.machine(),
-        "libc": _libc(),
+        "libc": " ".join(platform.libc_ver()).strip() or None,
         "virtual_machine": _virtual_machine(root),
         "kernel_parameters": _kernel_parameters(root),
         "memory_limit_bytes": memory_limit(root),
@@ -91,13 +77,6 @@ def _distribution() -> str | None:
     except OSError:
         return None
     return " ".join(part for part in (release["NAME"], release.get("VERSION_ID", "")) if part)
-
-
-def _libc() -> str | None:
-    try:
-        return os.confstr("CS_GNU_LIBC_VERSION")
-    except (AttributeError, OSError, ValueError):  # no glibc
-        return None
 
 
 def _virtual_machine(root: Path) -> bool | None:
@@ -124,16 +103,22 @@ def describe_memory(root: Path = FILESYSTEM) -> dict[str, Any]:
     return {
         "total_gib": round(psutil.virtual_memory().total / _GIB),
         "swap_gib": round(psutil.swap_memory().total / _GIB),
-        "transparent_hugepages": read_choice(root / "sys/kernel/mm/transparent_hugepage/enabled"),
-        "transparent_hugepages_defrag": read_choice(root / "sys/kernel/mm/transparent_hugepage/defrag"),
+        "transparent_hugepages": _chosen(root / "sys/kernel/mm/transparent_hugepage/enabled"),
+        "transparent_hugepages_defrag": _chosen(root / "sys/kernel/mm/transparent_hugepage/defrag"),
         "numa_balancing": read_integer(root / "proc/sys/kernel/numa_balancing"),
         "numa_policy": _numa_policy(root),
     }
 
 
+def _chosen(path: Path) -> str | None:
+    """Return the chosen word of a file such as `always [madvise] never`, or None."""
+    chosen = re.search(r"\[(\S+)\]", read_text(path) or "")
+    return chosen[1] if chosen else None
+
+
 def _numa_policy(root: Path) -> str | None:
     """Return the policy that numactl set for this process, such as `interleave:0-1`, or `default`; None if unknown."""
-    words = (read_first_line(root / "proc/self/numa_maps") or "").split()
+    words = (read_text(root / "proc/self/numa_maps") or "").split(maxsplit=2)  # of the first mapping
     return words[1] if len(words) > 1 else None
 
 

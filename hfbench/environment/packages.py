@@ -20,6 +20,8 @@ from urllib.request import url2pathname
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
+from hfbench.git import run_git
+
 State = dict[str, str | None]
 # Of a larger file only the size counts: it is data or weights, and would be read at every `dvc repro`.
 _LARGE_BYTES = 64 * 2**20
@@ -41,20 +43,18 @@ def checkout_state(path: Path) -> State:
     if not commit or top is None or changes is None:  # no git, no repository, or one that does not hold this folder
         base = path if path.is_dir() else path.parent
         return {"commit": None, "uncommitted": _digest(base, _python_files(path))}
-    root = Path(os.fsdecode(top.rstrip(b"\n")))
-    changed = [root / os.fsdecode(entry[3:]) for entry in changes.split(b"\0") if entry]
-    return {"commit": commit.decode().strip(), "uncommitted": _digest(root, changed)}
+    root = Path(top.rstrip("\n"))
+    changed = [root / entry[3:] for entry in changes.split("\0") if entry]
+    return {"commit": commit.strip(), "uncommitted": _digest(root, changed)}
 
 
-def _git(folder: Path, *arguments: str) -> bytes | None:
+def _git(folder: Path, *arguments: str) -> str | None:
     """Return git's output, or None where git is missing or fails."""
-    # A git hook that runs `dvc repro` sets GIT_DIR, which would stand before the folder.
-    variables = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    command = ["git", "--no-optional-locks", "--literal-pathspecs", "-C", str(folder), *arguments]
     try:
-        return subprocess.run(command, capture_output=True, check=True, env=variables).stdout
-    except (OSError, subprocess.CalledProcessError):
+        result = run_git(folder, "--no-optional-locks", "--literal-pathspecs", *arguments)
+    except OSError:
         return None
+    return result.stdout if result.returncode == 0 else None
 
 
 def _python_files(path: Path) -> Iterator[Path]:

@@ -1,23 +1,24 @@
 """The processor: its model, cores, caches, instruction sets and frequency policy."""
 
-import os
 import platform
 import re
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from hfbench.core.system import FILESYSTEM, read_cpu_list, read_cpuinfo, read_integer, read_text
+from hfbench.core.system import FILESYSTEM, read_integer, read_text, usable_cpus
+from hfbench.monitoring.host import CPUS
 
-_CPUS = "sys/devices/system/cpu"
+# The switches of boost, of which a machine has one at most: 1 in the first and 0 in the second switch it off.
+NO_TURBO = f"{CPUS}/intel_pstate/no_turbo"
+BOOST = f"{CPUS}/cpufreq/boost"
 
 
-def available_cpus() -> frozenset[int]:
-    """Return the logical CPUs that the scheduler may run this process on."""
-    if hasattr(os, "sched_getaffinity"):
-        return frozenset(os.sched_getaffinity(0))
-    return frozenset(range(os.cpu_count() or 1))
+def read_cpuinfo(root: Path = FILESYSTEM) -> dict[str, str]:
+    """Return the entries of the first processor in /proc/cpuinfo; empty where there is no such file."""
+    first = (read_text(root / "proc/cpuinfo") or "").partition("\n\n")[0]
+    entries = (line.partition(":") for line in first.splitlines())
+    return {key.strip(): value.strip() for key, _, value in entries}
 
 
 def describe_topology(available: frozenset[int], root: Path = FILESYSTEM) -> dict[str, Any]:
@@ -25,11 +26,11 @@ def describe_topology(available: frozenset[int], root: Path = FILESYSTEM) -> dic
 
     Which CPUs these are is left out: a batch system hands out other numbers at each start.
     """
-    online = (read_cpu_list(root / _CPUS / "online") or available) | available
+    online = (_read_list(root / CPUS / "online") or available) | available
     usable = online & available
     core_of = {cpu: _core(cpu, root) for cpu in online}
-    socket_of = {cpu: read_text(root / _CPUS / f"cpu{cpu}/topology/physical_package_id") for cpu in online}
-    nodes = [read_cpu_list(node / "cpulist") for node in (root / "sys/devices/system/node").glob("node[0-9]*")]
+    socket_of = {cpu: read_text(root / CPUS / f"cpu{cpu}/topology/physical_package_id") for cpu in online}
+    nodes = [_read_list(node / "cpulist") for node in (root / "sys/devices/system/node").glob("node[0-9]*")]
     representatives = sorted({core: cpu for cpu, core in core_of.items()}.values())
     return {
         "sockets": len(set(socket_of.values())),
@@ -45,20 +46,19 @@ def describe_topology(available: frozenset[int], root: Path = FILESYSTEM) -> dic
     }
 
 
-def cores_by_max_frequency(available: Iterable[int], root: Path = FILESYSTEM) -> dict[str, int] | None:
-    """Return how many of the CPUs have each hardware maximum, keyed by it in MHz, or None where it is not told.
-
-    A processor of fast and slow cores has several. The limit in force (`scaling_max_freq`) is left out: the kernel
-    lowers it by itself when the machine is hot.
-    """
-    maxima = [read_integer(root / _CPUS / f"cpu{cpu}/cpufreq/cpuinfo_max_freq") for cpu in available]
-    counts = Counter(maximum // 1000 for maximum in maxima if maximum)
-    return {str(megahertz): counts[megahertz] for megahertz in sorted(counts)} or None
+def _read_list(path: Path) -> frozenset[int]:
+    """Return the numbers in a list as the kernel writes it (`0-3,8`); empty where there is none."""
+    numbers: set[int] = set()
+    for span in (read_text(path) or "").split(","):
+        first, _, last = span.strip().partition("-")
+        if first.isdigit():
+            numbers.update(range(int(first), int(last or first) + 1))
+    return frozenset(numbers)
 
 
 def _core(cpu: int, root: Path) -> frozenset[int]:
-    topology = root / _CPUS / f"cpu{cpu}/topology"
-    siblings = read_cpu_list(topology / "core_cpus_list") or read_cpu_list(topology / "thread_siblings_list")
+    topology = root / CPUS / f"cpu{cpu}/topology"
+    siblings = _read_list(topology / "core_cpus_list") or _read_list(topology / "thread_siblings_list")
     return siblings or frozenset({cpu})
 
 
@@ -66,11 +66,11 @@ def _caches(cpus: list[int], root: Path) -> list[dict[str, Any]]:
     """Return each kind of cache with how many there are; `cpus` holds one CPU of each core."""
     instances: set[tuple[int, str, str, frozenset[int]]] = set()
     for cpu in cpus:
-        for index in (root / _CPUS / f"cpu{cpu}/cache").glob("index[0-9]*"):
+        for index in (root / CPUS / f"cpu{cpu}/cache").glob("index[0-9]*"):
             kind, size = read_text(index / "type"), read_text(index / "size")
             level = read_integer(index / "level")
             if level and kind and size:
-                shared = read_cpu_list(index / "shared_cpu_list") or frozenset({cpu})
+                shared = _read_list(index / "shared_cpu_list") or frozenset({cpu})
                 instances.add((level, kind.lower(), size, shared))
     counts = Counter((level, kind, size) for level, kind, size, _ in instances)
     return [
@@ -101,7 +101,7 @@ def describe_cpu(root: Path = FILESYSTEM, available: frozenset[int] | None = Non
     if platform.system() != "Linux":
         return _describe_elsewhere()
     if available is None:
-        available = available_cpus()
+        available = usable_cpus()
     cpuinfo = read_cpuinfo(root)
     flags = (cpuinfo.get("flags") or cpuinfo.get("Features") or "").split()
     return {
@@ -109,10 +109,7 @@ def describe_cpu(root: Path = FILESYSTEM, available: frozenset[int] | None = Non
         "microcode": cpuinfo.get("microcode"),
         **describe_topology(available, root),
         "instruction_sets": sorted(flag for flag in set(flags) if _INSTRUCTION_SET.fullmatch(flag)),
-        "frequency": {
-            "available_cores_by_max_mhz": cores_by_max_frequency(available, root),
-            **_frequency_policy(available, root),
-        },
+        "frequency": _frequency_policy(available, root),
     }
 
 
@@ -125,15 +122,23 @@ def _arm_name(cpuinfo: dict[str, str]) -> str | None:
 
 
 def _frequency_policy(cpus: frozenset[int], root: Path) -> dict[str, Any]:
-    """Return the settings that choose the clock; no reading of the clock itself, which never stands still."""
+    """Return what chooses the clock; no reading of the clock itself, which never stands still.
+
+    `available_cores_by_max_mhz` says how many of the CPUs have each hardware maximum, of which a processor of fast and
+    slow cores has several. The limit in force (`scaling_max_freq`) is left out: the kernel lowers it by itself when the
+    machine is hot.
+    """
+    folders = [root / CPUS / f"cpu{cpu}/cpufreq" for cpu in cpus]
+    maxima = [read_integer(folder / "cpuinfo_max_freq") for folder in folders]
+    counts = Counter(maximum // 1000 for maximum in maxima if maximum)
 
     def chosen(name: str) -> list[str]:
-        readings = {read_text(root / _CPUS / f"cpu{cpu}/cpufreq/{name}") for cpu in cpus}
-        return sorted(reading for reading in readings if reading)
+        return sorted({reading for folder in folders if (reading := read_text(folder / name))})
 
-    boost = read_integer(root / _CPUS / "cpufreq/boost")
-    no_turbo = read_integer(root / _CPUS / "intel_pstate/no_turbo")
+    boost = read_integer(root / BOOST)
+    no_turbo = read_integer(root / NO_TURBO)
     return {
+        "available_cores_by_max_mhz": {str(mhz): counts[mhz] for mhz in sorted(counts)} or None,
         "drivers": chosen("scaling_driver"),
         "governors": chosen("scaling_governor"),
         "energy_preferences": chosen("energy_performance_preference"),

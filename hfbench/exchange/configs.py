@@ -1,5 +1,11 @@
-"""The configuration files of transformers' benchmark_v2 as `configurations:` of params.yaml."""
+"""Configurations in the layout of transformers' benchmark_v2: written, and read as `configurations:` of params.yaml.
 
+Source: huggingface/transformers, benchmark_v2/framework/benchmark_config.py. A file of results holds an object with an
+entry for each configuration under `BenchmarkConfig.hash`; the entry's `config` is `BenchmarkConfig.to_dict`. What
+`--config-file` takes is one configuration (.json), or one a line (.jsonl).
+"""
+
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,16 +15,99 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hfbench.core.errors import UserError
-from hfbench.core.point import AXES, USUAL
-from hfbench.exchange.layout import EXTENSION, OWN_AXES, PAGED, attention_of, compile_mode_of, compile_params_of
+from hfbench.core.point import CONFIGURATION_AXES, USUAL
 from hfbench.params.levels import rewrite
 from hfbench.params.schema import load_params, sentence
 from hfbench.params.sections import CompileParams
-from hfbench.params.values import Count, CountOrNone, Listed
+from hfbench.params.values import Count, Listed
+
+# Keys beyond the layout, which benchmark_v2 ignores: it has no word for these values.
+EXTENSION = "hfbench"
+_DTYPE = "bfloat16"  # the only one that benchmark_v2 loads
+_PAGED = "paged|"  # what continuous batching calls an attention implementation
+_SDPA = "sdpa"
+_DEFAULT_COMPILE_MODE = "reduce-overhead"  # transformers.CompileConfig's, where only other arguments are given
+# The axes that are in the layout, if under other names and in parts, and those that are keys of hfbench's own there.
+_THEIR_AXES = {
+    "model",
+    "attn_implementation",
+    "compile_mode",
+    "use_kernels",
+    "continuous_batching",
+    "dtype",
+    "batch_size",
+    "sequence_length",
+    "max_new_tokens",
+}
+_OWN_AXES = tuple(axis for axis in CONFIGURATION_AXES if axis not in _THEIR_AXES)
+
+
+def benchmark_config(
+    axes: Mapping[str, Any],
+    warmup_iterations: int,
+    measurement_iterations: int,
+    *,
+    gpu_monitoring: bool,
+    compile_kwargs: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return `BenchmarkConfig.to_dict()` of a configuration, its keys in their order.
+
+    `compile_kwargs` are those that were used, where a record tells; else those of the mode alone.
+
+    An SDPA backend and a dtype other than bfloat16 are keys of their own, as the first was in earlier versions; so are
+    the unusual values of axes that the layout does not know.
+    """
+    attention, _, backend = axes["attn_implementation"].partition(":")
+    if attention != _SDPA:
+        attention, backend = axes["attn_implementation"], ""
+    config = {
+        "name": "",
+        "warmup_iterations": warmup_iterations,
+        "measurement_iterations": measurement_iterations,
+        "gpu_monitoring": gpu_monitoring,
+        "continuous_batching": axes["continuous_batching"],
+        "batch_size": axes["batch_size"],
+        "sequence_length": axes["sequence_length"],
+        "num_tokens_to_generate": axes["max_new_tokens"],
+        "attn_implementation": attention,
+        "compile_kwargs": compile_kwargs or _compile_kwargs(axes["compile_mode"]),
+        "kernelize": axes["use_kernels"],
+        **({"sdpa_backend": backend} if backend else {}),
+        **({"dtype": axes["dtype"]} if axes["dtype"] != _DTYPE else {}),
+        **{axis: axes[axis] for axis in _OWN_AXES if axes[axis] != USUAL[axis]},
+    }
+    return {**config, "name": _name(config)}
+
+
+def config_hash(config: Mapping[str, Any]) -> str:
+    """Return `BenchmarkConfig.hash`, under which an entry stands."""
+    return hashlib.sha256(json.dumps(config).encode()).hexdigest()
+
+
+def _compile_kwargs(compile_mode: str) -> dict[str, Any] | None:
+    """Return `CompileConfig.to_dict()` as hfbench makes one."""
+    if compile_mode == "off":
+        return None
+    return {"fullgraph": False, "dynamic": None, "backend": "inductor", "mode": compile_mode, "options": None}
+
+
+def _name(config: Mapping[str, Any]) -> str:
+    """Return `BenchmarkConfig.infer_name()`."""
+    backend, kwargs = config.get("sdpa_backend"), config["compile_kwargs"]
+    parts = [
+        f"w{config['warmup_iterations']}_i{config['measurement_iterations']}",
+        "monitored" if config["gpu_monitoring"] else "unmonitored",
+        f"b{config['batch_size']}_s{config['sequence_length']}_n{config['num_tokens_to_generate']}",
+        config["attn_implementation"] + (f"_{backend}" if backend else ""),
+        f"compiled_{kwargs['mode']}" if kwargs else "uncompiled",
+        "kernelized" if config["kernelize"] else "unkernelized",
+        "cb" if config["continuous_batching"] else "generate",
+    ]
+    return "-".join(parts)
 
 
 class Config(BaseModel):
-    """`BenchmarkConfig` with the defaults of its `from_dict`, in any of its versions, and the keys that exports add."""
+    """`BenchmarkConfig` with the defaults of its `from_dict`, in any of its versions; other keys are kept."""
 
     model_config = ConfigDict(strict=True, extra="allow", frozen=True)
 
@@ -37,11 +126,7 @@ class Config(BaseModel):
     sdpa_backend: str | None = None
     compile_mode: str | None = None
     compile_options: dict[str, Any] | None = None
-    dtype: str = USUAL["dtype"]
-    cache_implementation: str = USUAL["cache_implementation"]
-    prefill_chunk_size: CountOrNone = USUAL["prefill_chunk_size"]
-    request_lengths: str = USUAL["request_lengths"]
-    context_depth: CountOrNone = USUAL["context_depth"]
+    dtype: str = _DTYPE
 
 
 def config_contents(path: Path) -> list[tuple[str, Mapping[str, Any], Mapping[str, Any]]]:
@@ -135,7 +220,7 @@ def read_configs(path: Path, models: Sequence[str]) -> ImportedConfigs:
         if twin != where:
             notes.append(f"{where} is {twin} once more, and is measured once.")
         if axes["compile_mode"] != "off":
-            asked = compile_params_of(config)
+            asked = _compile_params_of(config)
             _checked(CompileParams, asked, path, f"{where}, compile_kwargs")
             compiled[where] = asked
     if any({"warmup_iterations", "measurement_iterations"} & content.keys() for _, content, _ in given):
@@ -146,28 +231,60 @@ def read_configs(path: Path, models: Sequence[str]) -> ImportedConfigs:
 
 def _axes(config: Mapping[str, Any], exported: Mapping[str, Any], path: Path, where: str) -> dict[str, Any]:
     """Return the axes but round and model, checked as params.yaml is."""
-    for key in config.keys() - Config.model_fields.keys():
+    for key in config.keys() - Config.model_fields.keys() - set(_OWN_AXES):
         if config[key] is not None:
             raise UserError(f"{path}: {where}: hfbench has nothing for {key}, which is {config[key]!r}. Remove it.")
-    if config["attn_implementation"].startswith(PAGED) and not config["continuous_batching"]:
+    if config["attn_implementation"].startswith(_PAGED) and not config["continuous_batching"]:
         raise UserError(
             f"{path}: {where}: attn_implementation is {config['attn_implementation']!r}, which is for continuous "
             "batching, and continuous_batching is false. Change one of them."
         )
     axes = {
-        "attn_implementation": attention_of(config),
+        "attn_implementation": _attention_of(config),
         # An export may have a mode's options in place of the mode.
-        "compile_mode": exported.get("compile_mode", compile_mode_of(config)),
+        "compile_mode": exported.get("compile_mode", _compile_mode_of(config)),
         "use_kernels": config["kernelize"],
         "continuous_batching": config["continuous_batching"],
         "dtype": config["dtype"].rpartition(".")[2],
         "batch_size": config["batch_size"],
         "sequence_length": config["sequence_length"],
         "max_new_tokens": config["num_tokens_to_generate"],
-        **{axis: config[axis] for axis in OWN_AXES},
+        **{axis: USUAL[axis] if config.get(axis) is None else config[axis] for axis in _OWN_AXES},
     }
     _checked(Listed, {"model": "any", **axes}, path, where)
-    return {axis: axes[axis] for axis in AXES if axis in axes}
+    return {axis: axes[axis] for axis in CONFIGURATION_AXES if axis in axes}
+
+
+def _attention_of(config: Mapping[str, Any]) -> str:
+    """Return hfbench's `attn_implementation` of a config, with its SDPA backend where it names one."""
+    attention, backend = config["attn_implementation"].removeprefix(_PAGED), config["sdpa_backend"]
+    return f"{attention}:{backend}" if attention == _SDPA and backend else attention
+
+
+def _compile_mode_of(config: Mapping[str, Any]) -> str:
+    """Return hfbench's `compile_mode` of a config: that of `compile_kwargs`, or of the key of earlier versions."""
+    if config["compile_kwargs"] is None:
+        return str(config["compile_mode"] or "off")
+    return str(config["compile_kwargs"].get("mode", _DEFAULT_COMPILE_MODE) or "default")  # null is torch's default mode
+
+
+def _compile_params_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a configuration that compiles asks of torch beside the mode; `CompileConfig`'s keys, but no callable.
+
+    As in `BenchmarkConfig`, `compile_kwargs` ask for `fullgraph` unless they say otherwise; the earlier versions, with
+    a key `compile_mode`, did not.
+    """
+    kwargs = config["compile_kwargs"]
+    if kwargs is None:
+        kwargs = {"fullgraph": False, "options": config["compile_options"]}
+    asked = {
+        "backend": "inductor",
+        "dynamic": None,
+        "fullgraph": True,
+        **kwargs,
+        "options": kwargs.get("options") or {},
+    }
+    return {key: value for key, value in asked.items() if key != "mode"}
 
 
 def _checked(schema: type[BaseModel], content: Any, path: Path, where: str) -> BaseModel:

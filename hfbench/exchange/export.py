@@ -1,4 +1,9 @@
-"""Results in the JSON layout of transformers' benchmark_v2, a file a model."""
+"""Results for other programs: in the JSON layout of transformers' benchmark_v2, a file a model, or as flat tables.
+
+Source: huggingface/transformers, benchmark_v2/framework/ (data_classes.py, benchmark_runner.py). A file holds an object
+with an entry for each configuration under `BenchmarkConfig.hash`; an entry has `config` (`BenchmarkConfig.to_dict`),
+`measurements` (`BenchmarkResult.to_dict`) and `metadata` (`BenchmarkMetadata.to_dict`).
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
@@ -9,12 +14,14 @@ from hfbench.core.errors import UserError
 from hfbench.core.files import read_json, write_json, write_text
 from hfbench.core.point import UNIFORM
 from hfbench.core.record import OK, Iteration, Record
-from hfbench.exchange.layout import EXTENSION, TORCH, TRANSFORMERS, benchmark_config, config_hash
+from hfbench.exchange.configs import EXTENSION, benchmark_config, config_hash
 from hfbench.tables.facts import FACT_TYPES
-from hfbench.tables.keys import MeasuredPoint, load_records, measured_points
-from hfbench.tables.store import flat_csv, read_table, write_table
+from hfbench.tables.store import MeasuredPoint, flat_csv, load_records, measured_points, read_table, write_table
 
 _GIB = 2**30
+# Packages in environment.json. In one string, because a module that holds the bare name of a library is taken for one
+# that imports it (tests/test_stage_dependencies.py).
+_TORCH, _TRANSFORMERS = "torch transformers".split()  # noqa: SIM905
 
 
 def samples_of(record: Record) -> list[Iteration]:
@@ -170,13 +177,13 @@ def _metadata(
         "model_id": model_id,
         "timestamp": max((record.started_at for record in records), default=""),
         "branch_name": None,
-        "commit_id": (packages.get(TRANSFORMERS) or {}).get("commit"),
+        "commit_id": (packages.get(_TRANSFORMERS) or {}).get("commit"),
         "commit_message": None,
         "hardware_info": {
             "gpu_name": accelerators[0].get("name"),
             "gpu_memory_total_gb": None if memory_bytes is None else memory_bytes / _GIB,
             "python_version": (environment.get("python") or {}).get("version"),
-            "torch_version": (packages.get(TORCH) or {}).get("version"),
+            "torch_version": (packages.get(_TORCH) or {}).get("version"),
         },
         "success": success,
     }

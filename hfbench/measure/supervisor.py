@@ -28,8 +28,7 @@ from hfbench.measure.progress import NoProgress, Progress
 from hfbench.measure.support import unsupported_reason
 from hfbench.measure.task import Task
 from hfbench.measure.worker import FIRST_CALL
-from hfbench.monitoring.choose import open_devices
-from hfbench.monitoring.monitor import Monitor, machine_before
+from hfbench.monitoring.monitor import Monitor, machine_before, open_devices
 
 _SHELLS = {"sh", "bash", "dash", "zsh", "fish", "ksh"}
 

@@ -1,26 +1,89 @@
-"""AMD GPUs, read through the files of the Linux driver; the energy comes from AMD's library where it is installed."""
+"""AMD GPUs, described and read through the files of the Linux driver.
+
+They are documented in Documentation/gpu/amdgpu of Linux. AMD's library has no part in the description, which would
+change with its installation while the GPU does not; it tells the energy where it is installed.
+"""
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hfbench.monitoring.gauges import Gauge, Surroundings, Value, visible_device
-from hfbench.monitoring.host import file_gauge, read_integer, read_text
+from hfbench.core.system import FILESYSTEM, read_integer, read_text
+from hfbench.monitoring.gauges import Device, Gauge, Value, file_gauge, sensors, silent_gauge, visible_device
 
 _NODES = "sys/class/kfd/kfd/topology/nodes"
 _PROCESSES = "sys/class/kfd/kfd/proc"
 _UNTOLD = "the amdgpu driver has no such file for this GPU"
 
 
-def open_amd(index: int, surroundings: Surroundings) -> "AmdMonitor | None":
-    """Return the monitor of the GPU that torch numbers `index`, or None without the compute driver or such a GPU.
+class _Gpu:
+    """A node of the compute driver (amdkfd), the folders of its PCI device and sensors, and what it is called."""
+
+    def __init__(self, node: Path, root: Path) -> None:
+        pairs = (line.split() for line in (read_text(node / "properties") or "").splitlines())
+        self.properties = {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdigit()}
+        self.node = node
+        self.folder = root / f"sys/class/drm/renderD{self.properties.get('drm_render_minor')}/device"
+        self.hwmon = sensors(self.folder)
+        # The driver writes gfx90a in decimal, two digits a part: 90010.
+        version = self.properties.get("gfx_target_version", 0)
+        self.target = f"gfx{version // 10000}{version // 100 % 100:x}{version % 100:x}"
+        number = self.properties.get("device_id", 0)
+        self.name = read_text(self.folder / "product_name") or f"AMD GPU {number:#06x} ({self.target})"
+
+
+def _gpus(root: Path) -> list[_Gpu]:
+    """Return the GPUs in the order of the compute driver, which is also torch's; none where it is closed to us."""
+    if not (root / "dev/kfd").exists():
+        return []
+    nodes = [folder for folder in (root / _NODES).glob("*") if folder.name.isdigit()]
+    gpus = [_Gpu(node, root) for node in sorted(nodes, key=lambda node: int(node.name))]
+    # A node without vector units is a CPU; one without readable properties is closed to this container.
+    return [gpu for gpu in gpus if gpu.properties.get("simd_count")]
+
+
+def describe(notes: list[str], root: Path = FILESYSTEM) -> list[dict[str, Any]]:
+    """Return what each GPU is; see `describe_accelerators`."""
+    devices = [_describe(gpu, root) for gpu in _gpus(root)]
+    notes += [f"amd: no PCI entry for {device['name']}" for device in devices if device["memory_bytes"] is None]
+    return devices
+
+
+def _describe(gpu: _Gpu, root: Path) -> dict[str, Any]:
+    folder, properties = gpu.folder, gpu.properties
+    return {
+        "vendor": "amd",
+        "torch_device": "cuda",  # torch names ROCm's devices so
+        "name": gpu.name,
+        "memory_bytes": read_integer(folder / "mem_info_vram_total"),
+        # Only the driver that comes apart from the kernel has a version of its own.
+        "driver_version": read_text(root / "sys/module/amdgpu/version"),
+        "architecture": gpu.target,
+        "compute_units": properties["simd_count"] // properties.get("simd_per_cu", 1),
+        "vbios_version": read_text(folder / "vbios_version"),
+        "power_limit_watts": _watts(gpu.hwmon / "power1_cap"),
+        "default_power_limit_watts": _watts(gpu.hwmon / "power1_cap_default"),
+        "performance_level": read_text(folder / "power_dpm_force_performance_level"),
+        "compute_partition": read_text(folder / "current_compute_partition"),
+        "memory_partition": read_text(folder / "current_memory_partition"),
+        "max_clock_mhz": properties.get("max_engine_clk_fcompute"),
+    }
+
+
+def _watts(file: Path) -> float | None:
+    microwatts = read_integer(file)
+    return None if microwatts is None else microwatts / 1_000_000
+
+
+def open_device(index: int, variables: Mapping[str, str], root: Path) -> Device | None:
+    """Return the GPU that torch numbers `index`, or None without the compute driver or such a GPU.
 
     Raises `LookupError` where a variable names GPUs by their UUID.
     """
-    root, variables = surroundings.root, surroundings.variables
-    nodes = [folder for folder in (root / _NODES).glob("*") if folder.name.isdigit()]
-    gpus = [node for node in sorted(nodes, key=lambda node: int(node.name)) if _properties(node).get("simd_count")]
-    number = index
+    gpus, number = _gpus(root), index
+    if not gpus:
+        return None
     # ROCr hides devices first, and HIP numbers the rest.
     hip = variables.get("HIP_VISIBLE_DEVICES", variables.get("CUDA_VISIBLE_DEVICES"))
     for visible in (hip, variables.get("ROCR_VISIBLE_DEVICES")):
@@ -30,50 +93,35 @@ def open_amd(index: int, surroundings: Surroundings) -> "AmdMonitor | None":
         if not wanted.isdigit():
             raise LookupError(f"a variable names the GPU {wanted}; the driver's files know numbers only")
         number = int(wanted)
-    return AmdMonitor(gpus[number], f"cuda:{index}", root) if number < len(gpus) else None
+    if number >= len(gpus):
+        return None
+    gpu = gpus[number]
+    return Device(f"cuda:{index}", gpu.name, _gauges(gpu), partial(_processes, gpu, root / _PROCESSES))
 
 
-class AmdMonitor:
-    """One GPU. The files are documented in Documentation/gpu/amdgpu/thermal.rst of Linux."""
-
-    throttle_reasons: Mapping[str, int] = {}
-
-    def __init__(self, node: Path, device: str, root: Path) -> None:
-        self._root = root
-        self._folder = root / f"sys/class/drm/renderD{_properties(node).get('drm_render_minor')}/device"
-        self._gpu_id = read_text(node / "gpu_id")
-        self.device = device
-        self.name = read_text(self._folder / "product_name") or f"AMD GPU {read_text(self._folder / 'device')}"
-
-    def gauges(self) -> Sequence[Gauge]:
-        """See `DeviceMonitor`. The temperature is that of the hottest place (junction) where the GPU tells it."""
-        folder = self._folder
-        hwmon = next(iter(sorted((folder / "hwmon").glob("hwmon*"))), folder / "hwmon")
-        return [
-            file_gauge("utilisation_percent", [folder / "gpu_busy_percent"], 1, _UNTOLD),
-            file_gauge("memory_utilisation_percent", [folder / "mem_busy_percent"], 1, _UNTOLD),
-            file_gauge("memory_used_bytes", [folder / "mem_info_vram_used"], 1, _UNTOLD),
-            file_gauge("power_watts", [hwmon / "power1_average", hwmon / "power1_input"], 1e-6, _UNTOLD),
-            _energy(folder),
-            file_gauge("clock_mhz", [hwmon / "freq1_input"], 1e-6, _UNTOLD),
-            file_gauge("memory_clock_mhz", [hwmon / "freq2_input"], 1e-6, _UNTOLD),
-            file_gauge("temperature_celsius", [hwmon / "temp2_input", hwmon / "temp1_input"], 1e-3, _UNTOLD),
-            # amdsmi_get_violation_status waits 0.1 s between two readings of its own.
-            Gauge(("throttle_mask",), lambda: [None], "AMD's library takes 0.1 s to tell it, too long for a sample"),
-        ]
-
-    def processes(self) -> Collection[int] | None:
-        """See `DeviceMonitor`. A process that only opened the driver, and took no memory, does not count."""
-        folder = self._root / _PROCESSES
-        if self._gpu_id is None or not folder.is_dir():
-            return None
-        pids = [entry.name for entry in folder.iterdir() if entry.name.isdigit()]
-        return [int(pid) for pid in pids if read_integer(folder / pid / f"vram_{self._gpu_id}")]
+def _gauges(gpu: _Gpu) -> list[Gauge]:
+    """Return the gauges of a GPU. The temperature is that of the hottest place (junction) where the GPU tells it."""
+    folder, hwmon = gpu.folder, gpu.hwmon
+    return [
+        file_gauge("utilisation_percent", [folder / "gpu_busy_percent"], 1, _UNTOLD),
+        file_gauge("memory_utilisation_percent", [folder / "mem_busy_percent"], 1, _UNTOLD),
+        file_gauge("memory_used_bytes", [folder / "mem_info_vram_used"], 1, _UNTOLD),
+        file_gauge("power_watts", [hwmon / "power1_average", hwmon / "power1_input"], 1e-6, _UNTOLD),
+        _energy(folder),
+        file_gauge("clock_mhz", [hwmon / "freq1_input"], 1e-6, _UNTOLD),
+        file_gauge("memory_clock_mhz", [hwmon / "freq2_input"], 1e-6, _UNTOLD),
+        file_gauge("temperature_celsius", [hwmon / "temp2_input", hwmon / "temp1_input"], 1e-3, _UNTOLD),
+        # amdsmi_get_violation_status waits 0.1 s between two readings of its own.
+        silent_gauge("throttle_mask", otherwise="AMD's library takes 0.1 s to tell it, too long for a sample"),
+    ]
 
 
-def _properties(node: Path) -> dict[str, int]:
-    pairs = (line.split() for line in (read_text(node / "properties") or "").splitlines())
-    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdigit()}
+def _processes(gpu: _Gpu, folder: Path) -> Collection[int] | None:
+    """Return the processes that hold memory on the GPU: one that only opened the driver does not count."""
+    number = read_text(gpu.node / "gpu_id")
+    if number is None or not folder.is_dir():
+        return None
+    return [int(entry.name) for entry in folder.glob("[0-9]*") if read_integer(entry / f"vram_{number}")]
 
 
 def _energy(folder: Path) -> Gauge:
@@ -81,14 +129,14 @@ def _energy(folder: Path) -> Gauge:
     try:
         import amdsmi
     except ImportError:
-        return Gauge(("energy_joules",), lambda: [None], "AMD's library (amdsmi) is not installed")
+        return silent_gauge("energy_joules", otherwise="AMD's library (amdsmi) is not installed")
     try:
         amdsmi.amdsmi_init()
         place = folder.resolve().name.lower()  # the PCI address, as 0000:c1:00.0
         handles = amdsmi.amdsmi_get_processor_handles()
         handle = next(each for each in handles if str(amdsmi.amdsmi_get_gpu_device_bdf(each)).lower() == place)
     except Exception as error:  # the library may be of another version than the driver
-        return Gauge(("energy_joules",), lambda: [None], f"amdsmi: {type(error).__name__}: {error}")
+        return silent_gauge("energy_joules", otherwise=f"amdsmi: {type(error).__name__}: {error}")
 
     def read() -> Sequence[Value]:
         counter: dict[str, Any] = amdsmi.amdsmi_get_energy_count(handle)

@@ -1,9 +1,10 @@
-"""What the monitor needs of a device, whoever made it."""
+"""Gauges: readings that give a value for each of their names, and what the monitor needs of a device of any vendor."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+
+from hfbench.core.system import read_integer
 
 Value = float | int | None
 
@@ -19,6 +20,30 @@ class Gauge:
     names: tuple[str, ...]
     read: Callable[[], Sequence[Value]]
     otherwise: str
+
+
+def silent_gauge(*names: str, otherwise: str) -> Gauge:
+    """Return a gauge of what is never told here."""
+    return Gauge(names, lambda: [None] * len(names), otherwise)
+
+
+def file_gauge(name: str, paths: Iterable[Path], scale: float, otherwise: str) -> Gauge:
+    """Return a gauge of the first of the files that is there: the integer in it, times `scale`."""
+    first = next((path for path in paths if path.exists()), None)
+    return files_gauge((name,), [first] if first else [], lambda values: [round(values[0] * scale, 6)], otherwise)
+
+
+def files_gauge(
+    names: tuple[str, ...], paths: Iterable[Path], combine: Callable[[list[int]], Sequence[Value]], otherwise: str
+) -> Gauge:
+    """Return a gauge of what `combine` makes of the integers in those of the files that can be read at the moment."""
+    files = [str(path) for path in paths if path.exists()]  # strings are opened faster than paths
+
+    def read() -> Sequence[Value]:
+        values = [value for file in files if (value := read_integer(file)) is not None]
+        return combine(values) if values else [None] * len(names)
+
+    return Gauge(names, read, otherwise)
 
 
 class Columns:
@@ -59,7 +84,8 @@ class Columns:
         }
 
 
-class DeviceMonitor(Protocol):
+@dataclass(frozen=True)
+class Device:
     """One accelerator, read from outside the process that uses it.
 
     Vendors use the same names for the same readings: utilisation_percent, memory_utilisation_percent,
@@ -69,21 +95,10 @@ class DeviceMonitor(Protocol):
 
     device: str  # as torch calls it: cuda:0
     name: str
-    throttle_reasons: Mapping[str, int]  # the bit of throttle_mask that each reason has
-
-    def gauges(self) -> Sequence[Gauge]:
-        """Return the device's gauges."""
-
-    def processes(self) -> Collection[int] | None:
-        """Return the ids of the processes that use the device for computing, or None where that is not told."""
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """Where a vendor's devices are looked for: the environment variables, and the root of the file system."""
-
-    variables: Mapping[str, str]
-    root: Path
+    gauges: Sequence[Gauge]
+    # Returns the ids of the processes that use the device for computing, or None where that is not told.
+    processes: Callable[[], Collection[int] | None]
+    throttle_reasons: Mapping[str, int] = field(default_factory=dict)  # the bit of throttle_mask that each reason has
 
 
 def visible_device(index: int, visible: str | None) -> str | None:
@@ -96,3 +111,8 @@ def visible_device(index: int, visible: str | None) -> str | None:
     items = [item.strip() for item in visible.split(",")]
     is_hidden = index >= len(items) or any(item in ("", "-1") for item in items[: index + 1])
     return None if is_hidden else items[index]
+
+
+def sensors(folder: Path) -> Path:
+    """Return the folder of the sensors (hwmon) of a PCI device."""
+    return next(iter(sorted((folder / "hwmon").glob("hwmon*"))), folder / "hwmon")

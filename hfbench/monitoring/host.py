@@ -1,58 +1,16 @@
-"""The time for which a container's CPU limit held its processes back."""
+"""What the machine and the worker do: clocks, heat and energy of the processor, its use, and the worker's processes."""
 
 import os
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 import psutil
 
-from hfbench.monitoring.gauges import Gauge, Value
+from hfbench.core.system import FILESYSTEM, read_integer, read_text, usable_cpus
+from hfbench.monitoring.gauges import Gauge, Value, files_gauge
 
-ROOT = Path("/")
-_BYTES = 4096  # a file of /sys holds one page at most; of /proc/self/cgroup it is enough
-
-
-def read_text(path: str | Path) -> str | None:
-    """Return the beginning of a file, stripped, or None where it is missing, unreadable or empty."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except OSError:
-        return None
-    try:
-        return os.read(descriptor, _BYTES).decode(errors="replace").strip() or None
-    except OSError:  # a driver may refuse while its device sleeps
-        return None
-    finally:
-        os.close(descriptor)
-
-
-def read_integer(path: str | Path) -> int | None:
-    """Return the integer that a file holds, or None."""
-    text = read_text(path)
-    try:
-        return int(text) if text else None
-    except ValueError:
-        return None
-
-
-def existing(paths: Iterable[Path]) -> tuple[str, ...]:
-    """Return those of the paths that are there, as strings."""
-    return tuple(str(path) for path in paths if path.exists())
-
-
-def file_gauge(name: str, paths: Iterable[Path], scale: float, otherwise: str) -> Gauge:
-    """Return a gauge of the first of the files that is there: the integer in it, times `scale`."""
-    found = existing(paths)[:1]
-
-    def read() -> Sequence[Value]:
-        value = read_integer(found[0]) if found else None
-        return [None if value is None else round(value * scale, 6)]
-
-    return Gauge((name,), read, otherwise)
-
-
-_CPUS = "sys/devices/system/cpu"
+CPUS = "sys/devices/system/cpu"
 # On a large machine the clocks of all cores would take longer to read than the rest together.
 _MOST_CLOCKS = 16
 # The drivers whose first temperature is that of the whole processor (Documentation/hwmon of Linux).
@@ -60,56 +18,42 @@ _TEMPERATURE_DRIVERS = ("coretemp", "k10temp", "zenpower", "cpu_thermal")
 _THERMAL_ZONES = ("x86_pkg_temp", "cpu-thermal", "cpu_thermal", "soc_thermal")
 
 
-def processor_gauges(cpus: Iterable[int], root: Path = ROOT) -> list[Gauge]:
-    """Return the gauges of the processor; `cpus` are the logical CPUs that the worker may run on."""
-    chosen = _spread(sorted(cpus))
-    return [_clocks(chosen, root), _temperature(root), _throttle_count(chosen, root), _energy(root)]
+def processor_gauges(cpus: Collection[int], root: Path = FILESYSTEM) -> list[Gauge]:
+    """Return the gauges of the processor; `cpus` are the logical CPUs that the worker may run on.
 
-
-def _spread(cpus: list[int]) -> list[int]:
-    """Return at most `_MOST_CLOCKS` of the CPUs, evenly over the list."""
+    Clocks are the mean and the highest, which is that of the busiest core; the temperature is that of the hottest
+    processor; the count is how often, since the machine started, cores and packages were slowed because of heat.
+    """
     step = -(-len(cpus) // _MOST_CLOCKS) or 1
-    return cpus[::step]
+    folders = [root / CPUS / f"cpu{cpu}" for cpu in sorted(cpus)[::step]]  # evenly over the machine
+    counts = ("core_throttle_count", "package_throttle_count")
+    return [
+        files_gauge(
+            ("cpu_clock_mhz", "cpu_highest_clock_mhz"),
+            [folder / "cpufreq/scaling_cur_freq" for folder in folders],
+            lambda kilohertz: [round(sum(kilohertz) / len(kilohertz) / 1000, 1), max(kilohertz) / 1000],
+            "the kernel has no cpufreq here, as in most virtual machines",
+        ),
+        files_gauge(
+            ("cpu_temperature_celsius",),
+            _thermometers(root),
+            lambda thousandths: [max(thousandths) / 1000],
+            "no sensor of the processor in /sys/class/hwmon or thermal",
+        ),
+        files_gauge(
+            ("cpu_throttle_count",),
+            [folder / "thermal_throttle" / name for folder in folders for name in counts],
+            lambda values: [sum(values)],
+            "no thermal_throttle in /sys; only Intel's processors have it",
+        ),
+        _energy(root),
+    ]
 
 
-def _clocks(cpus: list[int], root: Path) -> Gauge:
-    """Return the gauge of the cores' clocks: the mean, and the highest, which is that of the busiest core."""
-    files = existing(root / _CPUS / f"cpu{cpu}/cpufreq/scaling_cur_freq" for cpu in cpus)
-
-    def read() -> Sequence[Value]:
-        megahertz = [value / 1000 for file in files if (value := read_integer(file)) is not None]
-        return [round(sum(megahertz) / len(megahertz), 1), max(megahertz)] if megahertz else [None, None]
-
-    otherwise = "the kernel has no cpufreq here, as in most virtual machines"
-    return Gauge(("cpu_clock_mhz", "cpu_highest_clock_mhz"), read, otherwise)
-
-
-def _temperature(root: Path) -> Gauge:
-    """Return the gauge of the hottest processor's temperature."""
-    monitors = (root / "sys/class/hwmon").glob("hwmon*")
-    zones = (root / "sys/class/thermal").glob("thermal_zone*")
+def _thermometers(root: Path) -> list[Path]:
+    monitors, zones = (root / "sys/class/hwmon").glob("hwmon*"), (root / "sys/class/thermal").glob("thermal_zone*")
     sensors = [folder / "temp1_input" for folder in monitors if read_text(folder / "name") in _TEMPERATURE_DRIVERS]
-    sensors = sensors or [zone / "temp" for zone in zones if read_text(zone / "type") in _THERMAL_ZONES]
-    files = existing(sensors)
-
-    def read() -> Sequence[Value]:
-        readings = [value / 1000 for file in files if (value := read_integer(file)) is not None]
-        return [max(readings, default=None)]
-
-    return Gauge(("cpu_temperature_celsius",), read, "no sensor of the processor in /sys/class/hwmon or thermal")
-
-
-def _throttle_count(cpus: list[int], root: Path) -> Gauge:
-    """Return the gauge of how often, since the machine started, cores and packages were slowed because of heat."""
-    folders = [root / _CPUS / f"cpu{cpu}/thermal_throttle" for cpu in cpus]
-    kinds = ("core_throttle_count", "package_throttle_count")
-    files = existing(folder / kind for folder in folders for kind in kinds)
-
-    def read() -> Sequence[Value]:
-        counts = [value for file in files if (value := read_integer(file)) is not None]
-        return [sum(counts) if counts else None]
-
-    return Gauge(("cpu_throttle_count",), read, "no thermal_throttle in /sys; only Intel's processors have it")
+    return sensors or [zone / "temp" for zone in zones if read_text(zone / "type") in _THERMAL_ZONES]
 
 
 def _energy(root: Path) -> Gauge:
@@ -150,9 +94,29 @@ _GROUPS = "sys/fs/cgroup"
 _SECONDS = {"throttled_usec": 1e-6, "throttled_time": 1e-9}
 
 
-def quota_gauge(root: Path = ROOT) -> Gauge:
-    """Return the gauge of the seconds, summed over this process's control groups; it only grows."""
-    files = existing(dict.fromkeys(_files(root)))
+def control_groups(controller: str, root: Path = FILESYSTEM) -> Iterator[Path]:
+    """Yield the control group of this process and each above it; the controller "" stands for version 2.
+
+    A container mounts its own group as the top, while /proc may count from the host's: the folders need not exist, and
+    the mount itself is always among them.
+    """
+    for line in (read_text(root / "proc/self/cgroup") or "").splitlines():
+        _, controllers, group = line.split(":", 2)
+        if controller not in controllers.split(","):
+            continue
+        mounts = [root / _GROUPS / name for name in ([controllers, controller] if controller else ["", "unified"])]
+        parts = [part for part in group.split("/") if part not in ("", "..")]
+        for mount in dict.fromkeys(mount.resolve() for mount in mounts):  # `cpu` is a link to `cpu,cpuacct`
+            yield from (mount.joinpath(*parts[:depth]) for depth in range(len(parts), -1, -1))
+
+
+def quota_gauge(root: Path = FILESYSTEM) -> Gauge:
+    """Return the gauge of the time for which a container's CPU limit held its processes back; it only grows.
+
+    It is in seconds, summed over the control groups of this process.
+    """
+    folders = [*control_groups("", root), *control_groups("cpu", root)]
+    files = [str(folder / "cpu.stat") for folder in folders if (folder / "cpu.stat").exists()]
 
     def read() -> Sequence[Value]:
         seconds = [value for file in files if (value := _throttled_seconds(read_text(file) or "")) is not None]
@@ -161,43 +125,10 @@ def quota_gauge(root: Path = ROOT) -> Gauge:
     return Gauge(("quota_throttled_seconds",), read, "the control group of this process has no CPU controller")
 
 
-def _files(root: Path) -> list[Path]:
-    """Return where `cpu.stat` may lie: in the process's own group and in each above it."""
-    files: list[Path] = []
-    for line in (read_text(root / "proc/self/cgroup") or "").splitlines():
-        _, controllers, group = line.split(":", 2)
-        if controllers == "":
-            mount = root / _GROUPS
-        elif "cpu" in controllers.split(","):
-            mount = root / _GROUPS / "cpu"
-        else:
-            continue
-        parts = [part for part in group.split("/") if part not in ("", "..")]
-        files += [mount.joinpath(*parts[:depth]) / "cpu.stat" for depth in range(len(parts), -1, -1)]
-    return files
-
-
 def _throttled_seconds(text: str) -> float | None:
     pairs = (line.split() for line in text.splitlines())
     values = [int(pair[1]) * _SECONDS[pair[0]] for pair in pairs if len(pair) == 2 and pair[0] in _SECONDS]
     return sum(values) if values else None
-
-
-def machine_gauges() -> list[Gauge]:
-    """Return all gauges of the machine but the worker's."""
-    return [
-        CpuUse().gauge(),
-        Gauge(("swap_used_bytes",), _swap_used, "the system tells no use of swap"),
-        quota_gauge(),
-        *processor_gauges(usable_cpus()),
-    ]
-
-
-def usable_cpus() -> list[int]:
-    """Return the numbers of the logical CPUs that this process, and so the worker, may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
 
 
 class CpuUse:
@@ -206,12 +137,11 @@ class CpuUse:
     def __init__(self) -> None:
         self._last = psutil.cpu_times()
 
-    def gauge(self) -> Gauge:
-        """Return the gauge of the share in use, and of the share that a hypervisor gave to others (steal)."""
-        return Gauge(("cpu_percent", "steal_percent"), self.read, "the system tells no CPU times")
-
     def read(self) -> Sequence[Value]:
-        """Return both, 0 to 100 over all CPUs; None where no tick of the clock passed, or steal is not counted."""
+        """Return the share in use and the share that a hypervisor gave to others (steal), 0 to 100 over all CPUs.
+
+        None where no tick of the clock passed, or steal is not counted.
+        """
         times = psutil.cpu_times()
         passed = {name: getattr(times, name) - getattr(self._last, name) for name in times._fields}
         self._last = times
@@ -224,8 +154,14 @@ class CpuUse:
         return [round(100 * busy / total, 2), None if steal is None else round(100 * steal / total, 2)]
 
 
-def _swap_used() -> Sequence[Value]:
-    return [int(psutil.swap_memory().used)]
+def machine_gauges() -> list[Gauge]:
+    """Return all gauges of the machine but the worker's."""
+    return [
+        Gauge(("cpu_percent", "steal_percent"), CpuUse().read, "the system tells no CPU times"),
+        Gauge(("swap_used_bytes",), lambda: [psutil.swap_memory().used], "the system tells no use of swap"),
+        quota_gauge(),
+        *processor_gauges(usable_cpus()),
+    ]
 
 
 _SEARCH_SECONDS = 1.0  # between two looks for new children, which cost a file a thread
@@ -299,9 +235,7 @@ class ProcessTree:
                 continue
 
 
-def count_others(
-    listed: Collection[int], ours: Collection[int], is_here: Callable[[int], bool] = psutil.pid_exists
-) -> int | None:
+def count_others(listed: Collection[int], ours: Collection[int], is_here: Callable[[int], bool]) -> int | None:
     """Return how many of the process ids that a driver listed are not `ours`, or None where that cannot be told.
 
     In a container some drivers list the ids of the host: then none is ours, and some are of no process here.
@@ -315,14 +249,13 @@ def _children(pid: int) -> list[int]:
     try:
         threads = os.listdir(f"/proc/{pid}/task")  # noqa: PTH208 (names are all that is needed, at a third of the cost)
     except OSError:
-        return _children_elsewhere(pid)
+        return [] if Path("/proc/self/task").exists() else _children_elsewhere(pid)
     lists = (read_text(f"/proc/{pid}/task/{thread}/children") for thread in threads)
     return [int(child) for line in lists if line for child in line.split()]
 
 
 def _children_elsewhere(pid: int) -> list[int]:
-    if Path("/proc/self/task").exists():
-        return []  # on Linux: the process has ended
+    """Return the children on a system without Linux's files."""
     try:
         return [child.pid for child in psutil.Process(pid).children()]
     except psutil.Error:

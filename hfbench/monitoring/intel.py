@@ -1,70 +1,109 @@
-"""Intel GPUs (XPU), read through the files of the Linux drivers i915 and xe."""
+"""Intel GPUs (XPU), described and read through the files of the Linux drivers i915 and xe."""
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from hfbench.monitoring.gauges import Gauge, Surroundings, Value, visible_device
-from hfbench.monitoring.host import file_gauge, read_integer, read_text
+from hfbench.core.system import FILESYSTEM, read_integer, read_text
+from hfbench.monitoring.gauges import Device, Gauge, Value, file_gauge, sensors, silent_gauge, visible_device
 
 _VENDOR_ID = "0x8086"
+# Without the compute runtime torch sees no GPU. Its file is named for its version, as libze_intel_gpu.so.1.6.33944.
+_RUNTIME = "libze_intel_gpu.so.1"
+_LIBRARY_FOLDERS = ("usr/lib/x86_64-linux-gnu", "usr/lib64", "usr/lib", "usr/local/lib")
 _UNTOLD = "the driver has no such file for this GPU"
-_NOT_IN_FILES = "Intel's drivers tell it to profilers only, not in their files"
 
 
-def open_intel(index: int, surroundings: Surroundings) -> "IntelMonitor | None":
-    """Return the monitor of the GPU that torch numbers `index`, or None without such a GPU.
+def describe(notes: list[str], root: Path = FILESYSTEM) -> list[dict[str, Any]]:  # noqa: ARG001 (alike for all vendors)
+    """Return what each GPU with a render node is, in the order of the nodes; see `describe_accelerators`.
+
+    The memory of a GPU that uses the machine's is None.
+    """
+    runtime = _runtime_version(root)
+    return [] if runtime is None else [_describe(folder, runtime) for folder in _gpus(root)]
+
+
+def _describe(folder: Path, runtime: str) -> dict[str, Any]:
+    cards = sorted((folder / "drm").glob("card[0-9]*"))
+    graphics = sorted(folder.glob("tile*/gt*/freq0"))  # of xe: one for each tile; the first is the compute engine's
+    tiles = [read_integer(file) for file in sorted(folder.glob("tile*/physical_vram_size_bytes"))]
+    return {
+        "vendor": "intel",
+        "torch_device": "xpu",
+        "name": _name(folder),
+        "memory_bytes": sum(size for size in tiles if size) or None,
+        "driver_version": runtime,
+        "kernel_driver": Path(os.path.realpath(folder / "driver")).name,
+        "max_clock_mhz": _first([*(card / "gt_RP0_freq_mhz" for card in cards), *(gt / "rp0_freq" for gt in graphics)]),
+        "clock_limit_mhz": _first(
+            [*(card / "gt_max_freq_mhz" for card in cards), *(gt / "max_freq" for gt in graphics)]
+        ),
+    }
+
+
+def _first(paths: Iterable[Path]) -> int | None:
+    return next((reading for path in paths if (reading := read_integer(path)) is not None), None)
+
+
+def _runtime_version(root: Path) -> str | None:
+    libraries = (root / folder / _RUNTIME for folder in _LIBRARY_FOLDERS)
+    library = next((path for path in libraries if path.exists()), None)
+    return None if library is None else Path(os.path.realpath(library)).name.partition(".so.")[2]
+
+
+def _gpus(root: Path) -> list[Path]:
+    """Return the folder of each GPU with a render node, in the order of the nodes."""
+    nodes = sorted((root / "sys/class/drm").glob("renderD*"), key=lambda node: (len(node.name), node.name))
+    return [node / "device" for node in nodes if read_text(node / "device/vendor") == _VENDOR_ID]
+
+
+def _name(folder: Path) -> str:
+    return f"Intel GPU {read_text(folder / 'device')} revision {read_text(folder / 'revision')}"
+
+
+def open_device(index: int, variables: Mapping[str, str], root: Path) -> Device | None:
+    """Return the GPU that torch numbers `index`, or None without such a GPU.
 
     Raises `LookupError` where it cannot be told which GPU that is.
     """
-    drm = surroundings.root / "sys/class/drm"
-    nodes = sorted(drm.glob("renderD*"), key=lambda node: (len(node.name), node.name))
-    devices = [node / "device" for node in nodes if read_text(node / "device/vendor") == _VENDOR_ID]
-    wanted = visible_device(index, surroundings.variables.get("ZE_AFFINITY_MASK"))
-    if not devices or wanted is None:
+    folders = _gpus(root)
+    wanted = visible_device(index, variables.get("ZE_AFFINITY_MASK"))
+    if not folders or wanted is None:
         return None
-    if len({read_text(device / "device") for device in devices}) > 1:
+    if len({read_text(folder / "device") for folder in folders}) > 1:
         raise LookupError("this machine has Intel GPUs of several kinds, whose order the driver's files do not tell")
     number = int(wanted.partition(".")[0])  # 0.1 is the second tile of the first GPU
-    return IntelMonitor(devices[number], f"xpu:{index}") if number < len(devices) else None
+    if number >= len(folders):
+        return None
+    folder = folders[number]
+    limits = _throttle_files(folder)
+    reasons = {name: 1 << bit for bit, name in enumerate(limits)}
+    # The drivers keep no list of processes.
+    return Device(f"xpu:{index}", _name(folder), _gauges(folder, limits, reasons), lambda: None, reasons)
 
 
-class IntelMonitor:
-    """One GPU. Linux describes the files in Documentation/ABI/testing/sysfs-driver-intel-{i915,xe}-hwmon.
+def _gauges(folder: Path, limits: dict[str, str], reasons: dict[str, int]) -> list[Gauge]:
+    """Return the gauges of a GPU: energy and temperature are the card's, or else the package's.
 
-    Those of throttling are in drivers/gpu/drm/xe/xe_gt_throttle.c and i915/gt/intel_gt_sysfs_pm.c.
+    Linux describes the files in Documentation/ABI/testing/sysfs-driver-intel-{i915,xe}-hwmon; those of throttling are
+    in drivers/gpu/drm/xe/xe_gt_throttle.c and i915/gt/intel_gt_sysfs_pm.c.
     """
 
-    def __init__(self, folder: Path, device: str) -> None:
-        self._folder = folder
-        self.device = device
-        self.name = f"Intel GPU {read_text(folder / 'device')}"
-        self._limits = _throttle_files(folder)
-        self.throttle_reasons: Mapping[str, int] = {name: 1 << bit for bit, name in enumerate(self._limits)}
+    def throttle_mask() -> Sequence[Value]:
+        return [sum(reasons[reason] for reason, file in limits.items() if read_integer(file)) if limits else None]
 
-    def gauges(self) -> Sequence[Gauge]:
-        """See `DeviceMonitor`. Energy and temperature are the card's, or else the package's."""
-        folder = self._folder
-        hwmon = next(iter(sorted((folder / "hwmon").glob("hwmon*"))), folder / "hwmon")
-        clocks = [folder / "tile0/gt0/freq0/act_freq", *sorted(folder.glob("drm/card*/gt_act_freq_mhz"))]
-        unknown = ("utilisation_percent", "memory_utilisation_percent", "memory_used_bytes", "memory_clock_mhz")
-        return [
-            Gauge(unknown, lambda: [None] * len(unknown), _NOT_IN_FILES),
-            Gauge(("power_watts",), lambda: [None], "the driver has an energy counter instead"),
-            file_gauge("energy_joules", [hwmon / "energy1_input", hwmon / "energy2_input"], 1e-6, _UNTOLD),
-            file_gauge("clock_mhz", clocks, 1, _UNTOLD),
-            file_gauge("temperature_celsius", [hwmon / "temp1_input", hwmon / "temp2_input"], 1e-3, _UNTOLD),
-            Gauge(("throttle_mask",), self._throttle_mask, _UNTOLD),
-        ]
-
-    def processes(self) -> None:
-        """See `DeviceMonitor`: the drivers keep no list."""
-        return
-
-    def _throttle_mask(self) -> Sequence[Value]:
-        if not self._limits:
-            return [None]
-        bits = self.throttle_reasons
-        return [sum(bits[reason] for reason, file in self._limits.items() if read_integer(file))]
+    hwmon = sensors(folder)
+    clocks = [folder / "tile0/gt0/freq0/act_freq", *sorted(folder.glob("drm/card*/gt_act_freq_mhz"))]
+    unknown = ("utilisation_percent", "memory_utilisation_percent", "memory_used_bytes", "memory_clock_mhz")
+    return [
+        silent_gauge(*unknown, otherwise="Intel's drivers tell it to profilers only, not in their files"),
+        silent_gauge("power_watts", otherwise="the driver has an energy counter instead"),
+        file_gauge("energy_joules", [hwmon / "energy1_input", hwmon / "energy2_input"], 1e-6, _UNTOLD),
+        file_gauge("clock_mhz", clocks, 1, _UNTOLD),
+        file_gauge("temperature_celsius", [hwmon / "temp1_input", hwmon / "temp2_input"], 1e-3, _UNTOLD),
+        Gauge(("throttle_mask",), throttle_mask, _UNTOLD),
+    ]
 
 
 def _throttle_files(folder: Path) -> dict[str, str]:

@@ -3,28 +3,55 @@
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from statistics import median
 from typing import Any
 
 import psutil
 
-from hfbench.monitoring.gauges import Columns, DeviceMonitor, Gauge, Value
-from hfbench.monitoring.host import (
-    CpuUse,
-    ProcessTree,
-    count_others,
-    machine_gauges,
-    processor_gauges,
-    read_text,
-    usable_cpus,
-)
+from hfbench.core.system import FILESYSTEM, read_text, usable_cpus
+from hfbench.monitoring import amd, intel, nvidia
+from hfbench.monitoring.gauges import Columns, Device, Gauge, Value
+from hfbench.monitoring.host import CpuUse, ProcessTree, count_others, machine_gauges, processor_gauges
+
+_OPEN: dict[str, Callable[[int, Mapping[str, str], Path], Device | None]] = {
+    "nvidia": nvidia.open_device,
+    "amd": amd.open_device,
+    "intel": intel.open_device,
+}
+# torch calls the devices of NVIDIA and of AMD's ROCm alike.
+_VENDORS = {"cpu": (), "mps": (), "cuda": ("nvidia", "amd"), "xpu": ("intel",), "auto": tuple(_OPEN)}
+_UNTOLD = {"mps": "macOS tells power, clocks and use of its GPU to root only"}
+
+
+def open_devices(
+    device: str, variables: Mapping[str, str] = os.environ, root: Path = FILESYSTEM
+) -> tuple[list[Device], dict[str, str]]:
+    """Return the device that params.yaml names, in a list, or why it cannot be watched, by vendor or device.
+
+    `auto` is the first accelerator that there is; on a machine without one, both are empty. Raises nothing.
+    """
+    kind, _, number = device.partition(":")
+    unavailable = {kind: _UNTOLD[kind]} if kind in _UNTOLD else {}
+    for vendor in _VENDORS[kind]:
+        try:
+            found = _OPEN[vendor](int(number or 0), variables, root)
+        except Exception as error:  # a vendor's broken driver must not stop a measurement
+            unavailable[vendor] = f"{type(error).__name__}: {error}"
+            continue
+        if found is not None:
+            return [found], {}
+    if kind in ("cuda", "xpu") and not unavailable:
+        unavailable[device] = "no driver for it tells of such a device"
+    return [], unavailable
+
 
 # The kernel counts CPU time in ticks of 10 ms: four for each CPU.
 WINDOW_SECONDS = 0.04
 
 
-def machine_before(devices: Sequence[DeviceMonitor], window_seconds: float = WINDOW_SECONDS) -> dict[str, Any]:
+def machine_before(devices: Sequence[Device], window_seconds: float = WINDOW_SECONDS) -> dict[str, Any]:
     """Return the state of the machine and of each device, JSON-ready; None or absent is what is not told.
 
     `cpu_percent` and `steal_percent` are shares of all CPUs over `window_seconds`, in which this process sleeps. The
@@ -54,23 +81,12 @@ def _running_threads() -> int | None:
     return int(words[3].partition("/")[0]) - 1 if len(words) > 3 else None
 
 
-def _device(device: DeviceMonitor) -> dict[str, Any]:
-    columns = Columns(device.gauges())
+def _device(device: Device) -> dict[str, Any]:
+    # There is no worker yet: whoever is there is another.
+    columns = Columns([_other_processes(device, ours=tuple, is_here=lambda _: True), *device.gauges])
     columns.sample()
-    readings: dict[str, Value] = {name: value for name, value in columns.last().items() if value is not None}
-    return {"device": device.device, "name": device.name, "other_processes": _other_processes(device), **readings}
-
-
-def _other_processes(device: DeviceMonitor) -> int | None:
-    """Return how many processes use the device; with no worker yet, all of them are others."""
-    try:
-        listed = device.processes()
-    except Exception:  # a vendor's library
-        return None
-    return None if listed is None else count_others(listed, {os.getpid()}, lambda _: True)
-
-
-_LIST_SECONDS = 1.0  # between two lists of a device's processes, which cost more than the other readings together
+    readings = {name: value for name, value in columns.last().items() if value is not None}
+    return {"device": device.device, "name": device.name, "other_processes": None, **readings}
 
 
 class Monitor:
@@ -80,9 +96,7 @@ class Monitor:
     record count from.
     """
 
-    def __init__(
-        self, worker_pid: int, interval_seconds: float, clock_zero: float, devices: Sequence[DeviceMonitor]
-    ) -> None:
+    def __init__(self, worker_pid: int, interval_seconds: float, clock_zero: float, devices: Sequence[Device]) -> None:
         self._interval = interval_seconds if interval_seconds > 0 else math.inf
         self._clock_zero = clock_zero
         self._started_at = time.perf_counter()
@@ -93,7 +107,7 @@ class Monitor:
         tree = ProcessTree(worker_pid)
         self._host = Columns([*machine_gauges(), tree.gauge()])
         self._devices = [
-            (device, Columns([*device.gauges(), _OtherProcesses(device, tree).gauge()])) for device in devices
+            (device, Columns([*device.gauges, _other_processes(device, tree.members)])) for device in devices
         ]
 
     def seconds_until_due(self, now: float) -> float:
@@ -132,33 +146,33 @@ class Monitor:
         }
 
 
-class _OtherProcesses:
-    """How many processes that are not the worker's compute on a device."""
+_LIST_SECONDS = 1.0  # between two lists of a device's processes, which cost more than the other readings together
 
-    def __init__(self, device: DeviceMonitor, tree: ProcessTree) -> None:
-        self._device = device
-        self._tree = tree
-        self._listed_at = -math.inf
-        self._count: int | None = None
 
-    def gauge(self) -> Gauge:
-        otherwise = "the driver keeps no list of processes, or lists the ids of another system's (a container's host)"
-        return Gauge(("other_processes",), self._read, otherwise)
+def _other_processes(
+    device: Device, ours: Callable[[], Iterable[int]], is_here: Callable[[int], bool] = psutil.pid_exists
+) -> Gauge:
+    """Return the gauge of how many processes compute on a device that are not `ours`; see `count_others`."""
+    listed_at, count = -math.inf, None
 
-    def _read(self) -> Sequence[Value]:
+    def read() -> Sequence[Value]:
+        nonlocal listed_at, count
         now = time.perf_counter()
-        if now - self._listed_at >= _LIST_SECONDS:
-            self._listed_at = now
-            listed = self._device.processes()
-            self._count = None if listed is None else count_others(listed, {os.getpid(), *self._tree.members()})
-        return [self._count]
+        if now - listed_at >= _LIST_SECONDS:
+            listed_at = now
+            listed = device.processes()
+            count = None if listed is None else count_others(listed, {os.getpid(), *ours()}, is_here)
+        return [count]
+
+    otherwise = "the driver keeps no list of processes, or lists the ids of another system's (a container's host)"
+    return Gauge(("other_processes",), read, otherwise)
 
 
 def _content(columns: Columns) -> dict[str, Any]:
     return {"series": columns.told(), "unavailable": columns.unavailable()}
 
 
-def _device_content(device: DeviceMonitor, columns: Columns) -> dict[str, Any]:
+def _device_content(device: Device, columns: Columns) -> dict[str, Any]:
     """Return a device's part of the summary; `throttled_samples` counts the samples in which each reason held."""
     content = _content(columns)
     masks = [int(mask) for mask in content["series"].get("throttle_mask", []) if mask is not None]

@@ -1,12 +1,16 @@
-"""NVIDIA GPUs, read through the driver's management library (NVML)."""
+"""NVIDIA GPUs, described and read through the driver's management library (NVML)."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
-from hfbench.monitoring.gauges import Gauge, Surroundings, Value, visible_device
+from hfbench.core.system import FILESYSTEM
+from hfbench.monitoring.gauges import Device, Gauge, Value, visible_device
 
+_COMPUTE_MODES = {0: "default", 1: "exclusive_thread", 2: "prohibited", 3: "exclusive_process"}
 # nvml.h, nvmlClocksEventReasons and the throttle reasons that it grew out of.
-_THROTTLE_REASONS = {
+THROTTLE_REASONS = {
     "gpu_idle": 0x1,
     "applications_clocks_setting": 0x2,
     "sw_power_cap": 0x4,
@@ -22,76 +26,174 @@ _THROTTLE_REASONS = {
 _UNTOLD = "NVML gave no value"
 
 
-def open_nvidia(index: int, surroundings: Surroundings) -> "NvidiaMonitor | None":
-    """Return the monitor of the GPU that torch numbers `index`, or None without a driver or such a GPU.
+def _library() -> Any:
+    """Return `pynvml`, initialised until the process ends, or None without a driver. Raises NVMLError for a broken one.
 
-    Raises `LookupError` where it cannot be told which GPU that is, and NVMLError for a driver that is broken.
+    The first call may wake the driver, which takes seconds.
     """
     try:
         import pynvml
     except ImportError:
         return None
     try:
-        pynvml.nvmlInit()  # until the process ends: the first call may wake the driver, which takes seconds
+        pynvml.nvmlInit()
     except (pynvml.NVMLError_LibraryNotFound, pynvml.NVMLError_DriverNotLoaded):
         return None
-    handle = _find(pynvml, index, surroundings)
-    return None if handle is None else NvidiaMonitor(pynvml, handle, f"cuda:{index}")
+    return pynvml
 
 
-class NvidiaMonitor:
-    """One GPU, or one part of a GPU that is divided (MIG), of which NVML tells less."""
+def describe(notes: list[str], root: Path = FILESYSTEM) -> list[dict[str, Any]]:  # noqa: ARG001 (alike for all vendors)
+    """Return what each GPU is and how it is set, in the order of the bus; see `describe_accelerators`.
 
-    throttle_reasons: Mapping[str, int] = _THROTTLE_REASONS
+    Clocks are in MHz, power in watts; a setting that the GPU does not have is None. Raises NVMLError for a
+    driver that is broken.
+    """
+    nvml = _library()
+    if nvml is None:
+        return []
+    reader = _Reader(nvml, notes)
+    version = reader.call("nvmlSystemGetCudaDriverVersion_v2")
+    driver = {
+        "driver_version": reader.call("nvmlSystemGetDriverVersion"),
+        "cuda_driver_version": version and f"{version // 1000}.{version % 1000 // 10}",
+    }
+    return [{**_identity(reader, gpu), **driver, **_settings(reader, gpu)} for gpu in reader.gpus()]
 
-    def __init__(self, nvml: Any, handle: Any, device: str) -> None:
-        self._nvml = nvml
-        self._handle = handle
-        self.device = device
-        self.name = str(nvml.nvmlDeviceGetName(handle))
 
-    def gauges(self) -> Sequence[Gauge]:
-        """See `DeviceMonitor`.
+def name_visible_devices(value: str) -> str:
+    """Return the value of CUDA_VISIBLE_DEVICES with the UUID of each device here replaced by its name.
 
-        From Ampere on (but for GA100) NVML's power is the mean over the last second; the energy counter has no such
-        lag, and exists from Volta on (NVML's reference).
-        """
-        nvml = self._nvml
-        return [
-            Gauge(("utilisation_percent", "memory_utilisation_percent"), self._utilisation, _UNTOLD),
-            self._gauge("memory_used_bytes", nvml.nvmlDeviceGetMemoryInfo, lambda memory: int(memory.used)),
-            self._gauge("power_watts", nvml.nvmlDeviceGetPowerUsage, _thousandth),
-            self._gauge("energy_joules", nvml.nvmlDeviceGetTotalEnergyConsumption, _thousandth),
-            self._gauge("clock_mhz", nvml.nvmlDeviceGetClockInfo, int, nvml.NVML_CLOCK_SM),
-            self._gauge("memory_clock_mhz", nvml.nvmlDeviceGetClockInfo, int, nvml.NVML_CLOCK_MEM),
-            self._gauge("temperature_celsius", nvml.nvmlDeviceGetTemperature, int, nvml.NVML_TEMPERATURE_GPU),
-            Gauge(("throttle_mask",), self._throttle_mask, _UNTOLD),
-        ]
+    A UUID differs between equal machines; the name still tells the GPUs of a mixed machine apart.
+    """
+    items = [item.strip() for item in value.split(",")]
+    if not any(item.startswith(("GPU-", "MIG-")) for item in items):
+        return value
+    names: dict[str, str] = {}
+    with suppress(Exception):  # a broken driver is told of where the GPUs are described
+        if (nvml := _library()) is not None:
+            reader = _Reader(nvml, [])
+            devices = [device for gpu in reader.gpus() for device in (gpu, *reader.mig_devices(gpu))]
+            names = {str(reader.read("UUID", device)): str(reader.read("Name", device)) for device in devices}
+    # CUDA takes any unambiguous beginning of a UUID.
+    return ",".join(
+        next((name for uuid, name in names.items() if item and uuid.startswith(item)), item) for item in items
+    )
 
-    def processes(self) -> list[int]:
-        """See `DeviceMonitor`."""
-        return [int(process.pid) for process in self._nvml.nvmlDeviceGetComputeRunningProcesses(self._handle)]
 
-    def _gauge(self, name: str, function: Any, convert: Callable[[Any], Value], *arguments: Any) -> Gauge:
-        return Gauge((name,), lambda: [convert(function(self._handle, *arguments))], _UNTOLD)
+class _Reader:
+    """Reads one value at a time: None for what a GPU does not have, a note for what fails otherwise."""
 
-    def _utilisation(self) -> Sequence[Value]:
-        rates = self._nvml.nvmlDeviceGetUtilizationRates(self._handle)
-        return [int(rates.gpu), int(rates.memory)]
+    def __init__(self, nvml: Any, notes: list[str]) -> None:
+        self.nvml = nvml
+        self._notes = notes
 
-    def _throttle_mask(self) -> Sequence[Value]:
+    def call(self, function: str, *arguments: Any) -> Any:
+        """Return what NVML's function returns, or None."""
+        nvml = self.nvml
+        absent = (
+            nvml.NVMLError_NotSupported,
+            nvml.NVMLError_FunctionNotFound,
+            nvml.NVMLError_NoPermission,
+            nvml.NVMLError_NotFound,
+            nvml.NVMLError_Deprecated,
+        )
         try:
-            return [int(self._nvml.nvmlDeviceGetCurrentClocksEventReasons(self._handle))]
-        except self._nvml.NVMLError_FunctionNotFound:  # the name before driver 535
-            return [int(self._nvml.nvmlDeviceGetCurrentClocksThrottleReasons(self._handle))]
+            return getattr(nvml, function)(*arguments)
+        except absent:
+            return None
+        except (nvml.NVMLError, AttributeError) as error:
+            self._notes.append(f"nvidia: {function}: {error}")
+            return None
+
+    def read(self, what: str, device: Any, *arguments: Any) -> Any:
+        """Return what `nvmlDeviceGet…` tells of a device, or None."""
+        return self.call(f"nvmlDeviceGet{what}", device, *arguments)
+
+    def gpus(self) -> list[Any]:
+        """Return the handles of all GPUs that can be reached."""
+        count = self.call("nvmlDeviceGetCount") or 0
+        handles = (self.call("nvmlDeviceGetHandleByIndex", index) for index in range(count))
+        return [handle for handle in handles if handle is not None]
+
+    def mig_devices(self, gpu: Any) -> list[Any]:
+        """Return the handles of the parts of a GPU that is divided."""
+        handles = (
+            self.read("MigDeviceHandleByIndex", gpu, index) for index in range(self.read("MaxMigDeviceCount", gpu) or 0)
+        )
+        return [handle for handle in handles if handle is not None]
 
 
-def _thousandth(value: int) -> float:
-    return value / 1000
+def _identity(reader: _Reader, gpu: Any) -> dict[str, Any]:
+    capability = reader.read("CudaComputeCapability", gpu)
+    return {
+        "vendor": "nvidia",
+        "torch_device": "cuda",
+        "name": reader.read("Name", gpu),
+        "memory_bytes": _memory_bytes(reader, gpu),
+        "compute_capability": capability and f"{capability[0]}.{capability[1]}",
+        "cores": reader.read("NumGpuCores", gpu),
+        "vbios_version": reader.read("VbiosVersion", gpu),
+    }
 
 
-def _find(nvml: Any, index: int, surroundings: Surroundings) -> Any:
-    wanted = visible_device(index, surroundings.variables.get("CUDA_VISIBLE_DEVICES"))
+def _settings(reader: _Reader, gpu: Any) -> dict[str, Any]:
+    """Return what an administrator can set and what the board allows."""
+    read, clocks = reader.read, {"sm": reader.nvml.NVML_CLOCK_SM, "memory": reader.nvml.NVML_CLOCK_MEM}
+    mode, limit = read("ComputeMode", gpu), read("PowerManagementLimit", gpu)
+    return {
+        "power_limit_watts": _thousandth(limit),
+        # Where nobody can set a limit (laptops), the driver moves the enforced one by itself.
+        "enforced_power_limit_watts": None if limit is None else _thousandth(read("EnforcedPowerLimit", gpu)),
+        "default_power_limit_watts": _thousandth(read("PowerManagementDefaultLimit", gpu)),
+        "ecc": _switch(read("EccMode", gpu)),
+        "mig": _switch(read("MigMode", gpu)),
+        "mig_devices": [
+            {"name": read("Name", part), "memory_bytes": _memory_bytes(reader, part)}
+            for part in reader.mig_devices(gpu)
+        ],
+        "persistence_mode": _switch([read("PersistenceMode", gpu)]),
+        "compute_mode": _COMPUTE_MODES.get(mode, mode),
+        "max_clocks_mhz": {name: read("MaxClockInfo", gpu, clock) for name, clock in clocks.items()},
+        "application_clocks_mhz": {name: read("ApplicationsClock", gpu, clock) for name, clock in clocks.items()},
+        "clock_offsets_mhz": {"sm": read("GpcClkVfOffset", gpu), "memory": read("MemClkVfOffset", gpu)},
+        "max_pcie_generation": read("MaxPcieLinkGeneration", gpu),
+        "max_pcie_width": read("MaxPcieLinkWidth", gpu),
+    }
+
+
+def _memory_bytes(reader: _Reader, device: Any) -> int | None:
+    memory = reader.read("MemoryInfo", device)
+    return None if memory is None else int(memory.total)
+
+
+def _thousandth(value: int | None) -> float | None:
+    return None if value is None else value / 1000
+
+
+def _switch(states: list[int | None] | None) -> bool | None:
+    """Return the state in force, which comes first; the one after the next reset may follow it."""
+    return None if not states or states[0] is None else bool(states[0])
+
+
+def open_device(index: int, variables: Mapping[str, str], root: Path) -> Device | None:  # noqa: ARG001
+    """Return the GPU, or the part of a divided one (MIG), that torch numbers `index`, or None without a driver or it.
+
+    Raises `LookupError` where it cannot be told which GPU that is, and NVMLError for a driver that is broken.
+    """
+    nvml = _library()
+    handle = None if nvml is None else _find(nvml, index, variables)
+    if handle is None:
+        return None
+
+    def processes() -> list[int]:
+        return [int(process.pid) for process in nvml.nvmlDeviceGetComputeRunningProcesses(handle)]
+
+    name = str(nvml.nvmlDeviceGetName(handle))
+    return Device(f"cuda:{index}", name, _gauges(nvml, handle), processes, THROTTLE_REASONS)
+
+
+def _find(nvml: Any, index: int, variables: Mapping[str, str]) -> Any:
+    wanted = visible_device(index, variables.get("CUDA_VISIBLE_DEVICES"))
     handles = [nvml.nvmlDeviceGetHandleByIndex(number) for number in range(nvml.nvmlDeviceGetCount())]
     if wanted is None:
         return None
@@ -99,10 +201,42 @@ def _find(nvml: Any, index: int, surroundings: Surroundings) -> Any:
         return nvml.nvmlDeviceGetHandleByUUID(wanted)
     if not wanted.isdigit():  # CUDA takes any unambiguous beginning of a UUID
         return next((handle for handle in handles if str(nvml.nvmlDeviceGetUUID(handle)).startswith(wanted)), None)
-    is_in_order = surroundings.variables.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
+    is_in_order = variables.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
     if not is_in_order and len({str(nvml.nvmlDeviceGetName(handle)) for handle in handles}) > 1:
         raise LookupError(
             "this machine has GPUs of several kinds, which CUDA numbers by speed and NVML by their place; "
             "set CUDA_DEVICE_ORDER=PCI_BUS_ID to number them alike"
         )
     return handles[int(wanted)] if int(wanted) < len(handles) else None
+
+
+def _gauges(nvml: Any, handle: Any) -> list[Gauge]:
+    """Return the gauges of a GPU, or of a part, of which NVML tells less.
+
+    From Ampere on (but for GA100) NVML's power is the mean over the last second; the energy counter has no such lag,
+    and exists from Volta on (NVML's reference).
+    """
+
+    def gauge(name: str, function: Any, convert: Callable[[Any], Value], *arguments: Any) -> Gauge:
+        return Gauge((name,), lambda: [convert(function(handle, *arguments))], _UNTOLD)
+
+    def utilisation() -> Sequence[Value]:
+        rates = nvml.nvmlDeviceGetUtilizationRates(handle)
+        return [int(rates.gpu), int(rates.memory)]
+
+    def throttle_mask() -> Sequence[Value]:
+        try:
+            return [int(nvml.nvmlDeviceGetCurrentClocksEventReasons(handle))]
+        except nvml.NVMLError_FunctionNotFound:  # the name before driver 535
+            return [int(nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle))]
+
+    return [
+        Gauge(("utilisation_percent", "memory_utilisation_percent"), utilisation, _UNTOLD),
+        gauge("memory_used_bytes", nvml.nvmlDeviceGetMemoryInfo, lambda memory: int(memory.used)),
+        gauge("power_watts", nvml.nvmlDeviceGetPowerUsage, _thousandth),
+        gauge("energy_joules", nvml.nvmlDeviceGetTotalEnergyConsumption, _thousandth),
+        gauge("clock_mhz", nvml.nvmlDeviceGetClockInfo, int, nvml.NVML_CLOCK_SM),
+        gauge("memory_clock_mhz", nvml.nvmlDeviceGetClockInfo, int, nvml.NVML_CLOCK_MEM),
+        gauge("temperature_celsius", nvml.nvmlDeviceGetTemperature, int, nvml.NVML_TEMPERATURE_GPU),
+        Gauge(("throttle_mask",), throttle_mask, _UNTOLD),
+    ]

@@ -25,8 +25,8 @@ from hfbench.profile.outcome import CONTEXT, DECODE, LOAD, PREFILL, OperatorTime
 from hfbench.report.detail import choose_point
 from hfbench.report.pages import align_right, print_heading, print_indented, standard_output
 from hfbench.report.words import significant
-from hfbench.tables.keys import MeasuredPoint, measured_points
 from hfbench.tables.metrics import axes_frame
+from hfbench.tables.store import MeasuredPoint, measured_points
 
 _SHOWN = (LOAD, CONTEXT, PREFILL, DECODE)
 _PHASES = "phases"

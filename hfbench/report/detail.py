@@ -46,7 +46,7 @@ from hfbench.report.point_times import (
     sparkline,
 )
 from hfbench.report.words import MISSING, device_names, printable, significant
-from hfbench.tables.keys import MeasuredPoint
+from hfbench.tables.store import MeasuredPoint
 
 _LISTED = 12  # candidates in an error message
 

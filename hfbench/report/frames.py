@@ -10,8 +10,7 @@ import polars as pl
 from hfbench.core.point import CONFIGURATION_AXES, REFERENCE, WAY_AXES, words_of
 from hfbench.core.point import WORKLOAD_AXES as LENGTH_AXES
 from hfbench.core.record import OK
-from hfbench.tables.keys import point_label
-from hfbench.tables.store import read_table
+from hfbench.tables.store import point_label, read_table
 from hfbench.tables.warnings import ConfigurationWarning, read_warnings
 
 # Configurations are compared with those that do the same work.

@@ -22,8 +22,8 @@ from hfbench.report.words import (
     number_columns,
     result_columns,
 )
-from hfbench.tables.filters import parse_filter
 from hfbench.tables.metrics import AXIS_COLUMNS, METRIC_NAMES
+from hfbench.tables.store import parse_filter
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ _DIRECTIONS = {"asc": False, "desc": True}
 
 @dataclass(frozen=True)
 class Choice:
-    """`condition` as `hfbench.tables.filters` reads it, `sort` as COLUMN or COLUMN:desc, `columns` by their names."""
+    """`condition` as `hfbench.tables.store` reads it, `sort` as COLUMN or COLUMN:desc, `columns` by their names."""
 
     condition: str | None = None
     sort: str | None = None

@@ -7,7 +7,7 @@ import polars as pl
 from hfbench.core.files import write_text
 from hfbench.core.point import CONFIGURATION_AXES
 from hfbench.core.record import OK
-from hfbench.tables.keys import configuration_keys
+from hfbench.tables.store import configuration_keys
 
 _METRIC = "end_to_end_seconds"
 _HIGHEST = 2  # times the estimate: an interval that ends beyond it would leave the rest of a chart no room

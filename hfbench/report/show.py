@@ -15,7 +15,7 @@ from hfbench.report.detail import PointView, choose_point, print_point
 from hfbench.report.frames import Results, read_results, warning_groups
 from hfbench.report.overview import Choice, View, chosen_view, result_data, result_json
 from hfbench.report.pages import markdown_results, print_view, standard_output
-from hfbench.tables.keys import MeasuredPoint, load_records, measured_points
+from hfbench.tables.store import MeasuredPoint, load_records, measured_points
 
 
 def show_results(tables: Path, choice: Choice, format_name: str, report: Path) -> None:

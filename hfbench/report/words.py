@@ -10,7 +10,7 @@ import polars as pl
 from hfbench.core.point import AXIS_TABLE, CONFIGURATION_AXES, UNIFORM, USUAL
 from hfbench.core.record import OK
 from hfbench.report.frames import WarningGroup, varying_axes
-from hfbench.tables.keys import point_label
+from hfbench.tables.store import point_label
 
 MISSING = "–"
 _DIGITS = 3

@@ -5,16 +5,90 @@ compiled, no kernels, no continuous batching, the prompt at once.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
 
 from hfbench.core.point import REFERENCE, WORKLOAD_AXES, Configuration
-from hfbench.core.record import OK
-from hfbench.tables.reading import Output, ReadRecord, difference
-from hfbench.tables.warnings import MISSING_REFERENCE
 
-COMPARED = "compared"
+# A float32 sum of n terms in another order is off by some sqrt(n) · 6e-8 of itself: far less, for any prompt.
+_SAME_NLL = 1e-4
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a record holds of its output; None for what it lacks.
+
+    `top1` has the most likely token at each position of the prompt, `nll` is the prompt's negative log-likelihood in
+    nats a token, `tokens` are the first ones generated.
+    """
+
+    top1: pl.Series | None = None
+    nll: float | None = None
+    tokens: pl.Series | None = None
+
+    @classmethod
+    def read(cls, output: dict[str, Any]) -> "Output":
+        """Return the output of a record. Raises `TypeError` or `ValueError` where it holds something else."""
+        nll = output.get("prompt_nll")
+        return cls(
+            top1=_tokens(output.get("prompt_top1")),
+            nll=None if nll is None else float(nll),
+            tokens=_tokens(output.get("tokens")),
+        )
+
+
+@dataclass(frozen=True)
+class OutputDifference:
+    """How far an output is from another; None where either lacks what is compared.
+
+    `top1_agreement` is the share of prompt positions with the same top-1 token, `nll_difference` the absolute
+    difference in nats a token, `first_different_token` the position of the first generated token that differs, counted
+    from 0, and None also where none does.
+    """
+
+    top1_agreement: float | None
+    nll_difference: float | None
+    first_different_token: int | None
+
+    @property
+    def is_none(self) -> bool:
+        """Whether nothing differs by more than the order of a sum would make it."""
+        same_nll = self.nll_difference is None or self.nll_difference <= _SAME_NLL
+        return self.top1_agreement in (None, 1.0) and same_nll and self.first_different_token is None
+
+
+def difference(one: Output, other: Output) -> OutputDifference:
+    """Return how far two outputs of the same work are apart."""
+    return OutputDifference(
+        top1_agreement=_agreement(one.top1, other.top1),
+        nll_difference=None if one.nll is None or other.nll is None else abs(one.nll - other.nll),
+        first_different_token=_first_difference(one.tokens, other.tokens),
+    )
+
+
+def _agreement(one: pl.Series | None, other: pl.Series | None) -> float | None:
+    if one is None or other is None or len(one) != len(other) or one.is_empty():
+        return None
+    return int((one == other).sum()) / len(one)
+
+
+def _first_difference(one: pl.Series | None, other: pl.Series | None) -> int | None:
+    if one is None or other is None:
+        return None
+    length = min(len(one), len(other))
+    different = (one.head(length) != other.head(length)).arg_true()
+    if len(different):
+        return int(different[0])
+    return length if len(one) != len(other) else None
+
+
+def _tokens(tokens: Any) -> pl.Series | None:
+    return None if tokens is None else pl.Series("", tokens, dtype=pl.Int64)
+
+
+COMPARED, MISSING_REFERENCE = "compared", "missing"  # the values of `reference`
 _WORK = ("model", "dtype", *WORKLOAD_AXES)
 
 AGREEMENT_TYPES: dict[str, type[pl.DataType]] = {
@@ -27,36 +101,34 @@ AGREEMENT_TYPES: dict[str, type[pl.DataType]] = {
 _Axes = tuple[Any, ...]
 
 
-def agreement_table(records: Sequence[ReadRecord]) -> pl.DataFrame:
-    """Return a row of `AGREEMENT_TYPES` for each record, in their order.
+def agreement_table(configurations: Sequence[Configuration], outputs: Sequence[Output | None]) -> pl.DataFrame:
+    """Return a row of `AGREEMENT_TYPES` for each configuration and its output, None where it was not measured.
 
-    `reference` is `compared`, or `missing` where no round of the reference is ok, and then what is compared with it is
-    null. Of the reference, and of a configuration's rounds, the first that is ok stands for all. A record that is not
-    ok has no values.
+    `reference` is `compared`, or `missing` where no round of the reference was measured, and then what is compared with
+    it is null. Of the reference, and of a configuration's rounds, the first that was measured stands for all. What was
+    not measured has no values.
     """
-    measured = [record for record in records if record.facts["status"] == OK]
     references: dict[_Axes, Output] = {}
     first_rounds: dict[_Axes, Output] = {}
-    for record in measured:
-        first_rounds.setdefault(_without_round(record.configuration), record.output)
-        if _is_reference(record.configuration):
-            references.setdefault(_work(record.configuration), record.output)
-    rows = [_row(record, references, first_rounds) if record.facts["status"] == OK else {} for record in records]
+    for configuration, output in zip(configurations, outputs, strict=True):
+        if output is None:
+            continue
+        first_rounds.setdefault(_without_round(configuration), output)
+        if all(getattr(configuration, axis) == value for axis, value in REFERENCE.items()):
+            references.setdefault(_work(configuration), output)
+    rows = [
+        {} if output is None else _row(output, references.get(_work(each)), first_rounds[_without_round(each)])
+        for each, output in zip(configurations, outputs, strict=True)
+    ]
     return pl.DataFrame(rows, schema=AGREEMENT_TYPES)
 
 
-def _row(record: ReadRecord, references: dict[_Axes, Output], first_rounds: dict[_Axes, Output]) -> dict[str, Any]:
-    reference = references.get(_work(record.configuration))
-    first_round = first_rounds[_without_round(record.configuration)]
+def _row(output: Output, reference: Output | None, first_round: Output) -> dict[str, Any]:
     return {
         "reference": MISSING_REFERENCE if reference is None else COMPARED,
-        **vars(difference(record.output, reference or Output())),
-        "same_as_first_round": difference(record.output, first_round).is_none,
+        **vars(difference(output, reference or Output())),
+        "same_as_first_round": difference(output, first_round).is_none,
     }
-
-
-def _is_reference(configuration: Configuration) -> bool:
-    return all(getattr(configuration, axis) == value for axis, value in REFERENCE.items())
 
 
 def _work(configuration: Configuration) -> _Axes:

@@ -14,10 +14,9 @@ from hfbench.params.schema import Limits
 from hfbench.tables.agreement import AGREEMENT_TYPES, agreement_table
 from hfbench.tables.configurations import configurations_table
 from hfbench.tables.facts import FACT_TYPES
-from hfbench.tables.keys import configuration_keys
 from hfbench.tables.metrics import axes_frame
 from hfbench.tables.reading import ReadRecord
-from hfbench.tables.store import write_table
+from hfbench.tables.store import configuration_keys, write_table
 from hfbench.tables.summary import samples_table, summary_table
 from hfbench.tables.warnings import ConfigurationWarning, configuration_warnings, write_warnings
 
@@ -31,12 +30,13 @@ def points_table(records: Sequence[ReadRecord], samples: pl.DataFrame) -> pl.Dat
     over without (null where either is missing); and a column `timeline_NAME_seconds` for each entry of the timeline.
     """
     facts = pl.DataFrame([record.facts for record in records], schema=FACT_TYPES)
-    axes = axes_frame(record.configuration for record in records)
+    configurations = [record.configuration for record in records]
+    axes = axes_frame(configurations)
     return pl.concat(
         [
             axes.join(_sampled(samples), on=AXES, how="left", maintain_order="left"),
             facts,
-            agreement_table(records),
+            agreement_table(configurations, [each.output if each.facts["status"] == OK else None for each in records]),
             _timeline(records),
         ],
         how="horizontal",

@@ -1,14 +1,15 @@
 """What the table of points says of a record: its columns and how each is taken from the record's JSON."""
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from hfbench.core.point import UNIFORM
+from hfbench.core.record import STATUSES
 from hfbench.tables.metrics import STATUS
 
 Column = Sequence[float | int | None]
@@ -40,12 +41,14 @@ def energy_per_token(
     run straight between two samples. None: fewer than `LEAST_ENERGY_READINGS` within the span, a span that the samples
     do not cover, or no tokens.
     """
-    for column, energy in ((energy_joules, _counted), (power_watts, _integrated)):
-        points = _points(time_seconds, column or [])
-        inside = sum(1 for at, _ in points if start <= at <= end)
-        is_covered = bool(points) and points[0][0] <= start and points[-1][0] >= end
-        if is_covered and inside >= LEAST_ENERGY_READINGS and tokens > 0:
-            return energy(points, start, end) / tokens
+    for column, is_counter in ((energy_joules, True), (power_watts, False)):
+        readings = [(at, value) for at, value in zip(time_seconds, column or (), strict=False) if value is not None]
+        inside = [at for at, _ in readings if start <= at <= end]
+        is_covered = bool(readings) and readings[0][0] <= start and readings[-1][0] >= end
+        if is_covered and len(inside) >= LEAST_ENERGY_READINGS and tokens > 0:
+            corners, (times, values) = [start, *inside, end], zip(*readings, strict=True)
+            line = np.interp(corners, times, values)
+            return float(line[-1] - line[0] if is_counter else np.trapezoid(line, corners)) / tokens
     return None
 
 
@@ -87,29 +90,6 @@ def others_cpu_cores(cpu_percent: Column, worker_cpu_cores: Column, logical_core
     return max(0.0, median(others)) if others else None
 
 
-def _points(time_seconds: Sequence[float], column: Column) -> list[tuple[float, float]]:
-    return [(at, float(value)) for at, value in zip(time_seconds, column, strict=False) if value is not None]
-
-
-def _counted(points: list[tuple[float, float]], start: float, end: float) -> float:
-    return _at(points, end) - _at(points, start)
-
-
-def _integrated(points: list[tuple[float, float]], start: float, end: float) -> float:
-    inside = [(at, value) for at, value in points if start < at < end]
-    corners = [(start, _at(points, start)), *inside, (end, _at(points, end))]
-    return sum((second - first) * (low + high) / 2 for (first, low), (second, high) in pairwise(corners))
-
-
-def _at(points: list[tuple[float, float]], at: float) -> float:
-    """Return the value at a time within the points, on the straight line between its neighbours."""
-    right = bisect_left(points, at, key=lambda point: point[0])
-    if points[right][0] == at:
-        return points[right][1]
-    (first, low), (second, high) = points[right - 1], points[right]
-    return low + (high - low) * (at - first) / (second - first)
-
-
 CPU_HEAT = "cpu_heat"  # beside the reasons that a device's driver names
 
 
@@ -121,21 +101,20 @@ def machine_facts(content: dict[str, Any]) -> dict[str, Any]:
     After a context there is no energy of a token: filling the cache between two samples takes energy too.
     """
     before, span = content["machine_before"], _Span(content)
-    devices = [_Readings(device, span) for device in span.monitoring.get("devices", ())]
-    host = _Readings(span.monitoring.get("host", {}), span)
-    counts = [device.get("other_processes") for device in before.get("devices", ())]
-    busy = before.get("cpu_percent")
-    clocked = [device.column("clock_mhz") for device in devices] or [host.column("cpu_highest_clock_mhz")]
+    busy, counts = before.get("cpu_percent"), [each.get("other_processes") for each in before.get("devices", ())]
+    counts += [_largest(column[span.within]) for column in span.of_devices("other_processes")]
+    swap_bytes = span.of_host("swap_used_bytes")[span.within]
+    clocked = span.of_devices("clock_mhz") or [span.of_host("cpu_highest_clock_mhz")]
     return {
-        "energy_joules_per_token": None if span.has_context else _energy(host, devices, span),
-        "throttle_reasons": _throttle_reasons(host, devices, span),
-        "quota_throttled_share": _quota_share(host, span),
+        "energy_joules_per_token": None if span.has_context else _energy(span),
+        "throttle_reasons": _throttle_reasons(span),
+        "quota_throttled_share": _quota_share(span),
         "clock_mhz": _largest([_median(column[span.within]) for column in clocked]),
         "clock_spread": _largest([clocks_changed(column, span.within) for column in clocked]),
-        "other_processes": _largest([*counts, *(_most(device.column("other_processes"), span) for device in devices)]),
-        "others_cpu_share": _others_share(host, span),
+        "other_processes": _largest(counts),
+        "others_cpu_share": _others_share(span),
         "cpu_share_before": None if busy is None else busy / 100,
-        "swap_used_bytes": _largest([before.get("swap_used_bytes"), _most(host.column("swap_used_bytes"), span)]),
+        "swap_used_bytes": _largest([before.get("swap_used_bytes"), *swap_bytes]),
     }
 
 
@@ -144,60 +123,56 @@ class _Span:
 
     def __init__(self, content: dict[str, Any]) -> None:
         samples = [iteration for iteration in content["iterations"] if iteration["phase"] == "sample"]
-        self.monitoring = content["monitoring"]
+        monitoring = content["monitoring"]
         self.has_context = bool(content.get("configuration", {}).get("context_depth"))
-        self.time_seconds: Sequence[float] = self.monitoring.get("time_seconds", ())
+        self.time_seconds: Sequence[float] = monitoring.get("time_seconds", ())
         self.start = samples[0]["start_seconds"] if samples else 0.0
         self.end = samples[-1]["start_seconds"] + samples[-1]["call_seconds"] if samples else 0.0
         self.tokens = sum(sum(iteration["new_tokens"]) for iteration in samples)
         self.within = readings_within(self.time_seconds, self.start, self.end) if samples else slice(0, 0)
+        self.host: dict[str, Any] = monitoring.get("host", {})
+        self.devices: Sequence[dict[str, Any]] = monitoring.get("devices", ())
 
+    def of_host(self, name: str) -> Column:
+        """Return a column of the host, all None where it was not to be had."""
+        return self._column(self.host, name)
 
-class _Readings:
-    """The columns of the host or of one device."""
+    def of_devices(self, name: str) -> list[Column]:
+        """Return the same of each device."""
+        return [self._column(device, name) for device in self.devices]
 
-    def __init__(self, content: dict[str, Any], span: _Span) -> None:
-        self.content = content
-        self._series = content.get("series", {})
-        self._empty = [None] * len(span.time_seconds)
-
-    def column(self, name: str) -> Column:
-        """Return a column, all None where it was not to be had."""
-        column: Column = self._series.get(name, self._empty)
+    def _column(self, part: dict[str, Any], name: str) -> Column:
+        column: Column = part.get("series", {}).get(name, [None] * len(self.time_seconds))
         return column
 
 
-def _energy(host: _Readings, devices: Sequence[_Readings], span: _Span) -> float | None:
+def _energy(span: _Span) -> float | None:
     columns = [
-        {"energy_joules": device.column("energy_joules"), "power_watts": device.column("power_watts")}
-        for device in devices
-    ] or [{"energy_joules": host.column("cpu_energy_joules")}]
+        {"energy_joules": joules, "power_watts": watts}
+        for joules, watts in zip(span.of_devices("energy_joules"), span.of_devices("power_watts"), strict=True)
+    ] or [{"energy_joules": span.of_host("cpu_energy_joules")}]
     found = [energy_per_token(span.time_seconds, span.start, span.end, span.tokens, **column) for column in columns]
     known = [energy for energy in found if energy is not None]
     return sum(known) if len(known) == len(found) else None
 
 
-def _throttle_reasons(host: _Readings, devices: Sequence[_Readings], span: _Span) -> list[str]:
-    heat = increase(host.column("cpu_throttle_count"), span.within)
+def _throttle_reasons(span: _Span) -> list[str]:
+    heat = increase(span.of_host("cpu_throttle_count"), span.within)
     reasons = [CPU_HEAT] if heat else []
-    for device in devices:
-        reasons += throttled(device.column("throttle_mask"), device.content.get("throttle_reasons", {}), span.within)
+    for device, mask in zip(span.devices, span.of_devices("throttle_mask"), strict=True):
+        reasons += throttled(mask, device.get("throttle_reasons", {}), span.within)
     return list(dict.fromkeys(reasons))
 
 
-def _quota_share(host: _Readings, span: _Span) -> float | None:
-    seconds = increase(host.column("quota_throttled_seconds"), span.within)
+def _quota_share(span: _Span) -> float | None:
+    seconds = increase(span.of_host("quota_throttled_seconds"), span.within)
     return None if seconds is None or span.end <= span.start else seconds / (span.end - span.start)
 
 
-def _others_share(host: _Readings, span: _Span) -> float | None:
-    cores = host.content.get("logical_cores", 1)
-    others = others_cpu_cores(host.column("cpu_percent"), host.column("worker_cpu_cores"), cores, span.within)
+def _others_share(span: _Span) -> float | None:
+    cores = span.host.get("logical_cores", 1)
+    others = others_cpu_cores(span.of_host("cpu_percent"), span.of_host("worker_cpu_cores"), cores, span.within)
     return None if others is None else others / cores
-
-
-def _most(column: Column, span: _Span) -> Any:
-    return _largest(column[span.within])
 
 
 def _median(values: Column) -> float | None:
@@ -209,16 +184,8 @@ def _largest(values: Column) -> Any:
     return max((value for value in values if value is not None), default=None)
 
 
-REQUEST_TYPES: dict[str, pl.DataType | type[pl.DataType]] = {
-    "requests": pl.Int64,
-    "prompt_tokens": pl.Int64,
-    "new_tokens": pl.Int64,
-    "padding_waste_share": pl.Float64,
-}
-
-
 def request_facts(content: dict[str, Any]) -> dict[str, Any]:
-    """Return a value for each of `REQUEST_TYPES`: of a record's requests together, None where it does not tell.
+    """Return how many a record's requests are, and their tokens together, None where it does not tell.
 
     `padding_waste_share` is None where all lengths are alike, and 0 for continuous batching that pads nothing.
     """
@@ -227,7 +194,7 @@ def request_facts(content: dict[str, Any]) -> dict[str, Any]:
         return uniform_facts(axes)
     lengths = content["requested"].get("requests")
     if lengths is None:
-        return dict.fromkeys(REQUEST_TYPES)
+        return {}
     prompts, new_tokens = lengths["prompt_tokens"], lengths["new_tokens"]
     batching = effective.get("continuous_batching_config") or {}
     waste = 0.0 if batching.get("pads_inputs") is False else None
@@ -266,42 +233,47 @@ def padding_waste_share(prompt_tokens: list[int], new_tokens: list[int], batches
     return 1 - needed / computed
 
 
-FACT_TYPES: dict[str, pl.DataType | type[pl.DataType]] = {
-    "status": STATUS,
-    "reason": pl.String,
-    "phase": pl.String,
-    "device": pl.String,
-    "device_name": pl.String,
-    "started_at": pl.String,
-    "stopped_because": pl.String,
-    "target_precision": pl.Float64,
-    "warmup_steady": pl.Boolean,
-    "recompiles_while_sampling": pl.Int64,
-    "prompt_nll": pl.Float64,
-    "load_seconds": pl.Float64,
-    "first_call_seconds": pl.Float64,
-    "compile_seconds": pl.Float64,
-    "warm_first_call_seconds": pl.Float64,
-    "warm_compile_seconds": pl.Float64,
-    "peak_memory_bytes": pl.Int64,
-    "energy_joules_per_token": pl.Float64,
-    "throttle_reasons": pl.List(pl.String),
-    "quota_throttled_share": pl.Float64,
-    "clock_mhz": pl.Float64,
-    "clock_spread": pl.Float64,
-    "other_processes": pl.Int64,
-    "others_cpu_share": pl.Float64,
-    "cpu_share_before": pl.Float64,
-    "swap_used_bytes": pl.Int64,
-    "intra_op_threads": pl.Int64,
-    "clock_resolution_seconds": pl.Float64,
-    "kernels": pl.List(pl.String),
-    **REQUEST_TYPES,
-    "environment_sha256": pl.String,
-    "manifest_sha256": pl.String,
-    "inputs_sha256": pl.String,
+# Columns, their types, and where in a record each stands; the others are computed.
+_COLUMNS: dict[str, tuple[pl.DataType | type[pl.DataType], str | None]] = {
+    "status": (STATUS, "status"),
+    "reason": (pl.String, "reason"),
+    "phase": (pl.String, "phase"),
+    "device": (pl.String, "device"),
+    "device_name": (pl.String, "effective.device_name"),
+    "started_at": (pl.String, "started_at"),
+    "stopped_because": (pl.String, "stopped_because"),
+    "target_precision": (pl.Float64, None),
+    "warmup_steady": (pl.Boolean, "warmup_steady"),
+    "recompiles_while_sampling": (pl.Int64, None),
+    "prompt_nll": (pl.Float64, "output.prompt_nll"),
+    "load_seconds": (pl.Float64, "load_seconds"),
+    "first_call_seconds": (pl.Float64, "first_call_seconds"),
+    "compile_seconds": (pl.Float64, None),
+    "warm_first_call_seconds": (pl.Float64, "warm_start.first_call_seconds"),
+    "warm_compile_seconds": (pl.Float64, "warm_start.compile_seconds"),
+    "peak_memory_bytes": (pl.Int64, "memory.peak_bytes"),
+    "energy_joules_per_token": (pl.Float64, None),
+    "throttle_reasons": (pl.List(pl.String), None),
+    "quota_throttled_share": (pl.Float64, None),
+    "clock_mhz": (pl.Float64, None),
+    "clock_spread": (pl.Float64, None),
+    "other_processes": (pl.Int64, None),
+    "others_cpu_share": (pl.Float64, None),
+    "cpu_share_before": (pl.Float64, None),
+    "swap_used_bytes": (pl.Int64, None),
+    "intra_op_threads": (pl.Int64, "effective.intra_op_threads"),
+    "clock_resolution_seconds": (pl.Float64, "effective.clock_resolution_seconds"),
+    "kernels": (pl.List(pl.String), None),
+    "requests": (pl.Int64, None),
+    "prompt_tokens": (pl.Int64, None),
+    "new_tokens": (pl.Int64, None),
+    "padding_waste_share": (pl.Float64, None),
+    "environment_sha256": (pl.String, "provenance.environment"),
+    "manifest_sha256": (pl.String, "provenance.manifest"),
+    "inputs_sha256": (pl.String, "provenance.inputs"),
 }
-_STATUSES = frozenset(STATUS.categories)
+FACT_TYPES = {name: dtype for name, (dtype, _) in _COLUMNS.items()}
+_CONVERT: dict[Any, Any] = {pl.String: str, pl.Float64: float, pl.Int64: int, pl.Boolean: bool, STATUS: str}
 _SHORT_HASH = 12  # digits that tell two commits or folders apart, and a reader can compare
 _PRECISION = "precision"  # the stopping rule that asks for `target_precision`
 
@@ -312,36 +284,30 @@ def record_facts(content: dict[str, Any]) -> dict[str, Any]:
     `target_precision` is None where the stopping rule asks for none. Raises `AttributeError`, `KeyError`, `TypeError`
     or `ValueError` where the record holds something else than it should.
     """
-    if content["status"] not in _STATUSES:
+    if content["status"] not in STATUSES:
         raise ValueError(f"{content['status']!r} is no status")
-    sampling, effective, provenance = content["sampling"], content["effective"], content["provenance"]
+    sampling, effective = content["sampling"], content["effective"]
     compilation = effective.get("compilation") or {}
+    told = {name: _told(content, path, _CONVERT[dtype]) for name, (dtype, path) in _COLUMNS.items() if path}
+    recompiles = compilation.get("recompiles_while_sampling")
     return {
-        "status": content["status"],
-        "reason": _optional(str, content["reason"]),
-        "phase": _optional(str, content["phase"]),
-        "device": str(content["device"]),
-        "device_name": _optional(str, effective.get("device_name")),
-        "started_at": str(content["started_at"]),
-        "stopped_because": _optional(str, content["stopped_because"]),
+        **dict.fromkeys(FACT_TYPES),
+        **told,
         "target_precision": float(sampling["target_precision"]) if sampling["stopping_rule"] == _PRECISION else None,
-        "warmup_steady": _optional(bool, content["warmup_steady"]),
-        "recompiles_while_sampling": _optional(len, compilation.get("recompiles_while_sampling")),
-        "prompt_nll": _optional(float, content["output"].get("prompt_nll")),
-        "load_seconds": _optional(float, content["load_seconds"]),
-        "first_call_seconds": _optional(float, content["first_call_seconds"]),
+        "recompiles_while_sampling": None if recompiles is None else len(recompiles),
         # What was not asked to compile has no compile time, rather than none of it.
-        "compile_seconds": _optional(float, compilation.get("seconds")) if compilation.get("graphs") else None,
-        "warm_first_call_seconds": _optional(float, content["warm_start"].get("first_call_seconds")),
-        "warm_compile_seconds": _optional(float, content["warm_start"].get("compile_seconds")),
-        "peak_memory_bytes": _optional(int, content["memory"].get("peak_bytes")),
+        "compile_seconds": _told(compilation, "seconds", float) if compilation.get("graphs") else None,
         **machine_facts(content),
-        "intra_op_threads": _optional(int, effective.get("intra_op_threads")),
-        "clock_resolution_seconds": _optional(float, effective.get("clock_resolution_seconds")),
         "kernels": _kernels(effective.get("kernelized_layers", ())),
         **request_facts(content),
-        **{f"{name}_sha256": _optional(str, provenance.get(name)) for name in ("environment", "manifest", "inputs")},
     }
+
+
+def _told(content: Any, path: str, convert: Callable[[Any], Any]) -> Any:
+    """Return what stands at a path such as `memory.peak_bytes`, converted, or None."""
+    for name in path.split("."):
+        content = content.get(name)
+    return None if content is None else convert(content)
 
 
 def _kernels(layers: Iterable[dict[str, Any]]) -> list[str]:
@@ -356,8 +322,3 @@ def kernel_origin(layer: Mapping[str, Any]) -> str:
     if "path" in layer:
         return f"{layer['path']} sha256:{layer['sha256'][:_SHORT_HASH]}"
     return str(layer["kernel"])
-
-
-def _optional(convert: Any, value: Any) -> Any:
-    """Return the converted value, or None for None."""
-    return None if value is None else convert(value)

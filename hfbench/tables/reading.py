@@ -16,84 +16,9 @@ from hfbench.core.errors import UserError
 from hfbench.core.files import read_json
 from hfbench.core.point import AXES, Configuration
 from hfbench.core.record import SCHEMA_VERSION, Record
+from hfbench.tables.agreement import Output
 from hfbench.tables.facts import record_facts
 from hfbench.tables.metrics import PHASE
-
-# A float32 sum of n terms in another order is off by some sqrt(n) · 6e-8 of itself: far less, for any prompt.
-_SAME_NLL = 1e-4
-
-
-@dataclass(frozen=True)
-class Output:
-    """What a record holds of its output; None for what it lacks.
-
-    `top1` has the most likely token at each position of the prompt, `nll` is the prompt's negative log-likelihood in
-    nats a token, `tokens` are the first ones generated.
-    """
-
-    top1: pl.Series | None = None
-    nll: float | None = None
-    tokens: pl.Series | None = None
-
-    @classmethod
-    def read(cls, output: dict[str, Any]) -> "Output":
-        """Return the output of a record. Raises `TypeError` or `ValueError` where it holds something else."""
-        nll = output.get("prompt_nll")
-        return cls(
-            top1=_tokens(output.get("prompt_top1")),
-            nll=None if nll is None else float(nll),
-            tokens=_tokens(output.get("tokens")),
-        )
-
-
-@dataclass(frozen=True)
-class Difference:
-    """How far an output is from another; None where either lacks what is compared.
-
-    `top1_agreement` is the share of prompt positions with the same top-1 token, `nll_difference` the absolute
-    difference in nats a token, `first_different_token` the position of the first generated token that differs, counted
-    from 0, and None also where none does.
-    """
-
-    top1_agreement: float | None
-    nll_difference: float | None
-    first_different_token: int | None
-
-    @property
-    def is_none(self) -> bool:
-        """Whether nothing differs by more than the order of a sum would make it."""
-        same_nll = self.nll_difference is None or self.nll_difference <= _SAME_NLL
-        return self.top1_agreement in (None, 1.0) and same_nll and self.first_different_token is None
-
-
-def difference(one: Output, other: Output) -> Difference:
-    """Return how far two outputs of the same work are apart."""
-    return Difference(
-        top1_agreement=_agreement(one.top1, other.top1),
-        nll_difference=None if one.nll is None or other.nll is None else abs(one.nll - other.nll),
-        first_different_token=_first_difference(one.tokens, other.tokens),
-    )
-
-
-def _agreement(one: pl.Series | None, other: pl.Series | None) -> float | None:
-    if one is None or other is None or len(one) != len(other) or one.is_empty():
-        return None
-    return int((one == other).sum()) / len(one)
-
-
-def _first_difference(one: pl.Series | None, other: pl.Series | None) -> int | None:
-    if one is None or other is None:
-        return None
-    length = min(len(one), len(other))
-    different = (one.head(length) != other.head(length)).arg_true()
-    if len(different):
-        return int(different[0])
-    return length if len(one) != len(other) else None
-
-
-def _tokens(tokens: Any) -> pl.Series | None:
-    return None if tokens is None else pl.Series("", tokens, dtype=pl.Int64)
-
 
 ITERATION_TYPES: dict[str, pl.DataType | type[pl.DataType]] = {
     "phase": PHASE,
@@ -122,16 +47,6 @@ class ReadRecord:
     needs: dict[str, Any]
 
 
-def read_records(folder: Path, points: Sequence[Configuration]) -> list[ReadRecord]:
-    """Return the record of each point, in the order of the points, from the JSON files under `folder`.
-
-    Records of other configurations, which an earlier sweep left behind, are skipped. Raises `UserError` for a point
-    without a record or with two, and for a file that is no record.
-    """
-    with _without_collector():
-        return _read_all(folder, points)
-
-
 @contextmanager
 def _without_collector() -> Iterator[None]:
     """Keep Python's cycle collector from looking again and again through what is read, which has no cycles."""
@@ -144,7 +59,13 @@ def _without_collector() -> Iterator[None]:
             gc.enable()
 
 
-def _read_all(folder: Path, points: Sequence[Configuration]) -> list[ReadRecord]:
+@_without_collector()
+def read_records(folder: Path, points: Sequence[Configuration]) -> list[ReadRecord]:
+    """Return the record of each point, in the order of the points, from the JSON files under `folder`.
+
+    Records of other configurations, which an earlier sweep left behind, are skipped. Raises `UserError` for a point
+    without a record or with two, and for a file that is no record.
+    """
     wanted = frozenset(points)
     found: dict[Configuration, ReadRecord] = {}
     paths: dict[Configuration, Path] = {}

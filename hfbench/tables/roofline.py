@@ -1,6 +1,6 @@
 """How much of the device's bandwidth and matrix rate each configuration uses."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import polars as pl
@@ -27,15 +27,10 @@ def decode_bytes_per_step(
     there is no step.
     Source: R. Pope et al., Efficiently Scaling Transformer Inference (2022), section 2, memory costs.
     """
-    weights, cache, steps = _weight_bytes(needs, batch_size), needs["cache"], max_new_tokens - 1
-    if weights is None or cache is None or steps < 1:
+    before, steps = context_depth + sequence_length, max_new_tokens - 1
+    if steps < 1:
         return None
-    per_row = float(cache["state_bytes_per_row"])
-    for kind in cache["attention"]:
-        contexts = (context_depth + sequence_length + step for step in range(1, steps + 1))
-        attended = sum(_within(context, kind["window_tokens"]) for context in contexts) / steps
-        per_row += kind["layers"] * kind["bytes_per_token_per_row"] * attended
-    return weights + batch_size * per_row
+    return _read_bytes(needs, batch_size, batch_size, lambda kind: _attended(kind, before, steps) / steps)
 
 
 def decode_flops_per_step(
@@ -48,16 +43,10 @@ def decode_flops_per_step(
     N and the context are those of `prefill_flops` and `decode_bytes_per_step`, which have the sources too. None where
     the cache, the heads or the number of experts is unknown, or there is no step.
     """
-    parameters, cache, heads = _matmul_parameters_per_token(needs), needs["cache"], needs["attention_heads"]
-    steps = max_new_tokens - 1
-    if parameters is None or cache is None or steps < 1 or (cache["attention"] and heads is None):
+    before, steps = context_depth + sequence_length, max_new_tokens - 1
+    if steps < 1:
         return None
-    per_row: float = 2 * (parameters + needs["head_matmul_parameters"])
-    for kind in cache["attention"]:
-        contexts = (context_depth + sequence_length + step for step in range(1, steps + 1))
-        attended = sum(_within(context, kind["window_tokens"]) for context in contexts) / steps
-        per_row += kind["layers"] * 2 * heads * (kind["key_dim"] + kind["value_dim"]) * attended
-    return batch_size * per_row
+    return _flops(needs, batch_size, 1, lambda kind: _attended(kind, before, steps) / steps)
 
 
 def prefill_bytes(
@@ -68,13 +57,20 @@ def prefill_bytes(
     Counted as in `decode_bytes_per_step`, with a token in the place of a row for the choice of experts. None where the
     cache or the number of experts is unknown.
     """
-    weights, cache = _weight_bytes(needs, batch_size * sequence_length), needs["cache"]
+    return _read_bytes(needs, batch_size, batch_size * sequence_length, lambda _: context_depth + sequence_length)
+
+
+def _read_bytes(
+    needs: Mapping[str, Any], rows: int, tokens: int, keys: Callable[[Mapping[str, Any]], float]
+) -> float | None:
+    """Return the weight bytes that so many tokens read together, and those of the `keys` of each kind in each row."""
+    weights, cache = _weight_bytes(needs, tokens), needs["cache"]
     if weights is None or cache is None:
         return None
     per_row = float(cache["state_bytes_per_row"])
     for kind in cache["attention"]:
-        per_row += kind["layers"] * kind["bytes_per_token_per_row"] * (context_depth + sequence_length)
-    return weights + batch_size * per_row
+        per_row += kind["layers"] * kind["bytes_per_token_per_row"] * keys(kind)
+    return weights + rows * per_row
 
 
 def _weight_bytes(needs: Mapping[str, Any], tokens: int) -> float | None:
@@ -116,15 +112,20 @@ def prefill_flops(
     A. Chowdhery et al., PaLM (2022), appendix B: the attention term, 12 L H Q T a token for forward and backward pass
     and without the causal mask, so 4 L H Q T for the forward pass and half of that with it.
     """
+    return _flops(needs, batch_size, sequence_length, lambda kind: _attended(kind, context_depth, sequence_length))
+
+
+def _flops(
+    needs: Mapping[str, Any], rows: int, tokens: int, pairs: Callable[[Mapping[str, Any]], float]
+) -> float | None:
+    """Return the FLOPs of so many tokens in each row, with so many pairs in a layer of each kind, and of one head."""
     parameters, cache, heads = _matmul_parameters_per_token(needs), needs["cache"], needs["attention_heads"]
     if parameters is None or cache is None or (cache["attention"] and heads is None):
         return None
-    per_row: float = 2 * (parameters * sequence_length + needs["head_matmul_parameters"])
-    contexts = range(context_depth + 1, context_depth + sequence_length + 1)
+    per_row: float = 2 * (parameters * tokens + needs["head_matmul_parameters"])
     for kind in cache["attention"]:
-        pairs = sum(_within(context, kind["window_tokens"]) for context in contexts)
-        per_row += kind["layers"] * 2 * heads * (kind["key_dim"] + kind["value_dim"]) * pairs
-    return batch_size * per_row
+        per_row += kind["layers"] * 2 * heads * (kind["key_dim"] + kind["value_dim"]) * pairs(kind)
+    return rows * per_row
 
 
 def _matmul_parameters_per_token(needs: Mapping[str, Any]) -> float | None:
@@ -163,8 +164,11 @@ def matmul_ceiling(ceilings: Mapping[str, Any], dtype: str) -> float | None:
     return rate
 
 
-def _within(context: int, window: int | None) -> int:
-    return context if window is None else min(context, window)
+def _attended(kind: Mapping[str, Any], before: int, tokens: int) -> int:
+    """Return how many keys so many tokens attend to together, each to itself and to all before it in the window."""
+    window = kind["window_tokens"]
+    contexts = range(before + 1, before + tokens + 1)
+    return sum(contexts) if window is None else sum(min(context, window) for context in contexts)
 
 
 _PHASES = ("decode", "prefill")
@@ -198,54 +202,30 @@ def utilisation_table(
 
 def _utilisation(needs: Mapping[str, Any], row: Mapping[str, Any], ceilings: Mapping[str, Any]) -> dict[str, Any]:
     if row["request_lengths"] != UNIFORM:
-        return dict.fromkeys(_TYPES)
+        return {}
     lengths, depth = (row["batch_size"], row["sequence_length"]), row["context_depth"]
-    steps = (needs, *lengths, row["max_new_tokens"], depth)
-    decode = (decode_flops_per_step(*steps), decode_bytes_per_step(*steps), row.get("inter_token_seconds"))
-    prefill = (prefill_flops(needs, *lengths, depth), prefill_bytes(needs, *lengths, depth), _prefill_seconds(row))
-    return {
-        "mbu": _bandwidth(needs, row, ceilings),
-        "mfu": _flops(needs, row, ceilings),
-        **_coordinates("decode", *decode, ceilings),
-        **_coordinates("prefill", *prefill, ceilings),
-        "roof_flops_per_second": matmul_ceiling(ceilings, row["dtype"]),
-    }
+    steps = (*lengths, row["max_new_tokens"], depth)
+    token_seconds, prompt_rate = row.get("inter_token_seconds"), row.get("prefill_tokens_per_second")
+    # Until the last row has its first token: with `generate` all have it at once.
+    prefill_seconds = lengths[0] * lengths[1] / prompt_rate if prompt_rate else None
+    step_bytes, flops = decode_bytes_per_step(needs, *steps), prefill_flops(needs, *lengths, depth)
+    decode = _coordinates(decode_flops_per_step(needs, *steps), step_bytes, token_seconds, ceilings)
+    prefill = _coordinates(flops, prefill_bytes(needs, *lengths, depth), prefill_seconds, ceilings)
+    bandwidth, rate = decode[-1], matmul_ceiling(ceilings, row["dtype"])
+    mbu = mfu = None
+    if step_bytes is not None and token_seconds and bandwidth:
+        mbu = model_bandwidth_utilisation(step_bytes, token_seconds, bandwidth)
+    if flops is not None and prefill_seconds and rate:
+        mfu = model_flops_utilisation(flops, prefill_seconds, rate)
+    return dict(zip(_TYPES, (mbu, mfu, *decode, *prefill, rate), strict=True))
 
 
 def _coordinates(
-    phase: str, flops: float | None, read_bytes: float | None, seconds: float | None, ceilings: Mapping[str, Any]
-) -> dict[str, float | None]:
-    """Return where a phase that needs so many FLOPs and bytes, and took so long, stands beside its roof."""
-    values = (
+    flops: float | None, read_bytes: float | None, seconds: float | None, ceilings: Mapping[str, Any]
+) -> tuple[float | None, ...]:
+    """Return the `_COORDINATES` of a phase that needs so many FLOPs and bytes, and took so long."""
+    return (
         flops / read_bytes if flops is not None and read_bytes else None,
         flops / seconds if flops is not None and seconds else None,
         None if read_bytes is None else read_ceiling(ceilings, read_bytes),
     )
-    return {f"{phase}_{name}": value for name, value in zip(_COORDINATES, values, strict=True)}
-
-
-def _bandwidth(needs: Mapping[str, Any], row: Mapping[str, Any], ceilings: Mapping[str, Any]) -> float | None:
-    lengths = (row["batch_size"], row["sequence_length"], row["max_new_tokens"], row["context_depth"])
-    step_bytes = decode_bytes_per_step(needs, *lengths)
-    ceiling = None if step_bytes is None else read_ceiling(ceilings, step_bytes)
-    seconds = row.get("inter_token_seconds")
-    if not seconds or not ceiling or step_bytes is None:
-        return None
-    return model_bandwidth_utilisation(step_bytes, seconds, ceiling)
-
-
-def _flops(needs: Mapping[str, Any], row: Mapping[str, Any], ceilings: Mapping[str, Any]) -> float | None:
-    flops, ceiling = (
-        prefill_flops(needs, row["batch_size"], row["sequence_length"], row["context_depth"]),
-        matmul_ceiling(ceilings, row["dtype"]),
-    )
-    seconds = _prefill_seconds(row)
-    if flops is None or not ceiling or not seconds:
-        return None
-    return model_flops_utilisation(flops, seconds, ceiling)
-
-
-def _prefill_seconds(row: Mapping[str, Any]) -> float | None:
-    """Return the seconds until the last row has its first token: with `generate` all have it at once."""
-    tokens_per_second = row.get("prefill_tokens_per_second")
-    return float(row["batch_size"] * row["sequence_length"] / tokens_per_second) if tokens_per_second else None

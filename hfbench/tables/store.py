@@ -1,6 +1,12 @@
-"""A table as CSV."""
+"""The tables on disk, the points that they know by key, label and record, and the filters over their axes."""
 
+import difflib
+import hashlib
 import json
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -9,6 +15,8 @@ import polars as pl
 
 from hfbench.core.errors import UserError
 from hfbench.core.files import atomic_path
+from hfbench.core.point import AXES, AXIS_TYPES, CONFIGURATION_AXES, Configuration, telling_axes, token_of
+from hfbench.core.record import Record
 
 
 def write_table(table: pl.DataFrame, folder: Path, name: str) -> None:
@@ -44,3 +52,171 @@ def flat_csv(table: pl.DataFrame) -> str:
 
 def _json(value: Any) -> str | None:
     return None if value is None else json.dumps(value)
+
+
+def configuration_keys(configurations: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a readable key for each, such as `smollm2-135m-instruct eager b1 s128 n32`.
+
+    A key depends on its configuration alone, and leaves out what is usual, so that adding a value to an axis renames no
+    point. Dots and slashes, which mean levels in DVC's paths, become hyphens; where that makes two keys equal, a digest
+    tells them apart.
+    """
+    keys = [_key(configuration) for configuration in configurations]
+    shared = {key for key, count in Counter(keys).items() if count > 1}
+    return [
+        f"{key} {_digest(configuration['attn_implementation'])}" if key in shared else key
+        for key, configuration in zip(keys, configurations, strict=True)
+    ]
+
+
+def point_label(configuration: Mapping[str, Any], axes: Iterable[str]) -> str:
+    """Return the tokens of these axes that are not usual, of all of them where every one is, or else of the model."""
+    wanted = set(axes)
+    asked = [axis for axis in CONFIGURATION_AXES if axis in wanted]
+    kept = [axis for axis in telling_axes(configuration) if axis in wanted] or asked
+    return " ".join(token_of(axis, configuration[axis]) for axis in kept or ["model"])
+
+
+def _key(configuration: Mapping[str, Any]) -> str:
+    tokens = (token_of(axis, configuration[axis]) for axis in telling_axes(configuration))
+    return " ".join(re.sub(r"[^A-Za-z0-9_-]+", "-", token) for token in tokens)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:6]
+
+
+@dataclass(frozen=True)
+class MeasuredPoint:
+    """A point: the key of its configuration, its axes, and the name of its files."""
+
+    key: str
+    axes: dict[str, Any]
+    name: str
+
+    @property
+    def configuration(self) -> dict[str, Any]:
+        """The axes without the round."""
+        return {axis: self.axes[axis] for axis in CONFIGURATION_AXES}
+
+
+def measured_points(points: pl.DataFrame) -> list[MeasuredPoint]:
+    """Return a point for each row of the table of points, in its order."""
+    axes = points.select(AXES).to_dicts()
+    distinct = points.select(CONFIGURATION_AXES).unique(maintain_order=True).to_dicts()
+    keys = dict(zip((tuple(row.values()) for row in distinct), configuration_keys(distinct), strict=True))
+    return [
+        MeasuredPoint(
+            key=keys[tuple(row[axis] for axis in CONFIGURATION_AXES)],
+            axes=row,
+            name=Configuration(**row).file_name,
+        )
+        for row in axes
+    ]
+
+
+def load_records(points: Sequence[MeasuredPoint], measurements: Path) -> list[Record]:
+    """Return the records of the points. Raises `UserError` where one is missing."""
+    records = []
+    for point in points:
+        path = measurements / f"{point.name}.json"
+        if not path.exists():
+            raise UserError(
+                f"{path} does not exist, though the tables know the point. `dvc checkout` or `dvc pull` brings back a "
+                "record that was measured, `dvc repro` measures it."
+            )
+        records.append(Record.load(path))
+    return records
+
+
+_EXAMPLE = 'attn_implementation == "sdpa" and batch_size >= 4'
+_KINDS = {int: "a number", str: "text", bool: "true or false"}
+_VALUE = r"""(?:-?\d+(?:\.\d+)?\b|"[^"']*"|'[^"']*'|\b[A-Za-z_]\w*\b)"""
+_COMPARISON = re.compile(
+    rf"(?P<one>{_VALUE})\s*(?:(?P<operator>[=!]=|[<>]=?)\s*(?P<other>{_VALUE})"
+    rf"|(?:\bnot\s+)?\bin\s*[(\[{{]\s*(?P<list>{_VALUE}(?:\s*,\s*{_VALUE})*)\s*,?\s*[)\]}}])",
+    re.IGNORECASE,
+)
+_REMEDIES = {int: "Write a number without quotes", str: "Write text in quotes", bool: "Write true or false"}
+_OPERATORS = "==, !=, <, <=, >, >=, in or not in"
+# By what is found beside the comparisons.
+_HINTS = {
+    r"\bin\b": 'A list follows `in`, as in dtype in ["bfloat16", "float16"]',
+    "[&|]": "Write `and` for &, `or` for |",
+    "(?<![=!<>])=(?!=)": "Two values are compared by ==",
+    "": f"Compare a column with one value at a time by {_OPERATORS}",
+}
+_AS_SQL = str.maketrans('"[]{}', "'()()")
+
+
+def parse_filter(text: str, axes: Collection[str] = CONFIGURATION_AXES) -> pl.Expr:
+    """Return the expression that `text` says, such as `attn_implementation == "sdpa" and batch_size >= 4`.
+
+    There are comparisons of these axes (==, !=, <, <=, >, >=, in, not in), and, or, not and parentheses; true and false
+    are spelt either way. Polars reads it as SQL, which has functions too, and takes `1 < batch_size < 16` for
+    `(1 < batch_size) < 16`; so what is compared is checked first. Raises `UserError` for anything else, an unknown
+    name, and a comparison of text with a number.
+    """
+    if not text.strip():
+        raise UserError(f"The filter is empty. Write one such as {_EXAMPLE}.")
+    problems = (
+        *(_comparison_problem(comparison, axes) for comparison in _COMPARISON.finditer(text)),
+        _rest_problem(_COMPARISON.sub("()", text), axes),
+    )
+    problem = next(filter(None, problems), None)
+    try:
+        if problem is None:
+            return pl.sql_expr(f"({text.translate(_AS_SQL)})")  # without the parentheses a second word is an alias
+    except pl.exceptions.PolarsError:
+        problem = f"it cannot be read. Write one such as {_EXAMPLE}."
+    line = " ".join(text.split())
+    raise UserError(f"The filter `{line if len(line) <= 120 else line[:120] + '…'}`: {problem}")
+
+
+def _comparison_problem(comparison: re.Match[str], axes: Collection[str]) -> str | None:
+    one, *others = [comparison["one"], *re.findall(_VALUE, comparison["other"] or comparison["list"])]
+    kind = _kind(one, axes)
+    for other in others:
+        other_kind = _kind(other, axes)
+        if kind is None or other_kind is None:
+            return _unknown(one if kind is None else other, axes)
+        if one not in axes and other not in axes:
+            return f"{one} and {other} are both values. Compare a column with a value."
+        if kind is not other_kind:
+            remedy = _REMEDIES[kind if one in axes else other_kind]
+            return f"{one} is {_KINDS[kind]}, and {other} is {_KINDS[other_kind]}. {remedy}."
+    if kind is bool and comparison["operator"] in ("<", "<=", ">", ">="):
+        return f"{one} and {others[0]} have no order. Write == or !=."
+    return None
+
+
+def _rest_problem(rest: str, axes: Collection[str]) -> str | None:
+    """Return what is wrong beside the comparisons, in the place of each of which stands ()."""
+    if stray := re.search(r"[^\w\s()]+", rest):
+        hint = next(hint for sign, hint in _HINTS.items() if re.search(sign, rest))
+        return f"{stray[0]!r} stands between no two values. {hint}."
+    for word in re.findall(r"\w+", rest):
+        if word.lower() in ("and", "or", "not"):
+            continue
+        kind = _kind(word, axes)
+        if kind is None:
+            return _unknown(word, axes)
+        if kind is not bool:
+            return f"{word} is {_KINDS[kind]} and no condition. Compare it with a value by {_OPERATORS}."
+    return None
+
+
+def _kind(value: str, axes: Collection[str]) -> type | None:
+    """Return the type of a value or an axis as it is written, None for an unknown name."""
+    if value in axes:
+        return AXIS_TYPES[value]  # type: ignore[no-any-return]
+    if value.lower() in ("true", "false"):
+        return bool
+    return str if value[0] in "\"'" else None if value[0].isalpha() or value[0] == "_" else int
+
+
+def _unknown(name: str, axes: Collection[str]) -> str:
+    close = difflib.get_close_matches(name, axes, n=1)
+    if close:
+        return f"there is no {name}. Did you mean {close[0]}?"
+    return f'there is no {name}; text stands in quotes, as "{name}". Known are: {", ".join(axes)}.'

@@ -29,40 +29,18 @@ def samples_table(records: Sequence[ReadRecord]) -> pl.DataFrame:
     axes = axes_frame(record.configuration for record in records).with_columns(
         pl.Series(name, [record.facts[name] for record in records], dtype=dtype) for name, dtype in _OF_RECORD.items()
     )
-    return (
-        pl.concat([axes[row], iterations], how="horizontal")
-        .with_columns(
-            iteration=iteration,
-            time_to_first_token_seconds=metrics.time_to_first_token(),
-            time_to_first_token_p95_seconds=metrics.slow_first_token(),
-            inter_token_seconds=metrics.inter_token_latency(),
-            decode_tokens_per_second=metrics.decode_throughput(),
-            prefill_tokens_per_second=metrics.prefill_throughput(),
-            output_tokens_per_second=metrics.output_throughput(),
-        )
-        .select(_SAMPLE_COLUMNS)
+    return pl.concat([axes[row], iterations], how="horizontal").select(
+        *AXIS_COLUMNS,
+        "status",
+        "phase",
+        iteration.alias("iteration"),
+        *("observed", "start_seconds", "end_to_end_seconds", "call_seconds"),
+        *(formula.alias(name) for name, formula in metrics.FORMULAS.items()),
+        "token_seconds",
     )
 
 
 _OF_RECORD: dict[str, Any] = {"status": STATUS, "requests": pl.Int64, "prompt_tokens": pl.Int64, "new_tokens": pl.Int64}
-_SAMPLE_COLUMNS = (
-    *AXIS_COLUMNS,
-    "status",
-    "phase",
-    "iteration",
-    "observed",
-    "start_seconds",
-    "end_to_end_seconds",
-    "call_seconds",
-    "time_to_first_token_seconds",
-    "time_to_first_token_p95_seconds",
-    "inter_token_seconds",
-    "decode_tokens_per_second",
-    "prefill_tokens_per_second",
-    "output_tokens_per_second",
-    "token_seconds",
-)
-
 
 # The others have one value a round, or thousands of gaps, and no decision hangs on their intervals.
 WITH_INTERVAL = (

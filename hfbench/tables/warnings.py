@@ -1,18 +1,20 @@
-"""The file that keeps the warnings of all configurations."""
+"""The warnings: what makes a configuration's numbers doubtful, what to do, and the file that keeps them."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import polars as pl
 
 from hfbench.core.errors import UserError
 from hfbench.core.files import read_json, write_json
 from hfbench.core.point import CONFIGURATION_AXES
-from hfbench.tables.keys import configuration_keys
+from hfbench.tables.agreement import MISSING_REFERENCE
+from hfbench.tables.configurations import Facts
 from hfbench.tables.roofline import LARGEST_UTILISATION
+from hfbench.tables.store import configuration_keys
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,9 @@ class MeasurementWarning:
         return self.code.replace("_", " ")
 
 
+Told: TypeAlias = tuple[str, str]  # `what` and `remedy`
+
+
 def percent(share: float) -> str:
     """Return a share as a percentage with two significant digits: 1.2%, 0.34%, 15%, 120%."""
     value = 100 * share
@@ -40,65 +45,7 @@ def counted(rounds: int, of: int) -> str:
     return "the only round" if rounds == of == 1 else f"{rounds} of {of} rounds"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Facts:
-    """One configuration with at least one round that is ok; only such rounds count, but for `rounds_asked`.
-
-    None stands for what the records do not tell; no warning follows from it. Ratios, shares and utilisations are
-    fractions of 1.
-    """
-
-    rounds_asked: int
-    rounds_ok: int
-
-    # The median end-to-end latency. The precision is half the 95% interval over the median.
-    target_precision: float | None = None  # None where the stopping rule asks for none
-    precision: float | None = None
-    rounds_ended_early: int = 0  # at the most iterations or seconds, before the target was reached
-    drifting_rounds: int = 0
-    largest_drift: float | None = None  # from the first iteration to the last
-    bimodal: bool = False
-    lower_mode: float | None = None  # seconds
-    upper_mode: float | None = None
-
-    # The processes.
-    rounds_never_steady: int = 0
-    recompiles_while_sampling: int = 0
-    inter_token_seconds: float | None = None
-    clock_resolution_seconds: float | None = None
-    observer_cost_ratio: float | None = None  # with the token observer over without, and its 95% interval
-    observer_cost_low: float | None = None
-    observer_cost_high: float | None = None
-
-    # The machine: the worst of the rounds, while they sampled unless the name says otherwise.
-    throttle_reasons: Sequence[str] = ()
-    rounds_throttled: int = 0
-    quota_throttled_share: float | None = None  # CPU seconds that a container's limit withheld, over seconds
-    other_processes: int | None = None  # on the accelerator
-    others_cpu_share: float | None = None  # of all CPUs
-    cpu_share_before: float | None = None  # of all CPUs, just before a worker started
-    swap_used_bytes: int | None = None
-    clock_spread: float | None = None  # (highest - lowest) / median, of the device's clock
-
-    # The output.
-    reference: str | None = None
-    top1_agreement: float | None = None
-    nll_difference: float | None = None
-    first_different_token: int | None = None
-    output_differs: bool = False
-    min_top1_agreement: float | None = None
-    max_nll_difference: float | None = None
-    rounds_disagreeing: int = 0  # whose output is not that of the first round
-
-    # Model bandwidth utilisation of decoding, model FLOPs utilisation of prefill.
-    mbu: float | None = None
-    mfu: float | None = None
-
-
-MISSING_REFERENCE = "missing"  # the value of `Facts.reference` where none was measured
-
-
-def output_differs(facts: Facts) -> MeasurementWarning | None:
+def output_differs(facts: Facts) -> Told | None:
     """The output is farther from the reference than `limits` allow."""
     if not facts.output_differs:
         return None
@@ -110,43 +57,39 @@ def output_differs(facts: Facts) -> MeasurementWarning | None:
     if facts.first_different_token is not None:
         found.append(f"number {facts.first_different_token + 1} of the generated tokens is the first that differs")
     limits = f"limits: {percent(facts.min_top1_agreement or 0)}, {facts.max_nll_difference:g} nats"
-    return MeasurementWarning(
-        "output_differs",
+    return (
         f"{'; '.join(found)} ({limits})",
         "Find out why before you use its speed, which is not marked as best; float32 tells rounding from a mistake.",
     )
 
 
-def reference_missing(facts: Facts) -> MeasurementWarning | None:
+def reference_missing(facts: Facts) -> Told | None:
     """There is nothing to compare the output with."""
     if facts.reference != MISSING_REFERENCE:
         return None
-    return MeasurementWarning(
-        "reference_missing",
+    return (
         "no reference was measured that its output could be compared with",
         "Have eager attention, uncompiled, without kernels and continuous batching, among the points of the sweep.",
     )
 
 
-def rounds_disagree(facts: Facts) -> MeasurementWarning | None:
+def rounds_disagree(facts: Facts) -> Told | None:
     """The same configuration gave another output in another round."""
     if not facts.rounds_disagreeing:
         return None
-    return MeasurementWarning(
-        "rounds_disagree",
+    return (
         f"the output of {counted(facts.rounds_disagreeing, facts.rounds_ok)} is not that of the first",
         "Something in it is not deterministic; find out what before you trust its output.",
     )
 
 
-def roofline_exceeded(facts: Facts) -> MeasurementWarning | None:
+def roofline_exceeded(facts: Facts) -> Told | None:
     """A utilisation above what can be: something is counted wrong."""
     utilisations = {"bandwidth": facts.mbu, "FLOPs": facts.mfu}
     above = {name: value for name, value in utilisations.items() if value is not None and value > LARGEST_UTILISATION}
     if not above:
         return None
-    return MeasurementWarning(
-        "roofline_exceeded",
+    return (
         " and ".join(f"model {name} utilisation is {percent(value)}" for name, value in above.items()),
         "Measure the ceilings again on a quiet machine (`dvc repro --force --single-item ceilings`), then `dvc repro`.",
     )
@@ -163,31 +106,28 @@ LARGEST_CLOCK_SPREAD = 0.05
 LARGEST_QUOTA_SHARE = 0.01
 
 
-def throttled(facts: Facts) -> MeasurementWarning | None:
+def throttled(facts: Facts) -> Told | None:
     """The device, or the processor, said that it ran slower than it can."""
     if not facts.throttle_reasons:
         return None
-    rounds, reasons = counted(facts.rounds_throttled, facts.rounds_ok), ", ".join(facts.throttle_reasons)
-    return MeasurementWarning(
-        "throttled",
-        f"throttled in {rounds}: {reasons}",
+    return (
+        f"throttled in {counted(facts.rounds_throttled, facts.rounds_ok)}: {', '.join(facts.throttle_reasons)}",
         "Improve the cooling, raise the power limit, or lock the clock at what the device can hold.",
     )
 
 
-def throttled_by_cpu_limit(facts: Facts) -> MeasurementWarning | None:
+def throttled_by_cpu_limit(facts: Facts) -> Told | None:
     """A container's CPU limit held the processes back."""
     share = facts.quota_throttled_share
     if share is None or share <= LARGEST_QUOTA_SHARE:
         return None
-    return MeasurementWarning(
-        "throttled_by_cpu_limit",
+    return (
         f"the container's CPU limit withheld {share:.2g} CPU seconds in each second",
         "Raise the container's CPU limit, or set OMP_NUM_THREADS to no more cores than it allows.",
     )
 
 
-def other_processes(facts: Facts) -> MeasurementWarning | None:
+def other_processes(facts: Facts) -> Told | None:
     """Others used the accelerator, or the CPUs, while samples were taken or just before."""
     found = []
     if facts.other_processes:
@@ -196,42 +136,37 @@ def other_processes(facts: Facts) -> MeasurementWarning | None:
         found.append(f"other processes took {percent(facts.others_cpu_share)} of the CPUs")
     if not found:
         return None
-    return MeasurementWarning(
-        "other_processes", " and ".join(found), "End what else runs on the machine, then `hfbench retry` the point."
-    )
+    return " and ".join(found), "End what else runs on the machine, then `hfbench retry` the point."
 
 
-def machine_loaded(facts: Facts) -> MeasurementWarning | None:
+def machine_loaded(facts: Facts) -> Told | None:
     """The CPUs were busy before the worker started."""
     share = facts.cpu_share_before
     if share is None or share <= LARGEST_SHARE_BEFORE:
         return None
-    return MeasurementWarning(
-        "machine_loaded",
+    return (
         f"{percent(share)} of the CPUs were busy just before a round began",
         "End what else runs on the machine; `hfbench doctor` shows its state.",
     )
 
 
-def swap_in_use(facts: Facts) -> MeasurementWarning | None:
+def swap_in_use(facts: Facts) -> Told | None:
     """Memory was written out to disk."""
     used = facts.swap_used_bytes
     if used is None or used <= LARGEST_SWAP_BYTES:
         return None
-    return MeasurementWarning(
-        "swap_in_use",
+    return (
         f"{used / 2**20:.0f} MiB of swap were in use",
         "Free memory, then `sudo swapoff -a && sudo swapon -a`: what was written out to disk is slow.",
     )
 
 
-def clocks_changing(facts: Facts) -> MeasurementWarning | None:
+def clocks_changing(facts: Facts) -> Told | None:
     """The device's clock was not the same throughout."""
     spread = facts.clock_spread
     if spread is None or spread <= LARGEST_CLOCK_SPREAD:
         return None
-    return MeasurementWarning(
-        "clocks_changing",
+    return (
         f"the device's clock changed by {percent(spread)} of its median",
         "Lock it (nvidia-smi --lock-gpu-clocks; on the CPU the governor `performance` without turbo).",
     )
@@ -243,7 +178,7 @@ LEAST_ROUNDS = 3
 NEGLIGIBLE_DRIFT = 0.01
 
 
-def interval_wider_than_asked(facts: Facts) -> MeasurementWarning | None:
+def interval_wider_than_asked(facts: Facts) -> Told | None:
     """The interval is wider than `sampling.target_precision`; or there is none, and sampling ended too early."""
     target, ended_early = facts.target_precision, facts.rounds_ended_early
     if target is None:
@@ -260,10 +195,10 @@ def interval_wider_than_asked(facts: Facts) -> MeasurementWarning | None:
     remedy = "Add rounds to sweep.round: each round alone is precise enough, and they differ from each other."
     if ended_early:
         remedy = "Raise sampling.max_seconds and sampling.max_iterations, and add rounds to sweep.round."
-    return MeasurementWarning("interval_wider_than_asked", what, remedy)
+    return what, remedy
 
 
-def few_rounds(facts: Facts) -> MeasurementWarning | None:
+def few_rounds(facts: Facts) -> Told | None:
     """Too few rounds are ok to tell how much processes differ from each other."""
     if facts.rounds_ok >= LEAST_ROUNDS:
         return None
@@ -274,29 +209,27 @@ def few_rounds(facts: Facts) -> MeasurementWarning | None:
     remedy = f"Give sweep.round at least {LEAST_ROUNDS} values."
     if facts.rounds_asked >= LEAST_ROUNDS:
         remedy = "See under Not ok why the other rounds were not; `hfbench retry` measures them again."
-    return MeasurementWarning("few_rounds", what, remedy)
+    return what, remedy
 
 
-def drift(facts: Facts) -> MeasurementWarning | None:
+def drift(facts: Facts) -> Told | None:
     """Latencies rise or fall within a process, by more than the precision that was asked for."""
     negligible = facts.target_precision or NEGLIGIBLE_DRIFT
     if not facts.drifting_rounds or facts.largest_drift is None or abs(facts.largest_drift) <= negligible:
         return None
     direction = "rises" if facts.largest_drift > 0 else "falls"
     rounds = counted(facts.drifting_rounds, facts.rounds_ok)
-    return MeasurementWarning(
-        "drift",
+    return (
         f"the end-to-end latency {direction} by {percent(abs(facts.largest_drift))} within {rounds}",
         "Raise sampling.min_warmup_iterations, and look for heat and for a load that changes.",
     )
 
 
-def bimodal(facts: Facts) -> MeasurementWarning | None:
+def bimodal(facts: Facts) -> Told | None:
     """Latencies lie around two values, so that a median says little."""
     if not facts.bimodal:
         return None
-    return MeasurementWarning(
-        "bimodal",
+    return (
         f"the end-to-end latencies lie around {facts.lower_mode:.3g} s and {facts.upper_mode:.3g} s",
         "Do not rely on their median; look in samples.parquet for what changes: a clock, another process, memory.",
     )
@@ -307,54 +240,51 @@ LARGEST_TICK_SHARE = 0.01
 LARGEST_OBSERVER_COST = 0.01
 
 
-def warmup_never_steady(facts: Facts) -> MeasurementWarning | None:
+def warmup_never_steady(facts: Facts) -> Told | None:
     """The warm-up ended at its longest and was not steady."""
     if not facts.rounds_never_steady:
         return None
-    return MeasurementWarning(
-        "warmup_never_steady",
+    return (
         f"the warm-up was not steady when it ended, in {counted(facts.rounds_never_steady, facts.rounds_ok)}",
         "Raise sampling.max_warmup_iterations, and look for what else runs on the machine.",
     )
 
 
-def recompiles(facts: Facts) -> MeasurementWarning | None:
+def recompiles(facts: Facts) -> Told | None:
     """torch compiled again between samples, so that some of them hold compilation."""
     count = facts.recompiles_while_sampling
     if not count:
         return None
-    return MeasurementWarning(
-        "recompiles",
+    return (
         f"torch compiled again {count} time{'s' * (count > 1)} while sampling",
         "Raise sampling.min_warmup_iterations; effective.compilation in the record gives torch's reasons.",
     )
 
 
-def timer_resolution(facts: Facts) -> MeasurementWarning | None:
+def timer_resolution(facts: Facts) -> Told | None:
     """The clock ticks too seldom for the time of one token."""
     tick, gap = facts.clock_resolution_seconds, facts.inter_token_seconds
     if tick is None or gap is None or tick <= LARGEST_TICK_SHARE * gap:
         return None
-    return MeasurementWarning(
-        "timer_resolution",
+    return (
         f"the clock ticks every {tick:.2g} s, and a token takes {gap:.2g} s",
         "Compare end-to-end and decode numbers only, over more new tokens: single gaps are not resolved.",
     )
 
 
-def observer_cost(facts: Facts) -> MeasurementWarning | None:
+def observer_cost(facts: Facts) -> Told | None:
     """The token observer slows the call by more than 1%, and its interval excludes that it costs nothing."""
     ratio, low, high = facts.observer_cost_ratio, facts.observer_cost_low, facts.observer_cost_high
     if ratio is None or low is None or high is None or low <= 1 or ratio <= 1 + LARGEST_OBSERVER_COST:
         return None
-    return MeasurementWarning(
-        "observer_cost",
+    return (
         f"the token observer makes the call {percent(ratio - 1)} slower ({percent(low - 1)} to {percent(high - 1)})",
         "Compare end_to_end_unobserved_seconds, and take the times of tokens for upper bounds.",
     )
 
 
-CHECKS: tuple[Callable[[Facts], MeasurementWarning | None], ...] = (
+# A warning's code is the name of its check.
+CHECKS: tuple[Callable[[Facts], Told | None], ...] = (
     output_differs,
     rounds_disagree,
     roofline_exceeded,
@@ -380,7 +310,7 @@ _FILE = "warnings.json"
 _SCHEMA_VERSION = 1
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class ConfigurationWarning:
     """A warning, and whose: the configuration's key in metrics_by_point.json and its axes."""
 
@@ -391,10 +321,7 @@ class ConfigurationWarning:
 
 def write_warnings(warnings: Sequence[ConfigurationWarning], folder: Path) -> None:
     """Write the warnings to `folder` as JSON."""
-    entries = [
-        {**dataclasses.asdict(each.warning), "point": each.point, "configuration": each.configuration}
-        for each in warnings
-    ]
+    entries = [{**vars(each.warning), "point": each.point, "configuration": each.configuration} for each in warnings]
     write_json(folder / _FILE, {"schema_version": _SCHEMA_VERSION, "warnings": entries})
 
 
@@ -404,16 +331,9 @@ def read_warnings(folder: Path) -> list[ConfigurationWarning]:
     if not isinstance(content, dict) or content.get("schema_version") != _SCHEMA_VERSION:
         raise UserError(f"{folder / _FILE} is of another version of hfbench. Delete it and run `dvc repro`.")
     return [
-        ConfigurationWarning(
-            entry["point"],
-            entry["configuration"],
-            MeasurementWarning(entry["code"], entry["what"], entry["remedy"]),
-        )
+        ConfigurationWarning(entry.pop("point"), entry.pop("configuration"), MeasurementWarning(**entry))
         for entry in content["warnings"]
     ]
-
-
-_FACTS = tuple(field.name for field in dataclasses.fields(Facts))
 
 
 def configuration_warnings(configurations: pl.DataFrame) -> list[ConfigurationWarning]:
@@ -422,15 +342,17 @@ def configuration_warnings(configurations: pl.DataFrame) -> list[ConfigurationWa
     A configuration without a round that is ok has none: that it failed is all there is to say of it.
     """
     rows = configurations.to_dicts()
-    keys = configuration_keys(rows)
-    measured = [(key, row, _facts(row)) for key, row in zip(keys, rows, strict=True) if row["rounds_ok"]]
+    names = [field.name for field in dataclasses.fields(Facts)]
+    measured = [
+        (key, row, Facts(**{name: row[name] for name in names}))
+        for key, row in zip(configuration_keys(rows), rows, strict=True)
+        if row["rounds_ok"]
+    ]
     return [
-        ConfigurationWarning(key, {axis: row[axis] for axis in CONFIGURATION_AXES}, warning)
+        ConfigurationWarning(
+            key, {axis: row[axis] for axis in CONFIGURATION_AXES}, MeasurementWarning(check.__name__, *told)
+        )
         for check in CHECKS
         for key, row, facts in measured
-        if (warning := check(facts)) is not None
+        if (told := check(facts)) is not None
     ]
-
-
-def _facts(row: dict[str, Any]) -> Facts:
-    return Facts(**{name: row[name] for name in _FACTS})

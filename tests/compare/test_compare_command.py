@@ -1,6 +1,5 @@
 """`hfbench compare` as a person and a CI job meet it: in a repository, by its output and its exit status."""
 
-import argparse
 import json
 import shutil
 from dataclasses import replace
@@ -11,7 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from benchmarks.synthetic_tables import START, Plan, sweep
-from hfbench.commands import compare
+from hfbench.cli import parse_arguments
 from hfbench.core.point import Configuration
 from tests.compare.project import MACHINE, Project
 
@@ -58,12 +57,14 @@ def project(template: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def run(project: Project, capsys: pytest.CaptureFixture[str]) -> Any:
     """Run the command with these words in the project."""
 
+    def compare(*words: str) -> None:
+        arguments = parse_arguments(["compare", *words])
+        arguments.run(arguments)
+
     def run_command(*words: str) -> Outcome:
-        parser = argparse.ArgumentParser()
-        compare.add_arguments(parser)
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
-            compare.run(parser.parse_args(words))
+            compare(*words)
         return Outcome(int(ended.value.code or 0), *capsys.readouterr())
 
     assert project.folder == Path.cwd()

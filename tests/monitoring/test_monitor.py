@@ -1,4 +1,7 @@
-"""The monitor beside real processes."""
+"""The monitor beside real processes, and what it reads of machines that are not here.
+
+For these, trees of files are written after the kernel's documentation; none was copied from a real machine.
+"""
 
 import json
 import math
@@ -7,12 +10,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hfbench.monitoring.gauges import Columns, Gauge
-from hfbench.monitoring.host import count_others
+from hfbench.monitoring.host import count_others, processor_gauges, quota_gauge
 from hfbench.monitoring.monitor import Monitor, machine_before
+from tests.conftest import WriteTree
+
+CPUS = "sys/devices/system/cpu"
 
 # Takes CPU time itself and in a child, waits for the child, tells how much it took, and stays.
 _WORKER = """
@@ -169,12 +177,95 @@ def test_busy_machine_is_seen_before_the_start() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
 def test_supervisor_with_the_monitor_stays_small() -> None:
     script = (
-        "import resource, sys\n"
-        "import hfbench.measure.supervisor, hfbench.monitoring.monitor, hfbench.monitoring.monitor, pynvml\n"
-        "from hfbench.monitoring.choose import open_devices\n"
+        "import sys\n"
+        "import hfbench.measure.supervisor, pynvml\n"
+        "from hfbench.monitoring.monitor import open_devices\n"
         "open_devices('auto')\n"
-        "assert 'torch' not in sys.modules and 'polars' not in sys.modules\n"
+        "assert not {'torch', 'numpy', 'polars', 'pydantic'} & set(sys.modules)\n"
         "print([int(line.split()[1]) for line in open('/proc/self/status') if line.startswith('VmHWM')][0])\n"
     )
     output = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout
     assert int(output) * 1024 < 80e6
+
+
+def sampled(columns: Columns) -> tuple[dict[str, Any], dict[str, str]]:
+    """Sample once, and return the values and why there is none."""
+    columns.sample()
+    return {name: values[-1] for name, values in columns.told().items()}, columns.unavailable()
+
+
+def test_processor(write_tree: WriteTree) -> None:
+    root = write_tree(
+        {
+            **{f"{CPUS}/cpu{cpu}/cpufreq/scaling_cur_freq": 3_000_000 + cpu * 200_000 for cpu in range(3)},
+            f"{CPUS}/cpu0/thermal_throttle/core_throttle_count": 3,
+            f"{CPUS}/cpu0/thermal_throttle/package_throttle_count": 4,
+            "sys/class/hwmon/hwmon0/name": "nvme",
+            "sys/class/hwmon/hwmon0/temp1_input": 90_000,
+            "sys/class/hwmon/hwmon1/name": "coretemp",
+            "sys/class/hwmon/hwmon1/temp1_input": 71_000,
+            "sys/class/hwmon/hwmon2/name": "coretemp",
+            "sys/class/hwmon/hwmon2/temp1_input": 67_500,
+        }
+    )
+    told, unavailable = sampled(Columns(processor_gauges([0, 1], root)))  # CPU 2 is not the worker's
+    assert told == {
+        "cpu_clock_mhz": 3100.0,
+        "cpu_highest_clock_mhz": 3200.0,
+        "cpu_temperature_celsius": 71.0,
+        "cpu_throttle_count": 7,
+    }
+    assert set(unavailable) == {"cpu_energy_joules"}
+
+
+def test_clocks_of_a_large_machine_are_sampled_over_all_of_it(write_tree: WriteTree) -> None:
+    root = write_tree({f"{CPUS}/cpu{cpu}/cpufreq/scaling_cur_freq": cpu * 1000 for cpu in range(128)})
+    told, _ = sampled(Columns(processor_gauges(range(128), root)))
+    assert told["cpu_highest_clock_mhz"] == 120  # every eighth: 0, 8, … 120
+    assert told["cpu_clock_mhz"] == 60
+
+
+def test_energy_goes_on_where_the_counter_starts_again(write_tree: WriteTree) -> None:
+    files: dict[str, str | int] = {}
+    for package, energy in (("0", 9_000_000), ("1", 1_000_000)):
+        zone = f"sys/class/powercap/intel-rapl:{package}"
+        files |= {f"{zone}/name": f"package-{package}", f"{zone}/energy_uj": energy}
+        files |= {f"{zone}/max_energy_range_uj": 10_000_000}
+    files |= {"sys/class/powercap/intel-rapl:0:0/name": "dram", "sys/class/powercap/intel-rapl:0:0/energy_uj": 77}
+    root = write_tree(files)
+    columns = Columns(processor_gauges([0], root))
+    columns.sample()
+    # The first package's counter passes 10 J and stands at 2 J: 3 J more. The second took 1 J.
+    write_tree({"sys/class/powercap/intel-rapl:0/energy_uj": 2_000_000})
+    write_tree({"sys/class/powercap/intel-rapl:1/energy_uj": 2_000_000})
+    columns.sample()
+    assert columns.told()["cpu_energy_joules"] == [0, 4]
+
+
+def test_machine_that_tells_nothing_says_why(tmp_path: Path) -> None:
+    told, unavailable = sampled(Columns([*processor_gauges([0], tmp_path), quota_gauge(tmp_path)]))
+    assert told == {}
+    assert len(unavailable) == 6
+    assert "virtual machines" in unavailable["cpu_clock_mhz"]
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "seconds"),
+    [
+        (
+            "0::/user.slice/run.scope",  # the limit may stand at any level
+            {"user.slice/run.scope": "nr_throttled 0\nthrottled_usec 0", "user.slice": "throttled_usec 1500000"},
+            1.5,
+        ),
+        ("0::/", {"": "nr_periods 9\nnr_throttled 3\nthrottled_usec 250000"}, 0.25),
+        ("4:memory:/x\n1:cpu,cpuacct:/docker/77", {"cpu,cpuacct": "nr_throttled 2\nthrottled_time 2000000000"}, 2.0),
+    ],
+)
+def test_time_held_back_by_a_container(
+    write_tree: WriteTree, groups: str, files: dict[str, str], seconds: float
+) -> None:
+    stats = {f"sys/fs/cgroup/{group}/cpu.stat": text for group, text in files.items()}
+    root = write_tree({"proc/self/cgroup": groups, **stats})
+    (root / "sys/fs/cgroup/cpu").symlink_to("cpu,cpuacct")  # as Linux distributions do; it counts once
+    told, _ = sampled(Columns([quota_gauge(root)]))
+    assert told == {"quota_throttled_seconds": seconds}

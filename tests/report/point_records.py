@@ -1,13 +1,12 @@
 """Records of points with everything in them that a page about one point shows, saved where DVC would put them."""
 
-import argparse
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from benchmarks.synthetic_records import synthetic_record
-from hfbench.commands import show
+from hfbench.cli import parse_arguments
 from hfbench.core.point import Configuration
 from hfbench.core.record import Record
 from tests.tables.hand_records import failed_record, point, tables_of
@@ -77,7 +76,6 @@ def save_mixed_results(folder: Path) -> None:
 
 def run_show(results: Path, *words: str) -> None:
     """Run `hfbench show` on these results."""
-    parser = argparse.ArgumentParser()
-    show.add_arguments(parser)
     places = ["--tables", str(results / "tables"), "--measurements", str(results / "measurements")]
-    show.run(parser.parse_args([*places, "--report", str(results / "none.html"), *words]))
+    arguments = parse_arguments(["show", *places, "--report", str(results / "none.html"), *words])
+    arguments.run(arguments)

@@ -15,8 +15,7 @@ from hfbench.report.charts.tokens import token_latency_chart
 from hfbench.report.sections.charted import CHART_SECTIONS
 from tests.report.report_data_of import data_of, drawn, measured
 from tests.report.report_records import CEILINGS, sweep_records
-from tests.tables.hand_needs import DENSE
-from tests.tables.hand_records import failed_record, observed, ok_record, point
+from tests.tables.hand_records import DENSE, failed_record, observed, ok_record, point
 
 
 def test_every_section_draws_a_real_sweep_with_a_title_and_an_alternative(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Records written by hand for the tests of tables and reporting."""
+"""Records written by hand for the tests of tables and report, and what models need, small enough to work by hand."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,6 +22,21 @@ POINT = Configuration(
     max_new_tokens=4,
     **USUAL,
 )
+
+# Two layers that keep 10 bytes a token.
+KIND = {"layers": 2, "bytes_per_token_per_row": 10, "key_dim": 4, "value_dim": 4, "window_tokens": None}
+# Weights of 1000 bytes, and one product of 100 parameters.
+DENSE: dict[str, Any] = {
+    "dense_weight_bytes": 1000,
+    "routed_expert_weight_bytes": 0,
+    "dense_matmul_parameters": 100,
+    "routed_expert_matmul_parameters": 0,
+    "head_matmul_parameters": 50,
+    "experts": None,
+    "experts_per_token": None,
+    "attention_heads": 3,
+    "cache": {"attention": [KIND], "state_bytes_per_row": 0},
+}
 
 
 def point(**changes: Any) -> Configuration:

@@ -11,8 +11,7 @@ from hfbench.core.errors import UserError
 from hfbench.core.files import write_json
 from hfbench.core.record import Record
 from hfbench.tables.warnings import read_warnings
-from tests.tables.hand_needs import DENSE
-from tests.tables.hand_records import POINT, failed_record, observed, ok_record, point, tables_of, unobserved
+from tests.tables.hand_records import DENSE, POINT, failed_record, observed, ok_record, point, tables_of, unobserved
 
 EAGER = point(attn_implementation="eager")
 PRECISE = replace(SAMPLING, stopping_rule="precision", target_precision=0.02)

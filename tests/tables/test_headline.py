@@ -6,11 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from hfbench.core.files import write_json
 from hfbench.tables.build import headline, headline_by_point
-from hfbench.tables.keys import configuration_keys, point_label
 from tests.tables.hand_records import POINT, failed_record, observed, ok_record, point, tables_of
 
 EAGER = point(attn_implementation="eager")
@@ -114,32 +111,3 @@ def _dvc(folder: Path, *words: str, git: bool = False) -> str:
         _git(folder, "init", "--quiet")
     dvc = [sys.executable, "-m", "dvc", *words]
     return subprocess.run(dvc, cwd=folder, check=True, capture_output=True, text=True).stdout
-
-
-@pytest.mark.parametrize(
-    ("changes", "key"),
-    [
-        ({}, "tiny sdpa b2 s10 n4"),
-        ({"compile_mode": "reduce-overhead"}, "tiny sdpa compile-reduce-overhead b2 s10 n4"),
-        ({"use_kernels": True, "continuous_batching": True}, "tiny sdpa kernels continuous b2 s10 n4"),
-        ({"dtype": "float32"}, "tiny sdpa float32 b2 s10 n4"),
-        ({"attn_implementation": "sdpa:math"}, "tiny sdpa-math b2 s10 n4"),
-    ],
-)
-def test_keys_are_short_and_say_what_is_not_default(changes: dict[str, object], key: str) -> None:
-    assert configuration_keys([vars(point(**changes))]) == [key]
-
-
-def test_keys_of_different_configurations_differ() -> None:
-    names = ["org/kernel.a", "org/kernel-a", "sdpa"]
-    keys = configuration_keys([vars(point(attn_implementation=name)) for name in names])
-    assert len(set(keys)) == 3
-    assert keys[2] == "tiny sdpa b2 s10 n4"
-
-
-def test_labels_hold_what_is_not_usual_of_the_axes_asked_for() -> None:
-    axes = ["batch_size", "attn_implementation", "use_kernels"]
-    assert point_label(vars(POINT), axes) == "sdpa b2"
-    assert point_label(vars(point(use_kernels=True)), axes) == "sdpa kernels b2"
-    assert point_label(vars(POINT), ["use_kernels"]) == "no-kernels"
-    assert point_label(vars(POINT), []) == "tiny"

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from hfbench.tables.reading import Output, difference
+from hfbench.tables.agreement import Output, difference
 
 
 def _output(**fields: Any) -> Output:

@@ -11,8 +11,7 @@ from hfbench.report.point_times import RequestTimes, request_times
 from hfbench.report.words import captions, result_columns
 from hfbench.tables.build import Tables
 from hfbench.tables.facts import padding_waste_share
-from tests.tables.hand_needs import DENSE
-from tests.tables.hand_records import POINT, observed, ok_record, point, tables_of
+from tests.tables.hand_records import DENSE, POINT, observed, ok_record, point, tables_of
 
 PROMPTS, NEW_TOKENS = [10, 4, 6], [2, 4, 3]
 # Two at a time: rows of 10 tokens until the second has 4, and then one of 6 until it has 3.

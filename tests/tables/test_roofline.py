@@ -14,7 +14,7 @@ from hfbench.tables.roofline import (
     prefill_flops,
     read_ceiling,
 )
-from tests.tables.hand_needs import DENSE, KIND
+from tests.tables.hand_records import DENSE, KIND
 
 EXPERTS = {
     **DENSE,

@@ -1,6 +1,5 @@
-"""Results in the layout of transformers' benchmark_v2, and back."""
+"""`hfbench export`: results in the layout of transformers' benchmark_v2, and as flat tables."""
 
-import argparse
 import hashlib
 import json
 from dataclasses import replace
@@ -11,14 +10,13 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from hfbench.commands import export
+from hfbench.cli import parse_arguments
 from hfbench.core.errors import UserError
 from hfbench.core.files import read_json, write_json
 from hfbench.core.record import Record
+from hfbench.exchange.configs import read_configs
 from hfbench.exchange.export import export_benchmark_v2
-from hfbench.exchange.import_results import import_benchmark_v2
 from hfbench.tables.store import read_table
-from tests.exchange import benchmark_v2_files
 from tests.report.point_records import full_record, save_results
 from tests.tables.hand_records import failed_record, observed, ok_record, point
 
@@ -43,12 +41,44 @@ def _entries(results: Path, output: Path) -> list[dict[str, Any]]:
 
 def test_an_entry_has_the_keys_of_theirs_in_their_order(tmp_path: Path) -> None:
     (entry,) = _entries(_saved(tmp_path, full_record(point())), tmp_path / "out.json")
-    theirs = benchmark_v2_files.measurements([(1.0, [[0.5, 0.6, 0.7, 0.8]])], 4)
     assert list(entry) == ["metadata", "measurements", "config"]
-    assert list(entry["config"]) == list(benchmark_v2_files.config())
-    assert list(entry["measurements"]) == list(theirs)
-    assert list(entry["metadata"]) == [*benchmark_v2_files.metadata(), "hfbench"]
-    assert list(entry["metadata"]["hardware_info"]) == list(benchmark_v2_files.metadata()["hardware_info"])
+    assert list(entry["config"]) == [
+        "name",
+        "warmup_iterations",
+        "measurement_iterations",
+        "gpu_monitoring",
+        "continuous_batching",
+        "batch_size",
+        "sequence_length",
+        "num_tokens_to_generate",
+        "attn_implementation",
+        "compile_kwargs",
+        "kernelize",
+    ]
+    assert list(entry["measurements"]) == [
+        "e2e_latency",
+        "time_to_first_token",
+        "inter_token_latency",
+        "shape_and_decoded_outputs",
+        "gpu_metrics",
+        "timestamps",
+    ]
+    assert list(entry["metadata"]) == [
+        "model_id",
+        "timestamp",
+        "branch_name",
+        "commit_id",
+        "commit_message",
+        "hardware_info",
+        "success",
+        "hfbench",
+    ]
+    assert list(entry["metadata"]["hardware_info"]) == [
+        "gpu_name",
+        "gpu_memory_total_gb",
+        "python_version",
+        "torch_version",
+    ]
     assert entry["metadata"]["hardware_info"]["gpu_memory_total_gb"] == 141
     assert entry["metadata"]["commit_id"] == "abc123"
     assert entry["config"]["name"] == "w2_i6-unmonitored-b2_s10_n4-sdpa-uncompiled-unkernelized-generate"
@@ -77,8 +107,8 @@ def test_what_was_compiled_with_is_what_the_record_says(tmp_path: Path) -> None:
     record = full_record(point(compile_mode="max-autotune"), requested={"compile_config": used})
     (entry,) = _entries(_saved(tmp_path, record), tmp_path / "out.json")
     assert entry["config"]["compile_kwargs"] == used
-    import_benchmark_v2([tmp_path / "out.json"], tmp_path / "back")
-    assert read_table(tmp_path / "back" / "tables", "points")["compile_mode"].to_list() == ["max-autotune"]
+    (entry,) = read_configs(tmp_path / "out.json", ["tiny"]).entries
+    assert entry["compile_mode"] == "max-autotune"
 
 
 def test_what_the_layout_has_no_word_for_is_a_key_of_its_own(tmp_path: Path) -> None:
@@ -152,40 +182,6 @@ def test_a_configuration_that_never_ran_is_no_success(tmp_path: Path) -> None:
     assert entry["measurements"]["e2e_latency"] == []
 
 
-def _ending_as_measured(record: Record) -> Record:
-    """With ends as real records have them: of `generate` with the call, of `generate_batch` with the last token."""
-    batched = record.configuration.continuous_batching
-    record.iterations = [
-        replace(
-            each, end_to_end_seconds=max(times[-1] for times in each.token_seconds) if batched else each.call_seconds
-        )
-        for each in record.iterations
-        if each.observed
-    ]
-    return record
-
-
-def test_there_and_back_again(tmp_path: Path) -> None:
-    configurations = [
-        point(round=number, attn_implementation=attention, dtype=dtype, continuous_batching=batching, max_new_tokens=8)
-        for number in (1, 2, 3)
-        for attention, dtype, batching in (("sdpa:math", "float32", False), ("eager", "bfloat16", True))
-    ]
-    records = [_ending_as_measured(full_record(each)) for each in configurations[:-1]]
-    records.append(failed_record(configurations[-1], "killed"))
-    results = _saved(tmp_path / "results", *records)
-    (path,) = export_benchmark_v2(results, tmp_path / "out.json")
-    imported = import_benchmark_v2([path], tmp_path / "back")
-    assert imported.notes == ()
-    assert read_json(imported.folder / "environment.json") == ENVIRONMENT
-    before, after = (read_table(folder / "tables", "summary") for folder in (results, imported.folder))
-    assert before.height > 10
-    assert_frame_equal(before, after, check_exact=True)  # to the last bit
-    points = [read_table(folder / "tables", "points") for folder in (results, imported.folder)]
-    facts = ["status", "reason", "device_name", "prompt_nll", "load_seconds", "peak_memory_bytes", "started_at"]
-    assert_frame_equal(*(table.select("round", "dtype", "attn_implementation", *facts) for table in points))
-
-
 def test_a_file_a_model(tmp_path: Path) -> None:
     results = _saved(tmp_path, full_record(point()), full_record(point(model="other")))
     write_json(results / "models" / "other.json", {"source": {"source": "hub", "repository": "Org/Other-1B"}})
@@ -201,9 +197,8 @@ def test_a_file_a_model(tmp_path: Path) -> None:
 
 
 def _export(*words: str) -> None:
-    parser = argparse.ArgumentParser()
-    export.add_arguments(parser)
-    export.run(parser.parse_args(words))
+    arguments = parse_arguments(["export", *words])
+    arguments.run(arguments)
 
 
 @pytest.mark.parametrize("format_name", ["csv", "parquet"])

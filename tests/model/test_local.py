@@ -1,5 +1,6 @@
 """The source `local`: a folder is used where it is, and an edit of it is noticed."""
 
+import ast
 import json
 import os
 import shutil
@@ -8,13 +9,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import transformers
 
 from hfbench.core.errors import UserError
+from hfbench.core.record import Manifest
 from hfbench.core.sources import LocalSource
-from hfbench.model.folder import REMEMBERED_FROM_BYTES, remembered_sha256, sha256_of
+from hfbench.model.cache import size_text
+from hfbench.model.folder import (
+    REMEMBERED_FROM_BYTES,
+    TOKENIZER_FILES,
+    remembered_sha256,
+    sha256_of,
+    support_files,
+    tokenizer_files,
+    weight_files,
+)
 from hfbench.model.local import resolve_local
 from hfbench.model.manifest import materialise
-from tests.model.conftest import Project
+from tests.model.conftest import ROOT, Project
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
@@ -160,3 +172,107 @@ def test_the_stage_says_so_in_a_sentence(project: Project, model_folder: Path) -
     (model_folder / "config.json").unlink()
     project.write(mine={"source": "local", "path": str(model_folder)})
     project.fails("mine", f"hfbench: {model_folder} has no config.json")
+
+
+HEAVY = {"torch", "transformers", "huggingface_hub", "numpy", "safetensors", "tokenizers", "polars"}
+REPORT_IMPORTS = (
+    "-c",
+    "import runpy, sys\n"
+    "sys.argv[0] = 'stages.model'\n"
+    "runpy.run_module('stages.model', run_name='__main__')\n"
+    "print(*{name.split('.')[0] for name in sys.modules})",
+)
+RANDOM = {"source": "random", "config": str(ROOT / "configs/stories-15m.json"), "seed": 0}
+
+
+def _of_smollm2(smollm2: Manifest, _: Path) -> dict[str, Any]:
+    return {"model": smollm2.source}
+
+
+def _of_folder(_: Manifest, folder: Path) -> dict[str, Any]:
+    return {"model": {"source": "local", "path": str(folder)}}
+
+
+def _random_of_smollm2(smollm2: Manifest, _: Path) -> dict[str, Any]:
+    return {"model": {**RANDOM, "tokenizer": "smollm2"}, "smollm2": smollm2.source}
+
+
+def _random_of_folder(_: Manifest, folder: Path) -> dict[str, Any]:
+    return {"model": {**RANDOM, "tokenizer": str(folder)}}
+
+
+@pytest.mark.parametrize("make", [_of_smollm2, _of_folder, _random_of_smollm2, _random_of_folder])
+def test_nothing_heavy_is_imported_and_the_file_stays(
+    project_on_this_machine: Project,
+    smollm2: Manifest,
+    model_folder: Path,
+    make: Callable[[Manifest, Path], dict[str, Any]],
+) -> None:
+    project = project_on_this_machine
+    project.write(**make(smollm2, model_folder))
+    project.resolve("model")
+    path = project.manifest_path("model")
+    before = (path.stat().st_mtime_ns, path.stat().st_ino, path.read_bytes())
+    result = project.run("model", REPORT_IMPORTS)
+    assert result.returncode == 0, result.stderr
+    assert not HEAVY & set(result.stdout.split())
+    assert result.stderr == ""
+    assert (path.stat().st_mtime_ns, path.stat().st_ino, path.read_bytes()) == before
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"schema_version": 1}', '{"schema_version": 0, "name": "model"}'])
+def test_a_previous_file_that_is_no_manifest_is_replaced(project: Project, model_folder: Path, content: str) -> None:
+    project.write(**{"model": {"source": "local", "path": str(model_folder)}})
+    project.manifest_path("model").parent.mkdir(parents=True)
+    project.manifest_path("model").write_text(content)
+    assert project.resolve("model").model_type == "llama"
+
+
+def test_every_vocabulary_file_that_transformers_reads_is_known() -> None:
+    """Its tokenizers name them in a dictionary at the top of their modules."""
+    read: set[str] = set()
+    for path in Path(transformers.__file__).parent.glob("models/*/tokenization_*.py"):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.Assign) and any(
+                isinstance(target, ast.Name) and target.id == "VOCAB_FILES_NAMES" for target in node.targets
+            ):
+                values = node.value.values if isinstance(node.value, ast.Dict) else []
+                read |= {str(value.value) for value in values if isinstance(value, ast.Constant)}
+    assert {"vocab.json", "spiece.model"} <= read
+    assert read <= TOKENIZER_FILES
+
+
+def test_a_single_weights_file_goes_before_an_index_as_in_transformers(tmp_path: Path) -> None:
+    names = {"model.safetensors", "model.safetensors.index.json", "model-00001-of-00001.safetensors"}
+    assert weight_files(names, "here", lambda: tmp_path / "not read") == ["model.safetensors"]
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"weight_map": []}'])
+def test_an_index_that_is_none(tmp_path: Path, text: str) -> None:
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(text)
+    with pytest.raises(UserError, match="is no index of weights"):
+        weight_files({index.name}, "here", lambda: index)
+
+
+def test_code_and_its_vocabulary_count_only_where_code_is_trusted() -> None:
+    names = ["config.json", "tokenizer.json", "own.py", "kernels/fast.py", "qwen.tiktoken", "pytorch_model.bin"]
+    assert support_files(names, "here", trust_remote_code=False) == ["config.json", "tokenizer.json"]
+    trusted = support_files(names, "here", trust_remote_code=True)
+    assert trusted == ["config.json", "kernels/fast.py", "own.py", "qwen.tiktoken", "tokenizer.json"]
+    assert tokenizer_files(names) == ["tokenizer.json"]
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1_000, "1 kB"),
+        (269_060_552, "269 MB"),
+        (4_900_000_000, "4.9 GB"),
+        (2e12, "2000 GB"),
+    ],
+)
+def test_sizes_as_people_write_them(size_bytes: float, text: str) -> None:
+    assert size_text(size_bytes) == text

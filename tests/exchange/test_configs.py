@@ -1,6 +1,5 @@
 """`hfbench import configs`: files of configurations as transformers' benchmark_v2 reads them."""
 
-import argparse
 import json
 import shutil
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hfbench.commands import import_results
+from hfbench.cli import parse_arguments
 from hfbench.core.errors import UserError
 from hfbench.core.files import write_json
 from hfbench.core.point import Configuration
@@ -16,7 +15,6 @@ from hfbench.exchange.configs import import_configs, read_configs
 from hfbench.exchange.export import export_benchmark_v2
 from hfbench.params.schema import load_params
 from tests.conftest import ROOT
-from tests.exchange.benchmark_v2_files import config
 from tests.report.point_records import full_record, save_results
 from tests.tables.hand_records import point
 
@@ -26,6 +24,24 @@ MODEL = "stories-15m-random"
 @pytest.fixture
 def params(tmp_path: Path) -> Path:
     return Path(shutil.copy(ROOT / "params.yaml", tmp_path / "params.yaml"))
+
+
+def config(**changes: Any) -> dict[str, Any]:
+    """`BenchmarkConfig.to_dict()` of the version with `compile_kwargs`."""
+    content = {
+        "name": "w3_i2-unmonitored-b1_s128_n4-sdpa-uncompiled-unkernelized-generate",
+        "warmup_iterations": 3,
+        "measurement_iterations": 2,
+        "gpu_monitoring": False,
+        "continuous_batching": False,
+        "batch_size": 1,
+        "sequence_length": 128,
+        "num_tokens_to_generate": 4,
+        "attn_implementation": "sdpa",
+        "compile_kwargs": None,
+        "kernelize": False,
+    }
+    return content | changes
 
 
 def write(folder: Path, content: Any, name: str = "configs.json") -> Path:
@@ -48,10 +64,8 @@ def test_lines_become_exactly_these_configurations(
     ]
     path = tmp_path / "configs.jsonl"
     path.write_text("# ours\n" + "".join(json.dumps(line) + "\n" for line in lines))
-    parser = argparse.ArgumentParser()
-    import_results.add_arguments(parser)
-    arguments = parser.parse_args(["configs", str(path), "--model", MODEL, "--params", str(params)])
-    arguments.run_import(arguments)
+    arguments = parse_arguments(["import", "configs", str(path), "--model", MODEL, "--params", str(params)])
+    arguments.run(arguments)
     found = [
         (each.attn_implementation, each.compile_mode, each.use_kernels, each.continuous_batching, each.batch_size)
         for each in measured(params)

@@ -1,0 +1,390 @@
+"""The description of a machine: of this one, by the stage as DVC runs it, and of others, from trees of their files."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from hfbench.core.results import DTYPES, ENVIRONMENT
+from hfbench.environment.accelerators import describe_accelerators, describe_apple
+from hfbench.environment.describe import cpu_limit, describe_memory, describe_system, memory_limit, relevant_variables
+from hfbench.environment.processor import describe_cpu
+from tests.conftest import ROOT, WriteTree, run_stage
+from tests.environment.conftest import commit_all
+
+CPUS = "sys/devices/system/cpu"
+X86 = """processor : 0
+vendor_id : GenuineIntel
+model name : Sample Xeon
+microcode : 0x2b000590
+cpu MHz : 1999.999
+flags : fpu sse4_2 smep avx2 avx512f amx_bf16 hypervisor
+
+processor : 1
+model name : never read"""
+
+
+def describe(folder: Path, **variables: str) -> dict[str, Any]:
+    """Have the stage describe this machine in `folder`, with these variables alone, and return what it wrote."""
+    command = [sys.executable, "-m", "stages.environment", "--output", "environment.json"]
+    inherited = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **variables}
+    subprocess.run(command, cwd=folder, env=inherited, check=True)
+    return dict(json.loads((folder / "environment.json").read_bytes()))
+
+
+def strings(value: Any) -> Iterator[str]:
+    """Yield each key and each text in a JSON value."""
+    if isinstance(value, dict):
+        value = [*value, *value.values()]
+    if isinstance(value, list):
+        for item in value:
+            yield from strings(item)
+    elif isinstance(value, str):
+        yield value
+
+
+@pytest.fixture(scope="module")
+def description(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return describe(tmp_path_factory.mktemp("description"))
+
+
+def test_two_processes_in_different_places_write_equal_bytes(tmp_path: Path) -> None:
+    outputs = []
+    for place, seed in (("first", "1"), ("second", "2")):
+        folder = tmp_path / place
+        folder.mkdir()
+        variables = dict.fromkeys(("HOME", "TMPDIR", "HF_HOME", "TORCHINDUCTOR_CACHE_DIR"), str(folder))
+        variables |= {"HOSTNAME": place, "USER": place, "LANG": f"{place}.UTF-8", "PYTHONHASHSEED": seed}
+        describe(folder, **variables)
+        outputs.append((folder / "environment.json").read_bytes())
+    assert outputs[0] == outputs[1]
+
+
+def test_description_names_neither_a_place_nor_the_host(description: dict[str, Any]) -> None:
+    texts = list(strings(description))
+    assert "machine" in texts
+    assert not [text for text in texts if text.startswith(("/", "~")) or str(Path.home()) in text or str(ROOT) in text]
+    assert socket.gethostname() not in texts
+
+
+def test_description_is_of_this_machine(description: dict[str, Any]) -> None:
+    assert description["system"]["kernel"] == os.uname().release
+    assert description["python"]["version"] == sys.version.split()[0]
+    assert description["cpu"]["available_logical_cores"] == len(os.sched_getaffinity(0))
+    assert description["cpu"]["brand"]
+    physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert description["memory"]["total_gib"] == pytest.approx(physical / 2**30, abs=0.5)
+    assert "hfbench" not in description["packages"]
+    assert {"torch", "transformers", "tokenizers", "huggingface-hub"} <= set(description["packages"])
+    assert list(description["packages"]) == sorted(description["packages"])
+
+
+def test_variables_that_matter_are_all_that_a_variable_changes(tmp_path: Path, description: dict[str, Any]) -> None:
+    found = describe(tmp_path, OMP_NUM_THREADS="1", HF_TOKEN="hf_secret")
+    assert found == {**description, "variables": {"OMP_NUM_THREADS": "1"}}
+
+
+def test_affinity_of_the_process_counts(tmp_path: Path) -> None:
+    allowed = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(allowed)})  # a child inherits it
+        found = describe(tmp_path)
+    finally:
+        os.sched_setaffinity(0, allowed)
+    assert found["cpu"]["available_logical_cores"] == 1
+
+
+def test_library_from_a_checkout_on_pythonpath_is_told_by_its_commit(
+    tmp_path: Path, description: dict[str, Any]
+) -> None:
+    repository = tmp_path / "checkout"
+    package = repository / "src" / "accelerate"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    commit = commit_all(repository)
+    shadowed = describe(tmp_path, PYTHONPATH=os.pathsep.join([str(package.parent), str(ROOT)]))["packages"]
+
+    installed = description["packages"]["accelerate"]
+    assert set(installed) == {"version"}, "a virtual environment within a git checkout is no checkout"
+    assert shadowed == {**description["packages"], "accelerate": {**installed, "commit": commit, "uncommitted": None}}
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "expected"),
+    [
+        ("sweep", "dtype", ["bfloat17"], "sweep.dtype.0 is 'bfloat17'"),
+        ("sweep", "model", ["nobody"], "sweep.model names 'nobody'"),
+        ("sampling", "min_iterations", "six", "sampling.min_iterations is 'six'"),
+    ],
+)
+def test_bad_params_end_the_run_before_anything_is_written(
+    tmp_path: Path, section: str, key: str, value: object, expected: str
+) -> None:
+    content = yaml.safe_load((ROOT / "params.yaml").read_text())
+    content[section][key] = value
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+
+    result = run_stage("environment", tmp_path)
+
+    assert result.returncode == 1
+    assert expected in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "results").exists()
+
+
+def test_the_stage_imports_no_heavy_library(tmp_path: Path) -> None:
+    program = """
+import runpy, sys
+sys.argv = ["environment"]
+runpy.run_module("stages.environment", run_name="__main__")
+print(sorted({"torch", "transformers", "polars", "numpy", "huggingface_hub"} & set(sys.modules)))
+"""
+    for name in ("params.yaml", "configs"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    variables = {**os.environ, "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=variables, capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "[]"
+    assert json.loads((tmp_path / DTYPES).read_text()) == ["bfloat16"]
+    assert (tmp_path / ENVIRONMENT).is_file()
+
+
+def server() -> dict[str, str | int]:
+    """Two sockets of two cores with two threads each: 0-1 and 4-5 on the first, 2-3 and 6-7 on the second."""
+    files: dict[str, str | int] = {
+        "proc/cpuinfo": X86,
+        f"{CPUS}/online": "0-7",
+        f"{CPUS}/intel_pstate/no_turbo": 1,
+        "sys/devices/system/node/node0/cpulist": "0-1,4-5",
+        "sys/devices/system/node/node1/cpulist": "2-3,6-7",
+    }
+    for cpu in range(8):
+        core, socket = cpu % 4, cpu % 4 // 2
+        files |= {
+            f"{CPUS}/cpu{cpu}/topology/core_cpus_list": f"{core},{core + 4}",
+            f"{CPUS}/cpu{cpu}/topology/physical_package_id": socket,
+            f"{CPUS}/cpu{cpu}/cpufreq/cpuinfo_max_freq": 3800000,
+            f"{CPUS}/cpu{cpu}/cpufreq/scaling_cur_freq": 1200000 + cpu,
+            f"{CPUS}/cpu{cpu}/cpufreq/scaling_driver": "intel_pstate",
+            f"{CPUS}/cpu{cpu}/cpufreq/scaling_governor": "powersave" if cpu else "performance",
+        }
+        caches = [(1, "Data", "48K", f"{core},{core + 4}"), (3, "Unified", "32768K", ("0-1,4-5", "2-3,6-7")[socket])]
+        for index, (level, kind, size, shared) in enumerate(caches):
+            cache = f"{CPUS}/cpu{cpu}/cache/index{index}"
+            files |= {f"{cache}/level": level, f"{cache}/type": kind, f"{cache}/size": size}
+            files[f"{cache}/shared_cpu_list"] = shared
+    return files
+
+
+def test_server_processor(write_tree: WriteTree) -> None:
+    cpu = describe_cpu(write_tree(server()), frozenset(range(8)))
+    assert cpu == {
+        "brand": "Sample Xeon",
+        "microcode": "0x2b000590",
+        "sockets": 2,
+        "numa_nodes": 2,
+        "physical_cores": 4,
+        "logical_cores": 8,
+        "available_sockets": 2,
+        "available_numa_nodes": 2,
+        "available_physical_cores": 4,
+        "available_logical_cores": 8,
+        "smt": True,
+        "caches": [
+            {"level": 1, "type": "data", "size": "48K", "count": 4},
+            {"level": 3, "type": "unified", "size": "32768K", "count": 2},
+        ],
+        "instruction_sets": ["amx_bf16", "avx2", "avx512f", "sse4_2"],
+        "frequency": {
+            "available_cores_by_max_mhz": {"3800": 8},
+            "drivers": ["intel_pstate"],
+            "governors": ["performance", "powersave"],
+            "energy_preferences": [],
+            "boost": False,
+            "platform_profile": None,
+        },
+    }
+
+
+def test_current_clock_changes_nothing(write_tree: WriteTree) -> None:
+    before = describe_cpu(write_tree(server()), frozenset(range(8)))
+    root = write_tree({f"{CPUS}/cpu0/cpufreq/scaling_cur_freq": 3800000, "proc/cpuinfo": X86.replace("1999", "3799")})
+    assert describe_cpu(root, frozenset(range(8))) == before
+
+
+def test_affinity_counts_by_its_shape_and_not_by_its_numbers(write_tree: WriteTree) -> None:
+    root = write_tree(server())
+    two_threads = describe_cpu(root, frozenset({1, 5}))
+    two_cores = describe_cpu(root, frozenset({1, 6}))
+    assert [two_threads[f"available_{name}"] for name in ("physical_cores", "sockets", "numa_nodes")] == [1, 1, 1]
+    assert [two_cores[f"available_{name}"] for name in ("physical_cores", "sockets", "numa_nodes")] == [2, 2, 2]
+    assert two_cores["available_logical_cores"] == two_threads["available_logical_cores"] == 2
+    assert two_cores["logical_cores"] == 8
+    assert describe_cpu(root, frozenset({2, 6})) == two_threads
+
+
+def test_fast_and_slow_cores_are_told_apart(write_tree: WriteTree) -> None:
+    files = server()
+    files |= {f"{CPUS}/cpu{cpu}/cpufreq/cpuinfo_max_freq": 2400000 for cpu in (1, 3, 5, 7)}
+    root = write_tree(files)
+    assert describe_cpu(root, frozenset(range(5)))["frequency"]["available_cores_by_max_mhz"] == {"2400": 2, "3800": 3}
+
+
+@pytest.mark.parametrize(
+    ("part", "brand"),
+    [("0xd4f", "Arm Neoverse V2 r0p1"), ("0xfff", "Arm core 0xfff of implementer 0x41 r0p1")],
+)
+def test_arm_processor(write_tree: WriteTree, part: str, brand: str) -> None:
+    cpuinfo = "processor : 0\nFeatures : fp asimd sve2 bf16\nCPU implementer : 0x41\nCPU variant : 0x0\n"
+    root = write_tree({"proc/cpuinfo": f"{cpuinfo}CPU part : {part}\nCPU revision : 1"})
+    cpu = describe_cpu(root, frozenset({0, 1}))
+    assert (cpu["brand"], cpu["instruction_sets"]) == (brand, ["asimd", "bf16", "sve2"])
+    assert (cpu["logical_cores"], cpu["physical_cores"], cpu["numa_nodes"]) == (2, 2, 1)
+    assert describe_system(root)["virtual_machine"] is None
+
+
+def test_memory_policies(write_tree: WriteTree) -> None:
+    huge_pages = "sys/kernel/mm/transparent_hugepage"
+    root = write_tree(
+        {
+            f"{huge_pages}/enabled": "always [madvise] never",
+            f"{huge_pages}/defrag": "always defer defer+madvise [madvise] never",
+            "proc/sys/kernel/numa_balancing": 1,
+            "proc/self/numa_maps": "5570 interleave:0-1 file=/usr/bin/cat mapped=2\n5571 default heap",
+        }
+    )
+    memory = describe_memory(root)
+    assert memory["transparent_hugepages"] == memory["transparent_hugepages_defrag"] == "madvise"
+    assert (memory["numa_balancing"], memory["numa_policy"]) == (1, "interleave:0-1")
+
+
+def test_kernel_parameters_that_matter(write_tree: WriteTree) -> None:
+    line = "root=UUID=1234 ro quiet nosmt mitigations=off console=ttyS0 isolcpus=2-3 -- mitigations=auto"
+    system = describe_system(write_tree({"proc/cmdline": line, "proc/cpuinfo": X86}))
+    assert system["kernel_parameters"] == ["isolcpus=2-3", "mitigations=off", "nosmt"]
+    assert system["virtual_machine"] is True
+
+
+def test_limits_of_control_groups_version_2(write_tree: WriteTree) -> None:
+    root = write_tree(
+        {
+            "proc/self/cgroup": "0::/pod/box",
+            "sys/fs/cgroup/pod/memory.max": 8 * 2**30,
+            "sys/fs/cgroup/pod/cpu.max": "max 100000",
+            "sys/fs/cgroup/pod/box/memory.max": "max",
+            "sys/fs/cgroup/pod/box/cpu.max": "250000 100000",
+        }
+    )
+    assert (memory_limit(root), cpu_limit(root)) == (8 * 2**30, 2.5)
+
+
+def test_limits_of_control_groups_version_1_in_a_container(write_tree: WriteTree) -> None:
+    root = write_tree(
+        {
+            "proc/self/cgroup": "5:memory:/docker/0123\n4:cpu,cpuacct:/docker/0123\n1:name=systemd:/docker/0123\n0::/",
+            "sys/fs/cgroup/memory/memory.limit_in_bytes": 4 * 2**30,
+            "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us": 150000,
+            "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us": 100000,
+        }
+    )
+    assert (memory_limit(root), cpu_limit(root)) == (4 * 2**30, 1.5)
+
+
+def test_no_limit_is_none(write_tree: WriteTree) -> None:
+    root = write_tree(
+        {
+            "proc/self/cgroup": "5:memory:/\n4:cpu:/\n0::/user.slice",
+            "sys/fs/cgroup/user.slice/memory.max": "max",
+            "sys/fs/cgroup/memory/memory.limit_in_bytes": 9223372036854771712,
+            "sys/fs/cgroup/cpu/cpu.cfs_quota_us": -1,
+            "sys/fs/cgroup/cpu/cpu.cfs_period_us": 100000,
+        }
+    )
+    assert (memory_limit(root), cpu_limit(root)) == (None, None)
+
+
+def test_notes_hold_no_places() -> None:
+    def broken(notes: list[str]) -> list[dict[str, Any]]:
+        notes.append(f"sample: the handle {id(notes):#x} is no more")
+        raise FileNotFoundError(2, "No such file", "/home/someone/driver")
+
+    expected = ["sample: the handle … is no more", "sample: FileNotFoundError: [Errno 2] No such file: '…'"]
+    assert describe_accelerators({"sample": broken}) == ([], expected)
+
+
+def test_apple_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A program that answers as macOS's sysctl does stands in for it."""
+    sysctl = tmp_path / "sysctl"
+    sysctl.write_text('#!/bin/sh\ncase $2 in hw.memsize) echo 25769803776;; *) echo "Apple M4 Pro";; esac\n')
+    sysctl.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    assert describe_accelerators({"apple": describe_apple}) == ([], [])
+    monkeypatch.setattr("platform.system", lambda: "Darwin")
+    monkeypatch.setattr("platform.machine", lambda: "arm64")
+    monkeypatch.setattr("platform.mac_ver", lambda: ("15.5", ("", "", ""), "arm64"))
+    (device,), notes = describe_accelerators({"apple": describe_apple})
+    assert device == {
+        "vendor": "apple",
+        "torch_device": "mps",
+        "name": "Apple M4 Pro",
+        "memory_bytes": 25769803776,
+        "driver_version": "15.5",
+    }
+    assert notes == []
+
+
+def test_variables_that_change_performance_are_kept_sorted() -> None:
+    kept = {
+        "CUDA_VISIBLE_DEVICES": "1",
+        "HF_DEACTIVATE_ASYNC_LOAD": "1",
+        "HSA_OVERRIDE_GFX_VERSION": "9.0.0",
+        "KMP_AFFINITY": "granularity=fine,compact,1,0",
+        "MALLOC_ARENA_MAX": "2",
+        "NVIDIA_TF32_OVERRIDE": "0",
+        "OMP_NUM_THREADS": "4",
+        "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
+        "TORCHINDUCTOR_FX_GRAPH_CACHE": "0",
+        "TRANSFORMERS_VERBOSITY": "debug",
+        "USE_HUB_KERNELS": "0",
+        "ZE_AFFINITY_MASK": "0.0",
+    }
+    others = {"EDITOR": "vi", "HOSTNAME": "host", "PATH": "/usr/bin", "SHLVL": "1", "NVIDIA_VISIBLE_DEVICES": "all"}
+    result = relevant_variables({**dict(reversed(kept.items())), **others})
+    assert result == kept
+    assert list(result) == list(kept)
+
+
+def test_secrets_and_places_stay_out() -> None:
+    secrets = "HF_TOKEN HF_HUB_TOKEN TORCH_API_KEY CUDA_SECRET TRANSFORMERS_PASSWORD NCCL_CREDENTIALS"
+    assert relevant_variables(dict.fromkeys(secrets.split(), "hidden")) == {}
+    places = """
+        CUDA_CACHE_PATH CUDA_HOME CUDA_MPS_PIPE_DIRECTORY HF_HOME HF_HUB_OFFLINE NCCL_TOPO_FILE ONEAPI_ROOT
+        TORCHINDUCTOR_CACHE_DIR TORCH_HOME TRANSFORMERS_CACHE TRITON_CACHE_DIR
+    """
+    assert relevant_variables(dict.fromkeys(places.split(), "/data/somewhere")) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "kept"),
+    [
+        ("LD_PRELOAD", "/usr/lib/libjemalloc.so.2:/opt/intel/lib/libiomp5.so", "libjemalloc.so.2:libiomp5.so"),
+        ("LD_PRELOAD", "/usr/lib/a.so ~/b.so ~someone/lib/c.so", "a.so b.so c.so"),
+        ("CXX", "/opt/gcc-14/bin/g++", "g++"),
+        (
+            "LOCAL_KERNELS",
+            "kernels-community/activation=/home/someone/activation",
+            "kernels-community/activation=activation",
+        ),
+        ("TORCH_TRACE", "/", ""),
+    ],
+)
+def test_paths_in_values_are_cut_to_their_last_part(name: str, value: str, kept: str) -> None:
+    assert relevant_variables({name: value}) == {name: kept}

@@ -1,0 +1,337 @@
+"""NVIDIA GPUs, which are not here: NVML's functions are replaced by written readings.
+
+The readings have the form that NVML's reference gives them; none was taken from a real device. The names of the
+functions, constants and errors are the real ones of `pynvml`.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pynvml
+import pytest
+
+from hfbench.environment.accelerators import describe_accelerators
+from hfbench.monitoring import amd, nvidia
+from hfbench.monitoring.monitor import Monitor, machine_before, open_devices
+from hfbench.monitoring.nvidia import THROTTLE_REASONS, name_visible_devices
+
+UUIDS = {"gpu0": "GPU-0011aabb-1111", "gpu1": "GPU-22cc33dd-2222"}
+VENDORS = {"nvidia": nvidia.describe}
+
+
+def _process(pid: int) -> SimpleNamespace:
+    return SimpleNamespace(pid=pid, usedGpuMemory=1)
+
+
+READINGS: dict[str, Any] = {
+    "nvmlInit": None,
+    "nvmlDeviceGetCount": 1,
+    "nvmlDeviceGetHandleByIndex": lambda index: f"gpu{index}",
+    "nvmlDeviceGetName": "NVIDIA H200",
+    "nvmlDeviceGetUUID": UUIDS.__getitem__,
+    "nvmlDeviceGetMemoryInfo": SimpleNamespace(total=150754820096, free=1, used=3_000_000_000),
+    # What stands still.
+    "nvmlSystemGetDriverVersion": "580.95.05",
+    "nvmlSystemGetCudaDriverVersion_v2": 13000,
+    "nvmlDeviceGetCudaComputeCapability": (9, 0),
+    "nvmlDeviceGetNumGpuCores": 16896,
+    "nvmlDeviceGetVbiosVersion": "96.00.D0.00.02",
+    "nvmlDeviceGetPowerManagementLimit": 600000,
+    "nvmlDeviceGetPowerManagementDefaultLimit": 700000,
+    "nvmlDeviceGetEnforcedPowerLimit": 600000,
+    "nvmlDeviceGetEccMode": [1, 0],
+    "nvmlDeviceGetMigMode": [0, 0],
+    "nvmlDeviceGetMaxMigDeviceCount": 2,
+    "nvmlDeviceGetMigDeviceHandleByIndex": pynvml.NVMLError_NotFound(),
+    "nvmlDeviceGetPersistenceMode": 1,
+    "nvmlDeviceGetComputeMode": 3,
+    "nvmlDeviceGetMaxClockInfo": lambda _, kind: {pynvml.NVML_CLOCK_SM: 1980, pynvml.NVML_CLOCK_MEM: 3201}[kind],
+    "nvmlDeviceGetApplicationsClock": pynvml.NVMLError_NotSupported(),
+    "nvmlDeviceGetGpcClkVfOffset": 0,
+    "nvmlDeviceGetMemClkVfOffset": 0,
+    "nvmlDeviceGetMaxPcieLinkGeneration": 5,
+    "nvmlDeviceGetMaxPcieLinkWidth": 16,
+    # What moves.
+    "nvmlDeviceGetUtilizationRates": SimpleNamespace(gpu=97, memory=61),
+    "nvmlDeviceGetPowerUsage": 412_345,
+    "nvmlDeviceGetTotalEnergyConsumption": 987_654_321,
+    "nvmlDeviceGetClockInfo": lambda _, kind: {pynvml.NVML_CLOCK_SM: 1980, pynvml.NVML_CLOCK_MEM: 3201}[kind],
+    "nvmlDeviceGetTemperature": 54,
+    "nvmlDeviceGetCurrentClocksEventReasons": 0x4,
+    "nvmlDeviceGetComputeRunningProcesses": [],
+}
+
+
+FakeNvml = Callable[..., None]
+
+
+@pytest.fixture(autouse=True)
+def nvml(monkeypatch: pytest.MonkeyPatch) -> FakeNvml:
+    """Have NVML's functions answer with READINGS, and return what changes some of them.
+
+    A function or an iterator gives each answer, an error is raised.
+    """
+
+    def fake(**readings: Any) -> None:
+        for name, reading in readings.items():
+
+            def answer(*arguments: Any, reading: Any = reading) -> Any:
+                value = next(reading) if isinstance(reading, Iterator) else reading
+                if isinstance(value, Exception):
+                    raise value
+                return value(*arguments) if callable(value) else value
+
+            monkeypatch.setattr(pynvml, name, answer)
+
+    fake(**READINGS)
+    return fake
+
+
+def test_nvidia_gpu() -> None:
+    devices, notes = describe_accelerators(VENDORS)
+    assert notes == []
+    assert devices == [
+        {
+            "vendor": "nvidia",
+            "torch_device": "cuda",
+            "name": "NVIDIA H200",
+            "memory_bytes": 150754820096,
+            "compute_capability": "9.0",
+            "cores": 16896,
+            "vbios_version": "96.00.D0.00.02",
+            "driver_version": "580.95.05",
+            "cuda_driver_version": "13.0",
+            "power_limit_watts": 600.0,
+            "enforced_power_limit_watts": 600.0,
+            "default_power_limit_watts": 700.0,
+            "ecc": True,
+            "mig": False,
+            "mig_devices": [],
+            "persistence_mode": True,
+            "compute_mode": "exclusive_process",
+            "max_clocks_mhz": {"sm": 1980, "memory": 3201},
+            "application_clocks_mhz": {"sm": None, "memory": None},
+            "clock_offsets_mhz": {"sm": 0, "memory": 0},
+            "max_pcie_generation": 5,
+            "max_pcie_width": 16,
+        }
+    ]
+
+
+def test_reading_that_fails_is_none_and_noted(nvml: FakeNvml) -> None:
+    nvml(nvmlDeviceGetEccMode=pynvml.NVMLError(pynvml.NVML_ERROR_TIMEOUT))
+    (device,), notes = describe_accelerators(VENDORS)
+    assert (device["name"], device["ecc"]) == ("NVIDIA H200", None)
+    assert notes == ["nvidia: nvmlDeviceGetEccMode: Timeout"]
+
+
+def test_lost_gpu_hides_no_other(nvml: FakeNvml) -> None:
+    def handle(index: int) -> str:
+        if index == 0:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_GPU_IS_LOST)
+        return f"gpu{index}"
+
+    nvml(nvmlDeviceGetCount=2, nvmlDeviceGetHandleByIndex=handle)
+    devices, notes = describe_accelerators(VENDORS)
+    assert len(devices) == 1
+    assert notes == ["nvidia: nvmlDeviceGetHandleByIndex: GPU is lost"]
+
+
+def test_limit_that_a_laptop_moves_by_itself_is_left_out(nvml: FakeNvml) -> None:
+    nvml(nvmlDeviceGetPowerManagementLimit=pynvml.NVMLError_NotSupported())
+    (device,), _ = describe_accelerators(VENDORS)
+    assert (device["power_limit_watts"], device["enforced_power_limit_watts"]) == (None, None)
+
+
+def test_mig_devices_are_listed_in_their_gpu(nvml: FakeNvml) -> None:
+    def mig(_: str, index: int) -> str:
+        if index:
+            raise pynvml.NVMLError_NotFound()
+        return "slice"
+
+    nvml(
+        nvmlDeviceGetMigMode=[1, 1],
+        nvmlDeviceGetMigDeviceHandleByIndex=mig,
+        nvmlDeviceGetName=lambda handle: {"gpu0": "NVIDIA H200", "slice": "NVIDIA H200 MIG 1g.18gb"}[handle],
+    )
+    (device,), _ = describe_accelerators(VENDORS)
+    assert device["mig"] is True
+    assert device["mig_devices"] == [{"name": "NVIDIA H200 MIG 1g.18gb", "memory_bytes": 150754820096}]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("0,1", "0,1"),
+        ("", ""),
+        ("GPU-0011aabb-1111", "NVIDIA H200"),
+        ("GPU-0011aabb, 2", "NVIDIA H200,2"),
+        ("GPU-ffff", "GPU-ffff"),
+    ],
+)
+def test_visible_devices_are_named_without_their_uuid(value: str, expected: str) -> None:
+    assert name_visible_devices(value) == expected
+
+
+def _record(device: str = "cuda", samples: int = 1, visible: str | None = None) -> dict[str, Any]:
+    """What a record holds of the device after some samples, with this process as the worker."""
+    devices, unavailable = open_devices(device, {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible})
+    assert unavailable == {}
+    monitor = Monitor(os.getpid(), 60, time.perf_counter(), devices)
+    for _ in range(samples):
+        monitor.sample(time.perf_counter())
+    (content,) = monitor.summary()["devices"]
+    assert isinstance(content, dict)
+    return content
+
+
+def test_readings_have_the_units_of_their_names() -> None:
+    record = _record()
+    assert (record["device"], record["name"]) == ("cuda:0", "NVIDIA H200")
+    assert record["unavailable"] == {}
+    assert record["series"] == {
+        "utilisation_percent": [97],
+        "memory_utilisation_percent": [61],
+        "memory_used_bytes": [3_000_000_000],
+        "power_watts": [412.345],
+        "energy_joules": [987_654.321],
+        "clock_mhz": [1980],
+        "memory_clock_mhz": [3201],
+        "temperature_celsius": [54],
+        "throttle_mask": [4],
+        "other_processes": [0],
+    }
+
+
+def test_throttle_reasons_are_decoded_to_names(nvml: FakeNvml) -> None:
+    masks = iter([0x1, 0x4, 0x4 | 0x40, 0x0])
+    nvml(nvmlDeviceGetCurrentClocksEventReasons=masks)
+    record = _record(samples=4)
+    assert record["throttled_samples"] == {"gpu_idle": 1, "sw_power_cap": 2, "hw_thermal_slowdown": 1}
+    assert record["series"]["throttle_mask"] == [1, 4, 68, 0]
+
+
+def test_names_of_the_reasons_have_the_bits_of_the_library() -> None:
+    for name, bit in THROTTLE_REASONS.items():
+        constant = "nvmlClocksThrottleReason" + "".join(word.capitalize() for word in name.split("_"))
+        assert getattr(pynvml, constant) == bit
+
+
+def test_driver_before_535_knows_the_reasons_under_their_old_name(nvml: FakeNvml) -> None:
+    missing = pynvml.NVMLError(pynvml.NVML_ERROR_FUNCTION_NOT_FOUND)
+    nvml(nvmlDeviceGetCurrentClocksEventReasons=missing, nvmlDeviceGetCurrentClocksThrottleReasons=0x20)
+    assert _record()["throttled_samples"] == {"sw_thermal_slowdown": 1}
+
+
+def test_reading_that_fails_once_is_a_gap_and_one_that_is_not_supported_has_a_reason(nvml: FakeNvml) -> None:
+    nvml(
+        nvmlDeviceGetPowerUsage=iter([400_000, pynvml.NVMLError(pynvml.NVML_ERROR_TIMEOUT), 401_000]),
+        nvmlDeviceGetTotalEnergyConsumption=pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED),
+    )
+    record = _record(samples=3)
+    assert record["series"]["power_watts"] == [400, None, 401]
+    assert record["unavailable"] == {"energy_joules": "NVMLError_NotSupported: Not Supported"}
+    assert record["series"]["clock_mhz"] == [1980] * 3
+
+
+def test_worker_is_not_another_process(nvml: FakeNvml) -> None:
+    nvml(nvmlDeviceGetComputeRunningProcesses=[_process(os.getpid()), _process(os.getppid())])
+    assert _record()["series"]["other_processes"] == [1]
+
+
+def test_ids_of_a_containers_host_are_not_taken_for_other_processes(nvml: FakeNvml) -> None:
+    nvml(nvmlDeviceGetComputeRunningProcesses=[_process(2**22 + 5)])  # above the kernel's highest id
+    record = _record()
+    assert "other_processes" not in record["series"]
+    assert "container" in record["unavailable"]["other_processes"]
+
+
+def test_list_of_processes_is_not_asked_for_at_every_sample(nvml: FakeNvml) -> None:
+    lists = iter([[_process(os.getppid())]])  # a second question would find nothing here
+    nvml(nvmlDeviceGetComputeRunningProcesses=lists)
+    assert _record(samples=3)["series"]["other_processes"] == [1, 1, 1]
+
+
+def test_state_before_the_start(nvml: FakeNvml) -> None:
+    others = [_process(os.getppid()), _process(2**22 + 5)]
+    nvml(nvmlDeviceGetComputeRunningProcesses=others)
+    (device,) = machine_before(open_devices("auto", {})[0], window_seconds=0)["devices"]
+    assert device["other_processes"] == 2  # there is no worker yet: whoever is there is another
+    assert (device["utilisation_percent"], device["temperature_celsius"]) == (97, 54)
+
+
+@pytest.mark.parametrize(
+    ("device", "visible", "expected"),
+    [
+        ("cuda", None, "gpu0"),
+        ("cuda:1", None, "gpu1"),
+        ("cuda", "1", "gpu1"),
+        ("cuda:1", "1,0,-1", "gpu0"),  # what stands after it does not matter
+        ("cuda", "GPU-22cc", "gpu1"),
+        ("auto", "GPU-22cc33dd-2222,GPU-0011aabb-1111", "gpu1"),
+    ],
+)
+def test_device_that_torch_sees_is_the_one_that_is_read(
+    nvml: FakeNvml, device: str, visible: str | None, expected: str
+) -> None:
+    temperatures = {"gpu0": 40, "gpu1": 80}
+    nvml(nvmlDeviceGetCount=2, nvmlDeviceGetTemperature=lambda handle, _: temperatures[handle])
+    record = _record(device, visible=visible)
+    assert record["series"]["temperature_celsius"] == [temperatures[expected]]
+
+
+@pytest.mark.parametrize("visible", ["", "-1", "1,-1,0", "5"])
+def test_device_that_is_hidden_or_missing_is_not_watched(nvml: FakeNvml, visible: str) -> None:
+    nvml(nvmlDeviceGetCount=2)
+    device = "cuda:2" if visible == "1,-1,0" else "cuda"
+    devices, unavailable = open_devices(device, {"CUDA_VISIBLE_DEVICES": visible})
+    assert devices == []
+    assert list(unavailable) == [device]
+
+
+def test_gpus_of_two_kinds_are_told_apart_only_in_the_order_of_the_bus(nvml: FakeNvml) -> None:
+    names = {"gpu0": "NVIDIA T400", "gpu1": "NVIDIA H200"}
+    nvml(nvmlDeviceGetCount=2, nvmlDeviceGetName=names.__getitem__)
+    devices, unavailable = open_devices("cuda", {})
+    assert devices == []
+    assert "CUDA_DEVICE_ORDER=PCI_BUS_ID" in unavailable["nvidia"]
+    (device,), _ = open_devices("cuda:1", {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"})
+    assert device.name == "NVIDIA H200"
+
+
+def test_part_of_a_divided_gpu_tells_less(nvml: FakeNvml) -> None:
+    unsupported = pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+    nvml(
+        nvmlDeviceGetHandleByUUID=lambda uuid: {"MIG-77ee": "slice"}[uuid],
+        nvmlDeviceGetName="NVIDIA H200 MIG 1g.18gb",
+        nvmlDeviceGetUtilizationRates=unsupported,
+        nvmlDeviceGetPowerUsage=unsupported,
+    )
+    record = _record(visible="MIG-77ee")
+    assert record["series"]["memory_used_bytes"] == [3_000_000_000]
+    assert {"utilisation_percent", "memory_utilisation_percent", "power_watts"} == set(record["unavailable"])
+
+
+def test_broken_driver_is_told_and_stops_nothing(nvml: FakeNvml, tmp_path: Path) -> None:
+    nvml(nvmlInit=pynvml.NVMLError(pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH))
+    devices, unavailable = open_devices("cuda", {})
+    assert devices == []
+    assert "version mismatch" in unavailable["nvidia"]
+    described, notes = describe_accelerators({**VENDORS, "amd": partial(amd.describe, root=tmp_path)})
+    assert described == []
+    assert notes == ["nvidia: NVMLError_LibRmVersionMismatch: RM has detected an NVML/RM version mismatch."]
+    assert name_visible_devices("GPU-0011") == "GPU-0011"
+
+
+@pytest.mark.parametrize("error", [pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, pynvml.NVML_ERROR_DRIVER_NOT_LOADED])
+def test_machine_without_driver(nvml: FakeNvml, error: int) -> None:
+    nvml(nvmlInit=pynvml.NVMLError(error))
+    assert open_devices("cuda", {})[0] == []
+    assert open_devices("cpu", {}) == ([], {})
+    assert describe_accelerators(VENDORS) == ([], [])
+    assert name_visible_devices("GPU-0011") == "GPU-0011"
