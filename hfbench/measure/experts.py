@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from types import CodeType
 from typing import Any
 
-import torch
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.integrations.moe import (
@@ -24,7 +23,8 @@ AUTO = "auto"
 EAGER = "eager"
 GROUPED = "grouped_mm"
 # By its own name, `generate` runs the prompt by grouped_mm and the decoding steps by batched_mm on any device but the
-# CPU, and says so in a log line at most (transformers 5.22, `GenerationMixin._optimize_model_for_decode`).
+# CPU, and says so in a log line at most (transformers 5.22, `GenerationMixin._optimize_model_for_decode`). That is
+# what `auto` measures there.
 GROUPED_THROUGHOUT = "hfbench_grouped_mm"
 # How classes of experts end that are not of transformers' interface: DbrxExperts, DogeCDMoE, Llama4TextMoe, and
 # MixtralSparseMoeBlock in remote code. Qwen2MoeMLP is a dense layer of a mixture of experts.
@@ -45,14 +45,12 @@ class Experts:
     has_choice: bool
 
 
-def experts_argument(asked: str, device: torch.device) -> dict[str, str]:
+def experts_argument(asked: str) -> dict[str, str]:
     """Return the argument of `from_pretrained` for a value of the axis: none for `auto`, transformers' own choice."""
     if asked == AUTO:
         return {}
-    if asked == GROUPED and device.type != "cpu":
-        ExpertsInterface.register(GROUPED_THROUGHOUT, grouped_mm_experts_forward)
-        return {"experts_implementation": GROUPED_THROUGHOUT}
-    return {"experts_implementation": asked}
+    ExpertsInterface.register(GROUPED_THROUGHOUT, grouped_mm_experts_forward)
+    return {"experts_implementation": GROUPED_THROUGHOUT if asked == GROUPED else asked}
 
 
 def find_experts(model: nn.Module) -> Experts:
@@ -75,7 +73,7 @@ def find_experts(model: nn.Module) -> Experts:
 def check_experts(asked: str, model: PreTrainedModel, experts: Experts) -> None:
     """Raise `NoExpertsError` where the model cannot compute as asked.
 
-    transformers itself refuses `grouped_mm` alone; it takes any other value for any model, and runs what there is.
+    transformers takes the values for any model, and runs what there is.
     """
     name = type(model).__name__
     if asked != AUTO and not experts.modules:
