@@ -7,24 +7,20 @@ from typing import Any
 import pytest
 
 from hfbench.core.errors import UserError
+from hfbench.core.point import CONFIGURATION_AXES, USUAL
 from hfbench.params.levels import rewrite, way_back
 from hfbench.params.schema import read_yaml
 from tests.conftest import ROOT
 
 ENTRY = {
+    **dict.fromkeys(CONFIGURATION_AXES),
+    **USUAL,
     "model": "stories-15m-random",
     "attn_implementation": "sdpa:math",
-    "compile_mode": "off",
-    "cache_implementation": "auto",
-    "use_kernels": False,
     "continuous_batching": True,
-    "prefill_chunk_size": 0,
-    "dtype": "bfloat16",
-    "request_lengths": "uniform",
     "batch_size": 1,
     "sequence_length": 128,
     "max_new_tokens": 32,
-    "context_depth": 0,
 }
 CHANGES: dict[str, Any] = {
     "sweep.model": ["stories-15m-random"],
