@@ -15,7 +15,7 @@ from hfbench.measure import loading
 from hfbench.measure.batching import Batching, continuous_batching_config, effective_batching
 from hfbench.measure.device import Device
 from hfbench.measure.evidence import watch_functions, watch_operators
-from hfbench.measure.experts import describe_experts, find_experts
+from hfbench.measure.experts import describe_experts, experts_differences, find_experts
 from hfbench.measure.generation import generation_config
 from hfbench.measure.loading import split_attention, unpinned
 from hfbench.measure.process import SETTINGS
@@ -191,6 +191,7 @@ def differences(configuration: Configuration, effective: dict[str, Any]) -> list
         if keys:
             found.append(f"{len(keys)} {name.replace('_', ' ')} in the weights, first {keys[0]}")
     found += _attention_differences(configuration, effective)
+    found += experts_differences(configuration.experts_implementation, effective)
     found += prefill_differences(configuration, effective)
     if effective["training"]:
         found.append("the model is in training mode")
@@ -241,6 +242,7 @@ def requested(configuration: Configuration, device: str, compile_config: Compile
         "compile_config": compile_config.to_dict() if compile_config else None,
         "cache_implementation": configuration.cache_implementation,
         "use_kernels": configuration.use_kernels,
+        "experts_implementation": configuration.experts_implementation,
         "continuous_batching": configuration.continuous_batching,
         "prefill_chunk_size": configuration.prefill_chunk_size,
         "context_depth": configuration.context_depth,

@@ -1,5 +1,6 @@
 """How a mixture of experts computes: right against eager in float32, and proven by what ran, or refused."""
 
+import shutil
 from collections.abc import Iterator
 from copy import copy
 from pathlib import Path
@@ -8,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 from torch._dynamo.utils import clear_compilation_metrics, counters
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from hfbench.core.record import UNSUPPORTED, Settings
+from hfbench.core.record import OK, UNSUPPORTED, Settings
 from hfbench.measure import verification
 from hfbench.measure.compiling import watch_compiled_call
 from hfbench.measure.device import Cpu
@@ -28,8 +29,11 @@ from hfbench.measure.experts import (
 )
 from hfbench.measure.failure import NoExpertsError, status_of
 from hfbench.measure.generation import prepare_generate
+from hfbench.measure.loading import load_model
 from hfbench.measure.prompt import Prompt
 from tests.conftest import TINY
+from tests.measure.conftest import save_manifest
+from tests.measure.stage_process import Bench
 from tests.measure.test_support import point
 
 CLOSE = 1e-5  # of the logits in float32: as far as another order of the same sums takes them apart, and more
@@ -91,11 +95,8 @@ def mixtral(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def loaded(folder: Path, asked: str, dtype: str = "bfloat16") -> PreTrainedModel:
-    model: Any = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=getattr(torch, dtype), local_files_only=True, **experts_argument(asked)
-    )
-    model.generation_config = GenerationConfig()
-    return model.eval()  # type: ignore[no-any-return]
+    configuration = point(experts_implementation=asked, dtype=dtype)
+    return load_model(folder, configuration, torch.device("cpu"), trust_remote_code=False)[0]
 
 
 def watched(model: PreTrainedModel, **way: object) -> dict[str, Any]:
@@ -195,12 +196,10 @@ def test_grouped_mm_stays_grouped_mm_while_decoding_on_an_accelerator(mixtral: P
 
 
 def test_a_dense_model_has_no_experts_to_choose_for(tiny_model: Path) -> None:
-    model = loaded(tiny_model, AUTO)
-    assert not [name for name in watched(model) if name.startswith("experts")]
-    check_experts(AUTO, model, find_experts(model))
+    assert not [name for name in watched(loaded(tiny_model, AUTO)) if name.startswith("experts")]
     for asked in (EAGER, BATCHED, GROUPED):
         with pytest.raises(NoExpertsError) as told:
-            check_experts(asked, model, find_experts(model))
+            loaded(tiny_model, asked)
         assert str(told.value) == (
             f"experts_implementation is {asked}, and this LlamaForCausalLM has no experts; it runs with auto"
         )
@@ -250,6 +249,23 @@ def test_sizes_that_grouped_mm_cannot_take_are_not_supported() -> None:
     assert status_of(told.value, "verify") == UNSUPPORTED
     model.set_experts_implementation(BATCHED)
     assert ran_forward(model)[1]["experts_implementation"] == BATCHED
+
+
+@pytest.mark.parametrize("asked", [AUTO, EAGER, BATCHED, GROUPED])
+def test_a_mixture_of_experts_is_measured_as_asked(bench: Bench, mixtral: Path, tiny_model: Path, asked: str) -> None:
+    for tokenizer in tiny_model.glob("tokenizer*"):
+        shutil.copy(tokenizer, mixtral)
+    save_manifest(bench.folder, mixtral, "MixtralForCausalLM", "mixtral")
+    record = bench.measure(experts_implementation=asked)
+    assert record.status == OK, record.reason
+    assert record.requested["experts_implementation"] == asked
+    assert record.effective["experts_implementation"] == (GROUPED if asked == AUTO else asked)
+
+
+def test_a_dense_model_with_experts_is_unsupported(bench: Bench) -> None:
+    record = bench.measure(experts_implementation=GROUPED)
+    assert (record.status, record.phase) == (UNSUPPORTED, "load")
+    assert "this LlamaForCausalLM has no experts" in str(record.reason)
 
 
 @pytest.fixture
