@@ -24,7 +24,7 @@ from hfbench.measure.generation import Call
 from hfbench.measure.phases import Point
 from hfbench.measure.process import Reporter
 from hfbench.measure.task import Task
-from hfbench.profile.tracer import CONTEXT, DECODE, LOAD, PREFILL, OperatorTime, Profile, Span
+from hfbench.profile.outcome import CONTEXT, DECODE, LOAD, PREFILL, OperatorTime, Profile, Span
 
 
 @dataclass(frozen=True)
