@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks import slowed
-from hfbench.checkouts.plan import UNDECIDED, Rule, decide
+from hfbench.checkouts.plan import Rule, decide
 from hfbench.core.files import read_json
 from hfbench.core.point import USUAL
+from hfbench.statistics.verdicts import UNDECIDED
 from tests.pipeline.checkout import clone
 
 ARMS: dict[str, dict[str, float]] = {
@@ -59,9 +60,9 @@ def measure_all(folder: Path, experiments: int, names: list[str], rule: Rule) ->
 
 
 def decision(folder: Path, experiment: int, arm: str, rule: Rule, most: int) -> tuple[str, int]:
-    """Return the verdict of the first of the rule's looks that decides, and its rounds, of `most` that are measured."""
+    """Return the verdict of the first look that decides, and its rounds, of `most` that are measured."""
     word, rounds = UNDECIDED, 0
-    for rounds in (look for look in rule.looks if look <= most):
+    for rounds in range(rule.rounds, min(most, rule.max_rounds) + 1):
         a, candidate = (
             [statistics.median(values) for values in latencies(folder, experiment, name, rounds)] for name in ("a", arm)
         )

@@ -9,7 +9,7 @@ compared ran close together and in both orders. Records are kept in FOLDER, wher
 
 Two answers are printed. One is what `--rounds` rounds show. The other is what is found when an undecided arm gets more
 rounds, up to `--max-rounds`: the noise of the machine decides how many of them a change of 5% takes. The rule is that
-of `hfbench bisect`, whose looks at the data share the 5% of error.
+of `hfbench bisect`, whose looks after every round share the 5% of error.
 """
 
 import argparse
@@ -22,9 +22,11 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.arms import ARMS, decision, latencies, measure_all, record_path
-from hfbench.checkouts.plan import FAST, SLOW, UNDECIDED, Rule
+from hfbench.checkouts.plan import Rule
 from hfbench.core.files import read_json
-from hfbench.statistics.intervals import Interval, paired_ratio_interval, ratio_interval
+from hfbench.statistics.bootstrap import Interval
+from hfbench.statistics.intervals import paired_ratio_interval, ratio_interval
+from hfbench.statistics.verdicts import FAST, SLOW, UNDECIDED
 
 _WANTED = {"b": "at most 10% differ", "5%": "at least 80% slower", "20%": "100% slower"}
 
@@ -70,8 +72,7 @@ def _fixed(folder: Path, experiments: int, rounds: int, names: list[str]) -> Tab
 
 def _as_many_as_it_takes(folder: Path, experiments: int, names: list[str], rule: Rule) -> Table:
     """Return the verdicts when an undecided arm gets more rounds."""
-    looks = ", ".join(map(str, rule.looks))
-    title = f"as many rounds as it takes: looks after {looks}, each at {rule.confidence:.1%} confidence"
+    title = f"as many rounds as it takes, from {rule.rounds} to {rule.max_rounds}, at {1 - rule.error:.1%} confidence"
     table = Table("candidate", "rounds", SLOW, FAST, UNDECIDED, "wanted", "", title=title)
     for arm in (arm for arm in names if arm in _WANTED):
         found = [decision(folder, experiment, arm, rule, rule.max_rounds) for experiment in range(experiments)]

@@ -17,11 +17,11 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.synthetic_tables import START, Plan, sweep
-from hfbench.compare.compare import DEFAULT_THRESHOLD, Options, compare_sides
-from hfbench.compare.contrasts import FASTER, SAME, SLOWER, VERDICTS
+from hfbench.compare.compare import Options, compare_sides
 from hfbench.compare.pairs import HEADLINE
 from hfbench.core.point import Configuration
-from tests.compare.sides import side
+from hfbench.statistics.verdicts import DEFAULT_THRESHOLD, FASTER, SAME, SLOWER, VERDICTS
+from tests.compare.project import side
 
 EFFECTS = (-0.10, -0.03, -0.01, 0.0, 0.01, 0.03, 0.10)
 NOISES = (0.01, 0.03)

@@ -199,7 +199,7 @@ def _compare(arguments: Namespace) -> None:
     exit status is 0, with --fail-on slower 1 where anything got slower or fails now, and 2 where there is nothing to
     compare.
     """
-    from hfbench.compare.command import compare_command
+    from hfbench.compare.answer import compare_command
 
     try:
         status = compare_command(arguments)

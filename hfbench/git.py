@@ -1,9 +1,12 @@
-"""The git repository of an editable install: its commits, and the one that is checked out."""
+"""Git: the commits of a repository, what differs between them, and a checkout that is switched between them.
+
+Nothing else of hfbench runs git, but what describes the packages of the environment.
+"""
 
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,8 +68,8 @@ class Repository:
 
     def commit(self, name: str) -> Commit:
         """Return the commit that git calls `name`. Raises `UserError` where there is none."""
-        sha = try_git(self.folder, "rev-parse", "--quiet", "--verify", "--end-of-options", f"{name}^{{commit}}")
-        if not sha:
+        sha = find_commit(self.folder, name)
+        if sha is None:
             raise UserError(
                 f"{self.folder} has no commit {name!r}. Expected a commit, tag or branch; `git fetch` gets what is new."
             )
@@ -122,14 +125,63 @@ def try_git(folder: Path, *words: str) -> str | None:
     return result.stdout.strip() if result.returncode == 0 else None
 
 
-def run_git(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
-    """Run git in a folder, in English, and without the variables by which a hook would point it elsewhere."""
+def run_git(folder: Path, *words: str, stdin: str | None = None) -> "subprocess.CompletedProcess[str]":
+    """Run git in a folder, in English, and without the variables by which a hook would point it elsewhere.
+
+    `stdin` is what it reads from its standard input. Raises `OSError` where there is no git.
+    """
     variables = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")} | {"LC_ALL": "C"}
     return subprocess.run(
         ["git", "-C", str(folder), *words],
         env=variables,
+        input=stdin,
         capture_output=True,
         text=True,
         errors="surrogateescape",
         check=False,
     )
+
+
+def find_commit(folder: Path, name: str) -> str | None:
+    """Return the full hash of the commit that git calls `name`, or None where there is none."""
+    return try_git(folder, "rev-parse", "--quiet", "--verify", "--end-of-options", f"{name}^{{commit}}") or None
+
+
+def references(folder: Path, *prefixes: str) -> dict[str, str]:
+    """Return what each reference below these prefixes (refs/heads, refs/tags) stands for, by its full name."""
+    listed = try_git(folder, "for-each-ref", "--format=%(objectname) %(refname)", *prefixes) or ""
+    return {name: sha for sha, _, name in (line.partition(" ") for line in listed.splitlines())}
+
+
+def find_objects(folder: Path, names: Sequence[str]) -> list[str | None]:
+    """Return the object that git has under each name, such as COMMIT:PATH; in one call for thousands of them."""
+    listed = run_git(folder, "cat-file", "--batch-check=%(objectname)", stdin="\n".join(names)).stdout.splitlines()
+    return [None if line.endswith(" missing") else line for line in listed]
+
+
+def prefix_of(folder: Path) -> str:
+    """Return where a folder lies below the top of its repository, such as `bench/marks/`; empty at the top."""
+    return try_git(folder, "rev-parse", "--show-prefix") or ""
+
+
+def changed_lines(
+    folder: Path, old: str | None, new: str | None, paths: Sequence[str]
+) -> dict[str, tuple[int, int]] | None:
+    """Return how many lines each file below `paths` gained and lost from one commit to another, None being the files
+    of the workspace; None where git cannot tell. Files that are not text count no lines, nor do those that git does
+    not know yet.
+    """
+    if old is None and new is None:
+        return {}
+    commits = [commit for commit in (old, new) if commit is not None]
+    reverse = ["-R"] if old is None else []
+    listed = try_git(folder, "diff", "--numstat", "--no-renames", *reverse, *commits, "--", *paths)
+    if listed is None:
+        return None
+    files = {}
+    for gained, lost, name in (line.split("\t") for line in listed.splitlines()):
+        files[name] = (0, 0) if gained == "-" else (int(gained), int(lost))
+    if len(commits) == 1:
+        unknown = try_git(folder, "ls-files", "--others", "--exclude-standard", "--", *paths) or ""
+        files |= dict.fromkeys(unknown.splitlines(), (0, 0))
+    return files

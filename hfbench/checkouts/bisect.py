@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hfbench.checkouts.interleave import find_point
-from hfbench.checkouts.plan import FAILED, FAST, SLOW, UNDECIDED, Plan, Rule, Verdict, decisions_among
+from hfbench.checkouts.plan import FAILED, CommitVerdict, Plan, Rule, decisions_among
 from hfbench.checkouts.processes import ending_in_order, run_to_end
 from hfbench.checkouts.workspace import describe_into, dvc, require_measured
 from hfbench.core.errors import UserError
 from hfbench.core.results import PARAMS
 from hfbench.git import Commit, Repository, try_git, uninterrupted
 from hfbench.params.schema import load_params
+from hfbench.statistics.verdicts import FAST, SLOW, UNDECIDED
 from hfbench.tables.metrics import METRICS
 
 _MARK = re.compile(r"^# (first slow commit|possible first slow commit|slow|fast|skip): \[(\w+)\] ?(.*)$", re.MULTILINE)
@@ -42,7 +43,7 @@ class Marks:
         )
 
 
-def unfit(verdict: Verdict, plan: Plan, bad: Commit) -> UserError | None:
+def unfit(verdict: CommitVerdict, plan: Plan, bad: Commit) -> UserError | None:
     """Return why there is nothing to bisect, or None where the bad commit is slower than the good one."""
     if verdict.word == SLOW:
         return None
@@ -60,7 +61,7 @@ def unfit(verdict: Verdict, plan: Plan, bad: Commit) -> UserError | None:
     )
 
 
-def answer(marks: Marks, verdicts: Mapping[str, Verdict], plan: Plan) -> str:
+def answer(marks: Marks, verdicts: Mapping[str, CommitVerdict], plan: Plan) -> str:
     """Return the answer: the first slower commit and by how much, or those that it can be and why."""
     if marks.first is not None:
         return f"The first slower commit is {marks.first}.\n{_evidence(verdicts[marks.first.sha], plan)}"
@@ -68,14 +69,14 @@ def answer(marks: Marks, verdicts: Mapping[str, Verdict], plan: Plan) -> str:
     return f"undecided: the first slower commit is one of{''.join(lines)}{_remedy(marks, verdicts, plan)}"
 
 
-def failures(verdicts: Mapping[Commit, Verdict]) -> Sequence[str]:
+def failures(verdicts: Mapping[Commit, CommitVerdict]) -> Sequence[str]:
     """Return a sentence for each commit at which the point could not be measured: that is a finding too."""
     return [
         f"{commit} was left out: {verdict.reason}" for commit, verdict in verdicts.items() if verdict.word == FAILED
     ]
 
 
-def _remedy(marks: Marks, verdicts: Mapping[str, Verdict], plan: Plan) -> str:
+def _remedy(marks: Marks, verdicts: Mapping[str, CommitVerdict], plan: Plan) -> str:
     """Return what would decide, where noise is what hides the first slower commit."""
     if not any(verdicts[commit.sha].word == UNDECIDED for commit in marks.possible if commit.sha in verdicts):
         return ""
@@ -88,19 +89,19 @@ def _remedy(marks: Marks, verdicts: Mapping[str, Verdict], plan: Plan) -> str:
     )
 
 
-def _doubt(verdict: Verdict | None, plan: Plan) -> str:
+def _doubt(verdict: CommitVerdict | None, plan: Plan) -> str:
     if verdict is None:
         return ""
     return f": {verdict.word}. {_evidence(verdict, plan)}"
 
 
-def _evidence(verdict: Verdict, plan: Plan) -> str:
+def _evidence(verdict: CommitVerdict, plan: Plan) -> str:
     """Return the ratio as a sentence, or the reason why there is none."""
     if verdict.ratio is None:
         return f"{verdict.reason or 'it was not measured'}."
     estimate, low, high = verdict.ratio
     return (
-        f"Its {plan.metric} is {estimate:.3f} times that of {plan.good} ({plan.rule.confidence:.1%} interval {low:.3f} "
+        f"Its {plan.metric} is {estimate:.3f} times that of {plan.good} ({1 - plan.rule.error:.1%} interval {low:.3f} "
         f"to {high:.3f}, {verdict.rounds} rounds)."
     )
 
@@ -145,13 +146,14 @@ def bisect(checkout: Path, question: Question, records: Path | None = None) -> A
         plan = _plan(repository, question, good, commits, folder)
         plan.save(plan.path)
         _require_difference(repository, plan, bad)
-        _say(f"Is {bad} slower than {good}? Each look at {plan.rule.confidence:.1%} confidence.")
+        confidence = f"{1 - plan.rule.error:.1%} confidence, however many rounds it takes"
+        _say(f"Is {bad} slower than {good}? Each verdict at {confidence}.")
         _step(plan, bad)
-        if error := unfit(Verdict.load(plan.verdict(bad.sha)), plan, bad):
+        if error := unfit(CommitVerdict.load(plan.verdict(bad.sha)), plan, bad):
             raise error
         _say(f"It is. Looking for the first slower one of {commits} commits.")
         marks = _run_git_bisect(repository, plan, bad)
-        verdicts = {path.stem: Verdict.load(path) for path in plan.verdicts.glob("*.json")}
+        verdicts = {path.stem: CommitVerdict.load(path) for path in plan.verdicts.glob("*.json")}
     named = {repository.commit(sha): verdict for sha, verdict in verdicts.items()}
     return Answer("\n".join([answer(marks, verdicts, plan), *failures(named)]), marks.first)
 
@@ -242,7 +244,8 @@ def _run_git_bisect(repository: Repository, plan: Plan, bad: Commit) -> Marks:
 def _check(plan: Plan, marks: Marks) -> None:
     """Stop where git took an exit status for a verdict that no step gave: that of a Python which cannot start is 1."""
     for sha, word in marks.marked.items():
-        if sha != plan.good.sha and not (plan.verdict(sha).exists() and Verdict.load(plan.verdict(sha)).word == word):
+        path = plan.verdict(sha)
+        if sha != plan.good.sha and not (path.exists() and CommitVerdict.load(path).word == word):
             raise RuntimeError(f"git bisect took {sha} for {word}, which no step found")
 
 

@@ -9,21 +9,22 @@ from pathlib import Path
 from hfbench.core.point import Configuration
 from hfbench.core.record import Stored
 from hfbench.git import Commit
-from hfbench.statistics.intervals import Interval, paired_ratio_interval
+from hfbench.statistics.bootstrap import Interval
+from hfbench.statistics.ratios import paired_ratio
+from hfbench.statistics.verdicts import FAST, SLOW, UNDECIDED, decide_slower, slower_error
 
-FAST, SLOW, UNDECIDED, FAILED = "fast", "slow", "undecided", "failed"
+FAILED = "failed"
 # What they mean to `git bisect run`: 0 is good, 1 to 124 bad, 125 cannot be told, 128 and more ends it.
 EXIT_STATUSES = {FAST: 0, SLOW: 1, UNDECIDED: 125, FAILED: 125}
 STOP_STATUS = 255
-_ERROR = 0.05  # the chance that any verdict of a bisection is wrong
 
 
 @dataclass(frozen=True)
 class Rule:
     """When a commit counts as slower: by more than `threshold`, a share, of the commit it is compared with.
 
-    After `rounds` rounds the interval of the ratio is looked at, again after twice as many, and so on, and last after
-    `max_rounds`. `decisions` is how many commits are judged until the first slow one is known.
+    The interval of the ratio is looked at after `rounds` rounds and after each one more, last after `max_rounds`.
+    `decisions` is how many commits are judged until the first slow one is known.
     """
 
     threshold: float
@@ -32,24 +33,13 @@ class Rule:
     decisions: int
 
     @property
-    def looks(self) -> list[int]:
-        """The numbers of rounds after which the interval is looked at: few, since each look takes of the confidence."""
-        doubled = [self.rounds * 2**times for times in range(self.max_rounds.bit_length())]
-        return [*(number for number in doubled if number < self.max_rounds), self.max_rounds]
-
-    @property
-    def confidence(self) -> float:
-        """The confidence of each interval, such that all verdicts together are right with 95%.
-
-        A verdict is wrong where the true ratio is on the other side of the threshold, beyond one end of the interval.
-        Each look and each decision gets an equal share of the 5% (C. E. Bonferroni; see O. J. Dunn, Journal of the
-        American Statistical Association 56 (1961) 52), and the interval leaves twice that outside, on two sides.
-        """
-        return 1 - 2 * _ERROR / (len(self.looks) * self.decisions)
+    def error(self) -> float:
+        """What each interval may err, such that all verdicts together are right with 95%."""
+        return slower_error(self.decisions)
 
 
 @dataclass(frozen=True)
-class Verdict(Stored):
+class CommitVerdict(Stored):
     """What is known of a commit: `ratio` is its metric over that of the good commit, after so many rounds.
 
     `environment` tells the code that was measured. `reason` says why there is no ratio.
@@ -67,15 +57,10 @@ def decide(
 ) -> tuple[str, Interval | None]:
     """Return `slow`, `fast` or `undecided`, and the ratio of candidate to good with its interval.
 
-    Values are one for each round, the two of a round measured side by side. A ratio of a metric where higher is better
-    is turned round for the decision, so that 5% slower is a ratio of 1 / 1.05 there.
+    Values are one for each round, the two of a round measured side by side.
     """
-    ratio = paired_ratio_interval([[x] for x in good], [[x] for x in candidate], confidence=rule.confidence)
-    if ratio is None:
-        return UNDECIDED, None
-    low, high = (1 / ratio.high, 1 / ratio.low) if higher_is_better else (ratio.low, ratio.high)
-    limit = 1 + rule.threshold
-    return SLOW if low > limit else FAST if high < limit else UNDECIDED, ratio
+    ratio = paired_ratio([[x] for x in good], [[x] for x in candidate])
+    return decide_slower(ratio, rule.threshold, rule.error, higher_is_better=higher_is_better)
 
 
 def decisions_among(commits: int) -> int:

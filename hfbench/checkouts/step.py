@@ -12,13 +12,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hfbench.checkouts.plan import EXIT_STATUSES, FAILED, FAST, STOP_STATUS, UNDECIDED, Plan, Verdict, decide
+from hfbench.checkouts.plan import EXIT_STATUSES, FAILED, STOP_STATUS, CommitVerdict, Plan, decide
 from hfbench.checkouts.processes import run_to_end
 from hfbench.checkouts.workspace import describe_into, what_changed
 from hfbench.core.errors import UserError
 from hfbench.core.files import write_text
 from hfbench.core.record import OK
 from hfbench.git import Commit, Repository
+from hfbench.statistics.verdicts import FAST, UNDECIDED
 
 _LOG_LINES = 20  # of a measurement that stopped, in the error
 
@@ -104,7 +105,7 @@ def _outcome(plan: Plan, commit: Commit, number: int, folder: Path) -> Outcome:
 _CANDIDATE = "BISECT_HEAD"  # what `git bisect start --no-checkout` calls the commit that it asks about
 
 
-def judge(plan: Plan, commit: Commit) -> Verdict:
+def judge(plan: Plan, commit: Commit) -> CommitVerdict:
     """Return the verdict on a commit: measured beside the good one, unless the code that is measured has one already.
 
     Raises `UserError` where no verdict is possible, on this or any other commit.
@@ -112,28 +113,28 @@ def judge(plan: Plan, commit: Commit) -> Verdict:
     Repository(Path(plan.checkout)).switch(commit)
     environment = hashlib.sha256(describe_commit(plan, commit)).hexdigest()
     if environment == hashlib.sha256(plan.environment(plan.good).read_bytes()).hexdigest():
-        return Verdict(FAST, environment, reason=f"to a measurement, it is the same as {plan.good}")
+        return CommitVerdict(FAST, environment, reason=f"to a measurement, it is the same as {plan.good}")
     for path in sorted(plan.verdicts.glob("*.json")):
-        verdict = Verdict.load(path)
+        verdict = CommitVerdict.load(path)
         if verdict.environment == environment:
             return verdict
     return _measure(plan, commit, environment)
 
 
-def _measure(plan: Plan, commit: Commit, environment: str) -> Verdict:
+def _measure(plan: Plan, commit: Commit, environment: str) -> CommitVerdict:
     values: tuple[list[float], list[float]] = ([], [])
     word, ratio = UNDECIDED, None
     for outcomes in measure_pairs(plan, commit):
         for side, outcome in zip(values, outcomes, strict=True):
             if outcome.value is None:
-                return Verdict(FAILED, environment, len(values[0]), reason=f"{outcome.commit} {outcome.reason}")
+                return CommitVerdict(FAILED, environment, len(values[0]), reason=f"{outcome.commit} {outcome.reason}")
             side.append(outcome.value)
         rounds = len(values[0])
-        if rounds in plan.rule.looks:
+        if rounds >= plan.rule.rounds:
             word, ratio = decide(*values, higher_is_better=plan.higher_is_better, rule=plan.rule)
         if word != UNDECIDED or rounds == plan.rule.max_rounds:
             break
-    return Verdict(word, environment, len(values[0]), ratio)
+    return CommitVerdict(word, environment, len(values[0]), ratio)
 
 
 def main() -> int:

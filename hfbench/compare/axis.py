@@ -5,36 +5,36 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hfbench.compare.compare import Comparison, Options, axis_values, compare_all, with_axis
-from hfbench.compare.contrasts import Contrast, Verdict, contrast, decide, estimate, too_few_rounds
-from hfbench.compare.pairs import Axes, ComparedMetric, Point, Values, headline, points_of, values_of
+from hfbench.compare.compare import Comparison, Options, compare_all
+from hfbench.compare.pairs import Axes, ComparedMetric, ComparedPoint, Values, headline, points_of, values_of
 from hfbench.compare.side import Side
 from hfbench.core.errors import UserError
 from hfbench.core.point import CONFIGURATION_AXES
 from hfbench.report.frames import WORKLOAD_AXES
 from hfbench.report.words import axis_text
-from hfbench.statistics.multiplicity import adjusted_p_values
+from hfbench.statistics.ratios import Contrast, contrast, estimate
+from hfbench.statistics.verdicts import Verdict, race_p_value, verdict_on_race
 
 
 @dataclass(frozen=True)
-class Winner:
-    """The best value of the axis in one place of the others (`axes`), against the second best.
+class AxisWinner:
+    """The best value of the axis in one place of the others (`axes`), against `rival`, with the verdict on the race.
 
-    The verdict is `faster` where the best is told apart from every other, `same` where the second best is within the
-    threshold. `left_out` are values whose output is not their reference's.
+    See `hfbench.statistics.verdicts.verdict_on_race`: the rival is the second best, or the value that the best is not
+    told from. `left_out` are values whose output is not their reference's.
     """
 
     axes: Axes
     metric: ComparedMetric
     value: Any
-    runner_up: Any
+    rival: Any
     contrast: Contrast
     verdict: Verdict
     left_out: tuple[Any, ...]
 
 
 @dataclass(frozen=True)
-class _Race:
+class Race:
     """The values in one place, the best first, with the contrast of the best to each other one."""
 
     axes: Axes
@@ -43,35 +43,27 @@ class _Race:
     contrasts: tuple[Contrast, ...]
     left_out: tuple[Any, ...]
 
-    @property
-    def p_value(self) -> float | None:
-        """The largest of those of the contrasts; None where one of them has none."""
-        ratios = [each.ratio for each in self.contrasts]
-        return max(ratio.p_value for ratio in ratios if ratio) if all(ratios) else None
 
-
-def find_winners(sides: Mapping[Any, Side], metrics: Sequence[ComparedMetric], threshold: float) -> tuple[Winner, ...]:
-    """Return the winner for each metric in each place where two values were measured; all of them are one family.
-
-    The best is told apart where it is from each other value: its p-value is the largest of those against the others.
-    Source: the intersection-union test, R. L. Berger, Technometrics 24 (1982) 295.
-    """
+def find_races(sides: Mapping[Any, Side], metrics: Sequence[ComparedMetric]) -> list[Race]:
+    """Return the race for each metric in each place where two values were measured."""
     values = {value: values_of(side) for value, side in sides.items()}
     points = {value: points_of(side) for value, side in sides.items()}
     places = dict.fromkeys(axes for each in points.values() for axes in each)
     found = [_race(axes, metric, values, points) for metric in metrics for axes in places]
-    races = [race for race in found if race is not None]
-    p_values = [race.p_value for race in races]
-    adjusted = iter(adjusted_p_values([p_value for p_value in p_values if p_value is not None]))
-    return tuple(
-        _winner(race, None if p_value is None else (p_value, next(adjusted)), threshold)
-        for race, p_value in zip(races, p_values, strict=True)
-    )
+    return [race for race in found if race is not None]
+
+
+def winner(race: Race, threshold: float, error: float) -> AxisWinner:
+    """Return the winner of a race in a family with this `family_error`."""
+    better = race.metric.metric.higher_is_better
+    place, verdict = verdict_on_race(race.contrasts, threshold, error, higher_is_better=better)
+    best, *others = race.order
+    return AxisWinner(race.axes, race.metric, best, others[place], race.contrasts[place], verdict, race.left_out)
 
 
 def _race(
-    axes: Axes, metric: ComparedMetric, values: Mapping[Any, Values], points: Mapping[Any, Mapping[Axes, Point]]
-) -> _Race | None:
+    axes: Axes, metric: ComparedMetric, values: Mapping[Any, Values], points: Mapping[Any, Mapping[Axes, ComparedPoint]]
+) -> Race | None:
     measured = {value: rounds for value, each in values.items() if (rounds := each.get(axes, {}).get(metric.name))}
     left_out = tuple(value for value in measured if points[value][axes].output_differs)
     runners = {value: rounds for value, rounds in measured.items() if value not in left_out}
@@ -82,17 +74,7 @@ def _race(
         contrast(runners[other], runners[best], points[other][axes].started, points[best][axes].started)
         for other in others
     )
-    return _Race(axes, metric, (best, *others), contrasts, left_out)
-
-
-def _winner(race: _Race, p_values: tuple[float, float] | None, threshold: float) -> Winner:
-    closest = race.contrasts[0]
-    if p_values is None or closest.ratio is None:
-        verdict = too_few_rounds(closest.baseline_rounds, closest.candidate_rounds)
-    else:
-        better = race.metric.metric.higher_is_better
-        verdict = decide(closest.ratio, *p_values, threshold, higher_is_better=better)
-    return Winner(race.axes, race.metric, race.order[0], race.order[1], closest, verdict, race.left_out)
+    return Race(axes, metric, (best, *others), contrasts, left_out)
 
 
 # What the others stand against where no reference is named: the plainest way, as for the check of outputs.
@@ -109,13 +91,18 @@ class AxisComparison:
     axis: str
     reference: Any
     comparisons: tuple[tuple[Any, Comparison], ...]
-    winners: tuple[Winner, ...]
+    winners: tuple[AxisWinner, ...]
+
+    @property
+    def is_slower(self) -> bool:
+        """Whether any value is slower than the reference, or fails where it does not."""
+        return any(each.is_slower for _, each in self.comparisons)
 
 
 def compare_axis(
     side: Side, axis: str, reference: str | None, options: Options, folder: Path = Path()
 ) -> AxisComparison:
-    """Return the comparison of the values of an axis, all tests being one family.
+    """Return the comparison of the values of an axis, all tests being one family: pairs and races.
 
     `reference` is a value as text; without one, `eager`, `off` or `false` where the axis has it, else the first.
     Raises `UserError` for an axis that is none or changes the work, for a value that was not measured, and where only
@@ -125,17 +112,19 @@ def compare_axis(
         raise UserError(
             f"--axis {axis}: expected one of {', '.join(AXES)}; points that differ in another do other work."
         )
-    values = axis_values(side, axis)
+    values = side.points[axis].unique(maintain_order=True).to_list()
     chosen = _reference(axis, values, reference)
     others = [value for value in values if value != chosen]
     if not others:
         raise UserError(
             f"--axis {axis}: {side.label} was measured with {value_name(chosen)} alone. Add values to sweep.{axis}."
         )
-    baseline = with_axis(side, axis, chosen, chosen)
-    candidates = {value: with_axis(side, axis, value, chosen) for value in others}
-    comparisons = compare_all([(baseline, candidates[value]) for value in others], options, folder)
-    winners = find_winners({chosen: baseline, **candidates}, headline(options.metrics), options.threshold)
+    baseline = side.with_axis(axis, chosen, chosen)
+    candidates = {value: side.with_axis(axis, value, chosen) for value in others}
+    races = find_races({chosen: baseline, **candidates}, headline(options.metrics))
+    besides = [p_value for race in races if (p_value := race_p_value(race.contrasts)) is not None]
+    comparisons = compare_all([(baseline, candidates[value]) for value in others], options, folder, besides)
+    winners = tuple(winner(race, options.threshold, comparisons[0].error) for race in races)
     named = (
         (value, replace(each, side_names=(value_name(chosen), value_name(value))))
         for value, each in zip(others, comparisons, strict=True)

@@ -1,29 +1,17 @@
 """Comparing sides: their points are paired, their values contrasted, and all contrasts judged together."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import polars as pl
 
 from hfbench.compare.changes import Change, environment_differences, find_changes
-from hfbench.compare.contrasts import (
-    IDENTICAL,
-    INCOMPARABLE,
-    INDEPENDENT,
-    PAIRED,
-    SAME,
-    SLOWER,
-    Contrast,
-    Verdict,
-    contrast,
-    decide,
-    too_few_rounds,
-)
 from hfbench.compare.pairs import (
     COMPARED,
+    Axes,
     ComparedMetric,
     Pair,
     Pairing,
@@ -37,11 +25,39 @@ from hfbench.compare.pairs import (
     values_of,
 )
 from hfbench.compare.side import Side
-from hfbench.core.errors import UserError
-from hfbench.core.point import AXES
-from hfbench.core.record import OK
-from hfbench.statistics.multiplicity import adjusted_p_values
-from hfbench.statistics.ratios import Ratio, RatioOfRounds, geometric_mean
+from hfbench.core.point import CONFIGURATION_AXES
+from hfbench.statistics.bootstrap import Interval
+from hfbench.statistics.ratios import (
+    IDENTICAL,
+    INDEPENDENT,
+    PAIRED,
+    Contrast,
+    Ratio,
+    RatioOfRounds,
+    contrast,
+    geometric_mean,
+)
+from hfbench.statistics.verdicts import (
+    DEFAULT_THRESHOLD,
+    INCOMPARABLE,
+    SLOWER,
+    Verdict,
+    adjusted_p_values,
+    family_error,
+    interval,
+    tested_p_value,
+    verdict_on,
+)
+from hfbench.tables.store import point_label
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to compare: metrics, the share of change that counts as none, and whether machines may differ."""
+
+    metrics: tuple[ComparedMetric, ...] = COMPARED
+    threshold: float = DEFAULT_THRESHOLD
+    across_environments: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,12 +90,18 @@ class Mean:
     ratio: Ratio | None
     pairs: int
 
+    @property
+    def interval(self) -> Interval | None:
+        """The interval that holds however often one looks."""
+        return interval(self.ratio) if self.ratio else None
+
 
 @dataclass(frozen=True)
 class Comparison:
     """Two sides, their pairs and verdicts, what changed between them, and what to beware of.
 
-    `tests` is the size of the family over which false alarms are controlled; `side_names` are the headings of columns.
+    `tests` is the size of the family over which false alarms are controlled, and `error` what each interval of it may
+    err; `side_names` are the headings of columns.
     """
 
     baseline: Side
@@ -94,6 +116,7 @@ class Comparison:
     environment_differences: tuple[str, ...]
     across_environments: bool
     tests: int
+    error: float
     notes: tuple[str, ...]
     side_names: tuple[str, str] = ("baseline", "candidate")
 
@@ -103,162 +126,21 @@ class Comparison:
 
     def counts(self, metric: ComparedMetric) -> dict[str, int]:
         """Return how many pairs got each verdict, for those that any got."""
-        counts: dict[str, int] = {}
-        for _, judged in self.judged(metric):
-            counts[judged.verdict.word] = counts.get(judged.verdict.word, 0) + 1
-        return counts
+        return dict(Counter(judged.verdict.word for _, judged in self.judged(metric)))
+
+    @cached_property
+    def labels(self) -> dict[Axes, str]:
+        """A short name for each point of either side, by the axes that differ between them."""
+        pairing = self.pairing
+        points = [*(pair.baseline for pair in pairing.pairs), *pairing.only_baseline, *pairing.only_candidate]
+        varying = [axis for axis in CONFIGURATION_AXES if len({point.axes[axis] for point in points}) > 1]
+        return {tuple(point.axes.values()): point_label(point.axes, varying) for point in points}
 
     @property
     def is_slower(self) -> bool:
         """Whether any verdict is `slower`, or a point that was ok fails, wholly or in some rounds."""
         verdicts = (judged.verdict.word for result in self.results for judged in result.judged.values())
         return SLOWER in verdicts or any(change.is_regression for change in self.status_changes)
-
-
-def compared_pairs(pairing: Pairing) -> tuple[Pair, ...]:
-    """Return the pairs that are ok on both sides."""
-    return tuple(pair for pair in pairing.pairs if pair.baseline.status == OK and pair.candidate.status == OK)
-
-
-_IDENTICAL = "the same records: nothing that they depend on changed, and DVC measured nothing again"
-
-
-def judge(contrasts: Sequence[tuple[ComparedMetric, Contrast]], threshold: float) -> list[Judged]:
-    """Return each contrast with its verdict, in their order.
-
-    The family over which the false discovery rate is controlled is everything that is tested: all pairs with all
-    metrics that were asked for, since the exit status rests on any of them.
-    """
-    tested = [index for index, (_, contrast) in enumerate(contrasts) if _is_tested(contrast)]
-    p_values = [contrasts[index][1].ratio.p_value for index in tested]  # type: ignore[union-attr]
-    adjusted = dict(zip(tested, adjusted_p_values(p_values), strict=True))
-    return [
-        Judged(contrast, _verdict(metric, contrast, adjusted.get(index), threshold), adjusted.get(index))
-        for index, (metric, contrast) in enumerate(contrasts)
-    ]
-
-
-def _is_tested(contrast: Contrast) -> bool:
-    return contrast.ratio is not None and contrast.obstacle is None and contrast.method != IDENTICAL
-
-
-def _verdict(metric: ComparedMetric, contrast: Contrast, adjusted: float | None, threshold: float) -> Verdict:
-    if contrast.obstacle is not None:
-        return Verdict(INCOMPARABLE, contrast.obstacle)
-    if contrast.method == IDENTICAL:
-        return Verdict(SAME, _IDENTICAL)
-    if contrast.ratio is None or adjusted is None:
-        return too_few_rounds(contrast.baseline_rounds, contrast.candidate_rounds)
-    better = metric.metric.higher_is_better
-    return decide(contrast.ratio, contrast.ratio.p_value, adjusted, threshold, higher_is_better=better)
-
-
-def notes(baseline: Side, candidate: Side, results: Sequence[PairResult], tests: int) -> tuple[str, ...]:
-    """Return how the rounds were compared, what is not known, and what the sides themselves say."""
-    return (
-        *baseline.notes,
-        *(note for note in candidate.notes if note not in baseline.notes),
-        *_methods(results),
-        *_outputs(results),
-        *_unknown_inputs(results),
-        *_family(tests),
-    )
-
-
-def _methods(results: Sequence[PairResult]) -> Iterable[str]:
-    """Say for how many points the rounds were paired, and what it means where they were not."""
-    methods = [
-        {each.contrast.method for each in result.judged.values() if each.verdict.word != INCOMPARABLE}
-        for result in results
-    ]
-    counted = {method: sum(method in each for each in methods) for method in (PAIRED, INDEPENDENT, IDENTICAL)}
-    if counted[PAIRED]:
-        yield (
-            f"{_points(counted[PAIRED])} compared round by round: the rounds of the two sides alternate, so that the "
-            "machine's drift cancels."
-        )
-    if counted[INDEPENDENT]:
-        yield (
-            f"{_points(counted[INDEPENDENT])} compared as two separate runs: their rounds do not alternate, so that a "
-            "drift of the machine from one run to the other would pass for a change."
-        )
-    if counted[IDENTICAL]:
-        yield (
-            f"{_points(counted[IDENTICAL])} not measured again: both sides hold the same records, since nothing that "
-            "they depend on changed."
-        )
-
-
-def _outputs(results: Sequence[PairResult]) -> Iterable[str]:
-    count = sum(bool(result.output_differs) for result in results)
-    if count:
-        yield f"{_points(count)} marked !: the output is not its reference's. Geometric means leave such points out."
-
-
-def _unknown_inputs(results: Sequence[PairResult]) -> Iterable[str]:
-    count = sum(not (result.pair.baseline.inputs and result.pair.candidate.inputs) for result in results)
-    if count:
-        yield f"{_points(count)} without a record of the prompt on a side: that both were given the same is assumed."
-
-
-def _family(tests: int) -> Iterable[str]:
-    if tests > 1:
-        yield (
-            f"Of the changes that are called among these {tests} comparisons, at most 5% are expected to be noise "
-            "(Benjamini-Hochberg); each interval is a 95% one for itself."
-        )
-
-
-def _points(count: int) -> str:
-    return f"{count} points" if count != 1 else "1 point"
-
-
-_TABLES = ("samples", "summary", "points", "configurations")
-
-
-def filtered(side: Side, text: str) -> Side:
-    """Return the side with the points that a filter over the axes keeps. Raises `UserError` for a wrong filter."""
-    from hfbench.tables.store import parse_filter
-
-    kept = side.points.filter(parse_filter(text, AXES)).select(AXES).unique()
-    tables = {}
-    for name in _TABLES:
-        table = getattr(side, name)
-        axes = [axis for axis in AXES if axis in table.columns]
-        tables[name] = table.join(kept.select(axes).unique(), on=axes, how="semi", maintain_order="left")
-    return replace(side, **tables)
-
-
-def axis_values(side: Side, axis: str) -> list[Any]:
-    """Return the values that an axis has, in the order measured."""
-    return side.points[axis].unique(maintain_order=True).to_list()
-
-
-def with_axis(side: Side, axis: str, value: Any, stands_for: Any) -> Side:
-    """Return the points whose `axis` is `value`, under the name of `stands_for`, so that they pair with those of it."""
-    dtype = side.points.schema[axis]
-    renamed = pl.lit(stands_for, dtype=dtype).alias(axis)
-    tables = {name: getattr(side, name).filter(pl.col(axis) == value).with_columns(renamed) for name in _TABLES}
-    return replace(side, label=f"{axis}={value}", **tables)
-
-
-def check_has_points(side: Side, text: str | None) -> None:
-    """Raise `UserError` where a side has no points (left), saying so."""
-    if side.points.is_empty():
-        why = f"--filter {text!r} keeps no point of {side.label}." if text else f"{side.label} has no points."
-        raise UserError(why)
-
-
-DEFAULT_THRESHOLD = 0.02
-
-
-@dataclass(frozen=True)
-class Options:
-    """What to compare: metrics, the share of change that counts as none, and whether machines may differ."""
-
-    metrics: tuple[ComparedMetric, ...] = COMPARED
-    threshold: float = DEFAULT_THRESHOLD
-    across_environments: bool = False
 
 
 @dataclass(frozen=True)
@@ -285,13 +167,42 @@ def compare_sides(baseline: Side, candidate: Side, options: Options, folder: Pat
     return compare_all([(baseline, candidate)], options, folder)[0]
 
 
-def compare_all(sides: Sequence[tuple[Side, Side]], options: Options, folder: Path = Path()) -> list[Comparison]:
-    """Return the comparison of each candidate with its baseline, all tests being one family."""
+def compare_all(
+    sides: Sequence[tuple[Side, Side]], options: Options, folder: Path = Path(), besides: Sequence[float] = ()
+) -> list[Comparison]:
+    """Return the comparison of each candidate with its baseline, all tests being one family with those `besides`."""
     contrasted = [_contrast_sides(baseline, candidate, options) for baseline, candidate in sides]
-    judged = iter(judge([(row.metric, row.contrast) for each in contrasted for row in each.rows], options.threshold))
-    by_sides = [[next(judged) for _ in each.rows] for each in contrasted]
-    tests = sum(each.adjusted_p_value is not None for some in by_sides for each in some)
-    return [_comparison(each, some, options, tests, folder) for each, some in zip(contrasted, by_sides, strict=True)]
+    contrasts = [(row.metric, row.contrast) for each in contrasted for row in each.rows]
+    judged, error = judge(contrasts, options.threshold, besides)
+    tests = sum(each.adjusted_p_value is not None for each in judged) + len(besides)
+    rest = iter(judged)
+    by_sides = [[next(rest) for _ in each.rows] for each in contrasted]
+    return [
+        _comparison(each, some, options, (tests, error), folder)
+        for each, some in zip(contrasted, by_sides, strict=True)
+    ]
+
+
+def judge(
+    contrasts: Sequence[tuple[ComparedMetric, Contrast]], threshold: float, besides: Sequence[float] = ()
+) -> tuple[list[Judged], float]:
+    """Return each contrast with its verdict, in their order, and what each interval of their family may err.
+
+    The family over which the false discovery rate is controlled is everything that is tested: all pairs with all
+    metrics that were asked for, since the exit status rests on any of them, and what has the p-values `besides`.
+    """
+    p_values = [tested_p_value(contrast) for _, contrast in contrasts]
+    family = [p_value for p_value in (*p_values, *besides) if p_value is not None]
+    adjusted, error = iter(adjusted_p_values(family)), family_error(family)
+    judged = [
+        Judged(
+            contrast,
+            verdict_on(contrast, threshold, error, higher_is_better=metric.metric.higher_is_better),
+            None if p_value is None else next(adjusted),
+        )
+        for (metric, contrast), p_value in zip(contrasts, p_values, strict=True)
+    ]
+    return judged, error
 
 
 def _contrast_sides(baseline: Side, candidate: Side, options: Options) -> _Contrasted:
@@ -299,7 +210,7 @@ def _contrast_sides(baseline: Side, candidate: Side, options: Options) -> _Contr
     values = (values_of(baseline), values_of(candidate))
     machine = tuple(each.sentence for each in environment_differences(baseline.environment, candidate.environment))
     rows: list[_Row] = []
-    for pair in compared_pairs(pairing):
+    for pair in pairing.compared:
         against = obstacles(pair, baseline, candidate, across_environments=options.across_environments)
         if not options.across_environments:
             against = [*machine, *against]
@@ -321,7 +232,7 @@ def _rows(
 
 
 def _comparison(
-    contrasted: _Contrasted, judged: Sequence[Judged], options: Options, tests: int, folder: Path
+    contrasted: _Contrasted, judged: Sequence[Judged], options: Options, family: tuple[int, float], folder: Path
 ) -> Comparison:
     baseline, candidate, pairing = contrasted.baseline, contrasted.candidate, contrasted.pairing
     results = _results(contrasted.rows, judged)
@@ -337,8 +248,9 @@ def _comparison(
         changes=find_changes(baseline, candidate, pairing, folder),
         environment_differences=contrasted.machine,
         across_environments=options.across_environments,
-        tests=tests,
-        notes=notes(baseline, candidate, results, tests),
+        tests=family[0],
+        error=family[1],
+        notes=_notes(baseline, candidate, results, family[0]),
     )
 
 
@@ -363,3 +275,45 @@ def _mean(contrasted: _Contrasted, metric: ComparedMetric) -> Mean:
 
 def _medians(rounds: Rounds) -> dict[int, float]:
     return {number: float(np.median(values)) for number, values in rounds.items()}
+
+
+def _notes(baseline: Side, candidate: Side, results: Sequence[PairResult], tests: int) -> tuple[str, ...]:
+    """Return how the rounds were compared, what is not known, and what the sides themselves say."""
+    methods = Counter(method for result in results for method in _methods(result))
+    pairs = [result.pair for result in results]
+    counted = (
+        (
+            methods[PAIRED],
+            "compared round by round: the rounds of the two sides alternate, so that the machine's drift cancels.",
+        ),
+        (
+            methods[INDEPENDENT],
+            "compared as two separate runs: their rounds do not alternate, so that a drift of the machine from one run "
+            "to the other would pass for a change.",
+        ),
+        (
+            methods[IDENTICAL],
+            "not measured again: both sides hold the same records, since nothing that they depend on changed.",
+        ),
+        (
+            sum(bool(result.output_differs) for result in results),
+            "marked !: the output is not its reference's. Geometric means leave such points out.",
+        ),
+        (
+            sum(not (pair.baseline.inputs and pair.candidate.inputs) for pair in pairs),
+            "without a record of the prompt on a side: that both were given the same is assumed.",
+        ),
+    )
+    family = (
+        f"Of the changes that are called among these {tests} comparisons, at most 5% are expected to be noise "
+        "(Benjamini-Hochberg), however often one looks. The interval beside a verdict is the one that decided it."
+    )
+    return (
+        *dict.fromkeys((*baseline.notes, *candidate.notes)),
+        *(f"{count} point{'s' * (count != 1)} {sentence}" for count, sentence in counted if count),
+        *([family] if tests > 1 else []),
+    )
+
+
+def _methods(result: PairResult) -> set[str]:
+    return {each.contrast.method for each in result.judged.values() if each.verdict.word != INCOMPARABLE}

@@ -2,7 +2,7 @@
 
 import difflib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeAlias
@@ -14,9 +14,12 @@ from hfbench.compare.side import Side
 from hfbench.core.errors import UserError
 from hfbench.core.point import CONFIGURATION_AXES
 from hfbench.core.record import OK
-from hfbench.statistics.bootstrap import Floats
+from hfbench.report.words import MISSING, memory_unit
+from hfbench.statistics.bootstrap import Floats, Interval
+from hfbench.tables.facts import start_time
 from hfbench.tables.metrics import METRICS, Metric
 
+_SAYS_NOTHING = 10  # times the baseline, or a share of it as small
 _BY_NAME = {metric.name: metric for metric in METRICS}
 
 
@@ -39,6 +42,20 @@ class ComparedMetric:
     def metric(self) -> Metric:
         """The unit and direction."""
         return _BY_NAME[self.name]
+
+    def word(self, verdict: str) -> str:
+        """Return a verdict in the metric's words: `less` and `more` of memory and energy."""
+        return {"faster": self.better, "slower": self.worse}.get(verdict, verdict)
+
+    def unit_of(self, values: Iterable[float | None]) -> tuple[str, float]:
+        """Return the unit in which these values are short, and its size in the unit of the metric."""
+        largest = max((value for value in values if value is not None), default=0.0)
+        unit = self.metric.unit
+        if unit == "bytes":
+            return memory_unit(largest)
+        if unit == "s":
+            return ("s", 1.0) if largest >= 1 else ("ms", 1e-3)
+        return {"tokens/s": "tok/s", "J/token": "J/tok"}.get(unit, unit), 1.0
 
 
 COMPARED = (
@@ -79,6 +96,23 @@ def _by_name(name: str) -> ComparedMetric:
             f"of one, such as {HEADLINE.name}. {hint}".strip()
         )
     return _BY_ANY_NAME[key]
+
+
+def percent(ratio: float) -> str:
+    """Return a ratio as a change: +4.6%, −0.3%, +120%."""
+    change = 100 * (ratio - 1)
+    text = f"{abs(change):.{0 if abs(change) >= 99.95 else 1}f}"
+    sign = "" if not float(text) else "+" if change > 0 else "−"
+    return f"{sign}{text}%"
+
+
+def limits(interval: Interval | None) -> str:
+    """Return the limits of a ratio's interval as changes, −1.3 … +0.8%, unless they say nothing; a dash for none."""
+    if interval is None:
+        return MISSING
+    if interval.high > _SAYS_NOTHING or interval.low * _SAYS_NOTHING < 1:
+        return "not known"
+    return f"{percent(interval.low).removesuffix('%')} … {percent(interval.high)}"
 
 
 Axes: TypeAlias = tuple[Any, ...]  # a value for each of CONFIGURATION_AXES
@@ -123,7 +157,7 @@ def _rounds(table: pl.DataFrame, metrics: list[str]) -> Iterator[tuple[Axes, int
 
 
 @dataclass(frozen=True)
-class Point:
+class ComparedPoint:
     """A configuration on one side.
 
     `statuses` are by round; `reason` is that of the first round that is not ok. `started` has the rounds that are ok
@@ -151,7 +185,7 @@ class Point:
         return OK if self.rounds_ok else Counter(self.statuses.values()).most_common(1)[0][0]
 
 
-def points_of(side: Side) -> dict[Axes, Point]:
+def points_of(side: Side) -> dict[Axes, ComparedPoint]:
     """Return the points of a side by their axes, in the order of its table."""
     columns = ["round", "status", "reason", "started_at", "device_name", "intra_op_threads", "inputs_sha256", "kernels"]
     groups = side.points.group_by(CONFIGURATION_AXES, maintain_order=True).agg(columns)
@@ -164,11 +198,11 @@ def points_of(side: Side) -> dict[Axes, Point]:
     }
 
 
-def _point(axes: dict[str, Any], row: dict[str, list[Any]], output_differs: bool) -> Point:
+def _point(axes: dict[str, Any], row: dict[str, list[Any]], output_differs: bool) -> ComparedPoint:
     rounds = [dict(zip(row, values, strict=True)) for values in zip(*row.values(), strict=True)]
     ok = [each for each in rounds if each["status"] == OK]
-    started = {each["round"]: _time(each["started_at"]) for each in ok}
-    return Point(
+    started = {each["round"]: start_time(each["started_at"]) for each in ok}
+    return ComparedPoint(
         axes=axes,
         statuses={each["round"]: each["status"] for each in rounds},
         reason=next((each["reason"] for each in rounds if each["status"] != OK), None),
@@ -185,13 +219,6 @@ def _values(rounds: list[dict[str, Any]], column: str) -> frozenset[Any]:
     return frozenset(each[column] for each in rounds if each[column] is not None)
 
 
-def _time(text: str | None) -> datetime | None:
-    try:
-        return datetime.fromisoformat(text or "")
-    except ValueError:
-        return None
-
-
 def _differing(configurations: pl.DataFrame) -> set[Axes]:
     if "output_differs" not in configurations.columns:
         return set()
@@ -200,7 +227,7 @@ def _differing(configurations: pl.DataFrame) -> set[Axes]:
 
 _SHOWN_DIGEST = 7
 # Of a manifest: what no other revision of the same model would change. Its provenance and files may differ.
-_ARCHITECTURE = ("architecture", "model_type", "vocab_size")
+ARCHITECTURE = ("architecture", "model_type", "vocab_size")
 
 
 @dataclass(frozen=True)
@@ -208,8 +235,8 @@ class Pair:
     """The same configuration on both sides."""
 
     axes: Axes
-    baseline: Point
-    candidate: Point
+    baseline: ComparedPoint
+    candidate: ComparedPoint
 
 
 @dataclass(frozen=True)
@@ -217,8 +244,13 @@ class Pairing:
     """The pairs, and the points that only one side has."""
 
     pairs: tuple[Pair, ...]
-    only_baseline: tuple[Point, ...]
-    only_candidate: tuple[Point, ...]
+    only_baseline: tuple[ComparedPoint, ...]
+    only_candidate: tuple[ComparedPoint, ...]
+
+    @property
+    def compared(self) -> tuple[Pair, ...]:
+        """The pairs that are ok on both sides."""
+        return tuple(pair for pair in self.pairs if pair.baseline.status == OK and pair.candidate.status == OK)
 
 
 @dataclass(frozen=True)
@@ -237,7 +269,7 @@ class StatusChange:
         return f"{change}: {worse.reason}" if worse.reason else change
 
 
-def pair_points(baseline: Mapping[Axes, Point], candidate: Mapping[Axes, Point]) -> Pairing:
+def pair_points(baseline: Mapping[Axes, ComparedPoint], candidate: Mapping[Axes, ComparedPoint]) -> Pairing:
     """Return the pairs in the baseline's order."""
     return Pairing(
         pairs=tuple(Pair(axes, point, candidate[axes]) for axes, point in baseline.items() if axes in candidate),
@@ -274,7 +306,7 @@ def obstacles(pair: Pair, baseline: Side, candidate: Side, *, across_environment
         digests = (min(point.inputs)[:_SHOWN_DIGEST] for point in (old, new))
         found.append(f"the prompt's token ids differ (inputs {' → '.join(digests)})")
     manifests = [side.manifests.get(str(pair.baseline.axes["model"]), {}) for side in (baseline, candidate)]
-    for name in _ARCHITECTURE:
+    for name in ARCHITECTURE:
         before, after = (manifest.get(name) for manifest in manifests)
         if None not in (before, after) and before != after:
             found.append(f"the model's {name} {before} → {after}")
@@ -291,7 +323,7 @@ def _joined(values: frozenset[object]) -> str:
     return ", ".join(sorted(map(str, values)))
 
 
-def _state(point: Point) -> str:
+def _state(point: ComparedPoint) -> str:
     """Return `ok`, the status, or how many of the rounds are ok."""
     if point.status != OK or point.rounds_ok == len(point.statuses):
         return point.status

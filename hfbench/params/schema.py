@@ -167,9 +167,15 @@ def checked_params(path: Path, content: Any) -> Params:
 def read_yaml(path: Path) -> Any:
     """Read YAML 1.2, as DVC does: `off` is a string, not false. Raises `UserError` where it is missing or no YAML."""
     try:
-        return YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+        return parse_yaml(path.read_bytes(), path)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist. Run hfbench from the folder that holds it.") from None
+
+
+def parse_yaml(content: bytes, path: Path | str) -> Any:
+    """Return what the content of a YAML file holds, as `read_yaml` does; `path` is named where it is no YAML."""
+    try:
+        return YAML(typ="safe").load(content)
     except YAMLError as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from None
 

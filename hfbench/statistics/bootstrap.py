@@ -1,7 +1,6 @@
 """The hierarchical bootstrap: rounds drawn with replacement, and in each drawn round its iterations."""
 
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
 from statistics import median
 from typing import NamedTuple
 
@@ -97,13 +96,10 @@ def draw_places(sizes: Sequence[int], drawn: Integers, generator: np.random.Gene
     return Places(*(first + np.minimum((position * size).astype(np.int64), size - 1) for position in (lower, upper)))
 
 
-def standard_errors(
-    values: Floats, drawn: Integers, resampled: Floats, centres: Callable[[Floats], Floats] | None = None
-) -> StandardErrors:
-    """Return the standard errors of the centre of `values`, one a round: of their median, unless `centres` is another.
+def standard_errors(values: Floats, drawn: Integers, resampled: Floats) -> StandardErrors:
+    """Return the standard errors of the median of `values`, one a round.
 
-    `centres` takes rows of values and returns the centre of each. `resampled`, of the shape of `drawn`, holds the same
-    value of each drawn round after its iterations were resampled.
+    `resampled`, of the shape of `drawn`, holds the same value of each drawn round after its iterations were resampled.
 
     The values of rounds already differ by the noise of their iterations, and resampling those adds it a second time;
     so they are first drawn together until the total is right: by sqrt(1 - w / s²), with w the variance that
@@ -114,59 +110,19 @@ def standard_errors(
     One disturbed round of seven moves the resampled median to one side only. So each side has a semi-deviation,
     sqrt(2 E[d²; d on this side]), which for a symmetric distribution is the standard error on both.
     """
-    centres = centres or _medians_of_rows
-    middle, expected = centres(values[None])[0], values[drawn]
+    middle, expected = np.median(values), values[drawn]
     within = resampled - expected
     variance = float(np.var(values, ddof=1))
     kept = max(0.0, 1 - float(np.mean(within**2)) / variance) ** 0.5 if variance > 0 else 0.0
-    differences = centres(kept * (expected - middle) + within)
+    differences = _medians_of_rows(kept * (expected - middle) + within)
     return StandardErrors(
         below=float(np.sqrt(2 * np.mean(np.minimum(differences, 0) ** 2))),
         above=float(np.sqrt(2 * np.mean(np.maximum(differences, 0) ** 2))),
     )
 
 
-def trimmed_means(values: Floats) -> Floats:
-    """Return the mean of each row without its lowest and its highest fifth, and at least one value of each where three
-    are: of up to four values, the median.
-
-    Source: J. W. Tukey and D. H. McLaughlin, Sankhya A 25 (1963) 331; a fifth: R. R. Wilcox, Introduction to Robust
-    Estimation and Hypothesis Testing, 3rd ed. (2012), section 3.3.
-    """
-    count = values.shape[1]
-    cut = max(count // 5, 1) if count > 2 else 0
-    means: Floats = np.sort(values, axis=1)[:, cut : count - cut].mean(axis=1)
-    return means
-
-
 def _medians_of_rows(values: Floats) -> Floats:
     """Return what `np.median(values, axis=1)` does; for short rows, sorting takes a third of the time."""
     ordered, count = np.sort(values, axis=1), values.shape[1]
     medians: Floats = (ordered[:, (count - 1) // 2] + ordered[:, count // 2]) / 2
-    return medians
-
-
-# The metrics of one pair have the same sizes and follow each other, so that a few are enough.
-_KEPT = 8
-
-
-class Draws(NamedTuple):
-    """The rounds drawn, shape (resamples, rounds), and where the median of a resample of each stands."""
-
-    rounds: Integers
-    places: Places
-
-
-@lru_cache(_KEPT)
-def draws(sizes: tuple[int, ...], resamples: int, seed: int, side: int = 0) -> Draws:
-    """Return the draws for rounds of these sizes: each side has the same rounds, and iterations of its own."""
-    rounds = draw_rounds(len(sizes), resamples, np.random.default_rng(seed))
-    return Draws(rounds, draw_places(sizes, rounds, np.random.default_rng((seed, side))))
-
-
-def medians_of_sorted(ordered: Floats, sizes: Sequence[int]) -> Floats:
-    """Return the median of each round, given the sorted values of all rounds, one round after the other."""
-    counts = np.array(sizes)
-    first = np.cumsum(counts) - counts
-    medians: Floats = (ordered[first + (counts - 1) // 2] + ordered[first + counts // 2]) / 2
     return medians

@@ -1,4 +1,4 @@
-"""Intervals of a median, and of the ratio of two medians, that count the noise between rounds.
+"""Intervals of a median, and of a ratio of rounds, that count the noise between rounds.
 
 A round is one process, and the unit: iterations of one process share its memory layout and luck, so twenty of them tell
 less than twenty processes would. One round therefore has no interval.
@@ -8,7 +8,8 @@ checked by hand from the medians that stand in the tables, each process weighs t
 allowed, and one disturbed process out of seven hardly moves it. The mean of the medians would have an interval a fifth
 narrower on clean data, and is moved by a seventh of whatever disturbs one process. In the median of all iterations
 together slow processes, which took fewer iterations, would count for less. A ratio has to tell a change from noise and
-takes the middle three fifths of the rounds' medians instead (`hfbench.statistics.ratios`).
+takes the mean of all rounds' medians but the lowest and the highest instead (`hfbench.statistics.ratios`), with an
+interval that one can look at again and again (`hfbench.statistics.verdicts`).
 
 **The interval is estimate · exp(± t · SE / estimate)**: standard errors from the hierarchical bootstrap, the quantile
 of Student's t with one degree of freedom less than there are rounds, on a logarithmic scale because what is timed
@@ -37,6 +38,7 @@ from hfbench.statistics.bootstrap import (
     student,
 )
 from hfbench.statistics.ratios import independent_ratio, paired_ratio
+from hfbench.statistics.verdicts import interval
 
 
 def median_intervals(
@@ -91,33 +93,20 @@ def median_interval(
     return median_intervals([rounds], confidence=confidence, resamples=resamples, seed=seed)[0]
 
 
-def ratio_interval(
-    baseline: Rounds,
-    candidate: Rounds,
-    *,
-    confidence: float = CONFIDENCE,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> Interval | None:
-    """Return the candidate's median over the baseline's, with its interval; None where a side has under two rounds.
+def ratio_interval(baseline: Rounds, candidate: Rounds, *, confidence: float = CONFIDENCE) -> Interval | None:
+    """Return the candidate's rounds over the baseline's, with their interval; None where a side has under two rounds.
 
-    See `hfbench.statistics.ratios.independent_ratio`, also for the errors that it raises.
+    See `hfbench.statistics.ratios.independent_ratio`, also for the errors that it raises; the interval is that of
+    `hfbench.statistics.verdicts`, so that one can look at it after any number of rounds.
     """
-    ratio = independent_ratio(baseline, candidate, resamples=resamples, seed=seed)
-    return ratio.interval(confidence) if ratio else None
+    ratio = independent_ratio(baseline, candidate)
+    return interval(ratio, 1 - confidence) if ratio else None
 
 
-def paired_ratio_interval(
-    baseline: Rounds,
-    candidate: Rounds,
-    *,
-    confidence: float = CONFIDENCE,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> Interval | None:
-    """Return the median over rounds of candidate over baseline, with its interval; None for fewer than two rounds.
+def paired_ratio_interval(baseline: Rounds, candidate: Rounds, *, confidence: float = CONFIDENCE) -> Interval | None:
+    """Return the centre of candidate over baseline, round by round, with its interval; None for fewer than two rounds.
 
-    See `hfbench.statistics.ratios.paired_ratio`, also for the errors that it raises.
+    See `hfbench.statistics.ratios.paired_ratio`, also for the errors that it raises, and `ratio_interval`.
     """
-    ratio = paired_ratio(baseline, candidate, resamples=resamples, seed=seed)
-    return ratio.interval(confidence) if ratio else None
+    ratio = paired_ratio(baseline, candidate)
+    return interval(ratio, 1 - confidence) if ratio else None

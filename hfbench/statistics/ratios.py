@@ -1,28 +1,27 @@
-"""The geometric mean of many ratios, with errors that count what the pairs of one round share."""
+"""Ratios of two points, with errors that count the noise between rounds, and the geometric mean of many ratios.
+
+**The estimate** is the mean of the logarithms of the rounds' medians without the lowest and the highest tenth, and at
+least one of each (of three or four rounds, the median), of candidate over baseline. One disturbed process out of seven
+hardly moves it, and swapping the sides inverts it.
+
+**The standard error** is that of the mean of all rounds, s / √n, which a disturbed process makes larger: it is then not
+known which round tells the truth. Over it the trimmed mean follows Student's t with n - 1 degrees of freedom: to within
+a tenth of the significance for 3 to 20 rounds, far into the tails. Errors that are estimated from the middle rounds do
+not: the bootstrap's semi-deviation of three rounds hangs on the distance of two of them, and at a significance of 1%
+calls a change in 3% of cases without one; Winsorized ones (J. W. Tukey and D. H. McLaughlin, Sankhya A 25 (1963) 331)
+leave five rounds two degrees of freedom.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from itertools import pairwise
 from math import exp, inf, log
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import stdtr
 
-from hfbench.statistics.bootstrap import (
-    CONFIDENCE,
-    FEWEST_ROUNDS,
-    RESAMPLES,
-    Floats,
-    Interval,
-    Rounds,
-    StandardErrors,
-    draws,
-    medians_of_sorted,
-    sorted_values,
-    standard_errors,
-    student,
-    trimmed_means,
-)
+from hfbench.statistics.bootstrap import FEWEST_ROUNDS, Floats, Rounds, round_medians
 
 
 class Error(NamedTuple):
@@ -34,74 +33,41 @@ class Error(NamedTuple):
 
 @dataclass(frozen=True)
 class Ratio:
-    """A ratio with the errors by which its logarithm may be lower and higher: one for each independent sample.
+    """A ratio with the errors of its logarithm: one for each independent sample.
 
-    Two samples are two sides whose rounds are independent; one is the rounds of a paired comparison.
+    Two samples are two sides whose rounds are independent; one is the rounds of a paired comparison; none is two times
+    the same records. What interval it has, `hfbench.statistics.verdicts` says.
     """
 
     estimate: float
-    below: tuple[Error, ...]
-    above: tuple[Error, ...]
-
-    def interval(self, confidence: float = CONFIDENCE) -> Interval:
-        """Return the ratio between its confidence limits."""
-        low, high = margin(self.below, confidence), margin(self.above, confidence)
-        return Interval(self.estimate, self.estimate * exp(-low), self.estimate * exp(high))
-
-    @property
-    def p_value(self) -> float:
-        """How often rounds without any change would give a ratio at least so far from 1: Student's t, two-sided.
-
-        The error is that on the side of 1. Without any spread between rounds it is 0 for a ratio other than 1.
-        """
-        error, degrees_of_freedom = combined(self.below if self.estimate > 1 else self.above)
-        if self.estimate == 1:
-            return 1.0
-        return float(2 * stdtr(degrees_of_freedom, -abs(log(self.estimate)) / error)) if error else 0.0
+    errors: tuple[Error, ...]
 
 
-def independent_ratio(
-    baseline: Rounds, candidate: Rounds, *, resamples: int = RESAMPLES, seed: int = 0
-) -> Ratio | None:
+def independent_ratio(baseline: Rounds, candidate: Rounds) -> Ratio | None:
     """Return the candidate's centre of rounds over the baseline's; None where a side has under two rounds.
 
     The rounds of the two sides are taken as independent: right for any two results, and wide where both follow the same
-    drift of the machine (see `paired_ratio`). Raises `ValueError` where a round is empty or a median not positive.
+    drift of the machine (see `paired_ratio`). Raises `ValueError` where a round is empty or a value is not positive.
     """
     if min(len(baseline), len(candidate)) < FEWEST_ROUNDS:
         return None
-    old, new = (_Sample(rounds, resamples, seed, side) for side, rounds in enumerate((baseline, candidate)))
-    old_centre, new_centre = _centre(old.medians), _centre(new.medians)
-    if min(old_centre, new_centre) <= 0:
-        raise ValueError(f"a ratio needs two positive medians, not {new_centre} over {old_centre}")
-    old_errors, new_errors = old.errors(), new.errors()
-    counts = (len(candidate), len(baseline))
-    # The ratio may be lower where the candidate may be lower or the baseline higher, and the other way round. The error
-    # of a logarithm is the relative error: the delta method.
-    below = (new_errors.below / new_centre, old_errors.above / old_centre)
-    above = (new_errors.above / new_centre, old_errors.below / old_centre)
-    return Ratio(new_centre / old_centre, tuple(map(Error, below, counts)), tuple(map(Error, above, counts)))
+    old, new = _logarithms(baseline), _logarithms(candidate)
+    return Ratio(exp(_centre(new) - _centre(old)), (_error(new), _error(old)))
 
 
-def paired_ratio(baseline: Rounds, candidate: Rounds, *, resamples: int = RESAMPLES, seed: int = 0) -> Ratio | None:
+def paired_ratio(baseline: Rounds, candidate: Rounds) -> Ratio | None:
     """Return the centre over rounds of candidate over baseline; None for fewer than two rounds.
 
     Round i of the one ran next to round i of the other, so that the machine's drift from round to round is in both and
     leaves the ratio. Raises `ValueError` where the sides have different numbers of rounds, a round is empty or a value
     is not positive.
     """
-    count = len(baseline)
-    if count != len(candidate):
-        raise ValueError(f"{count} rounds cannot be paired with {len(candidate)}")
-    if count < FEWEST_ROUNDS:
+    if len(baseline) != len(candidate):
+        raise ValueError(f"{len(baseline)} rounds cannot be paired with {len(candidate)}")
+    if len(baseline) < FEWEST_ROUNDS:
         return None
-    old, new = (_Sample(rounds, resamples, seed, side) for side, rounds in enumerate((baseline, candidate)))
-    if min(old.ordered.min(), new.ordered.min()) <= 0:
-        raise ValueError("ratios need positive values")
-    logarithms = np.log(new.medians / old.medians)
-    errors = standard_errors(logarithms, old.draws.rounds, np.log(new.resampled() / old.resampled()), trimmed_means)
-    estimate = exp(_centre(logarithms))
-    return Ratio(estimate, (Error(errors.below, count),), (Error(errors.above, count),))
+    logarithms = _logarithms(candidate) - _logarithms(baseline)
+    return Ratio(exp(_centre(logarithms)), (_error(logarithms),))
 
 
 def combined(errors: Sequence[Error], more_rounds: int = 0) -> tuple[float, float]:
@@ -114,36 +80,33 @@ def combined(errors: Sequence[Error], more_rounds: int = 0) -> tuple[float, floa
     total = sum(squares)
     if total == 0:
         return 0.0, inf
-    weights = [square**2 / (error.rounds + more_rounds - 1) for square, error in zip(squares, errors, strict=True)]
-    return total**0.5, total**2 / sum(weights)
+    # Each square's share first: of nearly equal rounds, the fourth power of the error is no number any more.
+    weights = [
+        (square / total) ** 2 / (error.rounds + more_rounds - 1) for square, error in zip(squares, errors, strict=True)
+    ]
+    return total**0.5, 1 / sum(weights)
 
 
-def margin(errors: Sequence[Error], confidence: float, more_rounds: int = 0) -> float:
-    """Return the distance from the logarithm of a ratio to its confidence limit; see `combined`."""
-    error, degrees_of_freedom = combined(errors, more_rounds)
-    return student(confidence, degrees_of_freedom) * error if error else 0.0
-
-
-class _Sample:
-    """The rounds of one side, with the draws of the bootstrap. Raises `ValueError` for a round without values."""
-
-    def __init__(self, rounds: Rounds, resamples: int, seed: int, side: int) -> None:
-        sizes = tuple(map(len, rounds))
-        if not all(sizes):
-            raise ValueError("a round without values has no median")
-        self.draws = draws(sizes, resamples, seed, side)
-        self.ordered = sorted_values(rounds)
-        self.medians = medians_of_sorted(self.ordered, sizes)
-
-    def resampled(self) -> Floats:
-        return self.draws.places.medians(self.ordered)
-
-    def errors(self) -> StandardErrors:
-        return standard_errors(self.medians, self.draws.rounds, self.resampled(), trimmed_means)
+def _logarithms(rounds: Rounds) -> Floats:
+    """Return the logarithm of the median of each round."""
+    if any(min(values, default=1.0) <= 0 for values in rounds):
+        raise ValueError("ratios need positive values")
+    logarithms: Floats = np.log(round_medians(rounds))
+    return logarithms
 
 
 def _centre(values: Floats) -> float:
-    return float(trimmed_means(values[None])[0])
+    """Return the mean without the lowest and the highest tenth, and at least one of each where three are.
+
+    Source of a tenth, which did best on data of real experiments: S. M. Stigler, Annals of Statistics 5
+    (1977) 1055.
+    """
+    cut = max(len(values) // 10, 1) if len(values) > 2 else 0
+    return float(np.sort(values)[cut : len(values) - cut].mean())
+
+
+def _error(logarithms: Floats) -> Error:
+    return Error(float(np.std(logarithms, ddof=1)) / len(logarithms) ** 0.5, len(logarithms))
 
 
 RoundMedians = Mapping[int, float]  # the median of each round, by its number
@@ -176,7 +139,7 @@ def geometric_mean(ratios: Sequence[RatioOfRounds], *, paired: bool) -> Ratio | 
     ratio = (paired_ratio if is_paired else independent_ratio)(*rounds)
     if ratio is None:
         return None
-    return Ratio(exp(float(np.mean([log(each.estimate) for each in ratios]))), ratio.below, ratio.above)
+    return Ratio(exp(float(np.mean([log(each.estimate) for each in ratios]))), ratio.errors)
 
 
 def _over_pairs(ratios: Sequence[RatioOfRounds], side: str) -> dict[int, float]:
@@ -187,3 +150,95 @@ def _over_pairs(ratios: Sequence[RatioOfRounds], side: str) -> dict[int, float]:
         for number, value in getattr(ratio, side).items():
             logarithms.setdefault(number, []).append(log(value / level))
     return {number: exp(float(np.mean(values))) for number, values in logarithms.items()}
+
+
+PAIRED, INDEPENDENT, IDENTICAL = "paired", "independent", "identical"
+RoundValues = Mapping[int, Floats]  # the values of each round, by its number
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """One metric of two points: the median of the rounds' medians of each, and their ratio.
+
+    `method` is `paired` where the rounds interleave, `independent` where they do not, `identical` where both sides hold
+    the same records, which DVC did not measure again because nothing that they depend on had changed. `ratio` is None
+    where a side has under two rounds; `obstacle` says what else stands against a ratio.
+    """
+
+    baseline: float | None
+    candidate: float | None
+    baseline_rounds: int
+    candidate_rounds: int
+    method: str
+    ratio: Ratio | None
+    obstacle: str | None = None
+
+
+def contrast(
+    baseline: RoundValues,
+    candidate: RoundValues,
+    baseline_started: Mapping[int, datetime],
+    candidate_started: Mapping[int, datetime],
+    obstacle: str | None = None,
+) -> Contrast:
+    """Return the contrast of the values of two points; a side without values is an obstacle too."""
+    method = _method(baseline, candidate, baseline_started, candidate_started)
+    ratio, obstacle = None, obstacle or _obstacle(baseline, candidate)
+    if obstacle is None and method == IDENTICAL:
+        ratio = Ratio(1.0, ())
+    elif obstacle is None:
+        compute = independent_ratio if method == INDEPENDENT else paired_ratio
+        ratio = compute(_ordered(baseline), _ordered(candidate))
+    return Contrast(
+        baseline=estimate(baseline) if baseline else None,
+        candidate=estimate(candidate) if candidate else None,
+        baseline_rounds=len(baseline),
+        candidate_rounds=len(candidate),
+        method=method,
+        ratio=ratio,
+        obstacle=obstacle,
+    )
+
+
+def interleaved(baseline: Mapping[int, datetime], candidate: Mapping[int, datetime]) -> bool:
+    """Whether each round of both sides started before the next round of either: same numbers, at least two.
+
+    Then what the machine did meanwhile is in both, and leaves their ratio. Next is the next in time: a round that both
+    sides measured again later, side by side, is as good as in its old place.
+    """
+    if len(baseline) < FEWEST_ROUNDS or set(baseline) != set(candidate):
+        return False
+    rounds = sorted(sorted((baseline[number], candidate[number])) for number in baseline)
+    return all(last < first for (_, last), (first, _) in pairwise(rounds))
+
+
+def estimate(rounds: RoundValues) -> float:
+    """Return the median of the rounds' medians."""
+    return float(np.median([np.median(values) for values in rounds.values()]))
+
+
+def _method(
+    baseline: RoundValues, candidate: RoundValues, old: Mapping[int, datetime], new: Mapping[int, datetime]
+) -> str:
+    if set(baseline) != set(candidate) or not set(baseline) <= set(old) or not set(candidate) <= set(new):
+        return INDEPENDENT
+    shared = [old[number] == new[number] and np.array_equal(baseline[number], candidate[number]) for number in baseline]
+    if shared and all(shared):
+        return IDENTICAL
+    started = ({number: times[number] for number in baseline} for times in (old, new))
+    # Rounds that are the same record on both sides would stand for as many rounds without any difference.
+    return PAIRED if interleaved(*started) and not any(shared) else INDEPENDENT
+
+
+def _obstacle(baseline: RoundValues, candidate: RoundValues) -> str | None:
+    sides = {"baseline": baseline, "candidate": candidate}
+    missing = [name for name, rounds in sides.items() if not rounds]
+    if missing:
+        return f"the {missing[0]} has no value"
+    if any(not np.all(values > 0) for rounds in sides.values() for values in rounds.values()):
+        return "a value is not positive, so that there is no ratio"
+    return None
+
+
+def _ordered(rounds: RoundValues) -> list[list[float]]:
+    return [rounds[number] for number in sorted(rounds)]  # type: ignore[misc]  # arrays are sequences of floats

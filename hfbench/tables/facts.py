@@ -2,6 +2,7 @@
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
 from statistics import median
 from typing import Any
 
@@ -19,6 +20,14 @@ Column = Sequence[float | int | None]
 LEAST_ENERGY_READINGS = 10
 # These say that the clock was low and not that the device could not keep up: it had no work, or a person set it so.
 NOT_THROTTLING = ("gpu_idle", "applications_clocks_setting", "display_clock_setting")
+
+
+def start_time(text: str | None) -> datetime | None:
+    """Return when a record was begun, from the column `started_at`; None where it does not tell."""
+    try:
+        return datetime.fromisoformat(text or "")
+    except ValueError:
+        return None
 
 
 def readings_within(time_seconds: Sequence[float], start: float, end: float) -> slice:

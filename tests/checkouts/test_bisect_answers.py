@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from hfbench.checkouts.bisect import Marks, _run_git_bisect, answer, failures, unfit
-from hfbench.checkouts.plan import EXIT_STATUSES, FAILED, FAST, SLOW, UNDECIDED, Plan, Rule, Verdict
+from hfbench.checkouts.plan import EXIT_STATUSES, FAILED, CommitVerdict, Plan, Rule
 from hfbench.checkouts.workspace import what_changed
 from hfbench.core.errors import UserError
 from hfbench.core.point import Configuration
 from hfbench.git import Commit, Repository
-from hfbench.statistics.intervals import Interval
+from hfbench.statistics.bootstrap import Interval
+from hfbench.statistics.verdicts import FAST, SLOW, UNDECIDED
 from tests.environment.conftest import git
 
 POINT = Configuration(
@@ -24,10 +25,10 @@ GOOD = Commit("0" * 40, "Start")
 BAD = Commit("f" * 40, "End")
 RATIO = Interval(1.5, 1.4, 1.6)
 WORDS = {
-    FAST: Verdict(FAST, "", 4, Interval(1.0, 0.99, 1.01)),
-    SLOW: Verdict(SLOW, "", 4, RATIO),
-    UNDECIDED: Verdict(UNDECIDED, "", 12, Interval(1.1, 0.9, 1.3)),
-    FAILED: Verdict(FAILED, "", 1, reason="it failed: no memory"),
+    FAST: CommitVerdict(FAST, "", 4, Interval(1.0, 0.99, 1.01)),
+    SLOW: CommitVerdict(SLOW, "", 4, RATIO),
+    UNDECIDED: CommitVerdict(UNDECIDED, "", 12, Interval(1.1, 0.9, 1.3)),
+    FAILED: CommitVerdict(FAILED, "", 1, reason="it failed: no memory"),
 }
 
 
@@ -47,7 +48,7 @@ def plan(folder: Path, good: Commit = GOOD, checkout: Path = Path()) -> Plan:
     )
 
 
-def bisected(folder: Path, words: Sequence[str]) -> tuple[Marks, dict[str, Verdict], Plan, list[Commit]]:
+def bisected(folder: Path, words: Sequence[str]) -> tuple[Marks, dict[str, CommitVerdict], Plan, list[Commit]]:
     """Bisect a history of commits with these verdicts, the first one good; as `git bisect` in `hfbench bisect` does."""
     repository = folder / "repository"
     repository.mkdir()

@@ -1,13 +1,15 @@
 """When a commit is slower: worked out by hand, and on synthetic rounds whose truth is known."""
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from hfbench.checkouts.plan import EXIT_STATUSES, FAILED, FAST, SLOW, UNDECIDED, Rule, Verdict, decide, decisions_among
-from hfbench.statistics.intervals import Interval
+from hfbench.checkouts.plan import EXIT_STATUSES, FAILED, CommitVerdict, Rule, decide, decisions_among
+from hfbench.statistics.bootstrap import Interval
+from hfbench.statistics.verdicts import FAST, SLOW, UNDECIDED
 
 RULE = Rule(threshold=0.05, rounds=4, max_rounds=16, decisions=4)
 
@@ -46,15 +48,11 @@ def test_one_round_decides_nothing() -> None:
     assert decide([1.0], [9.0], higher_is_better=False, rule=RULE) == (UNDECIDED, None)
 
 
-def test_looks_and_confidence() -> None:
-    assert RULE.looks == [4, 8, 16]
-    assert replace(RULE, max_rounds=10).looks == [4, 8, 10]
-    assert replace(RULE, rounds=3, max_rounds=5).looks == [3, 5]
-    assert replace(RULE, max_rounds=4).looks == [4]
-    # By hand: 5% over 3 looks at each of 4 commits is 0.4167% at the end of the interval where it would be wrong, and
-    # as much at the other end.
-    assert RULE.confidence == pytest.approx(1 - 2 * 0.05 / 12)
-    assert replace(RULE, max_rounds=4, decisions=1).confidence == pytest.approx(0.9)
+def test_the_error_is_shared_by_the_decisions() -> None:
+    # By hand: 5% over 4 commits is 1.25% at the end of the interval where it would be wrong, and as much at the other.
+    assert RULE.error == pytest.approx(0.025)
+    # Never more than `hfbench compare` allows: of one commit, 5% at both ends together.
+    assert replace(RULE, decisions=1).error == pytest.approx(0.05)
 
 
 @pytest.mark.parametrize(("commits", "decisions"), [(1, 1), (2, 2), (3, 3), (4, 3), (8, 4), (9, 5), (1000, 11)])
@@ -62,43 +60,40 @@ def test_decisions_of_a_bisection(commits: int, decisions: int) -> None:
     assert decisions_among(commits) == decisions
 
 
-@pytest.mark.parametrize(("effect", "wrong", "right"), [(1.0, SLOW, FAST), (1.15, FAST, SLOW)])
-def test_verdicts_on_synthetic_rounds(effect: float, wrong: str, right: str) -> None:
-    """Noise between rounds of 2% on each side, besides a drift of 20% that both share."""
-    generator = np.random.default_rng(1)
-    words = []
+def judged(effect: float, seed: int) -> Counter[str]:
+    """The verdicts on 200 commits, looked at after every round; noise of 2% on each side, and drift that both share."""
+    generator = np.random.default_rng(seed)
+    words: Counter[str] = Counter()
     for _ in range(200):
         drift = np.exp(generator.normal(0, 0.2, RULE.max_rounds))
         good, candidate = drift * np.exp(generator.normal(0, 0.02, (2, RULE.max_rounds)))
         word = UNDECIDED
-        for rounds in RULE.looks:
+        for rounds in range(RULE.rounds, RULE.max_rounds + 1):
             word, _ = decide(list(good[:rounds]), list(effect * candidate[:rounds]), higher_is_better=False, rule=RULE)
             if word != UNDECIDED:
                 break
-        words.append(word)
-    assert words.count(wrong) <= 200 * 0.05 / RULE.decisions
-    assert words.count(right) >= 180
+        words[word] += 1
+    return words
+
+
+@pytest.mark.parametrize(("effect", "wrong", "right"), [(1.0, SLOW, FAST), (1.15, FAST, SLOW)])
+def test_verdicts_on_synthetic_rounds(effect: float, wrong: str, right: str) -> None:
+    words = judged(effect, seed=1)
+    assert words[wrong] <= 200 * 0.05 / RULE.decisions
+    assert words[right] >= 180
 
 
 def test_at_the_threshold_verdicts_are_rare() -> None:
     """The hardest case: the truth is the threshold itself, where each verdict would be a matter of luck."""
-    generator = np.random.default_rng(2)
-    words = []
-    for _ in range(200):
-        good, candidate = np.exp(generator.normal(0, 0.02, (2, RULE.max_rounds)))
-        for rounds in RULE.looks:
-            word, _ = decide(list(good[:rounds]), list(1.05 * candidate[:rounds]), higher_is_better=False, rule=RULE)
-            if word != UNDECIDED:
-                break
-        words.append(word)
+    words = judged(1 + RULE.threshold, seed=2)
     # Either word counts as wrong here, each at 5% / 4 decisions: 5 of 200, and as much again for chance.
-    assert len(words) - words.count(UNDECIDED) <= 10
+    assert words[SLOW] + words[FAST] <= 10
 
 
 def test_a_verdict_is_read_as_it_was_written(tmp_path: Path) -> None:
     for verdict in (
-        Verdict(SLOW, "abc", 4, Interval(1.5, 1.4, 1.6)),
-        Verdict(FAILED, "abc", 1, reason="failed: no memory"),
+        CommitVerdict(SLOW, "abc", 4, Interval(1.5, 1.4, 1.6)),
+        CommitVerdict(FAILED, "abc", 1, reason="failed: no memory"),
     ):
         verdict.save(tmp_path / "verdict.json")
-        assert Verdict.load(tmp_path / "verdict.json") == verdict
+        assert CommitVerdict.load(tmp_path / "verdict.json") == verdict

@@ -1,13 +1,19 @@
-"""A real Git and DVC repository whose results are tables of known truth."""
+"""A real Git and DVC repository whose results are tables of known truth, and sides without one around them."""
 
 import json
 import shutil
 import subprocess
-from dataclasses import dataclass
+from contextlib import chdir, redirect_stderr, redirect_stdout
+from dataclasses import dataclass, replace
+from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from benchmarks.synthetic_tables import Plan, synthetic_tables, write_tables
+import polars as pl
+
+from benchmarks.synthetic_tables import Plan, SyntheticTables, synthetic_tables, write_tables
+from hfbench.cli import parse_arguments
+from hfbench.compare.side import Side
 
 MACHINE: dict[str, Any] = {
     "schema_version": 1,
@@ -33,7 +39,7 @@ MANIFEST: dict[str, Any] = {
 }
 PARAMS = "device: cpu\nsampling:\n  min_iterations: 12\n"
 # `dvc commit` takes the tables as they lie there; the command never runs.
-_PIPELINE = "stages:\n  aggregate:\n    cmd: python -m stages.aggregate\n    outs:\n      - results/tables\n"
+_PIPELINE = "stages:\n  tables:\n    cmd: python -m stages.tables\n    outs:\n      - results/tables\n"
 
 
 @dataclass(frozen=True)
@@ -63,25 +69,71 @@ class Project:
         return _run(self.folder, "git", *words)
 
     def measure(
-        self, plan: Plan, environment: dict[str, Any] | None = None, manifest: dict[str, Any] | None = None
+        self,
+        plans: Plan | list[Plan],
+        environment: dict[str, Any] | None = None,
+        manifest: dict[str, Any] | None = None,
     ) -> None:
-        """Leave the results of the plan in the workspace."""
+        """Leave the results of a plan in the workspace; those of several below each other."""
+        built = [synthetic_tables(plan) for plan in (plans if isinstance(plans, list) else [plans])]
+        tables = SyntheticTables(
+            *(pl.concat(some) for some in zip(*(vars(each).values() for each in built), strict=True))
+        )
         results = self.folder / "results"
         shutil.rmtree(results / "tables", ignore_errors=True)
-        write_tables(synthetic_tables(plan), results / "tables")
+        write_tables(tables, results / "tables")
         (results / "models").mkdir(exist_ok=True)
         (results / "environment.json").write_text(json.dumps(MACHINE if environment is None else environment))
         (results / "models" / "synthetic.json").write_text(json.dumps(manifest or MANIFEST))
 
-    def commit(self, message: str) -> str:
+    def commit(self, message: str, tag: str | None = None) -> str:
         """Give the tables to DVC, commit everything, and return the commit."""
         from dvc.repo import Repo
 
         with Repo(str(self.folder)) as repo:
-            repo.commit(str(self.folder / "dvc.yaml:aggregate"), force=True)
+            repo.commit(force=True)
+        return self.commit_alone(message, tag)
+
+    def commit_alone(self, message: str, tag: str | None = None) -> str:
+        """Commit everything but the tables, and return the commit."""
         self.git("add", "--all")
-        self.git("commit", "--quiet", "--message", message)
+        self.git("commit", "--quiet", "--allow-empty", "--message", message)
+        if tag:
+            self.git("tag", tag)
         return self.git("rev-parse", "HEAD").strip()
+
+    def compare(self, *words: str) -> "Outcome":
+        """Run `hfbench compare` with these words in the project."""
+        out, err = StringIO(), StringIO()
+        status = 0
+        with chdir(self.folder), redirect_stdout(out), redirect_stderr(err):
+            try:
+                arguments = parse_arguments(["compare", *words])
+                arguments.run(arguments)
+            except SystemExit as end:
+                status = int(end.code or 0)
+        return Outcome(status, out.getvalue(), err.getvalue())
+
+    def compare_json(self, *words: str) -> Any:
+        """Return what `hfbench compare` prints as JSON."""
+        return json.loads(self.compare(*words, "--format", "json").out)
+
+
+class Outcome(NamedTuple):
+    """How a command ended, and what it printed."""
+
+    status: int
+    out: str
+    err: str
+
+
+def side(plan: Plan, label: str = "side", **fields: Any) -> Side:
+    """The tables of a plan as a side of the standard machine and model; `fields` replace others."""
+    tables = synthetic_tables(plan)
+    built = Side(
+        label, None, None, None, **vars(tables), environment=MACHINE, manifests={"synthetic": MANIFEST}, params={}
+    )
+    return replace(built, **fields)
 
 
 def _run(folder: Path, *words: str) -> str:

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.synthetic_tables import Plan, sweep, synthetic_tables, write_tables
 from hfbench.compare.pairs import values_of
-from hfbench.compare.side import read_side
+from hfbench.compare.side import locked_tables, read_side
 from hfbench.core.errors import UserError
 from hfbench.core.point import AXES
 from tests.compare.project import MACHINE, Project
@@ -98,6 +98,27 @@ def test_a_project_below_the_top_of_its_repository(tmp_path: Path) -> None:
     assert side.points.equals(synthetic_tables(PLAN).points)
     assert side.environment == MACHINE
     assert side.params["device"] == "cpu"
+
+
+def test_the_tables_are_found_whatever_the_stage_that_makes_them_is_called(project: Project) -> None:
+    pipeline = project.folder / "dvc.yaml"
+    pipeline.write_text(pipeline.read_text().replace("  tables:", "  aggregate:"))
+    (project.folder / "dvc.lock").unlink()
+    project.measure(PLAN)
+    project.commit("as another hfbench calls it", tag="renamed")
+    assert read_side("renamed", project.folder).points.equals(synthetic_tables(PLAN).points)
+    assert read_side("renamed~1", project.folder).points.equals(synthetic_tables(OTHER).points)
+    content = project.compare_json("v1", "renamed~1", "renamed")
+    assert [row["commits_without_results_before"] for row in content["rows"]] == [0, 0, 0]
+
+
+def test_of_a_dvc_lock_only_the_tables_are_read() -> None:
+    stage = "  {}:\n    cmd: python\n    deps:\n    - path: results/tables\n      md5: 1\n    outs:\n    - path: {}\n{}"
+    held = "      hash: md5\n      md5: 5ab.dir\n      size: 12\n      nfiles: 4\n"
+    lock = "schema: '2.0'\nstages:\n" + stage.format("report", "results/report.html", held)
+    assert locked_tables(lock) is None
+    found = locked_tables(lock + stage.format("anything@1", "results/tables", held) + "  other: {never: parsed\n")
+    assert found == {"path": "results/tables", "hash": "md5", "md5": "5ab.dir", "size": 12, "nfiles": 4}
 
 
 def test_a_folder_with_tables_alone_is_a_side(tmp_path: Path) -> None:

@@ -1,26 +1,33 @@
-"""Ratios with their p-values, and what is built of them."""
+"""Ratios of two points with their errors, by which method they are formed, and the mean of many."""
 
+from datetime import UTC, datetime, timedelta
 from math import log, sqrt
+from typing import Any
 
 import numpy as np
 import pytest
 
-from hfbench.statistics.bootstrap import draw_rounds, draws, medians_of_sorted, resample_medians
-from hfbench.statistics.decidability import rounds_to_decide
-from hfbench.statistics.multiplicity import adjusted_p_values
+from benchmarks.looks import limits
 from hfbench.statistics.ratios import (
+    IDENTICAL,
+    INDEPENDENT,
+    PAIRED,
     Error,
     Ratio,
     RatioOfRounds,
     combined,
+    contrast,
     geometric_mean,
     independent_ratio,
+    interleaved,
     paired_ratio,
 )
+from hfbench.statistics.verdicts import interval, p_value
 from tests.statistics.experiments import experiments
 
-EXPERIMENTS = 400
-FEW_RESAMPLES = 1000
+START = datetime(2025, 1, 1, tzinfo=UTC)
+ROUNDS = {number: np.array([1.0, 1.1, 0.9]) * (1 + number / 100) for number in (1, 2, 3)}
+SLOWER_ROUNDS = {number: 1.5 * values for number, values in ROUNDS.items()}
 
 
 def some(ratio: Ratio | None) -> Ratio:
@@ -28,12 +35,20 @@ def some(ratio: Ratio | None) -> Ratio:
     return ratio
 
 
-def test_the_p_value_by_hand() -> None:
-    # Logarithms of the ratios 0, ln 2 and ln 4: the semi-deviation is sqrt(2 · 7/27) · ln 2 = 0.7201 ln 2 on both sides
-    # (see test_intervals), so t = 1 / 0.7201 = 1.3887; with 2 degrees of freedom p = 1 - t / sqrt(2 + t²) = 0.2994.
-    ratio = some(paired_ratio([[1.0]] * 3, [[1.0], [2.0], [4.0]], resamples=200_000))
+def times(*minutes: float) -> dict[int, Any]:
+    return {number: START + timedelta(minutes=minute) for number, minute in enumerate(minutes, start=1)}
+
+
+def test_the_error_by_hand() -> None:
+    # Logarithms 0, ln 2 and ln 4: the median ln 2, a standard deviation of ln 2, over sqrt(3).
+    ratio = some(paired_ratio([[1.0]] * 3, [[1.0], [2.0], [4.0]]))
     assert ratio.estimate == pytest.approx(2)
-    assert ratio.p_value == pytest.approx(1 - 1.3887 / sqrt(2 + 1.3887**2), abs=0.003)
+    [error] = ratio.errors
+    assert error == pytest.approx((log(2) / sqrt(3), 3))
+    old, new = [[1.0]] * 3, [[1.0], [2.0], [9.0, 4.0, 0.1]]  # a round stands for the median of its iterations
+    candidate, baseline = some(independent_ratio(old, new)).errors
+    assert candidate == error
+    assert baseline == (0, 3)
 
 
 def test_welch_by_hand() -> None:
@@ -47,61 +62,37 @@ def test_welch_by_hand() -> None:
     assert degrees_of_freedom == pytest.approx(12.5**2 / (4.5**2 / 7 + 8**2 / 7))
 
 
-def test_the_p_value_agrees_with_the_interval() -> None:
-    pairs = zip(experiments("normal", 5, 1, 1, 100), experiments("normal", 5, 1, 2, 100), strict=True)
-    excluded = 0
-    for baseline, candidate in pairs:
-        for compute in (independent_ratio, paired_ratio):
-            ratio = some(compute(baseline.tolist(), (1.04 * candidate).tolist(), resamples=FEW_RESAMPLES))
-            low, high = ratio.interval()[1:]
-            assert (ratio.p_value < 0.05) == (not low <= 1 <= high)
-            excluded += ratio.p_value < 0.05
-    assert 20 < excluded < 180  # both cases were met
+def test_a_ratio_leaves_out_the_lowest_and_the_highest_round() -> None:
+    # Of five rounds the lowest and the highest are left out; of four, the middle two are left. Means are of logarithms.
+    for compute in (independent_ratio, paired_ratio):
+        five = some(compute([[1.0]] * 5, [[4.0], [0.1], [2.0], [90.0], [8.0]]))
+        assert five.estimate == pytest.approx((2 * 4 * 8) ** (1 / 3))
+        assert some(compute([[1.0]] * 4, [[8.0], [0.1], [4.0], [2.0]])).estimate == pytest.approx(sqrt(2 * 4))
+        assert some(compute([[1.0]] * 3, [[8.0], [0.1], [4.0]])).estimate == pytest.approx(4)
 
 
-@pytest.mark.parametrize("compute", [independent_ratio, paired_ratio])
-@pytest.mark.parametrize("kind", ["log-normal", "long-tailed"])
-def test_without_a_change_few_p_values_are_small(compute: object, kind: str) -> None:
-    sides = zip(experiments(kind, 7, 1, 3, EXPERIMENTS), experiments(kind, 7, 1, 4, EXPERIMENTS), strict=True)
-    p_values = [
-        some(compute(baseline.tolist(), candidate.tolist(), resamples=FEW_RESAMPLES)).p_value  # type: ignore[operator]
-        for baseline, candidate in sides
-    ]
-    assert 0.005 < np.mean(np.array(p_values) < 0.05) <= 0.06
-    assert np.mean(np.array(p_values) < 0.01) <= 0.02
+@pytest.mark.parametrize("rounds", [3, 4, 5, 7, 9, 12, 20])
+def test_the_estimate_over_its_error_is_students_t(rounds: int) -> None:
+    """Far into the tails, where the levels of a look and of a family of many ratios are."""
+    logarithms = np.random.default_rng(1).normal(0, 1, (100_000, rounds))
+    for level in (0.05, 0.01, 0.001):
+        low, high = limits([logarithms], rounds, level)
+        assert np.mean((low > 0) | (high < 0)) <= 1.12 * level + 2 * (level / 100_000) ** 0.5
 
 
-def test_a_ratio_is_of_the_middle_three_fifths_of_the_rounds() -> None:
-    # Of five rounds the lowest and the highest are left out: (2 + 3 + 4) / 3 over 1; of four, the median (2 + 3) / 2.
-    assert some(independent_ratio([[1.0]] * 5, [[4.0], [0.1], [3.0], [90.0], [2.0]])).estimate == pytest.approx(3)
-    assert some(independent_ratio([[1.0]] * 4, [[4.0], [0.1], [3.0], [2.0]])).estimate == pytest.approx(2.5)
-    # Of paired rounds, the mean of the middle logarithms.
-    paired = some(paired_ratio([[1.0]] * 5, [[1.0], [2.0], [4.0], [8.0], [1000.0]]))
-    assert paired.estimate == pytest.approx((2 * 4 * 8) ** (1 / 3))
-
-
-@pytest.mark.parametrize("compute", [independent_ratio, paired_ratio])
-def test_seven_rounds_tell_ten_percent_where_rounds_scatter_by_three(compute: object) -> None:
-    generator = np.random.default_rng(1)
-    sides = np.exp(generator.normal(0, 0.03, (2, EXPERIMENTS, 7, 1)))
-    found = [
-        some(compute(old.tolist(), (1.1 * new).tolist(), resamples=FEW_RESAMPLES))  # type: ignore[operator]
-        for old, new in zip(*sides, strict=True)
-    ]
-    assert np.mean([ratio.p_value < 0.05 and ratio.estimate > 1 for ratio in found]) >= 0.98
+def test_a_disturbed_round_hardly_moves_the_ratio_and_widens_its_interval() -> None:
+    quiet = [[1.00], [1.01], [0.99], [1.02], [0.98], [1.00], [1.01]]
+    clean, disturbed = (some(paired_ratio([[1.0]] * 7, rounds)) for rounds in (quiet, [*quiet[:-1], [4.0]]))
+    assert disturbed.estimate == pytest.approx(clean.estimate, rel=0.01)
+    assert disturbed.errors[0].standard_error > 10 * clean.errors[0].standard_error
 
 
 def test_swapping_the_sides_inverts_the_ratio() -> None:
     baseline, candidate = (next(experiments("normal", 7, 1, seed, 1)).tolist() for seed in (5, 6))
     forth, back = some(independent_ratio(baseline, candidate)), some(independent_ratio(candidate, baseline))
     assert back.estimate == pytest.approx(1 / forth.estimate)
-    assert back.interval().low == pytest.approx(1 / forth.interval().high, rel=0.01)
-    assert back.p_value == pytest.approx(forth.p_value, rel=0.1)
-
-
-def test_a_change_without_any_spread_is_certain_and_no_change_is_none() -> None:
-    assert some(independent_ratio([[2.0]] * 3, [[3.0]] * 3)).p_value == 0.0
-    assert some(paired_ratio([[2.0]] * 3, [[2.0]] * 3)).p_value == 1.0
+    assert interval(back).low == pytest.approx(1 / interval(forth).high)
+    assert p_value(back) == pytest.approx(p_value(forth))
 
 
 def test_one_round_on_a_side_gives_no_ratio() -> None:
@@ -109,55 +100,24 @@ def test_one_round_on_a_side_gives_no_ratio() -> None:
     assert paired_ratio([[1.0]], [[1.0]]) is None
 
 
-def test_the_shared_draws_are_those_of_the_bootstrap() -> None:
-    rounds = [[3.0, 1.0, 2.0], [5.0], [9.0, 7.0]]
-    shared = draws((3, 1, 2), 500, seed=1)
-    own = resample_medians(rounds, draw_rounds(3, 500, np.random.default_rng(1)), np.random.default_rng((1, 0)))
-    assert np.array_equal(shared.places.medians(np.array([1.0, 2, 3, 5, 7, 9])), own)
-    assert medians_of_sorted(np.array([1.0, 2, 3, 5, 7, 9]), (3, 1, 2)).tolist() == [2, 5, 8]
-
-
-def test_the_rounds_that_would_decide_by_hand() -> None:
-    # A change of 5% (0.0488 of the logarithm) with an error of 3% from 4 rounds. Margins t · 0.03 · sqrt(4 / n):
-    # n = 8: 2.365 · 0.0212 = 0.0502; n = 9: 2.306 · 0.0200 = 0.0461, the first below 0.0488.
-    ratio = Ratio(1.05, (Error(0.03, 4),), (Error(0.03, 4),))
-    assert rounds_to_decide(ratio, log(1.02), confidence=0.95, significance=0.05) == 5
-    # At half the significance: n = 10: 2.685 · 0.0190 = 0.0509; n = 11: 2.634 · 0.0181 = 0.0477.
-    assert rounds_to_decide(ratio, log(1.02), confidence=0.95, significance=0.025) == 7
-
-
-def test_no_change_is_decided_by_an_interval_within_the_tolerance() -> None:
-    # t · 0.03 · sqrt(4 / n) <= 0.0198: n = 12: 2.201 · 0.01732 = 0.0381; n = 37: 2.028 · 0.00986 = 0.0200; n = 38.
-    ratio = Ratio(1.0, (Error(0.03, 4),), (Error(0.03, 4),))
-    assert rounds_to_decide(ratio, log(1.02), confidence=0.95, significance=0.05) == 34
-    assert rounds_to_decide(ratio, log(1.001), confidence=0.95, significance=0.05) is None
-
-
-def test_the_adjustment_by_hand() -> None:
-    # Benjamini and Hochberg: p · m / rank, made monotone from the largest down.
-    assert adjusted_p_values([0.01, 0.04, 0.03, 0.5]) == pytest.approx([0.04, 0.16 / 3, 0.16 / 3, 0.5])
-    assert adjusted_p_values([]) == []
-
-
 def of_rounds(estimate: float, baseline: list[float], candidate: list[float]) -> RatioOfRounds:
     return RatioOfRounds(estimate, dict(enumerate(baseline)), dict(enumerate(candidate)))
 
 
 def test_the_geometric_mean_by_hand() -> None:
-    # sqrt(2 · 8) = 4. The rounds' means over pairs are 1, 1, 1 and 4, 4, 16: 7 of 27 resamples
-    # of 4, 4, 16 have the median 16, so that the error above is sqrt(2 · 7/27) · ln 4, and there is none below.
+    # sqrt(2 · 8) = 4. The rounds' means over pairs are 1, 1, 1 and 4, 4, 16, whose logarithms are 1, 1 and 2 times
+    # ln 4: a standard deviation of ln 4 / sqrt(3), over sqrt(3).
     ratios = [of_rounds(2, [1, 1, 1], [2, 2, 8]), of_rounds(8, [5, 5, 5], [40, 40, 160])]
     mean = some(geometric_mean(ratios, paired=True))
     assert mean.estimate == pytest.approx(4)
-    assert mean.below[0].standard_error == 0
-    assert mean.above[0].standard_error == pytest.approx(sqrt(14 / 27) * log(4), rel=0.05)
+    assert mean.errors[0].standard_error == pytest.approx(log(4) / 3)
 
 
 def test_the_mean_of_pairs_that_share_their_rounds_noise_is_no_surer_than_one_pair() -> None:
     noise = np.exp(np.random.default_rng(1).normal(0, 0.05, 7)).tolist()
     one = of_rounds(1, [1.0] * 7, noise)
     single, many = some(geometric_mean([one], paired=True)), some(geometric_mean([one] * 20, paired=True))
-    assert many.above[0].standard_error == pytest.approx(single.above[0].standard_error)
+    assert many.errors[0].standard_error == pytest.approx(single.errors[0].standard_error)
 
 
 def test_the_mean_of_pairs_of_independent_noise_is_surer_and_covers_the_truth() -> None:
@@ -165,23 +125,79 @@ def test_the_mean_of_pairs_of_independent_noise_is_surer_and_covers_the_truth() 
     for _ in range(200):
         sides = np.exp(generator.normal(0, 0.03, (2, 10, 7)))
         pairs = [
-            of_rounds(float(np.median(new) / np.median(old)), old.tolist(), new.tolist())
+            of_rounds(some(independent_ratio(old[:, None], new[:, None])).estimate, old.tolist(), new.tolist())
             for old, new in zip(*sides, strict=True)
         ]
-        low, high = some(geometric_mean(pairs, paired=False)).interval()[1:]
+        mean = some(geometric_mean(pairs, paired=False))
+        low, high = interval(mean)[1:]
         covered += low <= 1 <= high
-        assert log(high / low) < 0.12  # one pair alone: about 0.13
-    assert covered >= 180
+        assert mean.errors[0].standard_error < 0.008  # one pair alone: about 0.03 / sqrt(7) = 0.0113
+    assert covered >= 195
 
 
 def test_a_pair_that_lacks_a_round_does_not_shift_the_mean() -> None:
     whole = of_rounds(1, [1.0, 1.01, 0.99], [1.0, 1.01, 0.99])
     part = RatioOfRounds(1, {0: 100.0, 1: 101.0}, {0: 100.0, 1: 101.0})
     mean = some(geometric_mean([whole, part], paired=True))
-    assert list(mean.interval()) == pytest.approx([1, 1, 1])
+    assert list(interval(mean)) == pytest.approx([1, 1, 1])
 
 
 def test_the_mean_needs_ratios_and_rounds() -> None:
     assert geometric_mean([], paired=True) is None
     assert geometric_mean([of_rounds(2, [1.0], [2.0])], paired=True) is None
     assert some(geometric_mean([of_rounds(2, [1, 1], [2, 2])], paired=False)).estimate == pytest.approx(2)
+
+
+@pytest.mark.parametrize(
+    ("baseline", "candidate", "expected"),
+    [
+        (times(0, 10, 20), times(5, 15, 25), True),
+        (times(5, 10, 20), times(0, 15, 25), True),  # the candidate first in round 1
+        (times(90, 10, 20), times(95, 15, 25), True),  # round 1 of both measured again after the others
+        (times(0, 10, 20), times(95, 15, 25), False),  # round 1 of the candidate alone measured again
+        (times(0, 10, 20), times(60, 70, 80), False),
+        (times(0, 10, 20), times(5, 15), False),
+        (times(0, 10, 20), times(10, 20, 30), False),  # round 1 of the one with round 2 of the other
+        (times(0), times(5), False),
+        ({}, {}, False),
+    ],
+)
+def test_rounds_interleave_where_each_is_over_before_the_next(
+    baseline: dict[int, Any], candidate: dict[int, Any], expected: bool
+) -> None:
+    assert interleaved(baseline, candidate) == interleaved(candidate, baseline) == expected
+
+
+def test_the_method_follows_from_when_the_rounds_ran() -> None:
+    assert contrast(ROUNDS, SLOWER_ROUNDS, times(0, 10, 20), times(5, 15, 25)).method == PAIRED
+    assert contrast(ROUNDS, SLOWER_ROUNDS, times(0, 10, 20), times(60, 70, 80)).method == INDEPENDENT
+    assert contrast(ROUNDS, SLOWER_ROUNDS, {}, {}).method == INDEPENDENT
+    assert contrast(ROUNDS, ROUNDS, times(0, 10, 20), times(0, 10, 20)).method == IDENTICAL
+    assert contrast(ROUNDS, ROUNDS, times(0, 10, 20), times(60, 70, 80)).method == INDEPENDENT
+
+
+def test_rounds_that_both_sides_share_are_not_paired() -> None:
+    """One round was measured again: the other two would stand for two rounds without any change."""
+    again = {**ROUNDS, 3: ROUNDS[3] * 1.2}
+    assert contrast(ROUNDS, again, times(0, 10, 20), times(0, 10, 25)).method == INDEPENDENT
+
+
+def test_the_drift_of_the_machine_leaves_a_paired_ratio() -> None:
+    old, new = ({number: values * number**0.5 for number, values in each.items()} for each in (ROUNDS, SLOWER_ROUNDS))
+    paired = some(contrast(old, new, times(0, 10, 20), times(5, 15, 25)).ratio)
+    independent = some(contrast(old, new, times(0, 10, 20), times(60, 70, 80)).ratio)
+    assert p_value(paired) < 0.05 < p_value(independent)
+
+
+@pytest.mark.parametrize(
+    ("baseline", "candidate", "obstacle"),
+    [
+        (ROUNDS, {}, "the candidate has no value"),
+        ({}, ROUNDS, "the baseline has no value"),
+        (ROUNDS, {1: np.array([0.0]), 2: np.array([1.0])}, "not positive"),
+    ],
+)
+def test_what_has_no_ratio_has_an_obstacle(baseline: Any, candidate: Any, obstacle: str) -> None:
+    found = contrast(baseline, candidate, {}, {})
+    assert found.ratio is None
+    assert obstacle in (found.obstacle or "")

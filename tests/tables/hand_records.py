@@ -56,8 +56,13 @@ def unobserved(end_to_end: float) -> Iteration:
 
 
 def ok_record(configuration: Configuration, *iterations: Iteration, **fields: Any) -> Record:
-    """A record of a point that was measured."""
-    values: dict[str, Any] = {"status": OK, "iterations": list(iterations), "load_seconds": 0.5} | fields
+    """A record of a point that was measured, in the minute of its round."""
+    values: dict[str, Any] = {
+        "status": OK,
+        "started_at": f"2025-03-01T10:{configuration.round:02}:00+00:00",
+        "iterations": list(iterations),
+        "load_seconds": 0.5,
+    } | fields
     return Record(configuration, "auto", SAMPLING, **values)
 
 

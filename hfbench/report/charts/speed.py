@@ -26,7 +26,7 @@ from hfbench.report.frames import ReportData, shown_names
 from hfbench.report.pages import Column
 from hfbench.report.speedups import LATENCY, Comparison, Winner, interval_words, speedups, times_as_fast
 from hfbench.report.words import MISSING, margin, significant
-from hfbench.statistics.intervals import CONFIDENCE
+from hfbench.statistics.verdicts import SAME
 
 
 def speed_chart(data: ReportData) -> Chart | None:
@@ -36,7 +36,7 @@ def speed_chart(data: ReportData) -> Chart | None:
         return None
     values = _values(comparisons)
     return Chart(
-        title=_title(comparisons, strongest(data, len(comparisons))),
+        title=_title(comparisons, strongest(comparisons)),
         spec=_spec(values, data.ways),
         values=values,
         panels=shown_names(data.workloads, values["workload"]),
@@ -49,13 +49,9 @@ def speed_chart(data: ReportData) -> Chart | None:
     )
 
 
-def strongest(data: ReportData, comparisons: int) -> Comparison | None:
-    """Return the largest difference from a baseline that holds among all of them, or None.
-
-    The one that is picked has an interval with 1 - 0.05 / comparisons confidence (Bonferroni), so that picking the
-    largest makes no claim out of noise.
-    """
-    held = [each for each in speedups(data, 1 - (1 - CONFIDENCE) / comparisons) if each.is_clear]
+def strongest(comparisons: Sequence[Comparison]) -> Comparison | None:
+    """Return the largest difference from a baseline among those that hold for all of them together, or None."""
+    held = [each for each in comparisons if each.is_clear]
     return max(held, key=lambda each: max(each.estimate, 1 / each.estimate), default=None)
 
 
@@ -129,7 +125,7 @@ def summary_sentence(winners: Sequence[Winner]) -> str:
             "With one round no difference can be told from noise: the order below is that of the medians. "
             "Give sweep.round at least 3 values."
         )
-    clear = Counter(str(each.configuration["way"]) for each in compared if not each.rivals)
+    clear = Counter(str(each.configuration["way"]) for each in compared if each.is_clear)
     if not clear:
         where = f"any of the {len(compared)} workloads" if len(compared) > 1 else "the workload"
         return f"No way is faster than every other by more than noise in {where}."
@@ -174,6 +170,8 @@ def _verdict(winner: Winner) -> str:
         return f"the only way measured{left_out}"
     if winner.runner_up.interval is None:
         return f"one round: not told from noise{left_out}"
-    if winner.rivals:
-        return f"not told from {', '.join(winner.rivals)}{left_out}"
-    return f"fastest beyond noise{left_out}"
+    if winner.is_clear:
+        return f"fastest beyond noise{left_out}"
+    if winner.verdict is not None and winner.verdict.word == SAME:
+        return f"level with {winner.rival}{left_out}"
+    return f"not told from {', '.join(winner.rivals)}{left_out}"

@@ -1,16 +1,13 @@
 """`hfbench compare` as a person and a CI job meet it: in a repository, by its output and its exit status."""
 
-import json
 import shutil
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
 
 from benchmarks.synthetic_tables import START, Plan, sweep
-from hfbench.cli import parse_arguments
 from hfbench.core.point import Configuration
 from tests.compare.project import MACHINE, Project
 
@@ -21,58 +18,30 @@ def slow(configuration: Configuration) -> float:
     return 1.2 if configuration.attn_implementation == "sdpa" else 1.0
 
 
-class Outcome(NamedTuple):
-    status: int
-    out: str
-    err: str
-
-
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """Tags: `base`, `again` with the same truth, `slow` with sdpa a fifth slower and code and params changed."""
     project = Project.create(tmp_path_factory.mktemp("template") / "project")
     project.measure(BASELINE)
-    project.commit("base")
-    project.git("tag", "base")
+    project.commit("base", tag="base")
     project.measure(replace(BASELINE, seed=1, started=START + timedelta(minutes=5)))
-    project.commit("again")
-    project.git("tag", "again")
+    project.commit("again", tag="again")
     (project.folder / "params.yaml").write_text("device: cpu\nsampling:\n  min_iterations: 20\n")
     (project.folder / "hfbench" / "measurement" / "loop.py").write_text("pass\npass\n")
     project.measure(replace(BASELINE, seed=2, started=START + timedelta(days=1), effect=slow))
-    project.commit("slow")
-    project.git("tag", "slow")
+    project.commit("slow", tag="slow")
     return project
 
 
 @pytest.fixture
-def project(template: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """A copy of the template, in which commands run."""
+def project(template: Project, tmp_path: Path) -> Project:
+    """A copy of the template to change."""
     shutil.copytree(template.folder, tmp_path / "project", symlinks=True)
-    monkeypatch.chdir(tmp_path / "project")
     return Project(tmp_path / "project")
 
 
-@pytest.fixture
-def run(project: Project, capsys: pytest.CaptureFixture[str]) -> Any:
-    """Run the command with these words in the project."""
-
-    def compare(*words: str) -> None:
-        arguments = parse_arguments(["compare", *words])
-        arguments.run(arguments)
-
-    def run_command(*words: str) -> Outcome:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            compare(*words)
-        return Outcome(int(ended.value.code or 0), *capsys.readouterr())
-
-    assert project.folder == Path.cwd()
-    return run_command
-
-
-def test_the_terminal_shows_sides_causes_and_verdicts(run: Any) -> None:
-    outcome = run("base", "slow")
+def test_the_terminal_shows_sides_causes_and_verdicts(template: Project) -> None:
+    outcome = template.compare("base", "slow")
     lines = outcome.out.splitlines()
     assert outcome.status == 0
     assert lines[0].startswith("baseline   base  ")
@@ -86,11 +55,10 @@ def test_the_terminal_shows_sides_causes_and_verdicts(run: Any) -> None:
     assert max(map(len, lines)) <= 100
 
 
-def test_without_names_the_workspace_is_compared_with_the_last_commit(run: Any, project: Project) -> None:
-    assert "not measured again" in run().out
+def test_without_names_the_workspace_is_compared_with_the_last_commit(project: Project) -> None:
+    assert "not measured again" in project.compare().out
     project.measure(replace(BASELINE, seed=5, started=START + timedelta(days=2)))
-    outcome = run("--format", "json")
-    content = json.loads(outcome.out)
+    content = project.compare_json()
     assert (content["baseline"]["label"], content["candidate"]["label"]) == ("HEAD", "workspace")
     assert content["metrics"][0]["verdicts"]["faster"] == 2
 
@@ -113,55 +81,55 @@ def test_without_names_the_workspace_is_compared_with_the_last_commit(run: Any, 
         (("base", "slow", "--axis", "attn_implementation"), 2),
     ],
 )
-def test_the_exit_status(run: Any, words: tuple[str, ...], status: int) -> None:
-    outcome = run(*words)
+def test_the_exit_status(template: Project, words: tuple[str, ...], status: int) -> None:
+    outcome = template.compare(*words)
     assert outcome.status == status
     assert outcome.err.startswith("hfbench: ") == (status == 2)
 
 
-def test_a_wrong_use_of_an_option_is_2_as_well(run: Any) -> None:
-    assert run("--threshold", "3").status == 2
-    assert run("--format", "html").status == 2
+def test_a_wrong_use_of_an_option_is_2_as_well(template: Project) -> None:
+    assert template.compare("--threshold", "3").status == 2
+    assert template.compare("--format", "html").status == 2
 
 
-def test_a_point_that_fails_now_fails_the_job(run: Any, project: Project) -> None:
+def test_a_point_that_fails_now_fails_the_job(project: Project) -> None:
     broken = replace(BASELINE, seed=3, fails=lambda each: "ImportError: no kernel" if each.batch_size == 4 else None)
     project.measure(broken)
-    outcome = run("base", "--fail-on", "slower")
+    outcome = project.compare("base", "--fail-on", "slower")
     assert outcome.status == 1
     assert "sdpa b4: ok → failed: ImportError: no kernel" in outcome.out
 
 
-def test_two_machines_are_incomparable_until_it_is_meant(run: Any, project: Project) -> None:
+def test_two_machines_are_incomparable_until_it_is_meant(project: Project) -> None:
     project.measure(replace(BASELINE, seed=3, effect=slow), environment={**MACHINE, "cpu": {"brand": "Other CPU"}})
-    outcome = run("base", "--fail-on", "slower")
+    outcome = project.compare("base", "--fail-on", "slower")
     assert outcome.status == 0
     assert "4 incomparable" in outcome.out or outcome.out.count("incomparable") >= 4
     assert "cpu.brand Synthetic CPU → Other CPU" in outcome.out
-    outcome = run("base", "--fail-on", "slower", "--across-environments")
+    outcome = project.compare("base", "--fail-on", "slower", "--across-environments")
     assert outcome.status == 1
     assert "Two machines, compared on purpose" in outcome.out
 
 
-def test_sides_without_a_point_in_common_are_an_error(run: Any, project: Project) -> None:
+def test_sides_without_a_point_in_common_are_an_error(project: Project) -> None:
     project.measure(replace(BASELINE, configurations=sweep(batch_size=[64])))
-    outcome = run("base", "--fail-on", "slower")
+    outcome = project.compare("base", "--fail-on", "slower")
     assert outcome.status == 2
     assert "no point in common" in outcome.err
 
 
-def test_the_threshold_of_the_params(run: Any, project: Project) -> None:
+def test_the_threshold_of_the_params(project: Project) -> None:
     (project.folder / "params.yaml").write_text("compare:\n  threshold: 0.5\n")
-    assert run("base", "slow", "--fail-on", "slower").status == 0
-    assert run("base", "slow", "--fail-on", "slower", "--threshold", "0.02").status == 1
+    assert project.compare("base", "slow", "--fail-on", "slower").status == 0
+    assert project.compare("base", "slow", "--fail-on", "slower", "--threshold", "0.02").status == 1
     (project.folder / "params.yaml").write_text("compare:\n  threshold: much\n")
-    outcome = run("base", "slow")
+    outcome = project.compare("base", "slow")
     assert outcome.status == 2
     assert "compare.threshold is 'much'" in outcome.err
 
 
-def test_markdown_has_the_verdicts_first_and_the_rest_folded(run: Any) -> None:
-    text = run("base", "slow", "--format", "markdown").out
+def test_markdown_has_the_verdicts_first_and_the_rest_folded(template: Project) -> None:
+    text = template.compare("base", "slow", "--format", "markdown").out
     summary, notable, folded = (
         text.index(part) for part in ("**end-to-end latency: 2 slower", "| end-to-end", "<details>")
     )
@@ -172,8 +140,8 @@ def test_markdown_has_the_verdicts_first_and_the_rest_folded(run: Any) -> None:
     assert {line.count(" | ") for line in rows} == {6}
 
 
-def test_json_has_everything_under_stable_keys(run: Any) -> None:
-    content = json.loads(run("base", "slow", "--format", "json").out)
+def test_json_has_everything_under_stable_keys(template: Project) -> None:
+    content = template.compare_json("base", "slow")
     assert content["schema_version"] == 1
     assert content["slower"] is True
     pair = content["pairs"][-1]
@@ -187,24 +155,24 @@ def test_json_has_everything_under_stable_keys(run: Any) -> None:
     assert content["tests"] == 28
 
 
-def test_an_axis_in_every_format(run: Any) -> None:
+def test_an_axis_in_every_format(template: Project) -> None:
     words = ("base", "--axis", "attn_implementation", "--metric", "e2e")
-    text = run(*words).out
+    text = template.compare(*words).out
     assert "Best attn_implementation by end-to-end latency" in text
     assert "ahead of eager" in text
-    assert "ahead of eager" in run(*words, "--format", "markdown").out
-    content = json.loads(run(*words, "--format", "json").out)
+    assert "ahead of eager" in template.compare(*words, "--format", "markdown").out
+    content = template.compare_json(*words)
     assert [winner["value"] for winner in content["winners"]] == ["sdpa", "sdpa"]
     assert content["comparisons"][0]["value"] == "sdpa"
-    assert run(*words, "--reference", "sdpa", "--fail-on", "slower").status == 1
+    assert template.compare(*words, "--reference", "sdpa", "--fail-on", "slower").status == 1
 
 
-def test_more_points_than_a_screen_are_cut_and_counted(run: Any, project: Project) -> None:
+def test_more_points_than_a_screen_are_cut_and_counted(project: Project) -> None:
     many = replace(BASELINE, configurations=sweep(batch_size=list(range(1, 61))), iterations=4, between=0.002)
     project.measure(many)
     project.commit("many")
     project.measure(replace(many, seed=4, effect=lambda each: 1.5 if each.batch_size > 55 else 1.0))
-    outcome = run()
+    outcome = project.compare()
     assert sum(line.startswith("b") and "slower" in line for line in outcome.out.splitlines()) == 5
     assert "Not shown:" in outcome.out
-    assert run("--format", "markdown").out.count("\n| b1 ") == 7
+    assert project.compare("--format", "markdown").out.count("\n| b1 ") == 7
