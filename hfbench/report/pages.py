@@ -6,8 +6,9 @@ are no pages: they have every digit, and are made of the results themselves.
 
 import io
 import sys
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Literal, Self, TypeAlias
 
@@ -37,6 +38,7 @@ _STYLES: dict[Role, str] = {
 Kind = Literal["number", "word", "text", "prose", "line"]
 BEST_MARK = "*"
 _INDENT = 2
+_UNBROKEN = "\N{NO-BREAK SPACE}"
 _GAP = 2  # blanks between two columns
 _WIDEST_WORD = 26  # characters of a value on one line; a longer one folds
 
@@ -79,11 +81,6 @@ class Column:
     def title(self) -> str:
         """Label and unit."""
         return f"{self.label} ({self.unit})" if self.unit else self.label
-
-    @property
-    def has_best(self) -> bool:
-        """Whether a cell is marked as the best."""
-        return any(cell.role == "best" for cell in self.cells)
 
 
 @dataclass(frozen=True)
@@ -163,7 +160,7 @@ class Folded:
     """Blocks that a reader opens, where the medium can."""
 
     title: str
-    blocks: tuple["Block", ...] = field(default=())
+    blocks: tuple["Block", ...]
 
 
 # A list, a table and what is folded are left out where they are empty.
@@ -197,26 +194,22 @@ def print_page(page: Page, console: Console) -> None:
     """Print the blocks, with an empty line before each but the first and paragraphs."""
     is_first = True
     for block in page:
-        parts = list(_rendered(block, console.width))
+        parts = _rendered(block, console.width)
         if parts and not is_first and not isinstance(block, Paragraph):
             console.print()
         for part in parts:
             is_first = False
-            _print_whole(part, block, console)
+            console.print(part, crop=False)  # lines that are too long wrap: no number is cut
 
 
-def _print_whole(part: RenderableType, block: Block, console: Console) -> None:
-    """Print it, a dense table as wide as it is: lines wrap where a person chose many columns."""
-    width = console.width
-    if isinstance(block, Table) and block.is_dense:
-        console.width = max(width, total_width(block.columns))
-    try:
-        console.print(part)
-    finally:
-        console.width = width
+def _rendered(block: Block, width: int) -> list[RenderableType]:
+    """Return what is printed of a block: nothing of a list or table without content, not even its title."""
+    content = list(_content(block, width))
+    title = "" if isinstance(block, Heading | Paragraph) else block.title
+    return [_text(title, "strong"), *content] if title and content else content
 
 
-def _rendered(block: Block, width: int) -> Iterator[RenderableType]:
+def _content(block: Block, width: int) -> Iterator[RenderableType]:
     match block:
         case Heading(text, role, level):
             yield Rule(_text(text, role), align="left") if level == 2 else _text(text, role)
@@ -227,18 +220,14 @@ def _rendered(block: Block, width: int) -> Iterator[RenderableType]:
             yield _indented(line, indent)
         case Bullets():
             yield from _listed(block)
-        case Properties(title, rows) if rows:
-            yield _text(title, "strong")
+        case Properties(_, rows) if rows:
             yield _named(rows)
         case Table() if block.rows:
-            if block.title:
-                yield _text(block.title, "strong")
-            yield _rich_table(block)
+            yield _rich_table(block, width)
             if block.footer:
                 yield _text(block.footer, "quiet")
-        case Folded(title, blocks):
-            below = [part for each in blocks for part in _rendered(each, width)]
-            yield from [_text(title, "strong"), *below] if below else []
+        case Folded(_, blocks):
+            yield from (part for each in blocks for part in _rendered(each, width))
 
 
 def _text(text: str, role: Role = "") -> Text:
@@ -251,11 +240,7 @@ def _indented(line: Text, indent: int) -> RenderableType:
 
 
 def _listed(block: Bullets) -> Iterator[RenderableType]:
-    """Render a list: its items are set in below a title, but those that have others below them."""
-    if not block.items:
-        return
-    if block.title:
-        yield _text(block.title, "strong")
+    """Render the items: they are set in below a title, unless others are below them."""
     is_nested = any(item.below or item.remedy for item in block.items)
     for item in block.items:
         yield _indented(_text(item.text, item.role), _INDENT if block.title and not is_nested else 0)
@@ -283,11 +268,13 @@ _KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-def _rich_table(table: Table) -> rich.table.Table:
+def _rich_table(table: Table, width: int) -> rich.table.Table:
     """Return a table with a line below its heads, and one between two sections."""
     shown = rich.table.Table(
         box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style=_STYLES["strong"]
     )
+    if table.is_dense and total_width(table.columns) > width:
+        shown.width = total_width(table.columns)
     for column in table.columns:
         shown.add_column(_text(_dense_head(column) if table.is_dense else column.title), **_KINDS[column.kind])
     ends = [one != other for one, other in pairwise(table.sections or (0,) * len(table.rows))]
@@ -297,10 +284,14 @@ def _rich_table(table: Table) -> rich.table.Table:
 
 
 def _rich_cell(cell: Cell) -> Text:
-    text = _text(cell.text + BEST_MARK * (cell.role == "best"), cell.role)
+    text = _text(cell.text + _mark(cell), cell.role)
     for place in cell.quiet_at:
         text.stylize(_STYLES["quiet"], place, place + 1)
     return text
+
+
+def _mark(cell: Cell) -> str:
+    return BEST_MARK if cell.role == "best" else ""
 
 
 def total_width(columns: Sequence[Column]) -> int:
@@ -310,20 +301,15 @@ def total_width(columns: Sequence[Column]) -> int:
 
 
 def _body_width(column: Column) -> int:
-    widest = max(map(cell_len, column.texts), default=0) + column.has_best
+    widest = max((cell_len(each.text) + len(_mark(each)) for each in column.cells), default=0)
     return min(widest, _WIDEST_WORD) if column.kind == "word" else widest
 
 
 def _dense_head(column: Column) -> str:
     """Return label and unit in lines no wider than the column's cells, as far as their words allow."""
-    words = [*column.label.split(" "), *([f"({column.unit})"] if column.unit else [])]
-    lines = words[:1]
-    for word in words[1:]:
-        if cell_len(f"{lines[-1]} {word}") <= _body_width(column):
-            lines[-1] += f" {word}"
-        else:
-            lines.append(word)
-    return "\n".join(lines)
+    title = replace(column, unit=column.unit.replace(" ", _UNBROKEN)).title
+    lines = textwrap.wrap(title, max(1, _body_width(column)), break_long_words=False, break_on_hyphens=False)
+    return "\n".join(lines).replace(_UNBROKEN, " ")
 
 
 def markdown(page: Page) -> str:
@@ -340,23 +326,23 @@ def _markdown_blocks(page: Page) -> Iterator[str]:
             case Paragraph(text, role):
                 yield _emphasised(text if block.in_markdown is None else block.in_markdown, role)
             case Bullets(items, title) if items:
-                yield from _titled(title, "\n".join(line for item in items for line in _markdown_bullet(item)))
+                lines = "\n".join(line for item in items for line in _markdown_bullet(item))
+                yield from [*_title(title), lines]
             case Properties(title, rows) if rows:
-                lines = [f"- {markdown_text(name)}: {markdown_text(finding)}" for name, finding in rows]
-                yield from _titled(title, "\n".join(lines))
+                lines = "\n".join(f"- {markdown_text(name)}: {markdown_text(finding)}" for name, finding in rows)
+                yield from [*_title(title), lines]
             case Table() if block.rows:
-                yield from _titled(block.title, markdown_table(block))
+                yield from [*_title(block.title), _markdown_table(block)]
                 yield from [markdown_text(block.footer)] if block.footer else []
             case Folded(title, blocks):
-                if below := list(_markdown_blocks(blocks)):
-                    # GitHub reads Markdown within HTML after an empty line.
-                    yield f"<details><summary>{markdown_text(title)}</summary>"
-                    yield from below
-                    yield "</details>"
+                # GitHub reads Markdown within HTML after an empty line.
+                below = list(_markdown_blocks(blocks))
+                start, end = f"<details><summary>{markdown_text(title)}</summary>", "</details>"
+                yield from [start, *below, end] if below else []
 
 
-def _titled(title: str, content: str) -> list[str]:
-    return [f"**{markdown_text(title)}**", content] if title else [content]
+def _title(title: str) -> list[str]:
+    return [f"**{markdown_text(title)}**"] if title else []
 
 
 def _markdown_bullet(item: Bullet, indent: str = "") -> Iterator[str]:
@@ -366,7 +352,7 @@ def _markdown_bullet(item: Bullet, indent: str = "") -> Iterator[str]:
         yield from _markdown_bullet(each, f"{indent}  ")
 
 
-def markdown_table(table: Table) -> str:
+def _markdown_table(table: Table) -> str:
     """Return a table of pipes: numbers to the right, the best cells in bold."""
     lines = [
         [markdown_text(column.title) for column in table.columns],

@@ -70,7 +70,7 @@ _DIRECTIONS = {"asc": False, "desc": True}
 
 @dataclass(frozen=True)
 class Choice:
-    """`condition` as `hfbench.tables.store` reads it, `sort` as COLUMN or COLUMN:desc, `columns` by their names."""
+    """`condition` as `parse_filter` reads it, `sort` as COLUMN or COLUMN:desc, `columns` by their names."""
 
     condition: str | None = None
     sort: str | None = None

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from hfbench.report.frames import ReportData, values_by_round
-from hfbench.report.words import MISSING, significant
+from hfbench.report.words import MISSING, significant, span_text
 from hfbench.statistics.bootstrap import Interval
 from hfbench.statistics.ratios import Contrast, contrast
 from hfbench.statistics.verdicts import (
@@ -29,7 +29,7 @@ Row = dict[str, Any]  # of `ReportData.rows`
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Speedup:
     """How many times as fast as `against` a configuration is, by end-to-end latency, with the verdict on it.
 
     `interval` is the one that decided, None where fewer than two rounds were measured of either; `estimate` is then the
@@ -58,8 +58,8 @@ class Winner:
     """
 
     configuration: Row
-    runner_up: Comparison | None
-    over_baseline: Comparison | None
+    runner_up: Speedup | None
+    over_baseline: Speedup | None
     verdict: Verdict | None
     rival: str
     rivals: tuple[str, ...]
@@ -92,7 +92,7 @@ def winners(data: ReportData) -> list[Winner]:
     return [_winner(race, measured, measured.error) for race in measured.races]
 
 
-def speedups(data: ReportData) -> list[Comparison]:
+def speedups(data: ReportData) -> list[Speedup]:
     """Return each configuration compared with the baseline of its workload, which is not compared with itself.
 
     What computes something else, by its output, is left out: it may be fast because it is wrong.
@@ -181,14 +181,14 @@ def _winner(race: _Race, measured: _Measured, error: float) -> Winner:
     )
 
 
-def _comparison(row: Row, against: Row, found: Contrast, error: float) -> Comparison:
+def _comparison(row: Row, against: Row, found: Contrast, error: float) -> Speedup:
     """Return how many times as fast a row is, which is the other way round than the ratio of its latencies."""
     verdict = verdict_on(found, DEFAULT_THRESHOLD, error, higher_is_better=False)
     interval = None
     if verdict.interval is not None:
         interval = Interval(1 / verdict.interval.estimate, 1 / verdict.interval.high, 1 / verdict.interval.low)
     estimate = against[LATENCY] / row[LATENCY] if interval is None else interval.estimate
-    return Comparison(row, against, estimate, interval, verdict)
+    return Speedup(row, against, estimate, interval, verdict)
 
 
 def _others(rows: Sequence[Row], row: Row) -> list[Row]:
@@ -197,10 +197,10 @@ def _others(rows: Sequence[Row], row: Row) -> list[Row]:
 
 def interval_words(interval: Interval | None) -> str:
     """Return the limits of an interval, or a dash."""
-    return MISSING if interval is None else f"{significant(interval.low)} … {significant(interval.high)}"
+    return MISSING if interval is None else span_text(interval.low, interval.high)
 
 
-def times_as_fast(comparison: Comparison) -> str:
+def times_as_fast(comparison: Speedup) -> str:
     """Return who is how many times as fast as whom, with the workload where it has a name."""
     workload = comparison.configuration["workload"]
     where = f" with {workload}" if workload else ""

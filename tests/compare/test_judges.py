@@ -16,7 +16,7 @@ from hfbench.compare.pairs import COMPARED, HEADLINE, choose_metrics, values_of
 from hfbench.compare.side import Side
 from hfbench.core.errors import UserError
 from hfbench.report.frames import report_data
-from hfbench.report.speedups import Comparison, Winner, speedups, winners
+from hfbench.report.speedups import Speedup, Winner, speedups, winners
 from hfbench.statistics.bootstrap import Interval
 from hfbench.statistics.ratios import IDENTICAL, INDEPENDENT, Contrast, Error, Ratio, contrast
 from hfbench.statistics.verdicts import FAST, FASTER, INCOMPARABLE, SAME, SLOW, SLOWER, UNDECIDED, VERDICTS, Verdict
@@ -52,7 +52,7 @@ def on_axis(run: Side, *metrics: str) -> AxisComparison:
     return compare_axis(run, ATTENTION, None, Options(choose_metrics(metrics or ["e2e"]), THRESHOLD))
 
 
-def in_report(run: Side) -> tuple[list[Winner], list[Comparison]]:
+def in_report(run: Side) -> tuple[list[Winner], list[Speedup]]:
     configurations = run.configurations.with_columns(inter_token_seconds=pl.lit(None))  # the report leaves it out
     data = report_data(run.samples, run.summary, run.points, configurations)
     return winners(data), speedups(data)

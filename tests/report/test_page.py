@@ -349,3 +349,30 @@ def test_every_chart_says_how_it_is_read_and_is_described_to_who_cannot_see_it(t
     # What is not drawn one by one is said.
     assert notes["rounds"].endswith("Of rounds with more than 40 samples, as many evenly spaced ones are drawn.")
     assert notes["tokens"].endswith("Neighbouring tokens are joined, so that there are at most 64 places.")
+
+
+def test_every_warning_stands_on_the_page(tmp_path: Path) -> None:
+    records = [
+        ok_record(
+            point(attn_implementation="eager", batch_size=size),
+            observed([0.5, 0.6]),
+            machine_before={"cpu_percent": 40.0 + size},
+        )
+        for size in range(1, 8)
+    ]
+    tables = tables_of(tmp_path, *records)
+    page = page_of(tables)
+    for size in range(1, 8):
+        assert f"{40 + size}% of the CPUs were busy" in page
+    assert "Give sweep.round at least 3 values." in page
+
+
+def test_the_page_has_margins_beside_its_numbers(tmp_path: Path) -> None:
+    records = [
+        ok_record(point(round=number), observed([0.5, 0.6], end_to_end=seconds))
+        for number, seconds in ((1, 0.99), (2, 1.0), (3, 1.01))
+    ]
+    tables = tables_of(tmp_path, *records)
+    (row,) = tables.summary.filter(metric="end_to_end_seconds").to_dicts()
+    page = page_of(tables)
+    assert f"±{100 * (row['high'] - row['low']) / 2:.2g}%" in page

@@ -24,7 +24,7 @@ from hfbench.report.charts.chart import (
 )
 from hfbench.report.frames import ReportData, shown_names
 from hfbench.report.pages import Column
-from hfbench.report.speedups import LATENCY, Comparison, Winner, interval_words, speedups, times_as_fast
+from hfbench.report.speedups import LATENCY, Speedup, Winner, interval_words, speedups, times_as_fast
 from hfbench.report.words import MISSING, margin, significant
 from hfbench.statistics.verdicts import SAME
 
@@ -49,13 +49,13 @@ def speed_chart(data: ReportData) -> Chart | None:
     )
 
 
-def strongest(comparisons: Sequence[Comparison]) -> Comparison | None:
+def strongest(comparisons: Sequence[Speedup]) -> Speedup | None:
     """Return the largest difference from a baseline among those that hold for all of them together, or None."""
     held = [each for each in comparisons if each.is_clear]
     return max(held, key=lambda each: max(each.estimate, 1 / each.estimate), default=None)
 
 
-def _title(comparisons: Sequence[Comparison], claim: Comparison | None) -> str:
+def _title(comparisons: Sequence[Speedup], claim: Speedup | None) -> str:
     """Return what the intervals bear, and no more."""
     if all(each.interval is None for each in comparisons):
         return (
@@ -66,7 +66,7 @@ def _title(comparisons: Sequence[Comparison], claim: Comparison | None) -> str:
     return times_as_fast(claim)
 
 
-def _values(comparisons: Sequence[Comparison]) -> pl.DataFrame:
+def _values(comparisons: Sequence[Speedup]) -> pl.DataFrame:
     rows = [
         {
             "way": each.configuration["way"],
@@ -105,7 +105,7 @@ def _spec(values: pl.DataFrame, ways: Sequence[str]) -> dict[str, Any]:
     return panel(same, *((interval,) if has_intervals else ()), dot, height=alt.Step(ROW_PIXELS))
 
 
-def _table(comparisons: Sequence[Comparison]) -> list[Column]:
+def _table(comparisons: Sequence[Speedup]) -> list[Column]:
     return [
         word_column("workload", (each.configuration["workload"] for each in comparisons)),
         word_column("way", (each.configuration["way"] for each in comparisons)),
@@ -153,7 +153,7 @@ def winner_columns(winners: Sequence[Winner]) -> list[Column]:
     return columns if any(row["workload"] for row in rows) else columns[1:]
 
 
-def _ratios(label: str, comparisons: Sequence[Comparison | None]) -> list[Column]:
+def _ratios(label: str, comparisons: Sequence[Speedup | None]) -> list[Column]:
     """Return two columns: how many times as fast, and against whom where it is not the same everywhere."""
     names = [MISSING if each is None else str(each.against["way"]) for each in comparisons]
     known = set(names) - {MISSING}

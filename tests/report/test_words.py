@@ -1,4 +1,4 @@
-"""Which rows are shown, in which order, and which is best."""
+"""Numbers as shown, which rows are shown, in which order, and which is best."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,17 @@ import pytest
 
 from hfbench.core.record import Record
 from hfbench.report.frames import failure_rows, result_rows, varying_axes
-from hfbench.report.words import captions, failure_columns, point_column, result_columns
+from hfbench.report.words import (
+    captions,
+    failure_columns,
+    interval_text,
+    margin,
+    memory_unit,
+    point_column,
+    rate,
+    result_columns,
+    significant,
+)
 from tests.tables.hand_records import POINT, failed_record, observed, ok_record, point, tables_of, unobserved
 
 EAGER, SDPA, FLEX = (point(attn_implementation=name) for name in ("eager", "sdpa", "flex_attention"))
@@ -178,3 +188,51 @@ def test_control_characters_reach_no_page(tmp_path: Path) -> None:
     points = tables_of(tmp_path, failed_record(POINT, "\x1b[31mred\x07\nsecond line\x00")).points
     assert failure_columns(failure_rows(points), points)[3].texts == ("[31mred\nsecond line",)
     assert point_column(points, points).texts == ("tiny",)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (1.4949, "1.49"),
+        (9.996, "10.0"),
+        (0.012345, "0.0123"),
+        (0.00001234, "0.0000123"),
+        (40, "40.0"),
+        (123.6, "124"),
+        (1234.5, "1230"),
+        (98765, "98800"),
+        (999_400_000, "999000000"),
+        (3.4567e17, "3.46e17"),
+        (-1e9, "-1.00e9"),
+        (-0.5, "-0.500"),
+        (0, "0"),
+        (None, "–"),
+    ],
+)
+def test_three_significant_digits(value: float | None, text: str) -> None:
+    assert significant(value) == text
+
+
+def test_a_margin_is_half_the_interval() -> None:
+    assert margin(2.0, 1.96, 2.02) == "±1.5%"
+    assert margin(2.0, 1.0, 7.0) == "> ±100%"
+    assert margin(1000.0, 999.9, 1000.1) == "±0.01%"
+    assert margin(2.0, None, None) == margin(None, None, None) == margin(0.0, -1.0, 1.0) == ""
+
+
+def test_memory_is_shown_in_one_unit() -> None:
+    assert memory_unit(600 * 2**20) == ("MiB", 2**20)
+    assert memory_unit(2**30) == ("GiB", 2**30)
+
+
+def test_rates_get_a_prefix() -> None:
+    assert rate(2.13e10, "B") == "21.3 GB/s"
+    assert rate(9.89e14, "FLOP") == "989 TFLOP/s"
+    assert rate(12, "B") == "12.0 B/s"
+
+
+def test_an_interval_that_says_nothing_is_not_shown_as_numbers() -> None:
+    assert interval_text(0.17, 0.15, 0.19) == "0.150 … 0.190"
+    assert interval_text(0.17, 0.14, 1.95e18) == "not known"
+    assert interval_text(0.17, 0.0002, 0.2) == "not known"
+    assert interval_text(0.17, None, None) == "–"

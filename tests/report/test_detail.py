@@ -1,4 +1,4 @@
-"""`hfbench show --point`: all that is known of one point, at several widths."""
+"""`hfbench show --point`: all that is known of one point, at several widths, and the pictures in its lines."""
 
 import io
 import re
@@ -9,8 +9,12 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from hfbench.core.errors import UserError
+from hfbench.report.detail import slowest_of_each, span_bar, sparkline
+from hfbench.report.point_facts import asked_and_ran, differing_rounds, evidence
 from tests.report.point_records import LONG, full_record, run_show, save_mixed_results, save_results
-from tests.tables.hand_records import point
+from tests.tables.hand_records import ok_record, point
+
+WARM = {"first_call_seconds": 3.25, "compile_seconds": 2.5, "cache_hits": 1}
 
 
 @pytest.fixture(scope="module")
@@ -131,3 +135,50 @@ def test_a_terminal_without_unicode_gets_other_marks(results: Path, monkeypatch:
     stream.flush()
     text = stream.buffer.getvalue().decode()
     assert re.search(r"^1 +\|?[_.:=+*#-]{8} ", text, re.MULTILINE), text
+
+
+def test_rounds_that_took_different_times_to_compile_ran_the_same() -> None:
+    records = [
+        ok_record(
+            point(round=number, compile_mode="default"),
+            effective={"compilation": {"graphs": 1, "seconds": 10.0 + number, "compiled_calls": calls}},
+        )
+        for number, calls in ((1, 3), (2, 3), (3, 2))
+    ]
+    assert differing_rounds(records) == [3]
+    assert "compiled in 11.0 s" in dict(evidence(records[0]))["compilation"]
+
+
+def test_a_point_tells_what_was_asked_beside_the_mode_and_how_it_started_again() -> None:
+    config = {"fullgraph": True, "dynamic": None, "backend": "inductor", "mode": None, "options": {"dce": True}}
+    record = ok_record(point(compile_mode="default"), requested={"compile_config": config}, warm_start=WARM)
+    asked = next(asked for setting, asked, _ in asked_and_ran(record) if setting == "compile")
+    assert asked == "default, fullgraph True, options {'dce': True}"
+    assert dict(evidence(record))["warm start"] == "first call in 3.25 s, 2.50 s of it compiling, 1 cache hit"
+    record.warm_start = {"reason": "timed_out: exceeded"}
+    assert dict(evidence(record))["warm start"] == "not measured: timed_out: exceeded"
+
+
+def test_each_value_has_a_mark_of_its_height() -> None:
+    assert sparkline([0, 1, 2, 3, 4, 5, 6, 7, 8], 0, 8) == "▁▂▃▄▅▆▇██"
+    assert sparkline([2, None, 4], 2, 4, marks="_#") == "_ #"
+
+
+def test_the_scale_is_given_and_not_left() -> None:
+    assert sparkline([5, 5], 0, 10, marks="_-#") == "--"
+    assert sparkline([-9, 99], 0, 10, marks="_-#") == "_#"
+    assert sparkline([3, 3], 3, 3) == "▁▁"
+
+
+def test_many_values_keep_their_slowest() -> None:
+    assert slowest_of_each([1, 9, 2, 3, 4], 3) == ([9, 3, 4], 2)
+    assert slowest_of_each([1, 2], 3) == ([1, 2], 1)
+    assert slowest_of_each([], 3) == ([], 1)
+
+
+def test_a_bar_is_where_and_as_long_as_the_span() -> None:
+    assert span_bar(0, 5, 10, 10, "#") == "#####"
+    assert span_bar(5, 10, 10, 10, "#") == "     #####"
+    assert span_bar(9.99, 10, 10, 10, "#") == "         #"
+    assert span_bar(2, 2.001, 10, 10, "#") == "  #"
+    assert span_bar(0, 1, 0, 10) == ""
