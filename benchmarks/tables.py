@@ -44,7 +44,7 @@ class Cost(NamedTuple):
 
 
 def measure(folder: Path, records: int, repeats: int) -> Cost:
-    """Return the median times and the most memory that making the tables of so many points of the sweep in `folder` takes."""
+    """Return the median times and the most memory that the tables of so many points of the sweep in `folder` take."""
     sweep = _part(folder, records)
     seconds, cpu_seconds, peak_bytes = zip(*(_make_tables(sweep) for _ in range(repeats)), strict=True)
     return Cost(statistics.median(seconds), statistics.median(cpu_seconds), max(peak_bytes))

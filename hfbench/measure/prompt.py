@@ -1,4 +1,4 @@
-"""The prompt batch, its requests where their lengths differ, the context before it, and the pieces in which it goes in."""
+"""The prompt batch, its requests where their lengths differ, the context before it, and the pieces it goes in by."""
 
 import dataclasses
 import inspect
