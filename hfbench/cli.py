@@ -222,7 +222,7 @@ def _compare(arguments: Namespace) -> None:
 )
 def _profile(arguments: Namespace) -> None:
     """Trace one iteration of a point with torch.profiler, and print the operators that take longest."""
-    from hfbench.profile.command import profile_point
+    from hfbench.profile.profiling import profile_point
 
     profile_point(arguments.point, arguments.output)
 

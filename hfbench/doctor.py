@@ -1,32 +1,31 @@
 """The command `hfbench doctor`: is this machine fit to measure what params.yaml asks for?"""
 
 import io
-import os
+import math
 import shutil
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import metadata
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-import psutil
+from huggingface_hub.constants import HF_HUB_CACHE
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from hfbench.core.system import FILESYSTEM
-from hfbench.environment.accelerators import describe_accelerators
-from hfbench.environment.describe import cpu_limit, describe_memory, describe_system, memory_limit
-from hfbench.environment.processor import BOOST, NO_TURBO, describe_cpu
+from hfbench.core.results import MODELS
+from hfbench.environment.describe import describe
 from hfbench.model.cache import cache_folder
 from hfbench.model.manifest import read_previous
 from hfbench.monitoring.monitor import machine_before, open_devices
 from hfbench.params.schema import Params, load_params
 
 Level = Literal["ok", "note", "warning"]
+_LEVELS: tuple[Level, ...] = get_args(Level)
 
 
 @dataclass(frozen=True)
@@ -41,51 +40,7 @@ class Finding:
     remedy: str | None = None
 
 
-@dataclass(frozen=True)
-class Processor:
-    """The CPUs and how busy they are; None where the machine does not tell."""
-
-    usable_cores: int  # logical ones that this process may run on
-    smt: bool | None
-    governors: tuple[str, ...]
-    boost: bool | None
-    boost_off: str | None  # the command that switches boost off
-    limit_cores: float | None  # a container's
-    is_virtual: bool | None
-    busy_percent: float | None  # of all CPUs, a moment ago
-    load_average: float  # of the last minute
-
-
-@dataclass(frozen=True)
-class Memory:
-    """The main memory."""
-
-    available_bytes: int  # to this process: the least of the machine's and the container's
-    total_bytes: int
-    swap_used_bytes: int
-    transparent_hugepages: str | None  # always, madvise or never
-
-
-@dataclass(frozen=True)
-class Accelerator:
-    """One accelerator of this machine."""
-
-    vendor: str
-    kind: str  # as torch calls it: cuda, xpu, mps
-    name: str
-    memory_bytes: int | None
-    persistence_mode: bool | None
-
-
-@dataclass(frozen=True)
-class Watched:
-    """The accelerator that the measurement will run on, read now."""
-
-    device: str
-    name: str
-    other_processes: int | None
-    memory_used_bytes: int | None
-    memory_bytes: int | None
+_ok, _note, _warning = (partial(Finding, level) for level in _LEVELS)
 
 
 @dataclass(frozen=True)
@@ -98,105 +53,211 @@ class Disk:
     move_with: str | None  # the variable that names another folder
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What params.yaml wants."""
-
-    device: str
-    model_bytes: dict[str, int]  # weights of the models of the sweep that are resolved already
-
-
-@dataclass(frozen=True)
-class Readings:
-    """All of it."""
-
-    processor: Processor
-    memory: Memory
-    accelerators: tuple[Accelerator, ...]
-    watched: Watched | None
-    disks: tuple[Disk, ...]
-    torch_version: str | None
-    hidden: str | None  # the value of CUDA_VISIBLE_DEVICES, if it hides all
-    plan: Plan
-
-
 # What the version of torch ends in when it was built for a vendor; the build without an ending is NVIDIA's on Linux.
 _BUILDS = {"nvidia": ("cu", ""), "amd": ("rocm",), "intel": ("xpu",), "apple": ("",)}
 
 
-def check_device(readings: Readings) -> Finding | None:
+@dataclass(frozen=True)
+class Readings:
+    """The machine, and what params.yaml wants of it; mappings hold None where the machine does not tell."""
+
+    # As environment.json describes them.
+    system: Mapping[str, Any]
+    cpu: Mapping[str, Any]
+    memory: Mapping[str, Any]
+    accelerators: Sequence[Mapping[str, Any]]
+    variables: Mapping[str, str]
+    torch_version: str | None
+    # As `machine_before` finds them now: the machine, and the accelerator that the measurement will run on.
+    now: Mapping[str, Any]
+    watched: Mapping[str, Any] | None
+    memory_limit_bytes: float  # a container's, infinite where there is none
+    fullest_disk: Disk  # of those that hfbench writes to
+    # What params.yaml asks for: the device, and the weights of those models of the sweep that are resolved already.
+    device: str
+    model_bytes: Mapping[str, int]
+
+    @property
+    def is_torch_built(self) -> bool:
+        """Whether torch is built for any of the accelerators."""
+        build = (self.torch_version or "").partition("+")[2].rstrip(".0123456789")
+        return any(build in _BUILDS.get(accelerator["vendor"], ()) for accelerator in self.accelerators)
+
+
+_LOOK_SECONDS = 0.3  # at how busy the CPUs are: long enough for 30 ticks of each
+
+
+def collect(params: Params, results: Path) -> Readings:
+    """Return the readings; `results` is the folder that holds `models/NAME.json`, if the pipeline has run."""
+    environment, (devices, _) = describe(), open_devices(params.device)
+    now = machine_before(devices, _LOOK_SECONDS)
+    return Readings(
+        **{part: environment[part] for part in ("system", "cpu", "memory", "accelerators", "variables")},
+        torch_version=environment["packages"].get("torch", {}).get("version"),
+        now=now,
+        watched=next(iter(now["devices"]), None),
+        memory_limit_bytes=environment["system"]["memory_limit_bytes"] or math.inf,
+        fullest_disk=_fullest_disk(results),
+        device=params.device,
+        model_bytes=_model_bytes(params.sweep.model, results / MODELS.name),
+    )
+
+
+def _fullest_disk(results: Path) -> Disk:
+    """Return the file system with the least room among those that hfbench writes to; its first use names it."""
+    places = (
+        ("models of the hub", Path(HF_HUB_CACHE), "HF_HOME"),
+        ("models that hfbench builds", cache_folder(), "HFBENCH_CACHE"),
+        ("results and DVC's cache", results.absolute(), None),
+        ("compile caches", Path(tempfile.gettempdir()), "TMPDIR"),
+    )
+    disks = []
+    for use, path, variable in places:
+        folder = next(each for each in (path, *path.parents) if each.exists())
+        disks.append(Disk(use, folder, shutil.disk_usage(folder).free, variable))
+    return min(disks, key=lambda disk: disk.free_bytes)
+
+
+def _model_bytes(names: Sequence[str], models: Path) -> dict[str, int]:
+    sizes = {}
+    for name in names:
+        if manifest := read_previous(models / f"{name}.json"):
+            weights = [file.size_bytes for file in manifest.files if file.path.endswith(".safetensors")]
+            if weights:
+                sizes[name] = sum(weights)
+    return sizes
+
+
+def check_device(readings: Readings) -> Iterator[Finding]:
     """Warn where params.yaml asks for a device that is not here."""
-    asked = readings.plan.device
-    kind, _, number = asked.partition(":")
-    present = [accelerator for accelerator in readings.accelerators if accelerator.kind == kind]
+    kind, _, number = readings.device.partition(":")
+    present = [each["name"] for each in readings.accelerators if each["torch_device"] == kind]
+    hidden = readings.variables.get("CUDA_VISIBLE_DEVICES")
     if kind in ("auto", "cpu"):
-        name = readings.watched.name if readings.watched and _is_usable(readings) else "the CPU"
-        return Finding("ok", f"device: {asked} means {name} here.")
-    if kind == "cuda" and present and readings.hidden is not None:
-        return Finding(
-            "warning",
-            f"CUDA_VISIBLE_DEVICES is {readings.hidden!r} and hides the {kind} devices that params.yaml asks for.",
+        name = readings.watched["name"] if readings.watched and readings.is_torch_built else "the CPU"
+        yield _ok(f"device: {readings.device} means {name} here.")
+    elif kind == "cuda" and present and hidden in ("", "-1"):
+        yield _warning(
+            f"CUDA_VISIBLE_DEVICES is {hidden!r} and hides the {kind} devices that params.yaml asks for.",
             "unset CUDA_VISIBLE_DEVICES",
         )
-    if int(number or 0) < len(present):
-        return Finding("ok", f"device: {asked} is {present[int(number or 0)].name}.")
-    found = f"{len(present)} {kind} device" + "s" * (len(present) > 1) if present else f"no {kind} device"
-    return Finding(
-        "warning",
-        f"params.yaml asks for device {asked}, and {found} was found: every point would be recorded as unsupported.",
-        "Set `device: auto` in params.yaml, or look whether the driver works (nvidia-smi, rocm-smi, xpu-smi).",
-    )
+    elif int(number or 0) < len(present):
+        yield _ok(f"device: {readings.device} is {present[int(number or 0)]}.")
+    else:
+        found = f"{len(present)} {kind} device{'s' * (len(present) > 1)}" if present else f"no {kind} device"
+        yield _warning(
+            f"params.yaml asks for device {readings.device}, and {found} was found: every point would be recorded as "
+            "unsupported.",
+            "Set `device: auto` in params.yaml, or look whether the driver works (nvidia-smi, rocm-smi, xpu-smi).",
+        )
 
 
-def check_torch_build(readings: Readings) -> Finding | None:
+def check_torch(readings: Readings) -> Iterator[Finding]:
     """Warn where torch cannot use the accelerator that is here."""
     version = readings.torch_version
-    if version is None or not readings.accelerators or readings.plan.device == "cpu":
-        return None
-    if _is_usable(readings):
-        return Finding("ok", f"torch {version} is built for this accelerator.")
-    return Finding(
-        "warning",
-        f"torch {version} is not built for {readings.accelerators[0].name}: points would run on the CPU or not at all.",
-        "Install the build of torch for it: pytorch.org says how, under Get Started.",
-    )
+    if version is None or not readings.accelerators or readings.device == "cpu":
+        return
+    if readings.is_torch_built:
+        yield _ok(f"torch {version} is built for this accelerator.")
+    else:
+        name = readings.accelerators[0]["name"]
+        yield _warning(
+            f"torch {version} is not built for {name}: points would run on the CPU or not at all.",
+            "Install the build of torch for it: pytorch.org says how, under Get Started.",
+        )
 
 
-def _is_usable(readings: Readings) -> bool:
-    """Whether torch is built for any of the accelerators."""
-    build = (readings.torch_version or "").partition("+")[2].rstrip(".0123456789")
-    return any(build in _BUILDS.get(accelerator.vendor, ()) for accelerator in readings.accelerators)
-
-
-def check_device_processes(readings: Readings) -> Finding | None:
-    """Warn where others compute on the device."""
+def check_accelerator(readings: Readings) -> Iterator[Finding]:
+    """Warn where others compute on the device, and where NVIDIA's driver lets go of the GPU between two processes."""
     watched = readings.watched
-    if watched is None or watched.other_processes is None:
-        return None
-    if watched.other_processes == 0:
-        return Finding("ok", f"No other process computes on {watched.name}.")
-    count = watched.other_processes
-    return Finding(
-        "warning",
-        f"{count} other process{'es' * (count > 1)} hold{'s' * (count == 1)} memory on {watched.name} "
-        "and may compute on it.",
-        f"End {'them' if count > 1 else 'it'}; `nvidia-smi` (or `rocm-smi --showpids`) shows which.",
-    )
+    count = watched["other_processes"] if watched else None
+    if watched and count == 0:
+        yield _ok(f"No other process computes on {watched['name']}.")
+    elif watched and count:
+        yield _warning(
+            f"{count} other process{'es' * (count > 1)} hold{'s' * (count == 1)} memory on {watched['name']} "
+            "and may compute on it.",
+            f"End {'them' if count > 1 else 'it'}; `nvidia-smi` (or `rocm-smi --showpids`) shows which.",
+        )
+    modes = {gpu.get("persistence_mode") for gpu in readings.accelerators if readings.device != "cpu"}
+    if False in modes:
+        yield _warning(
+            "Persistence mode is off: the driver starts the GPU anew for each process, which takes seconds a point "
+            "and forgets clocks that were set.",
+            "sudo nvidia-smi -pm 1",
+        )
+    elif True in modes:
+        yield _ok("Persistence mode is on.")
 
 
-def check_persistence_mode(readings: Readings) -> Finding | None:
-    """Warn where NVIDIA's driver lets go of the GPU between two processes."""
-    states = [gpu.persistence_mode for gpu in readings.accelerators if gpu.persistence_mode is not None]
-    if not states or readings.plan.device == "cpu":
-        return None
-    if all(states):
-        return Finding("ok", "Persistence mode is on.")
-    return Finding(
-        "warning",
-        "Persistence mode is off: the driver starts the GPU anew for each process, which takes seconds a point "
-        "and forgets clocks that were set.",
-        "sudo nvidia-smi -pm 1",
-    )
+# A measurement uses all cores: what keeps a tenth of them busy costs it about as much, ten times the precision that
+# params.yaml asks for by default.
+_BUSY_SHARE = 0.1
+
+
+def check_load(readings: Readings) -> Iterator[Finding]:
+    """Warn where other work runs now; note where it did in the last minute."""
+    busy_percent, load_average = readings.now["cpu_percent"], readings.now["load_averages"][0]
+    if busy_percent is not None and busy_percent > 100 * _BUSY_SHARE:
+        yield _warning(
+            f"Other programs keep {busy_percent:.0f}% of the CPUs busy.",
+            "End them, or wait; `top` shows which they are.",
+        )
+    elif load_average > readings.cpu["available_logical_cores"] * _BUSY_SHARE:
+        yield _note(
+            f"The load average of the last minute is {load_average:.2f}; the CPUs are idle now.",
+            "If something runs every few minutes, stop it while measuring.",
+        )
+    else:
+        yield _ok(f"The CPUs are idle (load average {load_average:.2f}).")
+
+
+_NO_TURBO = "echo 1 | sudo tee /sys/devices/system/cpu/intel_pstate/no_turbo"
+_NO_BOOST = "echo 0 | sudo tee /sys/devices/system/cpu/cpufreq/boost"
+
+
+def check_clocks(readings: Readings) -> Iterator[Finding]:
+    """Warn where a core's clock follows its load; note where it goes above the nominal one as heat and others allow."""
+    frequency = readings.cpu.get("frequency", {})
+    governors, boost = frequency.get("governors"), frequency.get("boost")  # nothing where the kernel sets no clocks
+    if governors == ["performance"]:
+        yield _ok("The CPU governor is performance.")
+    elif governors:
+        yield _warning(
+            f"The CPU governor is {' and '.join(governors)}: clocks follow the load, and short iterations begin slow.",
+            "sudo cpupower frequency-set -g performance",
+        )
+    if boost:
+        yield _note(
+            "Turbo is on: clocks fall as the machine warms up. Leave it on for numbers as in daily use; "
+            "switch it off to compare small differences.",
+            _NO_TURBO if any(driver.startswith("intel_") for driver in frequency["drivers"]) else _NO_BOOST,
+        )
+    elif boost is not None:
+        yield _ok("Turbo is off: clocks do not depend on the temperature.")
+
+
+def check_sharing(readings: Readings) -> Iterator[Finding]:
+    """Note where two logical CPUs share a core, or a hypervisor all of them; warn where a container may use less."""
+    if readings.cpu["smt"]:
+        yield _note(
+            "Two logical CPUs share a core (SMT). hfbench starts one thread a core; another program on the same core "
+            "still halves it.",
+            "echo off | sudo tee /sys/devices/system/cpu/smt/control",
+        )
+    limit, cores = readings.system["cpu_limit_cores"], readings.cpu["available_logical_cores"]
+    if limit is not None and limit < cores:
+        yield _warning(
+            f"This container sees {cores} CPUs and may use the time of {limit:g}: threads beyond that are stopped for "
+            "part of every 0.1 s.",
+            "Give it whole CPUs (docker run --cpuset-cpus=0-3 in place of --cpus), "
+            f"or set OMP_NUM_THREADS={max(1, int(limit))}.",
+        )
+    if readings.system["virtual_machine"]:
+        yield _note(
+            "This is a virtual machine: its neighbours change how fast it is, and it may hide clocks and heat.",
+            "Measure more rounds, and compare only what was measured in turns.",
+        )
 
 
 # Of the weights' size. Loaded in float32, files of bfloat16 take twice their size; loaded as they are, the cache of
@@ -208,309 +269,92 @@ _SWAP_SHARE = 0.01
 _LEAST_FREE_BYTES = 5 * 10**9
 
 
-def check_memory(readings: Readings) -> Finding | None:
+def check_memory(readings: Readings) -> Iterator[Finding]:
     """Compare the free memory with the largest model's need, as far as models are resolved."""
-    if not readings.plan.model_bytes:
-        return Finding(
-            "note",
+    if not readings.model_bytes:
+        yield _note(
             "No model of the sweep is resolved yet, so that its need of memory is not known.",
             "dvc repro model, then hfbench doctor again",
         )
-    name, weights = max(readings.plan.model_bytes.items(), key=lambda model: model[1])
-    where, free = _memory_to_use(readings)
+        return
+    name, weights = max(readings.model_bytes.items(), key=lambda model: model[1])
+    where, free = _free_memory(readings)
     if free is None:
-        return None
+        return
     told = f"{where} has {_gb(free)} free; the weights of {name} take {_gb(weights)}"
     if free < weights:
-        return Finding("warning", f"{told}: it does not fit.", "Free memory, or measure a smaller model.")
-    if free < _MEMORY_FACTOR * weights:
-        return Finding(
-            "note",
+        yield _warning(f"{told}: it does not fit.", "Free memory, or measure a smaller model.")
+    elif free < _MEMORY_FACTOR * weights:
+        yield _note(
             f"{told}: in the files' dtype it fits; float32, a large batch or a long sequence may not.",
             "Points that do not fit are recorded as out_of_memory.",
         )
-    return Finding("ok", f"{told}.")
+    else:
+        yield _ok(f"{told}.")
 
 
-def check_swap(readings: Readings) -> Finding | None:
-    """Warn where memory was written out to disk."""
-    used = readings.memory.swap_used_bytes
-    if used <= _SWAP_SHARE * readings.memory.total_bytes:
-        return Finding("ok", "No swap is in use." if used == 0 else f"Little swap is in use ({_gb(used)}).")
-    return Finding(
-        "warning",
-        f"{_gb(used)} of swap are in use: what was written out to disk is slow when it is needed again.",
-        "sudo swapoff -a && sudo swapon -a  (needs as much free memory)",
-    )
-
-
-def check_hugepages(readings: Readings) -> Finding | None:
-    """Note where the kernel gives no huge pages."""
-    setting = readings.memory.transparent_hugepages
-    if setting != "never":
-        return None
-    return Finding(
-        "note",
-        "Transparent huge pages are off: on the CPU, large weights cost more address translation.",
-        "echo madvise | sudo tee /sys/kernel/mm/transparent_hugepage/enabled",
-    )
-
-
-def check_disks(readings: Readings) -> Finding | None:
-    """Warn where the fullest file system has little room."""
-    if not readings.disks:
-        return None
-    disk = min(readings.disks, key=lambda disk: disk.free_bytes)
-    told = f"{disk.path} ({disk.use}) has {_gb(disk.free_bytes)} free."
-    if disk.free_bytes >= _LEAST_FREE_BYTES:
-        return Finding("ok", told)
-    move = f", or set {disk.move_with} to a folder on another disk" if disk.move_with else ""
-    return Finding("warning", told, f"Free some space{move}.")
-
-
-def _memory_to_use(readings: Readings) -> tuple[str, int | None]:
+def _free_memory(readings: Readings) -> tuple[str, float | None]:
+    """Return where the weights go, and how much is free there; None where the device does not tell."""
     watched = readings.watched
     if watched is None:
-        return "The main memory", readings.memory.available_bytes
-    if watched.memory_bytes is None or watched.memory_used_bytes is None:
-        return watched.name, None
-    return watched.name, watched.memory_bytes - watched.memory_used_bytes
+        return "The main memory", min(readings.now["available_memory_bytes"], readings.memory_limit_bytes)
+    name, used = watched["name"], watched.get("memory_used_bytes")
+    whole = next((each["memory_bytes"] for each in readings.accelerators if each["name"] == name), None)
+    return name, None if whole is None or used is None else whole - used
 
 
-def _gb(size_bytes: int) -> str:
+def check_paging(readings: Readings) -> Iterator[Finding]:
+    """Warn where memory was written out to disk; note where the kernel gives no huge pages."""
+    used = readings.now["swap_used_bytes"]
+    if used > _SWAP_SHARE * min(readings.memory["total_gib"] * 2**30, readings.memory_limit_bytes):
+        yield _warning(
+            f"{_gb(used)} of swap are in use: what was written out to disk is slow when it is needed again.",
+            "sudo swapoff -a && sudo swapon -a  (needs as much free memory)",
+        )
+    else:
+        yield _ok("No swap is in use." if used == 0 else f"Little swap is in use ({_gb(used)}).")
+    if readings.memory["transparent_hugepages"] == "never":
+        yield _note(
+            "Transparent huge pages are off: on the CPU, large weights cost more address translation.",
+            "echo madvise | sudo tee /sys/kernel/mm/transparent_hugepage/enabled",
+        )
+
+
+def check_disk(readings: Readings) -> Iterator[Finding]:
+    """Warn where the fullest file system has little room."""
+    disk = readings.fullest_disk
+    told = f"{disk.path} ({disk.use}) has {_gb(disk.free_bytes)} free."
+    move = f", or set {disk.move_with} to a folder on another disk" if disk.move_with else ""
+    if disk.free_bytes >= _LEAST_FREE_BYTES:
+        yield _ok(told)
+    else:
+        yield _warning(told, f"Free some space{move}.")
+
+
+def _gb(size_bytes: float) -> str:
     return f"{size_bytes / 10**9:.1f} GB"
 
 
-# A measurement uses all cores: what keeps a tenth of them busy costs it about as much, ten times the precision that
-# params.yaml asks for by default.
-_BUSY_SHARE = 0.1
-
-
-def check_load(readings: Readings) -> Finding | None:
-    """Warn where other work runs now; note where it did in the last minute."""
-    processor = readings.processor
-    busy = processor.busy_percent
-    if busy is not None and busy > 100 * _BUSY_SHARE:
-        return Finding(
-            "warning",
-            f"Other programs keep {busy:.0f}% of the CPUs busy.",
-            "End them, or wait; `top` shows which they are.",
-        )
-    if processor.load_average > processor.usable_cores * _BUSY_SHARE:
-        return Finding(
-            "note",
-            f"The load average of the last minute is {processor.load_average:.2f}; the CPUs are idle now.",
-            "If something runs every few minutes, stop it while measuring.",
-        )
-    return Finding("ok", f"The CPUs are idle (load average {processor.load_average:.2f}).")
-
-
-def check_governor(readings: Readings) -> Finding | None:
-    """Warn where a core's clock follows its load. Nothing to say where the kernel sets no clocks."""
-    governors = readings.processor.governors
-    if not governors:
-        return None
-    if governors == ("performance",):
-        return Finding("ok", "The CPU governor is performance.")
-    return Finding(
-        "warning",
-        f"The CPU governor is {' and '.join(governors)}: clocks follow the load, and short iterations begin slow.",
-        "sudo cpupower frequency-set -g performance",
-    )
-
-
-def check_boost(readings: Readings) -> Finding | None:
-    """Note where clocks go above the nominal one as heat and neighbouring cores allow."""
-    processor = readings.processor
-    if processor.boost is None:
-        return None
-    if not processor.boost:
-        return Finding("ok", "Turbo is off: clocks do not depend on the temperature.")
-    return Finding(
-        "note",
-        "Turbo is on: clocks fall as the machine warms up. Leave it on for numbers as in daily use; "
-        "switch it off to compare small differences.",
-        processor.boost_off,
-    )
-
-
-def check_smt(readings: Readings) -> Finding | None:
-    """Note where two logical CPUs share a core."""
-    if not readings.processor.smt:
-        return None
-    return Finding(
-        "note",
-        "Two logical CPUs share a core (SMT). hfbench starts one thread a core; another program on the same core "
-        "still halves it.",
-        "echo off | sudo tee /sys/devices/system/cpu/smt/control",
-    )
-
-
-def check_cpu_limit(readings: Readings) -> Finding | None:
-    """Warn where a container may use less CPU time than it sees CPUs."""
-    limit, cores = readings.processor.limit_cores, readings.processor.usable_cores
-    if limit is None or limit >= cores:
-        return None
-    return Finding(
-        "warning",
-        f"This container sees {cores} CPUs and may use the time of {limit:g}: threads beyond that are stopped for part "
-        "of every 0.1 s.",
-        "Give it whole CPUs (docker run --cpuset-cpus=0-3 in place of --cpus), "
-        f"or set OMP_NUM_THREADS={max(1, int(limit))}.",
-    )
-
-
-def check_virtual_machine(readings: Readings) -> Finding | None:
-    """Note that a hypervisor shares the CPUs."""
-    if not readings.processor.is_virtual:
-        return None
-    return Finding(
-        "note",
-        "This is a virtual machine: its neighbours change how fast it is, and it may hide clocks and heat.",
-        "Measure more rounds, and compare only what was measured in turns.",
-    )
-
-
-_LOOK_SECONDS = 0.3  # at how busy the CPUs are: long enough for 30 ticks of each
-_NO_TURBO, _BOOST = FILESYSTEM / NO_TURBO, FILESYSTEM / BOOST
-# Written with a capital: a module that holds the bare name of a library is taken for one that imports it.
-_TORCH = "Torch"
-
-
-def collect(params: Params, results: Path) -> Readings:
-    """Return the readings; `results` is the folder that holds `models/NAME.json`, if the pipeline has run."""
-    described, _ = describe_accelerators()
-    devices, _ = open_devices(params.device)
-    before = machine_before(devices, _LOOK_SECONDS)
-    accelerators = tuple(_accelerator(device) for device in described)
-    hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return Readings(
-        processor=_processor(before),
-        memory=_memory(before),
-        accelerators=accelerators,
-        watched=_watched(before, accelerators),
-        disks=_disks(results),
-        torch_version=_torch_version(),
-        hidden=hidden if hidden in ("", "-1") else None,
-        plan=Plan(params.device, _model_bytes(params, results)),
-    )
-
-
-def _processor(before: dict[str, Any]) -> Processor:
-    cpu = describe_cpu()
-    frequency = cpu.get("frequency", {})
-    return Processor(
-        usable_cores=cpu["available_logical_cores"],
-        smt=cpu["smt"],
-        governors=tuple(frequency.get("governors", ())),
-        boost=frequency.get("boost"),
-        boost_off=_boost_off(),
-        limit_cores=cpu_limit(),
-        is_virtual=describe_system()["virtual_machine"],
-        busy_percent=before["cpu_percent"],
-        load_average=before["load_averages"][0],
-    )
-
-
-def _boost_off() -> str | None:
-    if _NO_TURBO.exists():
-        return f"echo 1 | sudo tee {_NO_TURBO}"
-    return f"echo 0 | sudo tee {_BOOST}" if _BOOST.exists() else None
-
-
-def _memory(before: dict[str, Any]) -> Memory:
-    total, available = psutil.virtual_memory().total, before["available_memory_bytes"]
-    limit = memory_limit()
-    return Memory(
-        available_bytes=available if limit is None else min(available, limit),
-        total_bytes=total if limit is None else min(total, limit),
-        swap_used_bytes=before["swap_used_bytes"],
-        transparent_hugepages=describe_memory()["transparent_hugepages"],
-    )
-
-
-def _accelerator(device: dict[str, Any]) -> Accelerator:
-    return Accelerator(
-        vendor=device["vendor"],
-        kind=device["torch_device"],
-        name=str(device["name"]),
-        memory_bytes=device["memory_bytes"],
-        persistence_mode=device.get("persistence_mode"),
-    )
-
-
-def _watched(before: dict[str, Any], accelerators: tuple[Accelerator, ...]) -> Watched | None:
-    """Return the device of the measurement; its whole memory is that of the accelerator of the same name."""
-    if not before["devices"]:
-        return None
-    device = before["devices"][0]
-    return Watched(
-        device=device["device"],
-        name=device["name"],
-        other_processes=device["other_processes"],
-        memory_used_bytes=device.get("memory_used_bytes"),
-        memory_bytes=next((each.memory_bytes for each in accelerators if each.name == device["name"]), None),
-    )
-
-
-def _disks(results: Path) -> tuple[Disk, ...]:
-    """Return one entry for each file system that hfbench writes to; the first use names it."""
-    hub = os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME") or "~/.cache/huggingface") / "hub"
-    places = (
-        ("models of the hub", Path(hub).expanduser(), "HF_HOME"),
-        ("models that hfbench builds", cache_folder(), "HFBENCH_CACHE"),
-        ("results and DVC's cache", results.absolute(), None),
-        ("compile caches", Path(tempfile.gettempdir()), "TMPDIR"),
-    )
-    disks: dict[int, Disk] = {}
-    for use, path, variable in places:
-        folder = next(each for each in (path, *path.parents) if each.exists())
-        disks.setdefault(folder.stat().st_dev, Disk(use, folder, shutil.disk_usage(folder).free, variable))
-    return tuple(disks.values())
-
-
-def _torch_version() -> str | None:
-    try:
-        return metadata.version(_TORCH)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _model_bytes(params: Params, results: Path) -> dict[str, int]:
-    manifests = {name: read_previous(results / "models" / f"{name}.json") for name in params.sweep.model}
-    sizes = {
-        name: sum(file.size_bytes for file in manifest.files if file.path.endswith(".safetensors"))
-        for name, manifest in manifests.items()
-        if manifest is not None
-    }
-    return {name: size for name, size in sizes.items() if size}
-
-
-_CHECKS: tuple[Callable[[Readings], Finding | None], ...] = (
+_CHECKS: tuple[Callable[[Readings], Iterator[Finding]], ...] = (
     check_device,
-    check_torch_build,
-    check_device_processes,
-    check_persistence_mode,
+    check_torch,
+    check_accelerator,
     check_load,
-    check_governor,
-    check_boost,
-    check_smt,
-    check_cpu_limit,
-    check_virtual_machine,
+    check_clocks,
+    check_sharing,
     check_memory,
-    check_swap,
-    check_hugepages,
-    check_disks,
+    check_paging,
+    check_disk,
 )
-_ORDER = ("warning", "note", "ok")
 
 
 def examine(readings: Readings) -> list[Finding]:
     """Return what every check finds, warnings first."""
-    results = (check(readings) for check in _CHECKS)
-    return sorted(filter(None, results), key=lambda finding: _ORDER.index(finding.level))
+    findings = (finding for check in _CHECKS for finding in check(readings))
+    return sorted(findings, key=lambda finding: _LEVELS.index(finding.level), reverse=True)
 
 
+_READY = "This machine is ready to measure."
 _STYLES = {"warning": "bold yellow", "note": "cyan", "ok": "green"}
 _WIDTH_WITHOUT_TERMINAL = 120
 
@@ -527,19 +371,14 @@ def print_findings(findings: Sequence[Finding], console: Console | None = None) 
             table.add_row("", Text(f"→ {finding.remedy}", style="bold" if finding.level == "warning" else "dim"))
     console.print(table)
     console.print()
-    console.print(summary(findings))
+    console.print(_summary(Counter(finding.level for finding in findings)))
 
 
-def summary(findings: Sequence[Finding]) -> str:
-    """Return how many findings there are of each level, in one sentence."""
-    counts = Counter(finding.level for finding in findings)
-    warnings, notes = counts["warning"], counts["note"]
-    if not warnings and not notes:
-        return "This machine is ready to measure."
-    parts = [f"{count} {word}{'s' * (count > 1)}" for count, word in ((warnings, "warning"), (notes, "note")) if count]
-    return f"{' and '.join(parts)}. " + (
-        "Heed the warnings before trusting small differences." if warnings else "This machine is ready to measure."
-    )
+def _summary(counts: Mapping[Level, int]) -> str:
+    """Return how many findings there are of each level, in one sentence, and what that means."""
+    found = [f"{counts[level]} {level}{'s' * (counts[level] > 1)}" for level in ("warning", "note") if counts[level]]
+    meaning = "Heed the warnings before trusting small differences." if counts["warning"] else _READY
+    return f"{' and '.join(found)}. {meaning}" if found else meaning
 
 
 def _standard_output() -> Console:

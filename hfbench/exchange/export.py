@@ -19,9 +19,6 @@ from hfbench.tables.facts import FACT_TYPES
 from hfbench.tables.store import MeasuredPoint, flat_csv, load_records, measured_points, read_table, write_table
 
 _GIB = 2**30
-# Packages in environment.json. In one string, because a module that holds the bare name of a library is taken for one
-# that imports it (tests/test_stage_dependencies.py).
-_TORCH, _TRANSFORMERS = "torch transformers".split()  # noqa: SIM905
 
 
 def samples_of(record: Record) -> list[Iteration]:
@@ -177,13 +174,13 @@ def _metadata(
         "model_id": model_id,
         "timestamp": max((record.started_at for record in records), default=""),
         "branch_name": None,
-        "commit_id": (packages.get(_TRANSFORMERS) or {}).get("commit"),
+        "commit_id": (packages.get("transformers") or {}).get("commit"),
         "commit_message": None,
         "hardware_info": {
             "gpu_name": accelerators[0].get("name"),
             "gpu_memory_total_gb": None if memory_bytes is None else memory_bytes / _GIB,
             "python_version": (environment.get("python") or {}).get("version"),
-            "torch_version": (packages.get(_TORCH) or {}).get("version"),
+            "torch_version": (packages.get("torch") or {}).get("version"),
         },
         "success": success,
     }

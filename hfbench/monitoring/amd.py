@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hfbench.core.system import FILESYSTEM, read_integer, read_text
-from hfbench.monitoring.gauges import Device, Gauge, Value, file_gauge, sensors, silent_gauge, visible_device
+from hfbench.monitoring.gauges import Gauge, Value, WatchedDevice, file_gauge, sensors, silent_gauge, visible_device
 
 _NODES = "sys/class/kfd/kfd/topology/nodes"
 _PROCESSES = "sys/class/kfd/kfd/proc"
@@ -76,7 +76,7 @@ def _watts(file: Path) -> float | None:
     return None if microwatts is None else microwatts / 1_000_000
 
 
-def open_device(index: int, variables: Mapping[str, str], root: Path) -> Device | None:
+def open_device(index: int, variables: Mapping[str, str], root: Path) -> WatchedDevice | None:
     """Return the GPU that torch numbers `index`, or None without the compute driver or such a GPU.
 
     Raises `LookupError` where a variable names GPUs by their UUID.
@@ -96,7 +96,7 @@ def open_device(index: int, variables: Mapping[str, str], root: Path) -> Device 
     if number >= len(gpus):
         return None
     gpu = gpus[number]
-    return Device(f"cuda:{index}", gpu.name, _gauges(gpu), partial(_processes, gpu, root / _PROCESSES))
+    return WatchedDevice(f"cuda:{index}", gpu.name, _gauges(gpu), partial(_processes, gpu, root / _PROCESSES))
 
 
 def _gauges(gpu: _Gpu) -> list[Gauge]:

@@ -85,7 +85,7 @@ class Columns:
 
 
 @dataclass(frozen=True)
-class Device:
+class WatchedDevice:
     """One accelerator, read from outside the process that uses it.
 
     Vendors use the same names for the same readings: utilisation_percent, memory_utilisation_percent,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hfbench.core.system import FILESYSTEM, read_integer, read_text
-from hfbench.monitoring.gauges import Device, Gauge, Value, file_gauge, sensors, silent_gauge, visible_device
+from hfbench.monitoring.gauges import Gauge, Value, WatchedDevice, file_gauge, sensors, silent_gauge, visible_device
 
 _VENDOR_ID = "0x8086"
 # Without the compute runtime torch sees no GPU. Its file is named for its version, as libze_intel_gpu.so.1.6.33944.
@@ -62,7 +62,7 @@ def _name(folder: Path) -> str:
     return f"Intel GPU {read_text(folder / 'device')} revision {read_text(folder / 'revision')}"
 
 
-def open_device(index: int, variables: Mapping[str, str], root: Path) -> Device | None:
+def open_device(index: int, variables: Mapping[str, str], root: Path) -> WatchedDevice | None:
     """Return the GPU that torch numbers `index`, or None without such a GPU.
 
     Raises `LookupError` where it cannot be told which GPU that is.
@@ -80,7 +80,7 @@ def open_device(index: int, variables: Mapping[str, str], root: Path) -> Device 
     limits = _throttle_files(folder)
     reasons = {name: 1 << bit for bit, name in enumerate(limits)}
     # The drivers keep no list of processes.
-    return Device(f"xpu:{index}", _name(folder), _gauges(folder, limits, reasons), lambda: None, reasons)
+    return WatchedDevice(f"xpu:{index}", _name(folder), _gauges(folder, limits, reasons), lambda: None, reasons)
 
 
 def _gauges(folder: Path, limits: dict[str, str], reasons: dict[str, int]) -> list[Gauge]:

@@ -12,10 +12,10 @@ import psutil
 
 from hfbench.core.system import FILESYSTEM, read_text, usable_cpus
 from hfbench.monitoring import amd, intel, nvidia
-from hfbench.monitoring.gauges import Columns, Device, Gauge, Value
+from hfbench.monitoring.gauges import Columns, Gauge, Value, WatchedDevice
 from hfbench.monitoring.host import CpuUse, ProcessTree, count_others, machine_gauges, processor_gauges
 
-_OPEN: dict[str, Callable[[int, Mapping[str, str], Path], Device | None]] = {
+_OPEN: dict[str, Callable[[int, Mapping[str, str], Path], WatchedDevice | None]] = {
     "nvidia": nvidia.open_device,
     "amd": amd.open_device,
     "intel": intel.open_device,
@@ -27,7 +27,7 @@ _UNTOLD = {"mps": "macOS tells power, clocks and use of its GPU to root only"}
 
 def open_devices(
     device: str, variables: Mapping[str, str] = os.environ, root: Path = FILESYSTEM
-) -> tuple[list[Device], dict[str, str]]:
+) -> tuple[list[WatchedDevice], dict[str, str]]:
     """Return the device that params.yaml names, in a list, or why it cannot be watched, by vendor or device.
 
     `auto` is the first accelerator that there is; on a machine without one, both are empty. Raises nothing.
@@ -51,7 +51,7 @@ def open_devices(
 WINDOW_SECONDS = 0.04
 
 
-def machine_before(devices: Sequence[Device], window_seconds: float = WINDOW_SECONDS) -> dict[str, Any]:
+def machine_before(devices: Sequence[WatchedDevice], window_seconds: float = WINDOW_SECONDS) -> dict[str, Any]:
     """Return the state of the machine and of each device, JSON-ready; None or absent is what is not told.
 
     `cpu_percent` and `steal_percent` are shares of all CPUs over `window_seconds`, in which this process sleeps. The
@@ -81,7 +81,7 @@ def _running_threads() -> int | None:
     return int(words[3].partition("/")[0]) - 1 if len(words) > 3 else None
 
 
-def _device(device: Device) -> dict[str, Any]:
+def _device(device: WatchedDevice) -> dict[str, Any]:
     # There is no worker yet: whoever is there is another.
     columns = Columns([_other_processes(device, ours=tuple, is_here=lambda _: True), *device.gauges])
     columns.sample()
@@ -96,7 +96,9 @@ class Monitor:
     record count from.
     """
 
-    def __init__(self, worker_pid: int, interval_seconds: float, clock_zero: float, devices: Sequence[Device]) -> None:
+    def __init__(
+        self, worker_pid: int, interval_seconds: float, clock_zero: float, devices: Sequence[WatchedDevice]
+    ) -> None:
         self._interval = interval_seconds if interval_seconds > 0 else math.inf
         self._clock_zero = clock_zero
         self._started_at = time.perf_counter()
@@ -150,7 +152,7 @@ _LIST_SECONDS = 1.0  # between two lists of a device's processes, which cost mor
 
 
 def _other_processes(
-    device: Device, ours: Callable[[], Iterable[int]], is_here: Callable[[int], bool] = psutil.pid_exists
+    device: WatchedDevice, ours: Callable[[], Iterable[int]], is_here: Callable[[int], bool] = psutil.pid_exists
 ) -> Gauge:
     """Return the gauge of how many processes compute on a device that are not `ours`; see `count_others`."""
     listed_at, count = -math.inf, None
@@ -172,7 +174,7 @@ def _content(columns: Columns) -> dict[str, Any]:
     return {"series": columns.told(), "unavailable": columns.unavailable()}
 
 
-def _device_content(device: Device, columns: Columns) -> dict[str, Any]:
+def _device_content(device: WatchedDevice, columns: Columns) -> dict[str, Any]:
     """Return a device's part of the summary; `throttled_samples` counts the samples in which each reason held."""
     content = _content(columns)
     masks = [int(mask) for mask in content["series"].get("throttle_mask", []) if mask is not None]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hfbench.core.system import FILESYSTEM
-from hfbench.monitoring.gauges import Device, Gauge, Value, visible_device
+from hfbench.monitoring.gauges import Gauge, Value, WatchedDevice, visible_device
 
 _COMPUTE_MODES = {0: "default", 1: "exclusive_thread", 2: "prohibited", 3: "exclusive_process"}
 # nvml.h, nvmlClocksEventReasons and the throttle reasons that it grew out of.
@@ -175,7 +175,7 @@ def _switch(states: list[int | None] | None) -> bool | None:
     return None if not states or states[0] is None else bool(states[0])
 
 
-def open_device(index: int, variables: Mapping[str, str], root: Path) -> Device | None:  # noqa: ARG001
+def open_device(index: int, variables: Mapping[str, str], root: Path) -> WatchedDevice | None:  # noqa: ARG001
     """Return the GPU, or the part of a divided one (MIG), that torch numbers `index`, or None without a driver or it.
 
     Raises `LookupError` where it cannot be told which GPU that is, and NVMLError for a driver that is broken.
@@ -189,7 +189,7 @@ def open_device(index: int, variables: Mapping[str, str], root: Path) -> Device 
         return [int(process.pid) for process in nvml.nvmlDeviceGetComputeRunningProcesses(handle)]
 
     name = str(nvml.nvmlDeviceGetName(handle))
-    return Device(f"cuda:{index}", name, _gauges(nvml, handle), processes, THROTTLE_REASONS)
+    return WatchedDevice(f"cuda:{index}", name, _gauges(nvml, handle), processes, THROTTLE_REASONS)
 
 
 def _find(nvml: Any, index: int, variables: Mapping[str, str]) -> Any:

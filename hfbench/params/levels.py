@@ -29,6 +29,9 @@ _PLAIN = re.compile(r"(?!(?:off|on|yes|no|y|n|true|false|null)$)[A-Za-z][\w./-]*
 def rewrite(path: Path, values: Mapping[str, Any]) -> bool:
     """Replace values in params.yaml, by dotted keys (`sweep.round`); return whether anything changed.
 
+    Not a byte changes besides: a round trip through ruamel, as DVC's own `-S` makes it, would write all other lines in
+    one style, and drop comments (in 0.19 a line above an entry that has a comment behind it too).
+
     A list of mappings gets a line an item, and anything else stands on one line. Raises `UserError`, and writes
     nothing, where a key is not there or the result is not what `hfbench check` accepts.
     """

@@ -6,8 +6,10 @@ import os
 import re
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +24,16 @@ from hfbench.measure.generation import Call
 from hfbench.measure.phases import Point
 from hfbench.measure.process import Reporter
 from hfbench.measure.task import Task
-from hfbench.profile.outcome import (
-    CONTEXT,
-    DECODE,
-    LOAD,
-    PREFILL,
-    Mark,
-    Outcome,
-    Span,
-    device_times,
-    events_since,
-    host_times,
-)
+from hfbench.profile.outcome import CONTEXT, DECODE, LOAD, PREFILL, OperatorTime, Profile, Span
+
+
+@dataclass(frozen=True)
+class Mark:
+    """An instant on both clocks: the start of torch's event of this name, and the reading of Python's clock then."""
+
+    name: str
+    reading: float
+
 
 _MARKED = r'"cat": "user_annotation",\s*"name": "{}",\s*"pid": (\d+)[^{{}}]*?"ts": ([0-9.]+)'
 _EVENTS = re.compile(r'"traceEvents":\s*\[')
@@ -82,7 +82,7 @@ def _operators(exported: str) -> list[dict[str, Any]]:
 _MARKS = 5
 
 
-def trace_point(task: Task, trace: Path, entered: Callable[[str], None]) -> Outcome:
+def trace_point(task: Task, trace: Path, entered: Callable[[str], None]) -> Profile:
     """Run the task's point through its phases, trace one iteration, write the trace, and return what was found.
 
     `entered` is told the name of each phase. What runs otherwise than asked is `rejected`, as in a measurement, and not
@@ -107,7 +107,7 @@ def trace_point(task: Task, trace: Path, entered: Callable[[str], None]) -> Outc
     with phase("verify"):
         differences = point.verify()
     if differences:
-        return Outcome(REJECTED, "; ".join(differences), "verify")
+        return Profile(REJECTED, "; ".join(differences), "verify")
     with phase("first call"):
         point.first_call()
     with phase("warm-up"):
@@ -121,16 +121,16 @@ def trace_point(task: Task, trace: Path, entered: Callable[[str], None]) -> Outc
     entered("conclude")
     differences = point.conclude()
     if differences:
-        return Outcome(REJECTED, "; ".join(differences), "conclude")
+        return Profile(REJECTED, "; ".join(differences), "conclude")
     spans += call_spans(start, call, has_context=task.configuration.context_depth > 0)
     write_trace(trace, _exported(running), mark, spans, [_exported(loading)])
-    return _outcome(device, running, mark, call, spans)
+    return _found(device, running, mark, call, spans)
 
 
-def _outcome(device: Device, running: profile, mark: Mark, call: Call, spans: list[Span]) -> Outcome:
+def _found(device: Device, running: profile, mark: Mark, call: Call, spans: list[Span]) -> Profile:
     operators = events_since(running.events() or (), mark, call.start)
-    (host, host_seconds), (on_device, device_seconds) = host_times(operators), device_times(operators)
-    return Outcome(
+    (host, host_seconds), (on_device, device_seconds) = (operator_times(operators, each) for each in (HOST, DEVICE))
+    return Profile(
         status=OK,
         device_name=device.name,
         spans=tuple(spans),
@@ -191,3 +191,32 @@ def _exported(profiler: profile) -> str:
         path = Path(folder) / "trace.json"
         profiler.export_chrome_trace(str(path))
         return path.read_text(encoding="utf-8")
+
+
+MOST_OPERATORS = 15  # that are printed; the trace has all
+# Attributes of torch's events. A kernel counts to the operator that started it, and those of a replayed graph to what
+# replayed it.
+HOST, DEVICE = "self_cpu_time_total", "self_device_time_total"
+
+
+def events_since(events: Iterable[Any], mark: Mark, reading: float) -> list[Any]:
+    """Return the operators among torch's events that began when Python's clock had this reading, or later.
+
+    What the trace only marks is no operator, and neither is what ran on the device.
+    """
+    on_host = [event for event in events if event.device_type.name == "CPU"]
+    (marked,) = (event.time_range.start for event in on_host if event.name == mark.name)
+    began = marked + (reading - mark.reading) * _MICROSECONDS
+    return [event for event in on_host if event.time_range.start >= began and not event.is_user_annotation]
+
+
+def operator_times(operators: Iterable[Any], where: str) -> tuple[tuple[OperatorTime, ...], float]:
+    """Return the operators by their own time on the host or the device, the longest first, and the seconds of all."""
+    calls: Counter[str] = Counter()
+    microseconds: Counter[str] = Counter()
+    for each in operators:
+        calls[each.name] += 1
+        microseconds[each.name] += getattr(each, where)
+    longest = [(name, took / _MICROSECONDS) for name, took in microseconds.most_common() if took > 0]
+    shown = tuple(OperatorTime(name, calls[name], seconds) for name, seconds in longest[:MOST_OPERATORS])
+    return shown, sum(seconds for _, seconds in longest)

@@ -1,6 +1,6 @@
-"""The process that profiles: started for one point, it leaves a trace and an outcome, and ends.
+"""The process that profiles: started for one point, it leaves a trace and a profile, and ends.
 
-`python -m hfbench.profile.tracer TRACE OUTCOME` reads its task as JSON from standard input.
+`python -m hfbench.profile.tracer TRACE PROFILE` reads its task as JSON from standard input.
 """
 
 import json
@@ -13,33 +13,33 @@ from hfbench.core.errors import UserError
 from hfbench.measure.failure import reason_of, status_of
 from hfbench.measure.task import Task
 from hfbench.measure.worker import die_with_parent
-from hfbench.profile.outcome import Outcome
+from hfbench.profile.outcome import Profile
 
 USER_ERROR = "user error"
 
 
 def main() -> None:
-    """Profile the task and write how it ended; exits 0 unless the worker itself is broken."""
+    """Profile the task and write how it ended; exits 0 unless the process itself is broken."""
     die_with_parent()
-    trace, outcome = map(Path, sys.argv[1:3])
-    _profile(Task.from_json(json.load(sys.stdin)), trace).save(outcome)
+    trace, profile = map(Path, sys.argv[1:3])
+    _profile(Task.from_json(json.load(sys.stdin)), trace).save(profile)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # all is written: interpreter and device need no orderly shutdown
 
 
-def _profile(task: Task, trace: Path) -> Outcome:
+def _profile(task: Task, trace: Path) -> Profile:
     phases = ["import"]
     try:
         from hfbench.profile.session import trace_point
 
         return trace_point(task, trace, phases.append)
     except UserError as error:
-        return Outcome(USER_ERROR, str(error), phases[-1])
+        return Profile(USER_ERROR, str(error), phases[-1])
     except Exception as error:
         traceback.print_exc()
-        return Outcome(status_of(error, phases[-1]), reason_of(error), phases[-1])
+        return Profile(status_of(error, phases[-1]), reason_of(error), phases[-1])
 
 
 if __name__ == "__main__":
     main()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)  # all is written: interpreter and device need no orderly shutdown

@@ -40,7 +40,7 @@ _DRIFT_FREEDOM = 0.25
 _LEAST_NOISE = 1e-5
 
 
-class Point(NamedTuple):
+class Observation(NamedTuple):
     """A result: its estimate, positive, with its 95% interval, from so many rounds; one round has no interval."""
 
     estimate: float
@@ -68,7 +68,9 @@ class Step(NamedTuple):
     p_value: float
 
 
-def find_steps(points: Sequence[Point], *, threshold: float, significance: float = SIGNIFICANCE) -> list[Step] | None:
+def find_steps(
+    points: Sequence[Observation], *, threshold: float, significance: float = SIGNIFICANCE
+) -> list[Step] | None:
     """Return the steps in a series of points in their order, none within the threshold; None where noise is unknown.
 
     A step is beyond the noise, and of more than `threshold`: 0.02 leaves out ratios within 1 / 1.02 … 1.02. Fewer than
@@ -118,7 +120,7 @@ def optimal_cuts(values: Floats, weights: Floats, penalty: float) -> list[int]:
     return cuts[::-1]
 
 
-def estimate_noise(points: Sequence[Point]) -> Noise | None:
+def estimate_noise(points: Sequence[Observation]) -> Noise | None:
     """Return the noise of the logarithms of the estimates; None where nothing tells it."""
     freedom = np.array([point.rounds - 1 if point.low is not None else 0 for point in points])
     rounds = np.array([point.rounds for point in points])
@@ -132,7 +134,7 @@ def estimate_noise(points: Sequence[Point]) -> Noise | None:
     return Noise(between_rounds + drift, _freedom(float(between_rounds.mean()), known, drift, len(points)))
 
 
-def _round_variance(point: Point) -> float:
+def _round_variance(point: Observation) -> float:
     """Return the variance of the logarithm of one round, from the interval of `hfbench.statistics.intervals`."""
     if point.low is None or point.high is None or point.rounds < 2:
         return 0.0

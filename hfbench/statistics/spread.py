@@ -1,4 +1,4 @@
-"""Coefficients of variation: how much rounds differ from each other, and iterations within one round."""
+"""How values spread: between rounds and within them, by drift, and by outliers."""
 
 from collections.abc import Sequence
 from statistics import fmean, median

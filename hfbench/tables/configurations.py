@@ -152,8 +152,7 @@ def configurations_table(
     """
     ok_samples = samples.filter(_OK, pl.col("phase") == "sample")
     parts = (
-        _latency(summary),
-        _inter_token(summary),
+        *_of_summary(summary),
         observer_table(ok_samples),
         utilisation_table(records, summary, ceilings),
         break_even_table(points.filter(_OK), ok_samples),
@@ -222,18 +221,13 @@ def _count(condition: pl.Expr) -> pl.Expr:
     return condition.sum().cast(pl.Int64)
 
 
-def _latency(summary: pl.DataFrame) -> pl.DataFrame:
-    return summary.filter(pl.col("metric") == "end_to_end_seconds").select(
-        *CONFIGURATION_AXES,
-        "drifting_rounds",
-        "largest_drift",
-        "bimodal",
-        "lower_mode",
-        "upper_mode",
-        precision=(pl.col("high") - pl.col("low")) / 2 / pl.col("estimate"),
+def _of_summary(summary: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    latency, inter_token = (
+        summary.filter(pl.col("metric") == metric) for metric in ("end_to_end_seconds", "inter_token_seconds")
     )
-
-
-def _inter_token(summary: pl.DataFrame) -> pl.DataFrame:
-    rows = summary.filter(pl.col("metric") == "inter_token_seconds")
-    return rows.select(*CONFIGURATION_AXES, inter_token_seconds="estimate")
+    precision = (pl.col("high") - pl.col("low")) / 2 / pl.col("estimate")
+    shape = ("drifting_rounds", "largest_drift", "bimodal", "lower_mode", "upper_mode")
+    return (
+        latency.select(*CONFIGURATION_AXES, *shape, precision=precision),
+        inter_token.select(*CONFIGURATION_AXES, inter_token_seconds="estimate"),
+    )

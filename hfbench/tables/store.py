@@ -4,7 +4,6 @@ import difflib
 import hashlib
 import json
 import re
-from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -62,9 +61,11 @@ def configuration_keys(configurations: Sequence[Mapping[str, Any]]) -> list[str]
     tells them apart.
     """
     keys = [_key(configuration) for configuration in configurations]
-    shared = {key for key, count in Counter(keys).items() if count > 1}
+    spelt: dict[str, set[str]] = {}
+    for key, configuration in zip(keys, configurations, strict=True):
+        spelt.setdefault(key, set()).add(configuration["attn_implementation"])
     return [
-        f"{key} {_digest(configuration['attn_implementation'])}" if key in shared else key
+        f"{key} {_digest(configuration['attn_implementation'])}" if len(spelt[key]) > 1 else key
         for key, configuration in zip(keys, configurations, strict=True)
     ]
 
@@ -102,17 +103,9 @@ class MeasuredPoint:
 
 def measured_points(points: pl.DataFrame) -> list[MeasuredPoint]:
     """Return a point for each row of the table of points, in its order."""
-    axes = points.select(AXES).to_dicts()
-    distinct = points.select(CONFIGURATION_AXES).unique(maintain_order=True).to_dicts()
-    keys = dict(zip((tuple(row.values()) for row in distinct), configuration_keys(distinct), strict=True))
-    return [
-        MeasuredPoint(
-            key=keys[tuple(row[axis] for axis in CONFIGURATION_AXES)],
-            axes=row,
-            name=Configuration(**row).file_name,
-        )
-        for row in axes
-    ]
+    rows = points.select(AXES).to_dicts()
+    keys = configuration_keys(rows)
+    return [MeasuredPoint(key, row, Configuration(**row).file_name) for key, row in zip(keys, rows, strict=True)]
 
 
 def load_records(points: Sequence[MeasuredPoint], measurements: Path) -> list[Record]:

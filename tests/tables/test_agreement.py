@@ -1,4 +1,4 @@
-"""What a point is compared with, and what follows."""
+"""How far two outputs are apart, what a point is compared with, and what follows."""
 
 from pathlib import Path
 from typing import Any
@@ -6,8 +6,51 @@ from typing import Any
 import pytest
 
 from hfbench.core.record import Record
+from hfbench.tables.agreement import Output, OutputDifference, difference
 from hfbench.tables.build import Tables
 from tests.tables.hand_records import failed_record, observed, ok_record, point, tables_of
+
+
+def _between(one: dict[str, Any], other: dict[str, Any]) -> OutputDifference:
+    return difference(Output.read(one), Output.read(other))
+
+
+def test_the_share_of_positions_with_the_same_top_token() -> None:
+    found = _between({"prompt_top1": [1, 2, 3, 4, 5]}, {"prompt_top1": [1, 2, 9, 4, 9]})
+    assert found.top1_agreement == pytest.approx(3 / 5)
+    assert not found.is_none
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "position"),
+    [
+        ([7, 8, 9], [7, 8, 9], None),
+        ([7, 8, 9], [7, 1, 2], 1),
+        ([1, 8, 9], [7, 8, 9], 0),
+        ([7, 8], [7, 8, 9], 2),
+        ([], [7], 0),
+        ([], [], None),
+    ],
+)
+def test_the_first_generated_token_that_differs(one: list[int], other: list[int], position: int | None) -> None:
+    found = _between({"tokens": one}, {"tokens": other})
+    assert found.first_different_token == position
+    assert found.is_none == (position is None)
+
+
+@pytest.mark.parametrize(("nll", "gap"), [(2.75, 0.25), (2.25, 0.25), (2.501, 0.001)])
+def test_likelihoods_differ_either_way(nll: float, gap: float) -> None:
+    found = _between({"prompt_nll": 2.5}, {"prompt_nll": nll})
+    assert found.nll_difference == pytest.approx(gap)
+    assert not found.is_none
+
+
+def test_the_order_of_a_sum_is_no_difference_nor_is_what_one_lacks() -> None:
+    assert _between({"prompt_nll": 2.5}, {"prompt_nll": 2.5 + 1e-6}).is_none
+    whole = {"prompt_top1": [1], "prompt_nll": 2.0, "tokens": [1]}
+    assert set(vars(_between(whole, {"prompt_top1": None, "prompt_nll": None})).values()) == {None}
+    assert _between({"prompt_top1": [1, 2]}, {"prompt_top1": [1]}).top1_agreement is None
+
 
 EAGER, SDPA = point(attn_implementation="eager"), point(attn_implementation="sdpa")
 OUTPUT = {"prompt_nll": 2.0, "prompt_top1": [1, 2, 3, 4, 5, 6, 7, 8, 9, 10], "tokens": [5, 6, 7]}

@@ -1,4 +1,4 @@
-"""Statistics of each configuration and metric, worked out by hand."""
+"""Each formula, and the statistics of each configuration and metric, worked out by hand."""
 
 from pathlib import Path
 from typing import Any
@@ -8,9 +8,84 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from hfbench.core.record import Record
-from hfbench.tables import summary
+from hfbench.tables import metrics, summary
 from hfbench.tables.metrics import METRICS
 from tests.tables.hand_records import POINT, failed_record, observed, ok_record, point, tables_of, unobserved
+
+PROMPT = {"batch_size": 2, "requests": 2, "prompt_tokens": 20, "new_tokens": 6, "end_to_end_seconds": 1.5}
+# One list for a batch of 2 rows: gaps 0.1, 0.2, 0.3.
+IN_STEP = {**PROMPT, "token_seconds": [[0.5, 0.6, 0.8, 1.1]]}
+# Two requests: first tokens at 0.2 and 0.6; mean gaps (0.8 - 0.2) / 2 = 0.3 and (1.0 - 0.6) / 2 = 0.2.
+REQUESTS = {**PROMPT, "token_seconds": [[0.2, 0.4, 0.8], [0.6, 0.7, 1.0]]}
+ONE_TOKEN = {**PROMPT, "token_seconds": [[0.5]]}
+ONE_TOKEN_EACH = {**PROMPT, "token_seconds": [[0.5], [0.9]]}
+UNOBSERVED = {**PROMPT, "token_seconds": []}
+# Three requests of 2, 3 and 1 new tokens, two at a time: the third begins where the first ended.
+UNEQUAL = {
+    **PROMPT,
+    "requests": 3,
+    "prompt_tokens": 17,
+    "token_seconds": [[0.2, 0.4], [0.2, 0.5, 0.9], [0.6]],
+}
+TYPES: dict[str, pl.DataType | type[pl.DataType]] = {
+    "batch_size": pl.Int64,
+    "requests": pl.Int64,
+    "prompt_tokens": pl.Int64,
+    "new_tokens": pl.Int64,
+    "end_to_end_seconds": pl.Float64,
+    "token_seconds": pl.List(pl.List(pl.Float64)),
+}
+
+
+def _evaluate(formula: pl.Expr, *iterations: dict[str, object]) -> list[float | None]:
+    return pl.DataFrame(list(iterations), schema=TYPES).select(result=formula)["result"].to_list()
+
+
+@pytest.mark.parametrize(
+    ("formula", "in_step", "requests"),
+    [
+        (metrics.time_to_first_token(), 0.5, 0.4),
+        (metrics.inter_token_latency(), 0.2, 0.25),  # 0.6 / 3; dividing by n = 4 would give 0.15
+        (metrics.prefill_throughput(), 40.0, 20 / 0.6),  # 2 rows of 10 tokens in 0.5 s, and until the last one's 0.6 s
+        (metrics.decode_throughput(), 10.0, 5.0),  # 2 rows of 3 in 0.6 s; 2 + 2 tokens from 0.2 s to 1.0 s
+    ],
+    ids=["time to first token", "inter-token latency", "prefill throughput", "decode throughput"],
+)
+def test_formula(formula: pl.Expr, in_step: float, requests: float) -> None:
+    assert _evaluate(formula, IN_STEP, REQUESTS, UNOBSERVED) == [pytest.approx(in_step), pytest.approx(requests), None]
+
+
+def test_requests_of_unequal_lengths() -> None:
+    assert _evaluate(metrics.time_to_first_token(), UNEQUAL) == [0.2]
+    assert _evaluate(metrics.slow_first_token(), UNEQUAL) == [pytest.approx(0.2 + 0.9 * 0.4)]  # place 1.9 of 0 … 2
+    assert _evaluate(metrics.inter_token_latency(), UNEQUAL) == [pytest.approx(0.275)]  # of 0.2 and 0.7 / 2
+    assert _evaluate(metrics.decode_throughput(), UNEQUAL) == [pytest.approx(3 / 0.7)]  # 1 + 2 + 0, from 0.2 to 0.9 s
+    assert _evaluate(metrics.prefill_throughput(), UNEQUAL) == [None]  # the third waits while others decode
+    at_once = {**UNEQUAL, "batch_size": 4}
+    assert _evaluate(metrics.prefill_throughput(), at_once) == [pytest.approx(17 / 0.6)]
+    assert _evaluate(metrics.output_throughput(), UNEQUAL, UNOBSERVED) == [4.0, 4.0]  # 6 tokens in 1.5 s
+
+
+def test_rows_in_step_have_no_slowest_request() -> None:
+    assert _evaluate(metrics.slow_first_token(), IN_STEP, UNOBSERVED) == [None, None]
+
+
+def test_one_new_token_has_a_prefill_and_no_decode() -> None:
+    assert _evaluate(metrics.time_to_first_token(), ONE_TOKEN, ONE_TOKEN_EACH) == [0.5, 0.7]
+    assert _evaluate(metrics.prefill_throughput(), ONE_TOKEN, ONE_TOKEN_EACH) == [40.0, pytest.approx(20 / 0.9)]
+    assert _evaluate(metrics.inter_token_latency(), ONE_TOKEN, ONE_TOKEN_EACH) == [None, None]
+    assert _evaluate(metrics.decode_throughput(), ONE_TOKEN, ONE_TOKEN_EACH) == [None, None]
+
+
+def test_tokens_at_one_instant_have_no_rate() -> None:
+    same = {**IN_STEP, "token_seconds": [[0.5, 0.5]]}
+    assert _evaluate(metrics.decode_throughput(), same) == [None]
+    assert _evaluate(metrics.inter_token_latency(), same) == [0.0]
+
+
+def test_gaps_stay_with_their_request() -> None:
+    gaps = pl.DataFrame([REQUESTS, ONE_TOKEN], schema=TYPES).select(gaps=metrics.inter_token_gaps())["gaps"].to_list()
+    assert gaps == [[pytest.approx([0.2, 0.4]), pytest.approx([0.1, 0.3])], [[]]]
 
 
 def _rows(folder: Path, *records: Record) -> dict[str, dict[str, Any]]:
@@ -22,6 +97,12 @@ def _rows(folder: Path, *records: Record) -> dict[str, dict[str, Any]]:
 
 def _lasting(end_to_end: float, phase: str = "sample") -> Any:
     return observed([0.5, 0.6], end_to_end=end_to_end, phase=phase)
+
+
+def _of_rounds(folder: Path, *rounds: list[float], metric: str = "end_to_end_seconds") -> dict[str, Any]:
+    """The summary of a metric of rounds with these end-to-end latencies."""
+    numbered = enumerate(rounds, start=1)
+    return _rows(folder, *(ok_record(point(round=n), *map(_lasting, values)) for n, values in numbered))[metric]
 
 
 def test_samples_of_all_rounds_together(tmp_path: Path) -> None:
@@ -39,10 +120,11 @@ def test_samples_of_all_rounds_together(tmp_path: Path) -> None:
     assert row["round_medians"] == [2.0, 7.0]
 
 
-def test_percentiles_of_a_known_distribution(tmp_path: Path) -> None:
-    iterations = [_lasting(1 + index / 100) for index in range(101)]
-    row = _rows(tmp_path, ok_record(POINT, *iterations))["end_to_end_seconds"]
+def test_percentiles_of_a_known_distribution_and_of_one_sample(tmp_path: Path) -> None:
+    row = _of_rounds(tmp_path / "many", [1 + index / 100 for index in range(101)])
     assert [row[name] for name in ("p5", "median", "p95", "p99")] == pytest.approx([1.05, 1.5, 1.95, 1.99])
+    row = _of_rounds(tmp_path / "one", [1.0])
+    assert (row["median"], row["std"], row["p99"]) == (1.0, None, 1.0)
 
 
 def test_rounds_that_are_not_ok_do_not_count(tmp_path: Path) -> None:
@@ -50,11 +132,6 @@ def test_rounds_that_are_not_ok_do_not_count(tmp_path: Path) -> None:
     rows = _rows(tmp_path, ok_record(POINT, _lasting(1.0)), half_done)
     assert (rows["end_to_end_seconds"]["rounds"], rows["end_to_end_seconds"]["max"]) == (1, 1.0)
     assert rows["load_seconds"]["max"] == 0.5
-
-
-def test_one_sample_has_no_spread(tmp_path: Path) -> None:
-    row = _rows(tmp_path, ok_record(POINT, _lasting(1.0)))["end_to_end_seconds"]
-    assert (row["median"], row["std"], row["p99"]) == (1.0, None, 1.0)
 
 
 def test_unobserved_iterations_are_a_metric_of_their_own(tmp_path: Path) -> None:
@@ -76,14 +153,8 @@ def test_gaps_are_all_gaps_of_all_requests(tmp_path: Path) -> None:
 
 def test_what_is_measured_once_has_a_value_a_round(tmp_path: Path) -> None:
     records = [
-        ok_record(
-            point(round=number),
-            _lasting(1.0),
-            load_seconds=float(number),
-            first_call_seconds=10.0 * number,
-            memory={"peak_bytes": 1000 * number},
-        )
-        for number in (1, 2, 3)
+        ok_record(point(round=n), load_seconds=n, first_call_seconds=10.0 * n, memory={"peak_bytes": 1000 * n})
+        for n in (1, 2, 3)
     ]
     rows = _rows(tmp_path, *records)
     assert [rows["load_seconds"][name] for name in ("samples", "median", "max")] == [3, 2.0, 3.0]
@@ -113,14 +184,13 @@ def test_energy_and_compile_time_have_a_value_a_round(tmp_path: Path) -> None:
     rows = _rows(tmp_path, *records)
     energy, compilation = rows["energy_joules_per_token"], rows["compile_seconds"]
     assert energy["round_medians"] == pytest.approx([110, 220, 1100])
-    assert (energy["rounds"], energy["samples"], energy["unit"]) == (3, 3, "J/token")
-    assert (energy["estimate"], energy["max"]) == (pytest.approx(220), pytest.approx(1100))
-    assert (compilation["rounds"], compilation["samples"], compilation["unit"]) == (3, 3, "s")
-    assert (compilation["estimate"], compilation["mean"], compilation["round_medians"]) == (15.0, 16.0, [14, 15, 19])
-    assert not energy["higher_is_better"]
-    assert not compilation["higher_is_better"]
-    # A decision about either is made of its rounds; the table gives no interval of what has one value a round.
-    assert (energy["low"], energy["high"], compilation["low"], compilation["high"]) == (None,) * 4
+    assert (energy["estimate"], energy["max"], energy["unit"]) == (pytest.approx(220), pytest.approx(1100), "J/token")
+    assert (compilation["estimate"], compilation["mean"], compilation["unit"]) == (15.0, 16.0, "s")
+    assert compilation["round_medians"] == [14, 15, 19]
+    for row in (energy, compilation):
+        # A decision about either is made of its rounds; the table gives no interval of what has one value a round.
+        assert (row["rounds"], row["samples"], row["low"], row["high"]) == (3, 3, None, None)
+        assert not row["higher_is_better"]
 
 
 def test_rounds_without_energy_or_compilation_do_not_count(tmp_path: Path) -> None:
@@ -144,9 +214,8 @@ def test_it_does_not_matter_how_many_are_summarised_at_once(tmp_path: Path, monk
 def test_metrics_without_a_value_have_no_row(tmp_path: Path) -> None:
     rows = _rows(tmp_path, ok_record(point(max_new_tokens=1), observed([0.5])))
     assert "time_to_first_token_seconds" in rows
-    assert not {"inter_token_seconds", "inter_token_gap_seconds", "decode_tokens_per_second"} & rows.keys()
-    assert not {"peak_memory_bytes", "end_to_end_unobserved_seconds"} & rows.keys()
-    assert not {"compile_seconds", "energy_joules_per_token"} & rows.keys()
+    absent = {"inter_token_seconds", "inter_token_gap_seconds", "decode_tokens_per_second", "peak_memory_bytes"}
+    assert not rows.keys() & (absent | {"end_to_end_unobserved_seconds", "compile_seconds", "energy_joules_per_token"})
 
 
 def test_rows_follow_the_sweep_and_the_metrics(tmp_path: Path) -> None:
@@ -159,3 +228,64 @@ def test_rows_follow_the_sweep_and_the_metrics(tmp_path: Path) -> None:
     directions = dict(zip(rows["metric"], rows["higher_is_better"], strict=True))
     assert directions["decode_tokens_per_second"]
     assert not directions["end_to_end_seconds"]
+
+
+STEADY = [1.00, 1.02, 0.98, 1.01, 0.99, 1.00, 1.02, 0.98]
+
+
+def test_the_estimate_is_the_median_of_the_rounds(tmp_path: Path) -> None:
+    row = _of_rounds(tmp_path, [1.0, 1.0, 1.0, 1.0], [3.0], [4.0])
+    assert (row["estimate"], row["median"]) == (3.0, 1.0)
+    assert row["round_medians"] == [1.0, 3.0, 4.0]
+
+
+def test_two_rounds_have_an_interval_around_their_middle(tmp_path: Path) -> None:
+    # One value each, 0.99 and 1.01. A resample's median is 0.01 below or above 1.00 in a quarter of the cases each: the
+    # standard error is sqrt(2 · 0.01² / 4). Student's t with one degree of freedom is 12.706.
+    row = _of_rounds(tmp_path, [0.99], [1.01])
+    margin = 12.706 * (2 * 0.01**2 / 4) ** 0.5
+    assert row["estimate"] == pytest.approx(1.0)
+    assert row["low"] == pytest.approx(2.71828**-margin, rel=0.01)
+    assert row["high"] == pytest.approx(2.71828**margin, rel=0.01)
+
+
+def test_one_round_has_no_interval(tmp_path: Path) -> None:
+    row = _of_rounds(tmp_path, STEADY)
+    assert [row[name] for name in ("low", "high", "cv_between")] == [None, None, None]
+    assert row["estimate"] == pytest.approx(1.0)
+    assert row["cv_within"] == pytest.approx(0.016, abs=0.001)
+
+
+def test_variation_between_and_within_rounds(tmp_path: Path) -> None:
+    # Medians 1 and 2: mean 1.5, standard deviation sqrt(0.5). Within: 0.1 / 1 and 0.4 / 2, with n - 1 = 2 each.
+    row = _of_rounds(tmp_path, [0.9, 1.0, 1.1], [1.6, 2.0, 2.4])
+    assert row["cv_between"] == pytest.approx(0.5**0.5 / 1.5)
+    assert row["cv_within"] == pytest.approx(((0.1**2 + 0.2**2) / 2) ** 0.5)
+
+
+def test_outliers_are_counted_and_kept(tmp_path: Path) -> None:
+    row = _of_rounds(tmp_path, [*STEADY, 9.0], STEADY)
+    assert (row["outliers"], row["max"], row["samples"]) == (1, 9.0, 17)
+
+
+def test_a_round_that_drifts(tmp_path: Path) -> None:
+    rising = [1.0 + index / 100 for index in range(11)]  # 0.1 over a median of 1.05
+    row = _of_rounds(tmp_path, STEADY, rising)
+    assert row["drifting_rounds"] == 1
+    assert row["largest_drift"] == pytest.approx(0.1 / 1.05)
+    steady = _of_rounds(tmp_path / "steady", STEADY, STEADY)
+    assert (steady["drifting_rounds"], steady["largest_drift"]) == (0, None)
+
+
+def test_two_kinds_of_iterations(tmp_path: Path) -> None:
+    row = _of_rounds(tmp_path, [1.0, 2.0, 1.01, 2.01, 0.99, 1.99] * 5)
+    assert row["bimodal"]
+    assert (row["lower_mode"], row["upper_mode"]) == (pytest.approx(1.0, abs=0.01), pytest.approx(2.0, abs=0.01))
+    steady = _of_rounds(tmp_path / "steady", STEADY * 4)
+    assert (steady["bimodal"], steady["lower_mode"]) == (False, None)
+
+
+def test_what_has_one_value_a_round_has_an_estimate_only(tmp_path: Path) -> None:
+    row = _of_rounds(tmp_path, STEADY, STEADY, metric="load_seconds")
+    assert row["estimate"] == 0.5
+    assert [row[name] for name in ("low", "high", "outliers", "bimodal")] == [None] * 4

@@ -19,7 +19,7 @@ from hfbench.measure.process import end_process_group, scratch_folder, worker_en
 from hfbench.measure.support import unsupported_reason
 from hfbench.measure.task import Task, parse_task
 from hfbench.params.schema import load_params
-from hfbench.profile.outcome import CONTEXT, DECODE, LOAD, PREFILL, OperatorTime, Outcome
+from hfbench.profile.outcome import CONTEXT, DECODE, LOAD, PREFILL, OperatorTime, Profile
 from hfbench.report.detail import choose_point
 from hfbench.report.pages import Column, Heading, Page, Paragraph, Table, number, print_page, standard_output
 from hfbench.report.words import significant
@@ -30,29 +30,29 @@ _SHOWN = (LOAD, CONTEXT, PREFILL, DECODE)
 _PHASES = "phases"
 
 
-def print_outcome(key: str, outcome: Outcome, trace: Path, console: Console) -> None:
+def print_profile(key: str, profile: Profile, trace: Path, console: Console) -> None:
     """Print what a profile that is ok found, and where its trace is."""
-    print_page(_outcome_page(key, outcome), console)
+    print_page(_profile_page(key, profile), console)
     console.print()
     console.print(f"trace: {trace}", soft_wrap=True)
     console.print("       open it at https://ui.perfetto.dev, which keeps it on this computer, or in chrome://tracing")
 
 
-def _outcome_page(key: str, outcome: Outcome) -> Page:
-    spans = {span.name: span.seconds for span in outcome.spans if span.line == _PHASES}
+def _profile_page(key: str, profile: Profile) -> Page:
+    spans = {span.name: span.seconds for span in profile.spans if span.line == _PHASES}
     parts = [f"{name} {significant(spans[name] * 1e3)} ms" for name in _SHOWN if name in spans]
-    iteration, in_operators = (significant(each * 1e3) for each in (outcome.iteration_seconds, outcome.host_seconds))
+    iteration, in_operators = (significant(each * 1e3) for each in (profile.iteration_seconds, profile.host_seconds))
     sum_of_host = f"of {in_operators} ms in all operators, on all threads; the iteration took {iteration} ms"
     return [
-        Heading(f"{key} on {outcome.device_name}"),
+        Heading(f"{key} on {profile.device_name}"),
         Paragraph(", ".join(parts), indent=2),
         Paragraph(
             "Under a profiler everything takes longer: `dvc repro` measures, this shows where time goes.", indent=2
         ),
         Paragraph("There are times of the host only: the point runs on it.", indent=2)
-        if outcome.device is None
-        else _operators("Operators by device time", outcome.device, outcome.device_seconds),
-        _operators("Operators by host time", outcome.host, outcome.host_seconds),
+        if profile.device is None
+        else _operators("Operators by device time", profile.device, profile.device_seconds),
+        _operators("Operators by host time", profile.host, profile.host_seconds),
         Paragraph(sum_of_host, "quiet", indent=2),
     ]
 
@@ -87,11 +87,11 @@ def profile_point(text: str, output: Path | None) -> None:
     trace = output or PROFILES / f"{point.name}.json.gz"
     log = PROFILES / f"{point.name}.log"
     print(f"Profiling {point.key} …", file=sys.stderr, flush=True)
-    outcome = _run(task, trace, log)
-    if not outcome.is_ok:
-        where = f" in the phase {outcome.phase}" if outcome.phase else ""
-        raise UserError(f"{point.key} could not be profiled, {outcome.status}{where}: {outcome.reason} (log: {log})")
-    print_outcome(point.key, outcome, trace, standard_output())
+    profile = _run(task, trace, log)
+    if not profile.is_ok:
+        where = f" in the phase {profile.phase}" if profile.phase else ""
+        raise UserError(f"{point.key} could not be profiled, {profile.status}{where}: {profile.reason} (log: {log})")
+    print_profile(point.key, profile, trace, standard_output())
 
 
 def _choose(text: str, stages: dict[Configuration, str]) -> MeasuredPoint:
@@ -110,11 +110,11 @@ def _task(stage: str) -> Task:
     return parse_task(shlex.split(command)[_COMMAND_WORDS:])
 
 
-def _run(task: Task, trace: Path, log: Path) -> Outcome:
+def _run(task: Task, trace: Path, log: Path) -> Profile:
     """Return how the worker ended, which is gone, with all that it started, whatever interrupts this process."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with scratch_folder() as scratch:
-        path = scratch / "outcome.json"
+        path = scratch / "profile.json"
         with log.open("wb") as stream:
             process = subprocess.Popen(
                 [sys.executable, "-m", _WORKER, str(trace), str(path)],
@@ -130,5 +130,5 @@ def _run(task: Task, trace: Path, log: Path) -> Outcome:
         finally:
             end_process_group(process, grace_seconds=0)
         if not path.exists():
-            return Outcome("crashed", f"the process that profiles ended with exit status {process.returncode}")
-        return Outcome.load(path)
+            return Profile("crashed", f"the process that profiles ended with exit status {process.returncode}")
+        return Profile.load(path)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from hfbench.profile.outcome import Mark, device_times, events_since, host_times
+from hfbench.profile.session import DEVICE, HOST, Mark, events_since, operator_times
 
 
 def _event(name: str, start: float, host: float, device: float, *, kind: str = "CPU", marks: bool = False) -> Any:
@@ -37,10 +37,10 @@ def test_a_kernel_counts_to_the_operator_that_started_it_and_only_once() -> None
         Mark("clock", 3.0),
         3.0 + 450e-6,
     )
-    device, device_seconds = device_times(operators)
+    device, device_seconds = operator_times(operators, DEVICE)
     assert [(each.name, each.calls) for each in device] == [("aten::mm", 2), ("aten::add", 1)]
     assert device_seconds == pytest.approx(1e-3)
-    host, host_seconds = host_times(operators)
+    host, host_seconds = operator_times(operators, HOST)
     assert [each.name for each in host] == ["aten::add", "aten::mm", "aten::view"]
     assert host_seconds == pytest.approx(450e-6)
 
@@ -57,11 +57,11 @@ def test_the_operators_of_the_cpu_without_what_only_marks() -> None:
         for _ in range(3):
             torch.mm(square, square)
     operators = events_since(running.events() or (), mark, mark.reading)
-    rows, seconds = host_times(operators)
+    rows, seconds = operator_times(operators, HOST)
     calls = {each.name: each.calls for each in rows}
     assert calls["aten::mm"] == 4
     assert mark.name not in calls
     assert seconds == pytest.approx(sum(each.seconds for each in rows))
-    assert device_times(operators) == ((), 0)
-    (after, _) = host_times(events_since(running.events() or (), mark, later))
+    assert operator_times(operators, DEVICE) == ((), 0)
+    (after, _) = operator_times(events_since(running.events() or (), mark, later), HOST)
     assert [each.calls for each in after if each.name == "aten::mm"] == [3]

@@ -8,18 +8,18 @@ import pytest
 from scipy.special import stdtr
 
 from hfbench.statistics.bootstrap import CONFIDENCE, student
-from hfbench.statistics.changepoints import Point, estimate_noise, find_steps, optimal_cuts
+from hfbench.statistics.changepoints import Observation, estimate_noise, find_steps, optimal_cuts
 
 HISTORIES = 200
 COMMITS = 30
 
 
-def _point(logarithm: float, standard_error: float, rounds: int) -> Point:
+def _point(logarithm: float, standard_error: float, rounds: int) -> Observation:
     """A result whose interval is what this standard error of its logarithm gives."""
     if rounds == 1:
-        return Point(exp(logarithm), None, None, 1)
+        return Observation(exp(logarithm), None, None, 1)
     half = student(CONFIDENCE, rounds - 1) * standard_error
-    return Point(exp(logarithm), exp(logarithm - half), exp(logarithm + half), rounds)
+    return Observation(exp(logarithm), exp(logarithm - half), exp(logarithm + half), rounds)
 
 
 def _histories(
@@ -30,7 +30,7 @@ def _histories(
     rounds: int = 3,
     drift: float = 0.0,
     steps: Sequence[tuple[int, float]] = (),
-) -> list[list[Point]]:
+) -> list[list[Observation]]:
     """Histories whose results have this standard error, estimated from so few rounds, and drift between commits."""
     generator = np.random.default_rng(7)
     levels = np.array([sum(log(1 + size) for first, size in steps if place >= first) for place in range(commits)])
@@ -43,7 +43,7 @@ def _histories(
     return histories
 
 
-def _found(points: Sequence[Point], threshold: float = 0.02) -> list[int]:
+def _found(points: Sequence[Observation], threshold: float = 0.02) -> list[int]:
     return [step.first for step in find_steps(points, threshold=threshold) or []]
 
 
@@ -164,12 +164,12 @@ def test_the_interval_of_a_step_covers_it() -> None:
 
 def test_estimates_must_be_positive() -> None:
     with pytest.raises(ValueError, match="positive"):
-        find_steps([Point(1.0, None, None, 1), Point(0.0, None, None, 1)], threshold=0.02)
+        find_steps([Observation(1.0, None, None, 1), Observation(0.0, None, None, 1)], threshold=0.02)
 
 
 def test_a_result_without_an_interval_does_not_make_the_others_surer() -> None:
     known = [_point(0.0, 0.01, 3), _point(0.0, 0.01, 3)]
-    unknown = Point(1.0, None, None, 3)
+    unknown = Observation(1.0, None, None, 3)
     alone, beside = estimate_noise(known), estimate_noise([*known, unknown])
     assert alone is not None
     assert beside is not None

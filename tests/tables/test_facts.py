@@ -1,0 +1,242 @@
+"""What the table of points says of a record, counted by hand. The readings are invented: this hardware is not here."""
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from hfbench.core.errors import UserError
+from hfbench.tables.facts import (
+    clocks_changed,
+    energy_per_token,
+    increase,
+    machine_facts,
+    others_cpu_cores,
+    readings_within,
+    throttled,
+)
+from tests.tables.hand_records import POINT, failed_record, observed, ok_record, point, tables_of
+
+SECONDS = [float(second) for second in range(21)]  # one sample a second, 0 to 20
+COUNTER = [5000 + 100 * second for second in SECONDS]  # 100 W
+
+
+def test_samples_of_an_iteration_are_those_taken_in_it_with_both_ends() -> None:
+    assert readings_within([0.5, 1.0, 1.5, 2.0, 2.5], 1.0, 2.0) == slice(1, 4)
+    assert SECONDS[readings_within(SECONDS, 3.1, 3.9)] == []
+    assert SECONDS[readings_within(SECONDS, 18.5, 99)] == [19.0, 20.0]
+
+
+@pytest.mark.parametrize(
+    ("columns", "start", "end", "tokens", "joules"),
+    [
+        ({"energy_joules": COUNTER}, 2.5, 14.5, 60, 20),  # 1200 J
+        # Power rises by 10 W a second: between 4 s and 16 s it is 100 W in the mean, 1200 J.
+        ({"power_watts": [10 * second for second in SECONDS]}, 4, 16, 100, 12),
+        # 0 W until 10 s, then straight up to 100 W at 11 s. From 0 to 10.5 s: a triangle of 0.5 s by 50 W.
+        ({"power_watts": [0.0] * 11 + [100.0] * 10}, 0, 10.5, 1, 12.5),
+        ({"energy_joules": COUNTER, "power_watts": [50.0] * 21}, 0, 20, 10, 200),
+        ({"energy_joules": [None] * 21, "power_watts": [50.0] * 21}, 0, 20, 10, 100),
+        ({"energy_joules": [*COUNTER[:7], None, *COUNTER[8:]]}, 2, 18, 16, 100),
+    ],
+    ids=["counter", "integral", "cut between samples", "counter preferred", "power stands in", "failure bridged"],
+)
+def test_energy_per_token(columns: dict[str, Any], start: float, end: float, tokens: int, joules: float) -> None:
+    assert energy_per_token(SECONDS, start, end, tokens, **columns) == pytest.approx(joules)
+
+
+@pytest.mark.parametrize(("start", "end", "tokens"), [(2, 10.5, 5), (2, 20.5, 5), (-0.5, 18, 5), (2, 18, 0)])
+def test_energy_is_unknown_for_few_readings_a_span_not_covered_or_no_tokens(
+    start: float, end: float, tokens: int
+) -> None:
+    assert energy_per_token(SECONDS, start, end, tokens, energy_joules=COUNTER) is None
+    assert energy_per_token(SECONDS, 2, 18, 5) is None
+
+
+def test_throttle_reasons_are_named_and_idleness_is_none() -> None:
+    reasons = {"gpu_idle": 1, "sw_power_cap": 4, "hw_thermal_slowdown": 64}
+    masks = [1, 0, 4, None, 5, 64]
+    assert throttled(masks, reasons, slice(0, 5)) == ("sw_power_cap",)
+    assert throttled(masks, reasons, slice(0, 6)) == ("sw_power_cap", "hw_thermal_slowdown")
+    assert throttled(masks, reasons, slice(0, 2)) == ()
+
+
+def test_counter_grows_from_the_sample_before_the_span() -> None:
+    assert increase([7, 7, 9, 12, 12], slice(2, 4)) == 5  # 12 - 7
+    assert increase([7, 7, 9, 12, 12], slice(0, 2)) == 0
+    assert increase([None, 7, None], slice(0, 3)) is None
+
+
+def test_spread_of_the_clock() -> None:
+    assert clocks_changed([1980, 1980, None, 1485, 1980], slice(0, 5)) == pytest.approx(0.25)  # 495 / 1980
+    assert clocks_changed([1980, 1485], slice(0, 1)) is None
+
+
+def test_cores_of_others_are_what_the_worker_did_not_take() -> None:
+    # Of 4 cores 75%, 50% and 100% are busy: 3, 2 and 4; the worker takes 2 of them each time.
+    assert others_cpu_cores([75.0, 50.0, 100.0, None], [2.0, 2.0, 2.0, 2.0], 4, slice(0, 4)) == pytest.approx(1)
+    assert others_cpu_cores([25.0], [1.02], 4, slice(0, 1)) == 0
+    assert others_cpu_cores([None], [1.0], 4, slice(0, 1)) is None
+
+
+TIMES = [float(second) for second in range(13)]
+# Two samples from 1.0 to 11.5 s, of 2 rows with 10 tokens each: 40 tokens.
+ITERATIONS = [
+    {"phase": "first", "start_seconds": 0.0, "call_seconds": 0.5, "new_tokens": [10, 10]},
+    {"phase": "sample", "start_seconds": 1.0, "call_seconds": 5.0, "new_tokens": [10, 10]},
+    {"phase": "sample", "start_seconds": 6.5, "call_seconds": 5.0, "new_tokens": [10, 10]},
+]
+DEVICE = {"device": "cuda:0", "throttle_reasons": {"gpu_idle": 1, "sw_power_cap": 4, "hw_thermal": 64}}
+
+
+def _facts(
+    host: dict[str, Any] | None = None, devices: tuple[dict[str, Any], ...] = (), **before: Any
+) -> dict[str, Any]:
+    monitoring = {
+        "time_seconds": TIMES,
+        "host": {"logical_cores": 4, "series": host or {}},
+        "devices": [{**DEVICE, "series": series} for series in devices],
+    }
+    return machine_facts({"iterations": ITERATIONS, "monitoring": monitoring, "machine_before": before})
+
+
+def test_a_record_without_monitoring_or_samples_tells_nothing_or_of_the_time_before() -> None:
+    facts = machine_facts({"iterations": ITERATIONS, "monitoring": {}, "machine_before": {}})
+    assert facts.pop("throttle_reasons") == []
+    assert set(facts.values()) == {None}
+    content = {"iterations": [], "monitoring": {"time_seconds": TIMES}, "machine_before": {"cpu_percent": 25.0}}
+    facts = machine_facts(content)
+    assert facts.pop("cpu_share_before") == 0.25
+    assert facts.pop("throttle_reasons") == []
+    assert set(facts.values()) == {None}
+
+
+def test_energy_is_that_of_the_devices() -> None:
+    # 10.5 s of 100 W from the one and 10.5 s of 60 W from the other, over 40 tokens.
+    devices = ({"energy_joules": [100 * at for at in TIMES]}, {"power_watts": [60.0] * 13})
+    cpu = {"cpu_energy_joules": [1000 * at for at in TIMES]}
+    assert _facts(cpu, devices)["energy_joules_per_token"] == pytest.approx(10.5 * 160 / 40)
+    assert _facts(cpu)["energy_joules_per_token"] == pytest.approx(10.5 * 1000 / 40)
+    assert _facts(cpu, (*devices, {}))["energy_joules_per_token"] is None  # one of three is not known
+
+
+def test_a_token_has_no_energy_of_its_own_where_the_cache_is_filled_between_samples() -> None:
+    monitoring = {"time_seconds": TIMES, "host": {"series": {"cpu_energy_joules": [1000 * at for at in TIMES]}}}
+    content = {"iterations": ITERATIONS, "monitoring": monitoring, "machine_before": {}}
+    after_context = {**content, "configuration": {"context_depth": 1024}}
+    assert machine_facts(after_context)["energy_joules_per_token"] is None
+
+
+def test_throttling_counts_while_sampling() -> None:
+    masks = [64] + [1] * 5 + [5] + [1] * 5 + [64]  # heat before and after, a power cap at 6 s, idleness always
+    heat = [3] * 13
+    assert _facts({"cpu_throttle_count": heat}, ({"throttle_mask": masks},))["throttle_reasons"] == ["sw_power_cap"]
+    heat[7:] = [4] * 6
+    assert _facts({"cpu_throttle_count": heat})["throttle_reasons"] == ["cpu_heat"]
+
+
+def test_the_time_that_a_cpu_limit_withheld() -> None:
+    # It grows by 0.5 s each second, from the reading at 0 s, the last one before the samples, to that at 11 s.
+    share = _facts({"quota_throttled_seconds": [0.5 * at for at in TIMES]})["quota_throttled_share"]
+    assert share == pytest.approx(5.5 / 10.5)
+
+
+def test_clocks_are_the_devices_where_there_are_any() -> None:
+    cpu = {"cpu_highest_clock_mhz": [2000.0] * 6 + [3000.0] * 7}
+    gpu = {"clock_mhz": [500] + [1900] * 6 + [2000] * 5 + [500]}
+    assert _facts(cpu)["clock_spread"] == pytest.approx(1000 / 3000)
+    facts = _facts(cpu, (gpu,))
+    assert (facts["clock_mhz"], facts["clock_spread"]) == (1900, pytest.approx(100 / 1900))
+
+
+def test_other_processes_before_and_meanwhile() -> None:
+    meanwhile = {"other_processes": [0] * 5 + [2] * 4 + [None] * 4}
+    assert _facts(devices=(meanwhile,))["other_processes"] == 2
+    before = {"devices": [{"other_processes": 3}]}
+    content = {"iterations": ITERATIONS, "monitoring": {}, "machine_before": before}
+    assert machine_facts(content)["other_processes"] == 3
+
+
+def test_the_share_of_other_programs() -> None:
+    # 4 cores at 75% are 3 cores, of which the worker took 2.6: 0.4 cores are a tenth of the machine.
+    facts = _facts({"cpu_percent": [75.0] * 13, "worker_cpu_cores": [2.6] * 13})
+    assert facts["others_cpu_share"] == pytest.approx(0.1)
+
+
+def test_swap_is_the_most_that_was_seen() -> None:
+    assert _facts({"swap_used_bytes": [0] * 6 + [700] + [0] * 6}, swap_used_bytes=500)["swap_used_bytes"] == 700
+    assert _facts(swap_used_bytes=500)["swap_used_bytes"] == 500
+
+
+REVISION = "0123456789abcdef0123456789abcdef01234567"
+KERNELS = [
+    {"layer": "RMSNorm", "replaced": 61, "kernel": "forward", "repository": "o/norm", "revision": REVISION},
+    {"layer": "SiLU", "replaced": 30, "kernel": "SiLU.forward", "path": "k/silu", "sha256": "5" * 64},
+    {"layer": "rotary_pos_emb", "replaced": 0},
+]
+PROVENANCE = {"environment": "e" * 64, "manifest": "d" * 64, "inputs": "a" * 64}
+
+
+def _points(folder: Path, *effective: dict[str, Any], **fields: Any) -> pl.DataFrame:
+    records = [
+        ok_record(point(round=number), observed([0.5, 0.6]), effective=each, **fields)
+        for number, each in enumerate(effective, start=1)
+    ]
+    return tables_of(folder, *records).points
+
+
+def test_kernels_are_named_by_layer_and_origin(tmp_path: Path) -> None:
+    points = _points(tmp_path, {"kernelized_layers": KERNELS}, {"kernelized_layers": KERNELS[2:]}, {})
+    assert points["kernels"].to_list() == [["RMSNorm: o/norm@0123456789ab", "SiLU: k/silu sha256:555555555555"], [], []]
+
+
+def test_the_files_and_threads_it_was_measured_with(tmp_path: Path) -> None:
+    names = ("environment_sha256", "manifest_sha256", "inputs_sha256")
+    assert _points(tmp_path / "all", {}, provenance=PROVENANCE).select(names).row(0) == ("e" * 64, "d" * 64, "a" * 64)
+    assert _points(tmp_path / "none", {}).select(names).row(0) == (None, None, None)
+    points = _points(tmp_path / "threads", {"intra_op_threads": 8, "clock_resolution_seconds": 1e-9}, {})
+    assert points.select("intra_op_threads", "clock_resolution_seconds").rows() == [(8, 1e-9), (None, None)]
+
+
+@pytest.mark.parametrize(
+    ("compilation", "seconds"),
+    [
+        ({"graphs": 2, "seconds": 14.5}, 14.5),
+        ({"graphs": 0, "seconds": 0}, None),  # not asked to compile: no compile time, rather than none of it
+        ({"graphs": 0, "seconds": 3.0}, None),  # given up: what runs is not compiled
+        ({}, None),
+        (None, None),
+    ],
+)
+def test_compile_time_is_that_of_compiled_code(tmp_path: Path, compilation: Any, seconds: float | None) -> None:
+    assert _points(tmp_path, {"compilation": compilation})["compile_seconds"].to_list() == [seconds]
+
+
+def test_the_second_start_is_apart_from_the_first(tmp_path: Path) -> None:
+    warm = {"first_call_seconds": 3.25, "compile_seconds": 2.5, "cache_hits": 1}
+    names = ("compile_seconds", "warm_first_call_seconds", "warm_compile_seconds")
+    effective = {"compilation": {"graphs": 1, "seconds": 14.5}}
+    started = _points(tmp_path / "a", effective, warm_start=warm)
+    assert started.select(names).rows() == [(14.5, 3.25, 2.5)]
+    failed = _points(tmp_path / "b", effective, warm_start={"reason": "timed_out"})
+    assert failed.select(names).rows() == [(14.5, None, None)]
+
+
+def test_a_record_that_failed_early_has_none_of_them(tmp_path: Path) -> None:
+    early = failed_record(POINT, "no such kernel", provenance=PROVENANCE)
+    (row,) = tables_of(tmp_path, early).points.to_dicts()
+    assert (row["kernels"], row["intra_op_threads"], row["compile_seconds"]) == ([], None, None)
+    assert row["environment_sha256"] == "e" * 64
+
+
+def test_a_record_with_something_else_there_is_none(tmp_path: Path) -> None:
+    wrong: list[dict[str, Any]] = [
+        {"kernelized_layers": [{"layer": "RMSNorm", "replaced": 1}]},
+        {"kernelized_layers": 7},
+        {"intra_op_threads": "many"},
+        {"compilation": {"graphs": 1, "seconds": "long"}},
+    ]
+    for number, effective in enumerate(wrong):
+        with pytest.raises(UserError, match="is no measurement record"):
+            _points(tmp_path / str(number), effective)
