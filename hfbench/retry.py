@@ -19,7 +19,7 @@ _LISTED = 20  # points in an error message
 
 
 @dataclass(frozen=True)
-class Point:
+class RecordedPoint:
     """A measured point: its stage as DVC prints it, its record, and how that ended."""
 
     stage: str
@@ -66,7 +66,7 @@ def retry(names: Sequence[str], statuses: Sequence[str], *, dry: bool) -> None:
     _dvc("repro")
 
 
-def find_points(stages: Mapping[Configuration, str]) -> list[Point]:
+def find_points(stages: Mapping[Configuration, str]) -> list[RecordedPoint]:
     """Return the points that have a record, in the order of the stages."""
     points = []
     for configuration, stage in stages.items():
@@ -74,11 +74,11 @@ def find_points(stages: Mapping[Configuration, str]) -> list[Point]:
         if path.exists():
             content = read_json(path)
             fields = content if isinstance(content, dict) else {}
-            points.append(Point(stage, path, str(fields.get("status")), fields.get("reason")))
+            points.append(RecordedPoint(stage, path, str(fields.get("status")), fields.get("reason")))
     return points
 
 
-def choose(points: Sequence[Point], names: Sequence[str], statuses: Sequence[str]) -> list[Point]:
+def choose(points: Sequence[RecordedPoint], names: Sequence[str], statuses: Sequence[str]) -> list[RecordedPoint]:
     """Return the points to measure again: those of these statuses whose stage or record matches one of the names.
 
     A name is that of a stage or record, a part of one, or a pattern with `*`, `?` or `[]`. Without statuses, all but
@@ -125,12 +125,12 @@ def _dvc(*words: str) -> None:
         sys.exit(status)
 
 
-def _matches(point: Point, name: str) -> bool:
+def _matches(point: RecordedPoint, name: str) -> bool:
     stage = point.names[0]
     return any(name in each or fnmatchcase(each, name) for each in (*point.names, stage.partition("@")[2]))
 
 
-def _no_match(name: str, points: Sequence[Point]) -> str:
+def _no_match(name: str, points: Sequence[RecordedPoint]) -> str:
     if not points:
         return f"no point matches {name!r}: none of the sweep was measured yet. Run `dvc repro`."
     failed = [point for point in points if point.status != OK]

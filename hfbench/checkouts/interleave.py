@@ -102,7 +102,7 @@ def apart(sides: Mapping[str, SideOfRound]) -> dict[str, list[str]]:
 
 
 @dataclass(frozen=True)
-class Side:
+class Arm:
     """A commit, the DVC experiment that its results become, and the environment in which it is measured."""
 
     commit: Commit
@@ -112,7 +112,7 @@ class Side:
 
 def interleave(
     checkout: Path, revisions: Sequence[str], *, rounds: int | None = None, experiments: Sequence[str] = ()
-) -> list[Side]:
+) -> list[Arm]:
     """Measure the sweep on each revision of the checkout, round by round, and save each side as a DVC experiment.
 
     Round 1 of every revision comes before round 2 of any, and every other round takes them in reverse, so that a
@@ -150,19 +150,19 @@ def _check(commits: Sequence[Commit], names: Sequence[str]) -> None:
             raise UserError(f"{name!r} already names a revision of this repository. Give another with --names.")
 
 
-def _describe(repository: Repository, commits: Sequence[Commit], names: Sequence[str], scratch: Path) -> list[Side]:
+def _describe(repository: Repository, commits: Sequence[Commit], names: Sequence[str], scratch: Path) -> list[Arm]:
     """Return the sides, which differ in what is measured: found out before anything is."""
     paths = {commit: scratch / f"{commit.sha}.json" for commit in commits}
     sides = []
     for commit, name in zip(commits, names, strict=True):
         repository.switch(commit)
-        sides.append(Side(commit, name, describe_into(Path(), paths[commit])))
+        sides.append(Arm(commit, name, describe_into(Path(), paths[commit])))
     packages = require_measured(repository.folder, paths)
     _say(f"{' and '.join(map(str, commits))} differ for a measurement in: {', '.join(packages)}")
     return sides
 
 
-def _measure_round(repository: Repository, sides: Sequence[Side], points: Mapping[Configuration, str]) -> None:
+def _measure_round(repository: Repository, sides: Sequence[Arm], points: Mapping[Configuration, str]) -> None:
     found = {side.experiment: _measure(repository, side, points) for side in sides}
     again = apart(found)
     for side in sides:
@@ -170,7 +170,7 @@ def _measure_round(repository: Repository, sides: Sequence[Side], points: Mappin
             _measure_again(repository, side, points, again[side.experiment])
 
 
-def _measure(repository: Repository, side: Side, points: Mapping[Configuration, str]) -> SideOfRound:
+def _measure(repository: Repository, side: Arm, points: Mapping[Configuration, str]) -> SideOfRound:
     """Bring one round of one side up to date, from DVC's cache where that has it."""
     _say(f"round {_round_of(points)} of {side.commit}")
     repository.switch(side.commit)
@@ -181,7 +181,7 @@ def _measure(repository: Repository, side: Side, points: Mapping[Configuration, 
 
 
 def _measure_again(
-    repository: Repository, side: Side, points: Mapping[Configuration, str], stages: Sequence[str]
+    repository: Repository, side: Arm, points: Mapping[Configuration, str], stages: Sequence[str]
 ) -> None:
     """Measure points whose records are of another time than those that they are to be compared with."""
     _say(f"round {_round_of(points)} of {side.commit}, again: what DVC had was not measured side by side")
@@ -197,7 +197,7 @@ def _round_of(points: Mapping[Configuration, str]) -> int:
     return next(iter(points)).round
 
 
-def _save(repository: Repository, side: Side) -> None:
+def _save(repository: Repository, side: Arm) -> None:
     """Make the tables of all rounds, and keep the whole as an experiment."""
     _say(f"results of {side.commit}")
     repository.switch(side.commit)
@@ -210,7 +210,7 @@ def _save(repository: Repository, side: Side) -> None:
     dvc("exp", "save", "--force", "--name", side.experiment, "--message", message, *untracked)
 
 
-def _check_environment(side: Side) -> None:
+def _check_environment(side: Arm) -> None:
     found = ENVIRONMENT.read_bytes()
     if found != side.environment:
         raise UserError(

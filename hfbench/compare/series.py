@@ -308,9 +308,8 @@ def change_text(change: ChangePoint, metric: ComparedMetric, *, short: bool = Fa
 
 def line_column(label: str, texts: Sequence[str], roles: Sequence[Role] = ()) -> Column:
     """Return a column whose cells are never broken; `roles` are those of the first of them."""
-    plain: Role = ""
-    told = [*roles, *[plain] * (len(texts) - len(roles))]
-    return Column(label, "line", tuple(map(Cell, texts, told)))
+    coloured = [Cell(text, role) for text, role in zip(texts, roles, strict=False)]
+    return Column(label, "line").filled([*coloured, *texts[len(roles) :]])
 
 
 def value_cells(series: Series, rows: Sequence[HistoryRow], places: Sequence[int], unit_size: float) -> list[str]:

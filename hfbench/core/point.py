@@ -92,6 +92,9 @@ class Configuration:
         "way", "cache", usual="auto", token="cache-{}", values=("auto", "dynamic", "static")
     )
     use_kernels: bool = _axis("way", "kernels", usual=False, token=("no-kernels", "kernels"), always_told=True)
+    experts_implementation: str = _axis(
+        "way", "experts", usual="auto", token="experts-{}", values=("auto", "eager", "batched_mm", "grouped_mm")
+    )
     continuous_batching: bool = _axis(
         "way", "continuous batching", usual=False, token=("static", "continuous"), always_told=True
     )

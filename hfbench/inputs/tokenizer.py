@@ -15,7 +15,7 @@ from hfbench.model.folder import tokenizer_files
 
 
 @dataclass(frozen=True)
-class Prompt:
+class PromptText:
     """A text; `file_name` has no folder in it, because equal inputs must be equal bytes on every machine."""
 
     text: str
@@ -23,7 +23,7 @@ class Prompt:
     sha256: str
 
 
-def read_prompt(path: Path) -> Prompt:
+def read_prompt(path: Path) -> PromptText:
     """Read a prompt, line ends as they are. Raises `UserError` where it is missing, empty or not UTF-8."""
     remedy = "Set prompt in params.yaml to a UTF-8 text file"
     try:
@@ -38,7 +38,7 @@ def read_prompt(path: Path) -> Prompt:
         raise UserError(f"the prompt {path} is not UTF-8: {error.reason} at byte {error.start}. {remedy}.") from None
     if not text.strip():
         raise UserError(f"the prompt {path} is empty. {remedy} with some words in it.")
-    return Prompt(text=text, file_name=path.name, sha256=hashlib.sha256(content).hexdigest())
+    return PromptText(text=text, file_name=path.name, sha256=hashlib.sha256(content).hexdigest())
 
 
 def must_fold(ids: NDArray[np.int64], manifest: Manifest) -> bool:
@@ -144,7 +144,7 @@ class TokenizedPrompt:
     metadata: dict[str, str]
 
 
-def tokenize_prompt(manifest: Manifest, model_folder: Path, prompt: Prompt) -> TokenizedPrompt:
+def tokenize_prompt(manifest: Manifest, model_folder: Path, prompt: PromptText) -> TokenizedPrompt:
     """Load the model's tokenizer and encode the prompt.
 
     Raises `UserError` on a tokenizer that does not load, that finds no tokens in the prompt, or whose ids lie outside

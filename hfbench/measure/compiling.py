@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -12,7 +13,8 @@ from transformers import CompileConfig, PreTrainedModel
 from hfbench.core.errors import UserError
 from hfbench.core.point import Configuration
 from hfbench.core.record import Settings
-from hfbench.measure.evidence import FLEX_ATTENTION_FILE, watch_functions
+from hfbench.measure.evidence import FLEX_ATTENTION_FILE, Operators, watch_functions, watch_operators
+from hfbench.measure.experts import find_experts
 
 _OURS = ("measure_warm_start",)  # what hfbench asks beside torch.compile's own arguments
 INDUCTOR = "inductor"
@@ -107,14 +109,17 @@ def watch_compiled_call(model: PreTrainedModel, call: Callable[[bool], Any]) -> 
     """Run one iteration of `generate`; return what it entered, and the config with which transformers compiled.
 
     `compiled_calls` counts entries into code that Dynamo made, whatever the backend; `inductor_calls` calls of graphs
-    that inductor compiled.
+    that inductor compiled. `experts_operators` are there for a model with experts: compiled in another dtype than
+    bfloat16, grouped_mm is a loop over them (transformers 5.22, `integrations.moe._can_use_grouped_mm`).
     """
-    with watch_functions() as evidence:
+    has_experts = bool(find_experts(model).modules)
+    with watch_operators() if has_experts else nullcontext(Operators()) as operators, watch_functions() as evidence:
         call(False)
     config = getattr(model, "_last_compile_config", None)
     return {
         "compiled_calls": evidence.compiled_calls,
         "inductor_calls": evidence.inductor_calls,
+        **({"experts_operators": dict(operators.experts)} if has_experts else {}),
         "config": None if config is None else config.to_dict(),
     }
 

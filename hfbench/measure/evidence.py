@@ -3,7 +3,7 @@
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import CodeType, FrameType
@@ -22,21 +22,28 @@ FLEX_ATTENTION_FILE = "torch/nn/attention/flex_attention.py"  # which compiles i
 _PAGED_CACHE = "PagedAttentionCache."  # whose methods continuous batching goes through
 _SDPA = "scaled_dot_product_attention"
 # Operator of torch → SDPA backend. The math backend dissolves into matrix products and has none.
-_OPERATORS = {
+_SDPA_OPERATORS = {
     "aten::_scaled_dot_product_flash_attention": "flash_attention",
     "aten::_scaled_dot_product_flash_attention_for_cpu": "flash_attention",
     "aten::_scaled_dot_product_efficient_attention": "efficient_attention",
     "aten::_scaled_dot_product_cudnn_attention": "cudnn_attention",
     "aten::_scaled_dot_product_fused_attention_overrideable": "fused_attention_overrideable",
 }
+# Operators by which grouped_mm computes: torch's, and the loop over the experts that transformers puts in its place
+# where that cannot run. batched_mm dissolves into matrix products.
+_EXPERTS_OPERATORS = {
+    "aten::_grouped_mm": "grouped_mm",
+    "transformers::grouped_mm_fallback": "grouped_mm_fallback",
+}
 
 
 @dataclass
 class Evidence:
-    """Counts of what was seen: attention functions by full name, SDPA, compiled code, paged cache.
+    """Counts of what was seen: attention functions by full name, SDPA, compiled code, paged cache, methods.
 
     `compiled_calls` are entries into functions that Dynamo rewrote, flex attention's own left out; `inductor_calls` are
-    calls of graphs that inductor compiled.
+    calls of graphs that inductor compiled. `method_calls` has, in the order of the first call, the code of a method and
+    the `id` of the object.
     """
 
     functions: Counter[str] = field(default_factory=Counter)
@@ -44,13 +51,22 @@ class Evidence:
     compiled_calls: int = 0
     inductor_calls: int = 0
     paged_cache_calls: int = 0
+    method_calls: Counter[tuple[CodeType, int]] = field(default_factory=Counter)
+
+
+@dataclass
+class Operators:
+    """Counts of operators that the profiler saw: SDPA's backends, and those by which experts computed."""
+
+    sdpa: Counter[str] = field(default_factory=Counter)
+    experts: Counter[str] = field(default_factory=Counter)
 
 
 @contextmanager
-def watch_functions() -> Iterator[Evidence]:
+def watch_functions(methods: Container[CodeType] = ()) -> Iterator[Evidence]:
     """Count, through Python's profiling hook, the attention functions and compiled graphs that run inside, threads too.
 
-    Nothing is patched. Slow: never around a timed call.
+    So does it count these methods, by object. Nothing is patched. Slow: never around a timed call.
     """
     evidence = Evidence()
     of_kernels = {_code_of(function) for name, function in ALL_ATTENTION_FUNCTIONS.items() if "/" in name}
@@ -66,6 +82,8 @@ def watch_functions() -> Iterator[Evidence]:
                 evidence.compiled_calls += 1
             elif frame.f_code.co_qualname.startswith(_PAGED_CACHE):
                 evidence.paged_cache_calls += 1
+            elif frame.f_code in methods:
+                evidence.method_calls[frame.f_code, id(frame.f_locals[frame.f_code.co_varnames[0]])] += 1
         elif event == "c_call" and argument.__name__ == _SDPA:
             evidence.sdpa_calls += 1
 
@@ -97,17 +115,18 @@ def profiler_of_all_threads(device_activities: Sequence[ProfilerActivity] = ()) 
 
 
 @contextmanager
-def watch_sdpa() -> Iterator[Counter[str]]:
-    """Count the SDPA backends that torch chose inside, in all threads: continuous batching computes in one of its own.
+def watch_operators() -> Iterator[Operators]:
+    """Count the operators that torch ran inside, in all threads: continuous batching computes in one of its own.
 
     Through torch's profiler, which sees no device here. The counts are there at the end. Slow: never around a timed
     call.
     """
-    backends: Counter[str] = Counter()
+    operators = Operators()
     with profiler_of_all_threads() as profiler:
-        yield backends
+        yield operators
     # The raw events: torch takes a second to make its own `events()` of a short call, and a hundredth for these.
     assert profiler.profiler is not None
     assert profiler.profiler.kineto_results is not None
     names = [event.name() for event in profiler.profiler.kineto_results.events()]
-    backends.update(_OPERATORS[name] for name in names if name in _OPERATORS)
+    operators.sdpa.update(_SDPA_OPERATORS[name] for name in names if name in _SDPA_OPERATORS)
+    operators.experts.update(_EXPERTS_OPERATORS[name] for name in names if name in _EXPERTS_OPERATORS)

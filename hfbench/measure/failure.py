@@ -18,6 +18,7 @@ _REFUSALS = (
     "is not supported for continuous batching",
     "async batching requires a device type",
     "no pinned memory allocator is available",
+    "strides should be multiple of 16 bytes",  # grouped_mm, of experts whose sizes do not suit it
     "does not support",
     "not supported",
     "cannot use prefill chunking without a cache",
@@ -45,6 +46,10 @@ class DeviceMissingError(Exception):
     """The device that was asked for is not there."""
 
 
+class NoExpertsError(Exception):
+    """The model has no experts that could compute as asked."""
+
+
 class NotFiniteError(Exception):
     """The model computes no numbers."""
 
@@ -63,7 +68,8 @@ def status_of(error: BaseException, phase: str) -> str:
     if isinstance(error, WrongTokenCountError | NotFiniteError):
         return REJECTED
     # Of a backend of torch.compile, the exception is an attribute.
-    if isinstance(getattr(error, "inner_exception", error), DeviceMissingError | ImportError | NotImplementedError):
+    missing = DeviceMissingError | NoExpertsError | ImportError | NotImplementedError
+    if isinstance(getattr(error, "inner_exception", error), missing):
         return UNSUPPORTED
     if _is_broken_graph(error):  # whose text may hold the words of a refusal
         return FAILED

@@ -19,6 +19,7 @@ from transformers.integrations.flex_attention import flex_attention_forward
 from transformers.masking_utils import flex_attention_mask
 
 from hfbench.core.point import Configuration
+from hfbench.measure.experts import check_experts, experts_argument, find_experts
 from hfbench.measure.kernels import Kernels
 
 FLEX = "flex_attention"
@@ -102,7 +103,7 @@ def load_model(
     """Load the model in `.eval()` mode; return it with the weights that were missing, unexpected or of another shape.
 
     The generation config of the checkpoint is replaced by an empty one: its penalties and temperatures would add work
-    that the configuration does not name.
+    that the configuration does not name. Raises `NoExpertsError` where the model has no experts that compute as asked.
     """
     kernels = kernels or Kernels(configuration.attn_implementation)
     implementation = split_attention(kernels.attn_implementation)[0]
@@ -112,6 +113,7 @@ def load_model(
         folder,
         dtype=getattr(torch, configuration.dtype),
         attn_implementation=implementation,
+        **experts_argument(configuration.experts_implementation),
         use_kernels=configuration.use_kernels,
         kernel_config=kernels.config,
         allow_all_kernels=kernels.trust_remote_code,
@@ -122,6 +124,7 @@ def load_model(
         output_loading_info=True,
     )
     model, info = loaded
+    check_experts(configuration.experts_implementation, model, find_experts(model))
     model.generation_config = GenerationConfig()
     return model.eval(), {
         name: sorted(map(str, info[name])) for name in ("missing_keys", "unexpected_keys", "mismatched_keys")

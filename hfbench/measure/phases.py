@@ -51,7 +51,7 @@ from hfbench.model.manifest import materialise
 _SAMPLE_TOKENS = 64  # of the generated text, decoded into the record
 
 
-class Point:
+class Measurement:
     """The state of one measurement; each method is one phase, in this order."""
 
     _device: Device

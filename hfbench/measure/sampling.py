@@ -24,7 +24,7 @@ FEWEST_VALUES = 6
 FIRST_LOOK_SHARE = 0.65
 
 
-class Rule(Protocol):
+class StoppingRule(Protocol):
     """A stopping rule: pure, and knowing nothing but these three."""
 
     def __call__(self, latencies: Sequence[float], elapsed_seconds: float, sampling: Sampling, /) -> str | None:
@@ -60,7 +60,7 @@ def precision(latencies: Sequence[float], elapsed_seconds: float, sampling: Samp
     return None
 
 
-RULES: Mapping[str, Rule] = MappingProxyType({"fixed": fixed, "precision": precision})
+RULES: Mapping[str, StoppingRule] = MappingProxyType({"fixed": fixed, "precision": precision})
 
 
 def relative_precision(latencies: Sequence[float], sampling: Sampling) -> float | None:

@@ -14,7 +14,8 @@ from hfbench.core.record import Settings
 from hfbench.measure import loading
 from hfbench.measure.batching import Batching, continuous_batching_config, effective_batching
 from hfbench.measure.device import Device
-from hfbench.measure.evidence import watch_functions, watch_sdpa
+from hfbench.measure.evidence import watch_functions, watch_operators
+from hfbench.measure.experts import describe_experts, experts_differences, find_experts
 from hfbench.measure.generation import generation_config
 from hfbench.measure.loading import split_attention, unpinned
 from hfbench.measure.process import SETTINGS
@@ -119,14 +120,15 @@ def watch_short_call(
 ) -> tuple[dict[str, Any], Any]:
     """Run one prefill and one decoding step, uncompiled.
 
-    Return which attention and which kind of cache they went through, how prompt and context went in, and the cache
-    itself (None where it stays inside continuous batching, or there is none). Of requests of unequal lengths, the first
-    that run together are taken.
+    Return which attention, which experts and which kind of cache they went through, how prompt and context went in, and
+    the cache itself (None where it stays inside continuous batching, or there is none). Of requests of unequal lengths,
+    the first that run together are taken.
     """
     prompt = batches_of(prompt, configuration.batch_size)[0]
     if configuration.attn_implementation == loading.FLEX:  # it compiles, longer when watched
         _short_generate(model, configuration, settings, prompt)
-    with refusals_explained(), watch_sdpa() as sdpa_backends, watch_functions() as evidence:
+    experts = find_experts(model)
+    with refusals_explained(), watch_operators() as operators, watch_functions(experts.functions) as evidence:
         if configuration.continuous_batching:
             cache, seen = None, _short_batch(model, configuration, settings, prompt)
         else:
@@ -136,7 +138,8 @@ def watch_short_call(
     watched = {
         "attention_functions": dict(evidence.functions),
         "sdpa_calls": evidence.sdpa_calls,
-        "sdpa_backends": dict(sdpa_backends),
+        "sdpa_backends": dict(operators.sdpa),
+        **describe_experts(experts, evidence.method_calls, operators.experts),
         "cache": paged if configuration.continuous_batching else kind,
         "cache_layers": dict(Counter(type(layer).__name__ for layer in getattr(cache, "layers", []))),
         **seen,
@@ -188,6 +191,7 @@ def differences(configuration: Configuration, effective: dict[str, Any]) -> list
         if keys:
             found.append(f"{len(keys)} {name.replace('_', ' ')} in the weights, first {keys[0]}")
     found += _attention_differences(configuration, effective)
+    found += experts_differences(configuration.experts_implementation, effective)
     found += prefill_differences(configuration, effective)
     if effective["training"]:
         found.append("the model is in training mode")
@@ -238,6 +242,7 @@ def requested(configuration: Configuration, device: str, compile_config: Compile
         "compile_config": compile_config.to_dict() if compile_config else None,
         "cache_implementation": configuration.cache_implementation,
         "use_kernels": configuration.use_kernels,
+        "experts_implementation": configuration.experts_implementation,
         "continuous_batching": configuration.continuous_batching,
         "prefill_chunk_size": configuration.prefill_chunk_size,
         "context_depth": configuration.context_depth,

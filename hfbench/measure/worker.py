@@ -20,7 +20,7 @@ from hfbench.measure.process import Reporter
 from hfbench.measure.task import Task
 
 if TYPE_CHECKING:
-    from hfbench.measure.phases import Point
+    from hfbench.measure.phases import Measurement
 
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -37,9 +37,9 @@ def main() -> None:
     phase = "import"
     try:
         reporter.phase(phase)
-        from hfbench.measure.phases import Point
+        from hfbench.measure.phases import Measurement
 
-        point = Point(task, reporter)
+        point = Measurement(task, reporter)
         for phase in (*_UNTIL_FIRST_CALL, "conclude first call") if FIRST_CALL in sys.argv[3:] else _PHASES:
             reporter.phase(phase)
             found = _run_phase(point, phase)
@@ -61,7 +61,7 @@ def main() -> None:
         reporter.end(status_of(error, phase), reason_of(error))
 
 
-def _run_phase(point: "Point", phase: str) -> list[str]:
+def _run_phase(point: "Measurement", phase: str) -> list[str]:
     """Run one phase and return where the configuration is not what was asked for."""
     match phase:
         case "prepare":

@@ -19,7 +19,7 @@ from hfbench.measure.process import end_process_group, scratch_folder, worker_en
 from hfbench.measure.support import unsupported_reason
 from hfbench.measure.task import Task, parse_task
 from hfbench.params.schema import load_params
-from hfbench.profile.tracer import CONTEXT, DECODE, LOAD, PREFILL, OperatorTime, Profile
+from hfbench.profile.outcome import CONTEXT, DECODE, LOAD, PREFILL, OperatorTime, Profile
 from hfbench.report.detail import choose_point
 from hfbench.report.pages import Column, Heading, Page, Paragraph, Table, number, print_page, standard_output
 from hfbench.report.words import significant

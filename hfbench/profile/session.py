@@ -21,10 +21,10 @@ from hfbench.core.record import OK, REJECTED
 from hfbench.measure.device import Device, open_device
 from hfbench.measure.evidence import profiler_of_all_threads
 from hfbench.measure.generation import Call
-from hfbench.measure.phases import Point
+from hfbench.measure.phases import Measurement
 from hfbench.measure.process import Reporter
 from hfbench.measure.task import Task
-from hfbench.profile.tracer import CONTEXT, DECODE, LOAD, PREFILL, OperatorTime, Profile, Span
+from hfbench.profile.outcome import CONTEXT, DECODE, LOAD, PREFILL, OperatorTime, Profile, Span
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def trace_point(task: Task, trace: Path, entered: Callable[[str], None]) -> Prof
         yield
         spans.append(Span(name, start, time.perf_counter()))
 
-    point = Point(task, Reporter(os.open(os.devnull, os.O_WRONLY), time.perf_counter()))
+    point = Measurement(task, Reporter(os.open(os.devnull, os.O_WRONLY), time.perf_counter()))
     device = open_device(task.device)
     with phase("prepare"):
         point.prepare()

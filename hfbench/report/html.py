@@ -106,9 +106,7 @@ def report_page(
         warnings=warning_columns(groups) if groups else [],
         failures=[] if failures.is_empty() else failure_columns(failures, points),
         manifests=[_manifest(manifest) for manifest in manifests],
-        params=[
-            (name, each if isinstance(each, str) else readable_json(each)) for name, each in (params or {}).items()
-        ],
+        params=[(name, each if isinstance(each, str) else readable_json(each)) for name, each in params.items()],
         digests=_digest_columns(points),
         environment=environment_groups(environment),
         metrics=METRICS,

@@ -142,6 +142,7 @@ def evidence(record: Record) -> list[tuple[str, str]]:
         ("weights", _weights(ran)),
         ("attention ran through", _counts(ran.get("attention_functions"), "call")),
         ("attention registered as", _registered(ran)),
+        ("experts ran through", _counts(ran.get("experts_functions"), "call")),
         ("layers of the cache", _counts(ran.get("cache_layers"), "layer")),
         ("tensors on", _counts(ran.get("tensor_devices"), "tensor")),
         ("buffers", _counts(ran.get("buffer_dtypes"), "buffer")),

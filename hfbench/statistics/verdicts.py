@@ -4,14 +4,15 @@
 err (`look_error`), and its degrees of freedom (`hfbench.statistics.ratios`).
 
 **All looks.** Who adds rounds until something is decided gives chance as many occasions as he looks: at 95% each, looks
-after 3, 5, 7, 9, 12 and 15 rounds call a change where there is none in 19%. So the 5% are spent over all the looks that
-there can be. What a look may spend follows from its number of rounds alone, since nobody knows who looked before: 1%
-after each of 3 to 7 rounds, and from there on less with the square of the rounds. The intervals after *every* number of
-rounds then enclose the truth together with 95%, so that any one does, whenever and why ever one stopped. Source:
-C. Jennison and B. W. Turnbull, Repeated confidence intervals for group sequential clinical trials, Controlled Clinical
-Trials 5 (1984) 33; spending by a function fixed beforehand: K. K. G. Lan and D. L. DeMets, Biometrika 70 (1983) 659.
-That these levels spend 5% was found by simulation (`python -m benchmarks.looks`, which tests repeat): consecutive looks
-share most of their rounds, which no formula of the normal distribution follows for Student's t of few rounds.
+after 3, 5, 7, 9, 12 and 15 rounds call a change where there is none in nearly a fifth of cases. So the 5% are spent
+over all the looks that there can be. What a look may spend follows from its number of rounds alone, since nobody knows
+who looked before: 1% after each of 3 to 7 rounds, and from there on less with the square of the rounds. The intervals
+after *every* number of rounds then enclose the truth together with 95%, so that any one does, whenever and why ever one
+stopped. Source: C. Jennison and B. W. Turnbull, Repeated confidence intervals for group sequential clinical trials,
+Controlled Clinical Trials 5 (1984) 33; spending by a function fixed beforehand: K. K. G. Lan and D. L. DeMets,
+Biometrika 70 (1983) 659. That these levels spend 5% was found by simulation (`python -m benchmarks.looks`, which tests
+repeat): consecutive looks share most of their rounds, which no formula of the normal distribution follows for Student's
+t of few rounds.
 
 **Many ratios.** Of the changes that are called together, 5% at most are expected to be none: Y. Benjamini and
 Y. Hochberg, J. R. Stat. Soc. B 57 (1995) 289. Tests that tend to agree, as the latencies of one point do, keep this:

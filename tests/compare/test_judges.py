@@ -146,10 +146,11 @@ def test_what_a_bisection_calls_slow_is_slower(threshold: float, decisions: int)
     rule = Rule(threshold, rounds=2, max_rounds=9, decisions=decisions)
     seen = set()
     for plan in plans(2):
+        times = {number: plan.started + place * plan.round_every for place, number in enumerate(plan.rounds)}
         for rounds in two_ways(side(plan)):
             medians = [[float(np.median(each)) for each in of_side.values()] for of_side in rounds]
             word, interval = decide(*medians, higher_is_better=False, rule=rule)
-            ((judged,), _) = judge([(HEADLINE, contrast(*rounds, *([dict(plan_times(plan))] * 2)))], threshold)
+            ((judged,), _) = judge([(HEADLINE, contrast(*rounds, times, times))], threshold)
             seen.add((word, judged.verdict.word))
             if decisions <= 2 and judged.verdict.word != SAME:  # the same error
                 assert interval == judged.verdict.interval
@@ -162,11 +163,6 @@ def two_ways(run: Side) -> Iterator[tuple[Any, Any]]:
     values = [values_of(run.with_axis(ATTENTION, value, "eager")) for value in ("eager", "sdpa")]
     for axes in values[0]:
         yield values[0][axes][HEADLINE.name], values[1][axes][HEADLINE.name]
-
-
-def plan_times(plan: Plan) -> Iterator[tuple[int, Any]]:
-    for place, number in enumerate(plan.rounds):
-        yield number, plan.started + place * plan.round_every
 
 
 def test_all_tests_are_one_family() -> None:

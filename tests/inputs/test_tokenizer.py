@@ -11,14 +11,14 @@ from transformers import AutoTokenizer
 
 from hfbench.core.errors import UserError
 from hfbench.core.record import Manifest
-from hfbench.inputs.tokenizer import Prompt, TokenizedPrompt, encode, read_prompt, tokenize_prompt, tokenizer_sha256
+from hfbench.inputs.tokenizer import PromptText, TokenizedPrompt, encode, read_prompt, tokenize_prompt, tokenizer_sha256
 
 MakeManifest = Callable[..., Manifest]
 STANDARD = read_prompt(Path(__file__).parents[2] / "hfbench" / "inputs" / "standard_prompt.txt")
 VOCAB_SIZE = 600  # of the tokenizers in conftest.py
 
 
-def tokenize(manifest: Manifest, prompt: Prompt = STANDARD) -> TokenizedPrompt:
+def tokenize(manifest: Manifest, prompt: PromptText = STANDARD) -> TokenizedPrompt:
     return tokenize_prompt(manifest, Path(manifest.source["path"]), prompt)
 
 

@@ -259,7 +259,12 @@ def test_a_missing_architecture_file(project: Project, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "parameters"),
-    [("stories-15m", 15_191_712), ("gpt2-124m", 124_439_808), ("gemma3-1b", 999_885_952)],
+    [
+        ("stories-15m", 15_191_712),
+        ("stories-36m-moe", 36_358_560),
+        ("gpt2-124m", 124_439_808),
+        ("gemma3-1b", 999_885_952),
+    ],
 )
 def test_the_shipped_architectures_have_the_parameters_of_the_real_models(name: str, parameters: int) -> None:
     import torch

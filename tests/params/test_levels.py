@@ -10,7 +10,7 @@ import pytest
 
 from hfbench.cli import parse_arguments
 from hfbench.core.errors import UserError
-from hfbench.core.point import Configuration
+from hfbench.core.point import CONFIGURATION_AXES, USUAL, Configuration
 from hfbench.params.levels import LEVELS, Way, rewrite, way_back, ways, write_level
 from hfbench.params.schema import load_params, read_yaml
 from tests.conftest import ROOT
@@ -93,19 +93,14 @@ def test_the_command(params: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 ENTRY = {
+    **dict.fromkeys(CONFIGURATION_AXES),
+    **USUAL,
     "model": "stories-15m-random",
     "attn_implementation": "sdpa:math",
-    "compile_mode": "off",
-    "cache_implementation": "auto",
-    "use_kernels": False,
     "continuous_batching": True,
-    "prefill_chunk_size": 0,
-    "dtype": "bfloat16",
-    "request_lengths": "uniform",
     "batch_size": 1,
     "sequence_length": 128,
     "max_new_tokens": 32,
-    "context_depth": 0,
 }
 CHANGES: dict[str, Any] = {
     "sweep.model": ["stories-15m-random"],

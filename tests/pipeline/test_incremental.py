@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from hfbench.core.point import CONFIGURATION_AXES, USUAL
 from hfbench.params.levels import rewrite
 from hfbench.params.schema import load_params
 from tests.pipeline.checkout import QUICK_SAMPLING, Checkout, clone, ran
@@ -149,19 +150,13 @@ def test_an_edited_local_kernel_measures_the_points_that_use_it(fresh: Checkout)
 
 
 EAGER = {
+    **dict.fromkeys(CONFIGURATION_AXES),
+    **USUAL,
     "model": "tiny",
     "attn_implementation": "eager",
-    "compile_mode": "off",
-    "cache_implementation": "auto",
-    "use_kernels": False,
-    "continuous_batching": False,
-    "prefill_chunk_size": 0,
-    "dtype": "bfloat16",
-    "request_lengths": "uniform",
     "batch_size": 1,
     "sequence_length": 16,
     "max_new_tokens": 4,
-    "context_depth": 0,
 }
 FIRST = "measure_listed@1-is0"
 

@@ -11,7 +11,7 @@ import pytest
 
 from hfbench.core.errors import UserError
 from hfbench.core.record import CRASHED, FAILED, OK, OUT_OF_MEMORY, REJECTED, TIMED_OUT, UNSUPPORTED
-from hfbench.retry import Point, choose
+from hfbench.retry import RecordedPoint, choose
 from tests.pipeline.background import start
 from tests.pipeline.checkout import Checkout, ran
 
@@ -27,7 +27,7 @@ BY_STATUS = {
     "measure@2-m-flash-4": TIMED_OUT,
     "measure@2-owner/kernel@v1-4": CRASHED,
 }
-POINTS = [Point(stage, Path("unused"), status, None) for stage, status in BY_STATUS.items()]
+POINTS = [RecordedPoint(stage, Path("unused"), status, None) for stage, status in BY_STATUS.items()]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.synthetic_records import SAMPLING
-from hfbench.core.point import Configuration
+from hfbench.core.point import Configuration, telling_axes
 from hfbench.core.record import OK, Iteration, Record
 from hfbench.report.charts.chart import Chart
 from hfbench.report.frames import ReportData, Results, report_data
@@ -52,7 +52,8 @@ def sweep_records(rounds: int = 3, iterations: int = 8, *, noise: float = 0.01, 
 
 def sweep_record(configuration: Configuration, iterations: int, noise: float = 0.01) -> Record:
     """A record of one process: its luck is drawn once, and its iterations scatter around that."""
-    draw = random.Random(repr(configuration))
+    told = {axis: getattr(configuration, axis) for axis in telling_axes(vars(configuration))}
+    draw = random.Random(f"{configuration.round} {told}")  # which an axis more does not change
     luck = draw.gauss(1, noise)
     compiled = configuration.compile_mode != "off"
     pace = _SPEED.get(configuration.attn_implementation, 1.0) * luck * (0.7 if compiled else 1.0)

@@ -58,7 +58,7 @@ def test_without_ceilings_there_is_no_roofline(tmp_path: Path) -> None:
 
 def test_the_roofline_by_hand(tmp_path: Path) -> None:
     # 5 prompt tokens and 4 new ones of DENSE: a step needs 972 FLOPs and 1140 bytes and takes 0.1 s; a prefill needs
-    # 2540 FLOPs and 1100 bytes and takes 0.5 s (`tests/roofline/test_utilisation.py`).
+    # 2540 FLOPs and 1100 bytes and takes 0.5 s (`tests/tables/test_roofline.py`).
     configuration = point(batch_size=1, sequence_length=5, max_new_tokens=4)
     record = ok_record(configuration, observed([0.5, 0.6, 0.7, 0.8]), accounting=DENSE)
     ceilings = {"read_bytes_per_second_by_size": {"1": 20_000.0}, "matmul_flops_per_second": {"bfloat16": 100_000.0}}
@@ -88,6 +88,15 @@ def test_without_a_rate_of_products_the_roof_is_the_slope(tmp_path: Path) -> Non
     assert (ends["flops"] / ends["intensity"]).to_list() == pytest.approx([3.4e10] * 2, rel=1e-4)
 
 
+def _rounds(**seconds: list[float]) -> list[Record]:
+    """Two samples of the same time in each round of these ways."""
+    return [
+        measured(point(round=number, attn_implementation=name), each, each)
+        for name, times in seconds.items()
+        for number, each in enumerate(times, start=1)
+    ]
+
+
 def test_one_round_makes_no_claim_of_speed(tmp_path: Path) -> None:
     records = [measured(point(attn_implementation="eager"), 2.0, 2.1), measured(point(), 1.0, 1.1)]
     chart = drawn(speed_chart(data_of(tmp_path, records)))
@@ -97,11 +106,7 @@ def test_one_round_makes_no_claim_of_speed(tmp_path: Path) -> None:
 
 
 def test_equal_ways_are_not_called_faster(tmp_path: Path) -> None:
-    records = [
-        measured(point(round=number, attn_implementation=name), *times)
-        for number, (eager, sdpa) in enumerate([(1.0, 1.02), (1.01, 1.0), (1.0, 1.01), (1.02, 1.0)], start=1)
-        for name, times in (("eager", (eager, eager)), ("sdpa", (sdpa, sdpa)))
-    ]
+    records = _rounds(eager=[1.0, 1.01, 1.0, 1.02], sdpa=[1.02, 1.0, 1.01, 1.0])
     chart = drawn(speed_chart(data_of(tmp_path, records)))
     assert chart.title.startswith("No way is faster or slower than its baseline by more than noise")
     assert chart.values["told"].to_list() == [False]
@@ -121,12 +126,7 @@ def test_a_plain_difference_is_named_with_its_size(tmp_path: Path) -> None:
 
 
 def test_an_interval_over_many_orders_leaves_the_axis_readable(tmp_path: Path) -> None:
-    records = [
-        measured(point(round=number, attn_implementation=name), seconds, seconds)
-        for number, sdpa in ((1, 0.5), (2, 3.0))
-        for name, seconds in (("eager", 1.0), ("sdpa", sdpa))
-    ]
-    data = data_of(tmp_path, records)
+    data = data_of(tmp_path, _rounds(eager=[1.0, 1.0], sdpa=[0.5, 3.0]))
     (row,) = drawn(speed_chart(data)).values.to_dicts()
     assert row["low"] < 0.01 < 100 < row["high"]  # what the table and the tooltip say
     assert (row["drawn_low"], row["drawn_high"]) == pytest.approx((row["speed"] / 2, row["speed"] * 2), rel=1e-3)

@@ -152,7 +152,7 @@ def gaps_along(samples: pl.DataFrame) -> pl.DataFrame:
 
     A gap belongs to the token that ends it, the second being the first that has one. `median`, `low` and `high` are the
     median and the 5th and 95th percentile (linearly interpolated), in seconds, over all samples and requests, of the
-    gaps from `token` to `last_token`: of one token, or of several where the sequence has more than 64 gaps.
+    gaps from `token` to `last_token`: of one token, or of several where the sequence has more than `_MOST_PLACES`.
     """
     token, gap = pl.col("token"), pl.col("gap")
     tokens_per_place = ((token.max() - 1) / _MOST_PLACES).ceil().cast(pl.Int64)

@@ -1,0 +1,289 @@
+"""How a mixture of experts computes: right against eager in float32, and proven by what ran, or refused."""
+
+import shutil
+from collections.abc import Iterator
+from copy import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch._dynamo.utils import clear_compilation_metrics, counters
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from hfbench.core.record import OK, UNSUPPORTED, Settings
+from hfbench.measure import verification
+from hfbench.measure.compiling import watch_compiled_call
+from hfbench.measure.device import Cpu
+from hfbench.measure.evidence import watch_functions, watch_operators
+from hfbench.measure.experts import (
+    AUTO,
+    EAGER,
+    GROUPED,
+    GROUPED_THROUGHOUT,
+    check_experts,
+    describe_experts,
+    experts_argument,
+    experts_differences,
+    find_experts,
+)
+from hfbench.measure.failure import NoExpertsError, status_of
+from hfbench.measure.generation import prepare_generate
+from hfbench.measure.loading import load_model
+from hfbench.measure.prompt import Prompt
+from tests.conftest import TINY
+from tests.measure.conftest import save_manifest
+from tests.measure.stage_process import Bench
+from tests.measure.test_support import point
+
+CLOSE = 1e-5  # of the logits in float32: as far as another order of the same sums takes them apart, and more
+BATCHED = "batched_mm"
+ROWS = torch.arange(1, 33).reshape(2, 16)
+PROMPT = Prompt(ROWS, torch.ones_like(ROWS), pad_token_id=0)
+LATENT = {"kv_lora_rank": 16, "q_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 16}
+# Two layers, at least one of them of four experts; each lays its weights out, gates or adds in a way of its own.
+FAMILIES: dict[str, dict[str, Any]] = {
+    "mixtral": {"num_local_experts": 4},
+    "qwen2_moe": {"num_experts": 4, "moe_intermediate_size": 32, "shared_expert_intermediate_size": 32},
+    "qwen3_moe": {"num_experts": 4, "moe_intermediate_size": 32, "num_experts_per_tok": 2, "head_dim": 16},
+    "olmoe": {"num_experts": 4, "num_experts_per_tok": 2},
+    "deepseek_v3": {
+        **{"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "first_k_dense_replace": 0},
+        **{"n_group": 1, "topk_group": 1, **LATENT},
+    },
+    "gpt_oss": {"num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 16},
+    "granitemoe": {"num_local_experts": 4, "num_experts_per_tok": 2},
+    "jamba": {
+        **{"num_experts": 4, "attn_layer_period": 2, "attn_layer_offset": 0, "use_mamba_kernels": False},
+        **{"mamba_d_state": 8, "mamba_dt_rank": 8},
+    },
+    "phimoe": {"num_local_experts": 4},
+    "aria_text": {"moe_num_experts": 4, "moe_topk": 2},
+    "nemotron_h": {
+        **{"layers_block_type": ["moe", "attention"], "n_routed_experts": 4, "moe_intermediate_size": 32},
+        **{"num_experts_per_tok": 2, "moe_shared_expert_intermediate_size": 32, "head_dim": 16},
+        **{"n_group": 1, "topk_group": 1},
+    },
+}
+# Those whose experts have code of their own, and how many modules hold some where that is not one a layer: the
+# attention of jetmoe is a mixture as well, of four modules.
+OWN_MODULES = {"jetmoe": 2 + 4, "longcat_flash": 1}
+OUTSIDE: dict[str, dict[str, Any]] = {
+    "dbrx": {
+        "ffn_config": {"ffn_hidden_size": 64, "moe_num_experts": 4, "moe_top_k": 2},
+        "attn_config": {"kv_n_heads": 2, "clip_qkv": 8.0, "rope_theta": 10000.0},
+        "tie_word_embeddings": False,
+    },
+    "doge": {"is_moe": True, "num_experts": 4, "num_experts_per_tok": 2},
+    "jetmoe": {"num_local_experts": 4, "num_experts_per_tok": 2, "kv_channels": 16},
+    "llama4_text": {"num_local_experts": 4, "interleave_moe_layer_step": 1, "head_dim": 16},
+    "longcat_flash": {"n_routed_experts": 4, "moe_topk": 2, "zero_expert_num": 2, "num_layers": 2, **LATENT},
+}
+
+
+def config_of(family: str, **sizes: Any) -> Any:
+    known = {**TINY, "model_type": family, **{**FAMILIES, **OUTSIDE, "llama": {}}[family], **sizes}
+    return AutoConfig.for_model(**known)
+
+
+@pytest.fixture(scope="module")
+def mixtral(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("experts") / "mixtral"
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config_of("mixtral"), dtype=torch.bfloat16).save_pretrained(folder)
+    return folder
+
+
+def loaded(folder: Path, asked: str, dtype: str = "bfloat16") -> PreTrainedModel:
+    configuration = point(experts_implementation=asked, dtype=dtype)
+    return load_model(folder, configuration, torch.device("cpu"), trust_remote_code=False)[0]
+
+
+def watched(model: PreTrainedModel, **way: object) -> dict[str, Any]:
+    return verification.watch_short_call(model, point(sequence_length=16, **way), Settings(), PROMPT)[0]
+
+
+def ran_forward(model: PreTrainedModel) -> tuple[torch.Tensor, dict[str, Any]]:
+    """Return the logits of a forward pass, and by what its experts computed."""
+    experts = find_experts(model)
+    with torch.no_grad(), watch_operators() as operators, watch_functions(experts.functions) as evidence:
+        logits = model(ROWS, use_cache=False).logits
+    return logits, describe_experts(experts, evidence.method_calls, operators.experts)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_way_computes_the_same(family: str) -> None:
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config_of(family), dtype=torch.float32).eval()
+    assert model.config._experts_implementation == GROUPED, "what transformers takes for auto"
+    reference = None
+    for asked in (EAGER, BATCHED, GROUPED):
+        model.set_experts_implementation(asked)
+        check_experts(asked, model, find_experts(model))
+        logits, effective = ran_forward(model)
+        assert experts_differences(asked, effective) == []
+        assert effective["experts_implementation"] == asked
+        assert set(effective["experts_operators"]) == ({GROUPED} if asked == GROUPED else set())
+        reference = logits if reference is None else reference
+        assert logits.isfinite().all()
+        assert (logits - reference).abs().max() < CLOSE
+    for other in (AUTO, EAGER, BATCHED):
+        assert experts_differences(other, effective) == (
+            [] if other == AUTO else [f"the experts computed by {GROUPED}, not {other}"]
+        )
+
+
+@pytest.mark.parametrize(
+    ("way", "passes"),
+    [
+        ({}, 2),
+        ({"cache_implementation": "static"}, 2),
+        ({"prefill_chunk_size": 6}, 4),
+        ({"continuous_batching": True, "batch_size": 2}, 2),
+        ({"max_new_tokens": 1}, 1),
+    ],
+)
+@pytest.mark.parametrize("asked", [AUTO, EAGER, BATCHED, GROUPED])
+def test_what_ran_is_in_the_effective_configuration(
+    mixtral: Path, asked: str, way: dict[str, object], passes: int
+) -> None:
+    effective = watched(loaded(mixtral, asked), **way)
+    ran = GROUPED if asked == AUTO else asked
+    assert effective["experts_implementation"] == ran
+    (function,) = effective["experts_functions"]
+    module = "models.mixtral.modeling_mixtral.MixtralExperts" if ran == EAGER else f"integrations.moe.{ran}_experts_"
+    assert function == f"transformers.{module}{'.' if ran == EAGER else ''}forward"
+    assert effective["experts_functions"][function] == 2 * passes
+    assert (effective["experts_modules"], effective["experts_watched"]) == (2, 2)
+    assert effective["experts_operators"] == ({GROUPED: 2 * 2 * passes} if ran == GROUPED else {})
+    assert experts_differences(asked, effective) == []
+
+
+def test_experts_that_were_swapped_in_one_layer(mixtral: Path) -> None:
+    model = loaded(mixtral, GROUPED)
+    experts: Any = find_experts(model).modules[1]
+    experts.config = copy(experts.config)
+    experts.config._experts_implementation = EAGER
+    effective = watched(model)
+    assert effective["experts_implementation"] == f"{GROUPED}, {EAGER}"
+    assert experts_differences(GROUPED, effective) == [f"the experts computed by {GROUPED}, {EAGER}, not {GROUPED}"]
+    assert experts_differences(AUTO, effective) == []
+
+
+def test_experts_that_something_else_computes(mixtral: Path) -> None:
+    model = loaded(mixtral, BATCHED)
+    first, second = (layer.mlp for layer in model.model.layers)
+    first.experts.forward = lambda states, *_: states  # as a kernel of the hub is put in place of one
+    assert experts_differences(BATCHED, watched(model)) == ["1 of 2 modules of experts ran"]
+    second.forward = lambda states: states
+    effective = watched(model)
+    assert effective["experts_implementation"] is None
+    (found,) = experts_differences(BATCHED, effective)
+    assert found == "none of 2 modules of experts ran: something else computes in their place"
+
+
+def while_decoding(model: Any) -> str:
+    """Return what `generate` has the experts compute by in its decoding steps, on another device than the CPU."""
+    with model.to("meta")._optimize_model_for_decode():
+        return str(model.get_experts_implementation()[""])
+
+
+def test_grouped_mm_stays_grouped_mm_while_decoding_on_an_accelerator(mixtral: Path) -> None:
+    assert while_decoding(loaded(mixtral, AUTO)) == BATCHED, "what transformers takes for auto"
+    assert while_decoding(loaded(mixtral, GROUPED)) == GROUPED_THROUGHOUT
+    for asked in (EAGER, BATCHED):
+        assert while_decoding(loaded(mixtral, asked)) == asked
+
+
+def test_a_dense_model_has_no_experts_to_choose_for(tiny_model: Path) -> None:
+    assert not [name for name in watched(loaded(tiny_model, AUTO)) if name.startswith("experts")]
+    for asked in (EAGER, BATCHED, GROUPED):
+        with pytest.raises(NoExpertsError) as told:
+            loaded(tiny_model, asked)
+        assert str(told.value) == (
+            f"experts_implementation is {asked}, and this LlamaForCausalLM has no experts; it runs with auto"
+        )
+        assert status_of(told.value, "load") == UNSUPPORTED
+
+
+def test_a_mixture_of_experts_may_be_dense_in_every_layer() -> None:
+    config = config_of("qwen3_moe", mlp_only_layers=[0, 1])
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    assert model.config._experts_implementation == GROUPED, "the config does not tell"
+    with pytest.raises(NoExpertsError, match="this Qwen3MoeForCausalLM has no experts"):
+        check_experts(GROUPED, model, find_experts(model))
+
+
+@pytest.mark.parametrize("family", OUTSIDE)
+def test_experts_with_code_of_their_own_are_eager(family: str) -> None:
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config_of(family))
+    experts = find_experts(model)
+    assert len(experts.modules) == OWN_MODULES.get(family, 2)
+    for asked in (AUTO, EAGER):
+        check_experts(asked, model, experts)
+    for asked in (BATCHED, GROUPED):
+        with pytest.raises(NoExpertsError, match=f"the experts of {type(model).__name__} have code of their own"):
+            check_experts(asked, model, experts)
+
+
+def test_experts_with_code_of_their_own_are_watched() -> None:
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config_of("doge"), **experts_argument(EAGER)).eval()
+    effective = ran_forward(model)[1]
+    assert effective == {
+        "experts_implementation": EAGER,
+        "experts_functions": {"transformers.models.doge.modeling_doge.DogeCDMoE.forward": 2},
+        "experts_modules": 2,
+        "experts_watched": 2,
+        "experts_operators": {},
+    }
+    assert experts_differences(EAGER, effective) == []
+
+
+def test_sizes_that_grouped_mm_cannot_take_are_not_supported() -> None:
+    model = AutoModelForCausalLM.from_config(config_of("mixtral", intermediate_size=30), dtype=torch.bfloat16).eval()
+    with pytest.raises(RuntimeError) as told:
+        ran_forward(model)
+    assert status_of(told.value, "verify") == UNSUPPORTED
+    model.set_experts_implementation(BATCHED)
+    assert ran_forward(model)[1]["experts_implementation"] == BATCHED
+
+
+@pytest.mark.parametrize("asked", [AUTO, EAGER, BATCHED, GROUPED])
+def test_a_mixture_of_experts_is_measured_as_asked(bench: Bench, mixtral: Path, tiny_model: Path, asked: str) -> None:
+    for tokenizer in tiny_model.glob("tokenizer*"):
+        shutil.copy(tokenizer, mixtral)
+    save_manifest(bench.folder, mixtral, "MixtralForCausalLM", "mixtral")
+    record = bench.measure(experts_implementation=asked)
+    assert record.status == OK, record.reason
+    assert record.requested["experts_implementation"] == asked
+    assert record.effective["experts_implementation"] == (GROUPED if asked == AUTO else asked)
+
+
+def test_a_dense_model_with_experts_is_unsupported(bench: Bench) -> None:
+    record = bench.measure(experts_implementation=GROUPED)
+    assert (record.status, record.phase) == (UNSUPPORTED, "load")
+    assert "this LlamaForCausalLM has no experts" in str(record.reason)
+
+
+@pytest.fixture
+def _nothing_compiled() -> Iterator[None]:
+    """Keep what the test compiles, and what torch says of it, from the other tests of this process."""
+    yield
+    torch.compiler.reset()
+    clear_compilation_metrics()
+    counters.clear()
+
+
+@pytest.mark.usefixtures("_nothing_compiled")
+def test_grouped_mm_is_a_loop_where_it_is_compiled_in_float32(mixtral: Path) -> None:
+    asked = point(sequence_length=16, max_new_tokens=4, dtype="float32", compile_mode="default")
+    settings = Settings(compile={"backend": "eager", "options": {}})
+    model = loaded(mixtral, GROUPED, dtype="float32")
+    call = prepare_generate(model, asked, settings, PROMPT, Cpu())
+    call(False)
+    compiled = watch_compiled_call(model, call)
+    assert compiled["compiled_calls"] == 3
+    assert compiled["experts_operators"] == {GROUPED: 2 * 2, "grouped_mm_fallback": 2 * 2 * 3}
