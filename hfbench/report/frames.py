@@ -87,14 +87,12 @@ def _sorted(rows: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-# A configuration is a workload (what runs) and a way (how). The batch sizes of one scene make a frontier.
-
-
 def named_configurations(points: pl.DataFrame) -> pl.DataFrame:
     """Return a row for each configuration of the sweep, in its order, with the names that the report gives it.
 
-    Columns: the axes; `way`, `workload` and `scene` (a workload without its batch size), in words that leave out what
-    is the same everywhere; `name`, way and workload together; `is_reference`, whether it runs in the plainest way.
+    A configuration is a workload (what runs) and a way (how); the batch sizes of a scene make a frontier. Columns: the
+    axes; `way`, `workload` and `scene` (a workload without its batch size), in words that leave out what is the same
+    everywhere; `name`, way and workload together; `is_reference`, whether it runs in the plainest way.
     """
     axes = points.select(CONFIGURATION_AXES).unique(maintain_order=True)
     varying = varying_axes(points)

@@ -6,7 +6,7 @@ from itertools import pairwise
 from statistics import median
 from typing import Any
 
-from hfbench.core.point import UNIFORM
+from hfbench.core.point import AXIS_TABLE, UNIFORM, WAY_AXES
 from hfbench.core.record import OK, Record
 from hfbench.report.words import MISSING, axis_text, counted, significant
 from hfbench.tables.facts import kernel_origin
@@ -108,20 +108,30 @@ def _reading(name: str, rounds: list[list[float]]) -> Reading:
 
 
 def asked_and_ran(record: Record) -> list[tuple[str, str, str]]:
-    """Return setting, what was asked for, and what was seen to run; a dash for what the record does not tell."""
+    """Return setting, what was asked for, and what was seen to run; a dash for what the record does not tell.
+
+    An axis has its label. One that nothing else tells of is shown where the record has it among what ran.
+    """
     asked, ran = record.requested, record.effective
-    return [
+    found = {axis: (AXIS_TABLE[axis].label, _text(asked.get(axis)), _text(ran.get(axis))) for axis in WAY_AXES}
+
+    def of(axis: str, did: str) -> tuple[str, str, str]:
+        return *found.pop(axis)[:2], did
+
+    compile_label, *_ = found.pop("compile_mode")
+    rows = [
         ("device", _text(asked.get("device")), _joined(ran.get("device"), ran.get("device_name"))),
-        ("dtype", _text(asked.get("dtype")), _counts(ran.get("parameter_dtypes"), "parameter")),
-        ("attention", _text(asked.get("attn_implementation")), _text(ran.get("attn_implementation"))),
+        of("dtype", _counts(ran.get("parameter_dtypes"), "parameter")),
+        found.pop("attn_implementation"),
         ("SDPA backend", _text(asked.get("sdpa_backend"), "any"), _counts(ran.get("sdpa_backends"), "call")),
-        ("compile", _compile_asked(record), _compile_ran(ran.get("compilation"))),
-        ("kernels", _text(asked.get("use_kernels")), _kernels(ran.get("kernelized_layers"))),
-        ("cache", _text(asked.get("cache_implementation")), _text(ran.get("cache"))),
-        ("continuous batching", _text(asked.get("continuous_batching")), _batched(ran)),
+        (compile_label, _compile_asked(record), _compile_ran(ran.get("compilation"))),
+        of("use_kernels", _kernels(ran.get("kernelized_layers"))),
+        of("cache_implementation", _text(ran.get("cache"))),
+        of("continuous_batching", _batched(ran)),
         *_knobs(asked.get("continuous_batching_config") or {}, ran.get("continuous_batching_config") or {}),
         ("intra-op threads", _text(asked.get("intra_op_threads"), "any"), _text(ran.get("intra_op_threads"))),
     ]
+    return rows + [row for axis, row in found.items() if ran.get(axis) is not None]
 
 
 def evidence(record: Record) -> list[tuple[str, str]]:

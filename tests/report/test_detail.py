@@ -159,6 +159,14 @@ def test_a_point_tells_what_was_asked_beside_the_mode_and_how_it_started_again()
     assert dict(evidence(record))["warm start"] == "not measured: timed_out: exceeded"
 
 
+def test_an_axis_that_the_record_names_among_what_ran_has_a_row_by_itself() -> None:
+    settings = {"prefill_chunk_size": 8, "use_kernels": True}
+    rows = asked_and_ran(ok_record(point(), requested=settings, effective=settings))
+    assert ("prefill chunk", "8", "8") in rows
+    assert ("kernels", "yes", "–") in rows  # of these, what was replaced tells
+    assert not any(setting == "prefill chunk" for setting, _, _ in asked_and_ran(ok_record(point())))
+
+
 def test_each_value_has_a_mark_of_its_height() -> None:
     assert sparkline([0, 1, 2, 3, 4, 5, 6, 7, 8], 0, 8) == "▁▂▃▄▅▆▇██"
     assert sparkline([2, None, 4], 2, 4, marks="_#") == "_ #"
