@@ -19,6 +19,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+from hfbench.core.results import PARAMS
 from hfbench.params.schema import load_params
 from tests.pipeline.checkout import QUICK_SAMPLING, Checkout, clone, ran
 
@@ -41,22 +42,20 @@ def default_sweep(checkout: Checkout) -> Figure:
 
 
 def nothing_to_do(checkout: Checkout) -> Figure:
-    """`dvc repro` after the default sweep, with points that take no time to measure."""
+    """`dvc repro` after the default sweep, with points that take no time to measure, over as many empty commands."""
     checkout.change_params(_impossible)
-    checkout.repro()
-    return Figure("repro, nothing to do, 12 points", _median_repro(checkout), 2.5)
+    return _nothing_to_do(checkout)
 
 
 def nothing_to_do_400(checkout: Checkout) -> Figure:
-    """`dvc repro` with nothing to do in a sweep of 400 points."""
+    """`dvc repro` with nothing to do in a sweep of 400 points, over as many empty commands."""
 
     def many(content: Any) -> None:
         _impossible(content)
         content["sweep"].update(round=list(range(1, 11)), batch_size=list(range(1, 21)))
 
     checkout.change_params(many)
-    assert len(checkout.repro()) > 400
-    return Figure("repro, nothing to do, 400 points", _median_repro(checkout), 6.0)
+    return _nothing_to_do(checkout)
 
 
 def unsupported_point(checkout: Checkout) -> Figure:
@@ -152,11 +151,41 @@ def _records(checkout: Checkout) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in (checkout.folder / "results/measurements").rglob("*.json")]
 
 
-def _median_repro(checkout: Checkout) -> float:
-    def repro() -> None:
-        assert ran(checkout.run("dvc", "repro").stdout) == []
+def _nothing_to_do(checkout: Checkout) -> Figure:
+    """Return how many times as long as that of a pipeline of as many empty commands a `dvc repro` takes, in turn."""
+    checkout.repro()
+    params = load_params(checkout.folder / PARAMS)
+    empty = _empty_pipeline(
+        checkout.folder.parent / "empty", points=len(params.points()), models=len(params.sweep.model)
+    )
+    empty.repro()
 
-    return statistics.median(_seconds(repro) for _ in range(_REPEATS))
+    def repro(pipeline: Checkout) -> float:
+        start = time.perf_counter()
+        assert ran(pipeline.run("dvc", "repro").stdout) == []
+        return time.perf_counter() - start
+
+    pairs = [(repro(checkout), repro(empty)) for _ in range(_REPEATS)]
+    ours, theirs = (statistics.median(seconds) for seconds in zip(*pairs, strict=True))
+    label = f"repro, nothing to do, {points} points ({ours:.1f} s), over empty commands ({theirs:.1f} s)"
+    return Figure(label, ours / theirs, 1.8, "×")
+
+
+def _empty_pipeline(folder: Path, points: int, models: int) -> Checkout:
+    """Return a repository with the stages of this one, whose commands do nothing and depend on one small file."""
+    folder.mkdir()
+    (folder / "file").write_text("")
+    counts = {"environment": 1, "model": models, "inputs": models, "measure": points}
+    counts |= dict.fromkeys(("ceilings", "tables", "report"), 1)
+    stages: dict[str, dict[str, Any]] = {
+        name: {"cmd": "true", "deps": ["file"], "matrix": {"number": list(range(count))}}
+        for name, count in counts.items()
+    }
+    (folder / "dvc.yaml").write_text(json.dumps({"stages": stages}))  # JSON is YAML
+    pipeline = Checkout(folder)
+    for words in (("git", "init", "--quiet"), ("dvc", "init", "--quiet")):
+        pipeline.run(*words)
+    return pipeline
 
 
 def _seconds(work: Callable[[], Any]) -> float:
