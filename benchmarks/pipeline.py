@@ -155,9 +155,8 @@ def _nothing_to_do(checkout: Checkout) -> Figure:
     """Return how many times as long as that of a pipeline of as many empty commands a `dvc repro` takes, in turn."""
     checkout.repro()
     params = load_params(checkout.folder / PARAMS)
-    empty = _empty_pipeline(
-        checkout.folder.parent / "empty", points=len(params.points()), models=len(params.sweep.model)
-    )
+    points, models = len(params.points()), len(params.sweep.model)
+    empty = _empty_pipeline(checkout.folder.parent / "empty", points, models)
     empty.repro()
 
     def repro(pipeline: Checkout) -> float:
