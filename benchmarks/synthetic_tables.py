@@ -57,7 +57,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class SyntheticTables:
-    """The four tables that `aggregate` writes, with the columns that a comparison reads."""
+    """The four tables that the stage `tables` writes, with the columns that a comparison reads."""
 
     samples: pl.DataFrame
     summary: pl.DataFrame
@@ -96,7 +96,7 @@ def synthetic_tables(plan: Plan) -> SyntheticTables:
 
 
 def write_tables(tables: SyntheticTables, folder: Any) -> None:
-    """Write the tables to `folder`, as `aggregate` does."""
+    """Write the tables to `folder`, as the stage `tables` does."""
     for name, table in vars(tables).items():
         write_table(table, folder, name)
 

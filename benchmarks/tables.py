@@ -1,4 +1,4 @@
-"""How long `aggregate` takes and how much memory, against the figures that it is meant to keep.
+"""How long the stage `tables` takes and how much memory, against the figures that it is meant to keep.
 
 `python -m benchmarks.tables [REPEATS]` writes synthetic records as large as real ones (20 iterations of 128 tokens,
 with monitoring) to a temporary folder, some 600 MB, and runs the stage as a process of its own over sweeps of several
@@ -21,6 +21,7 @@ from rich.table import Table
 
 from benchmarks.synthetic_records import record_path, synthetic_axes, write_params, write_sweep
 from hfbench.core.files import write_json
+from hfbench.core.results import CEILINGS, MEASUREMENTS
 from hfbench.params.schema import load_params
 
 _ITERATIONS, _TOKENS = 20, 128
@@ -43,9 +44,9 @@ class Cost(NamedTuple):
 
 
 def measure(folder: Path, records: int, repeats: int) -> Cost:
-    """Return the median times and the most memory that aggregating so many points of the sweep in `folder` takes."""
+    """Return the median times and the most memory that the tables of so many points of the sweep in `folder` take."""
     sweep = _part(folder, records)
-    seconds, cpu_seconds, peak_bytes = zip(*(_aggregate(sweep) for _ in range(repeats)), strict=True)
+    seconds, cpu_seconds, peak_bytes = zip(*(_make_tables(sweep) for _ in range(repeats)), strict=True)
     return Cost(statistics.median(seconds), statistics.median(cpu_seconds), max(peak_bytes))
 
 
@@ -64,30 +65,23 @@ def _part(folder: Path, records: int) -> Path:
     part = folder / str(records)
     axes = synthetic_axes(records, _TOKENS, continuous_batching=False)
     write_params(part / "params.yaml", axes)
-    write_json(part / "ceilings.json", _CEILINGS)
+    write_json(part / CEILINGS, _CEILINGS)
     for point in load_params(part / "params.yaml").points():
-        link = record_path(part / "measurements", point)
+        link = record_path(part / MEASUREMENTS, point)
         link.parent.mkdir(parents=True, exist_ok=True)
-        link.hardlink_to(record_path(folder / "measurements", point))
+        link.hardlink_to(record_path(folder / MEASUREMENTS, point))
     return part
 
 
-def _aggregate(sweep: Path) -> Cost:
-    paths = {
-        "--params": sweep / "params.yaml",
-        "--measurements": sweep / "measurements",
-        "--ceilings": sweep / "ceilings.json",
-        "--tables": sweep / "tables",
-        "--metrics": sweep / "metrics.json",
-    }
-    words = [str(word) for pair in paths.items() for word in pair]
+def _make_tables(sweep: Path) -> Cost:
+    variables = {**os.environ, "PYTHONPATH": str(Path.cwd())}
     start = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-m", "stages.aggregate", *words], stdout=subprocess.DEVNULL)
+    process = subprocess.Popen([sys.executable, "-m", "stages.tables"], cwd=sweep, env=variables)
     _, status, usage = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - start
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        sys.exit(f"aggregate ended with exit status {process.returncode}")
+        sys.exit(f"tables ended with exit status {process.returncode}")
     peak_bytes = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return Cost(seconds, usage.ru_utime + usage.ru_stime, peak_bytes)
 
@@ -123,7 +117,7 @@ def main() -> None:
         folder = Path(temporary)
         print(f"writing {largest:,} records …", file=sys.stderr)
         axes = synthetic_axes(largest, _TOKENS, continuous_batching=False)
-        write_sweep(folder / "measurements", folder / "params.yaml", axes, _ITERATIONS, fail_every=0)
+        write_sweep(folder / MEASUREMENTS, folder / "params.yaml", axes, _ITERATIONS, fail_every=0)
         _print({records: measure(folder, records, repeats) for records in _SIZES})
 
 

@@ -27,7 +27,7 @@ FLOORS = (
 )
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 MOST_ROOMS, MOST_LINES_OF_DVC_YAML, MOST_CHARACTERS = 5, 130, 130
-MOST_FILES, MOST_LINES, MOST_LINES_OF_A_FILE, MOST_LINES_OF_A_FUNCTION = 120, 20_000, 400, 50
+MOST_FILES, MOST_LINES_OF_A_FILE, MOST_LINES_OF_A_FUNCTION = 120, 400, 50
 STAGES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 # One runs at every `dvc repro` and needs no dependencies.
 HASHED = sorted(name for name, stage in STAGES.items() if not stage.get("always_changed"))
@@ -176,5 +176,4 @@ def test_a_file_is_a_subject_and_a_function_a_thought() -> None:
         f"{name}:{node.name}" for name, node in functions if node.end_lineno - node.lineno >= MOST_LINES_OF_A_FUNCTION
     ]
     assert long == []
-    assert sum(lines.values()) <= MOST_LINES
     assert len([path for path in FILES if path.stem != "__init__"]) <= MOST_FILES

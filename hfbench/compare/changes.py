@@ -9,6 +9,7 @@ from typing import Any
 from hfbench.compare.pairs import Pairing
 from hfbench.compare.side import WORKSPACE, Side
 from hfbench.git import changed_lines, try_git
+from hfbench.report.words import counted
 
 KINDS = ("params", "code", "package", "kernel", "hardware", "model", "prompt")
 _ABSENT = "none"
@@ -135,11 +136,11 @@ def _commits(baseline: str | None, candidate: str | None, folder: Path) -> list[
     behind, ahead = map(int, (counts or "0 0").split())
     if behind and ahead:
         return [
-            f"{_counted(ahead, 'commit')} since their common ancestor on the candidate's side, {behind} on the other"
+            f"{counted(ahead, 'commit')} since their common ancestor on the candidate's side, {behind} on the other"
         ]
     if behind:
-        return [f"the candidate is {_counted(behind, 'commit')} older"]
-    return [_counted(ahead, "commit")] if ahead else []
+        return [f"the candidate is {counted(behind, 'commit')} older"]
+    return [counted(ahead, "commit")] if ahead else []
 
 
 def _code_files(files: Mapping[str, tuple[int, int]]) -> list[str]:
@@ -148,7 +149,7 @@ def _code_files(files: Mapping[str, tuple[int, int]]) -> list[str]:
     added, removed = (sum(counts) for counts in zip(*files.values(), strict=True))
     rooms = Counter(map(_room, files))
     parts = ", ".join(f"{room} {count}" if count > 1 else room for room, count in rooms.most_common())
-    return [f"{_counted(len(files), 'file')} of hfbench, +{added} −{removed} lines: {parts}"]
+    return [f"{counted(len(files), 'file')} of hfbench, +{added} −{removed} lines: {parts}"]
 
 
 def _room(name: str) -> str:
@@ -158,10 +159,6 @@ def _room(name: str) -> str:
         start = parts.index("hfbench")
         return "/".join(parts[start : start + 2])
     return parts[-2] if len(parts) > 1 else name
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def _software(baseline: Mapping[str, Any], candidate: Mapping[str, Any]) -> list[Change]:

@@ -26,6 +26,7 @@ from hfbench.compare.pairs import (
 )
 from hfbench.compare.side import Side
 from hfbench.core.point import CONFIGURATION_AXES
+from hfbench.report.words import counted
 from hfbench.statistics.bootstrap import Interval
 from hfbench.statistics.ratios import (
     IDENTICAL,
@@ -281,7 +282,7 @@ def _notes(baseline: Side, candidate: Side, results: Sequence[PairResult], tests
     """Return how the rounds were compared, what is not known, and what the sides themselves say."""
     methods = Counter(method for result in results for method in _methods(result))
     pairs = [result.pair for result in results]
-    counted = (
+    said = (
         (
             methods[PAIRED],
             "compared round by round: the rounds of the two sides alternate, so that the machine's drift cancels.",
@@ -310,7 +311,7 @@ def _notes(baseline: Side, candidate: Side, results: Sequence[PairResult], tests
     )
     return (
         *dict.fromkeys((*baseline.notes, *candidate.notes)),
-        *(f"{count} point{'s' * (count != 1)} {sentence}" for count, sentence in counted if count),
+        *(f"{counted(count, 'point')} {sentence}" for count, sentence in said if count),
         *([family] if tests > 1 else []),
     )
 

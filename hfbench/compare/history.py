@@ -31,7 +31,6 @@ from hfbench.compare.series import (
 from hfbench.compare.side import (
     LOCK,
     WORKSPACE,
-    NamedCommit,
     Side,
     is_path,
     locked_tables,
@@ -44,6 +43,7 @@ from hfbench.core.point import CONFIGURATION_AXES
 from hfbench.core.results import TABLES
 from hfbench.git import find_objects, prefix_of, try_git
 from hfbench.report.pages import Block, Bullet, Bullets, Column, Table, bullets, printable
+from hfbench.report.words import counted
 from hfbench.statistics.changepoints import FEWEST_FOR_DRIFT
 from hfbench.tables.store import point_label
 
@@ -145,14 +145,13 @@ def read_history(
 
 @dataclass(frozen=True)
 class Candidate:
-    """A commit, or the workspace (`revision` None), by the name that `read_side` takes.
+    """A commit, or the workspace, by the name that `read_side` takes.
 
     `named` says that the user asked for it by name, so that a commit without results is an error; `results` is what
     tells one content of its tables from another, None where they are not in git or dvc.lock.
     """
 
     name: str
-    revision: str | None
     named: bool
     results: str | None
 
@@ -171,23 +170,23 @@ def find_candidates(names: Sequence[str], folder: Path) -> list[Candidate]:
     ancestor of its end.
     """
     by_name = [name for name in names if name != WORKSPACE and not _is_range(name)]
-    asked = {_resolved(name, folder).commit: name for name in reversed(by_name)}
+    asked = {_resolved(name, folder): name for name in reversed(by_name)}
     commits = {*asked, *(commit for name in filter(_is_range, names) for commit in _range(name, folder))}
     listed = (try_git(folder, "rev-list", "--date-order", "--reverse", *commits) or "").split() if commits else []
     ordered = [commit for commit in listed if commit in commits]
     results = _results(ordered, folder)
-    candidates = [Candidate(asked.get(each, each), each, each in asked, results[each]) for each in ordered]
-    return [*candidates, Candidate(WORKSPACE, None, True, None)] if WORKSPACE in names else candidates
+    candidates = [Candidate(asked.get(each, each), each in asked, results[each]) for each in ordered]
+    return [*candidates, Candidate(WORKSPACE, True, None)] if WORKSPACE in names else candidates
 
 
 def _is_range(name: str) -> bool:
     return _RANGE in name and not is_path(name)
 
 
-def _resolved(name: str, folder: Path) -> NamedCommit:
+def _resolved(name: str, folder: Path) -> str:
     revision = None if is_path(name) else resolve_revision(name, folder)
     if revision is not None:
-        return revision
+        return revision.commit
     if (folder / Path(name).expanduser()).is_dir():
         raise UserError(
             f"{name} is a folder, which has no place in the order of commits. Compare it with one side alone."
@@ -201,7 +200,7 @@ def _range(name: str, folder: Path) -> list[str]:
         raise UserError(
             f"{name!r} has three dots. A history follows A..B, with two: A and every commit after it up to B."
         )
-    start, end = (_resolved(each or "HEAD", folder).commit for each in (start_name, end_name))
+    start, end = (_resolved(each or "HEAD", folder) for each in (start_name, end_name))
     if try_git(folder, "merge-base", "--is-ancestor", start, end) is None:
         raise UserError(
             f"{start_name} is no ancestor of {end_name or 'HEAD'}, so {name} is no line of commits. "
@@ -238,15 +237,14 @@ def _side(candidate: Candidate, folder: Path) -> Side | str:
 def _too_few(names: Sequence[str], rows: int, unreadable: Sequence[str]) -> UserError:
     why = f" {unreadable[0]}" if unreadable else ""
     return UserError(
-        f"{' '.join(names)} has {rows} commit{'' if rows == 1 else 's'} with results of its own, and a "
+        f"{' '.join(names)} has {counted(rows, 'commit')} with results of its own, and a "
         f"history needs two. Run `dvc repro` at more commits, and commit dvc.lock.{why}"
     )
 
 
 def history_page(history: History, shown: Sequence[ComparedMetric], width: int) -> list[Block]:
     """Return tables of these metrics, as wide as `width` characters if that is enough, all change points, and notes."""
-    labelled = [(series, label) for series, label in zip(history.series, history.labels, strict=True)]
-    labelled = [(series, label) for series, label in labelled if series.metric in shown]
+    labelled = [pair for pair in zip(history.series, history.labels, strict=True) if pair[0].metric in shown]
     labelled.sort(key=lambda pair: (history.machines.index(pair[0].machine), shown.index(pair[0].metric)))
     page: list[Block] = []
     for (machine, metric), group in groupby(labelled, key=lambda pair: (pair[0].machine, pair[0].metric)):
@@ -349,8 +347,8 @@ def notes_of(history: History) -> list[str]:
     skipped, carried = sum(history.unmeasured), list(history.carried)
     more = f" and {len(carried) - _LISTED} more" if len(carried) > _LISTED else ""
     said = {
-        f"{_counted(skipped)} without results {_are(skipped)} left out.": skipped,
-        f"{_counted(len(carried))} with the very results of the commit before {_are(len(carried))} left out: "
+        f"{counted(skipped, 'commit')} without results {_are(skipped)} left out.": skipped,
+        f"{counted(len(carried), 'commit')} with the very results of the commit before {_are(len(carried))} left out: "
         f"{', '.join(carried[:_LISTED])}{more}.": carried,
         "= is the measurement of the commit before, taken over: no evidence of its own.": any(
             value.is_carried for series in history.series for value in series.values
@@ -383,10 +381,6 @@ def _caveats(history: History) -> list[str]:
         ),
     }
     return [sentence for sentence, holds in caveats.items() if holds]
-
-
-def _counted(commits: int) -> str:
-    return "1 commit" if commits == 1 else f"{commits} commits"
 
 
 def _are(count: int) -> str:

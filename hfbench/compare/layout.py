@@ -24,7 +24,7 @@ from hfbench.report.pages import (
     bullets,
     number,
 )
-from hfbench.report.words import MISSING, significant
+from hfbench.report.words import MISSING, counted, significant
 from hfbench.statistics.ratios import IDENTICAL
 from hfbench.statistics.verdicts import (
     FASTER,
@@ -118,12 +118,16 @@ def _full_verdicts(comparison: Comparison) -> Iterator[Block]:
 
 @dataclass(frozen=True)
 class _Entry:
-    """A judged metric of a pair, with the pair's label, marked where its output is not its reference's."""
+    """A judged metric of a pair; marked where the output is not its reference's."""
 
-    label: str
+    point: str
     metric: ComparedMetric
     judged: Judged
     is_marked: bool
+
+    @property
+    def label(self) -> str:
+        return f"{self.point} {_OUTPUT_MARK}" if self.is_marked else self.point
 
     @property
     def word(self) -> str:
@@ -164,14 +168,7 @@ class _Entry:
 
 def _entries(comparison: Comparison, metric: ComparedMetric) -> list[_Entry]:
     return [
-        _Entry(
-            f"{comparison.labels[result.pair.axes]} {_OUTPUT_MARK}"
-            if result.output_differs
-            else comparison.labels[result.pair.axes],
-            metric,
-            judged,
-            bool(result.output_differs),
-        )
+        _Entry(comparison.labels[result.pair.axes], metric, judged, bool(result.output_differs))
         for result, judged in comparison.judged(metric)
     ]
 
@@ -319,7 +316,7 @@ def _incomparable_reasons(comparison: Comparison) -> list[str]:
         for each in result.judged.values():
             if each.verdict.word == INCOMPARABLE and each.verdict.reason:
                 reasons.setdefault(each.verdict.reason, set()).add(result.pair.axes)
-    return [f"{reason} ({len(points)} point{'s' * (len(points) > 1)})" for reason, points in reasons.items()]
+    return [f"{reason} ({counted(len(points), 'point')})" for reason, points in reasons.items()]
 
 
 def _summary_sentence(comparison: Comparison, metric: ComparedMetric) -> str:
@@ -357,7 +354,7 @@ def _more_rounds(verdict: Verdict) -> str:
     more = verdict.more_rounds
     if more is None:
         return f"> {MOST_MORE_ROUNDS} more rounds"
-    return f"{'~' if verdict.interval else '≥ '}{more} more round{'s' * (more > 1)}"
+    return f"{'~' if verdict.interval else '≥ '}{counted(more, 'more round')}"
 
 
 def _side_text(side: Side) -> str:

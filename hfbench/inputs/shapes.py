@@ -1,4 +1,4 @@
-"""How long the requests of a workload are: as listed, or drawn from a seeded log-normal distribution."""
+"""The shapes of a sweep, and how long the requests of a workload are: as listed, or drawn from a distribution."""
 
 import random
 from collections.abc import Iterable, Mapping

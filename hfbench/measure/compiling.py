@@ -1,4 +1,4 @@
-"""What torch.compile really did: graphs, breaks, recompiles, seconds, whether the compiled code ran, and as asked."""
+"""What torch.compile is asked for, and what it really did: graphs, breaks, recompiles, whether compiled code ran."""
 
 import difflib
 from collections.abc import Callable, Sequence

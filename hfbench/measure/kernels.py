@@ -1,4 +1,4 @@
-"""Which layers really run a kernel from the kernels library, where it came from, and whether that was asked for."""
+"""Kernels: what takes the place of which layer, which layers really run one, and whether that was asked for."""
 
 import inspect
 import re

@@ -1,4 +1,4 @@
-"""Loading a model exactly as asked, and nothing else."""
+"""Loading a model exactly as asked, and nothing else; flex attention with a static cache among it."""
 
 import re
 from contextlib import AbstractContextManager, nullcontext

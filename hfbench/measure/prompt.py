@@ -1,4 +1,4 @@
-"""How the prompt went through the model: after which context, and in pieces of which lengths."""
+"""The prompt batch, its requests where their lengths differ, the context before it, and the pieces it goes in by."""
 
 import dataclasses
 import inspect

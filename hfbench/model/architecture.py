@@ -1,4 +1,4 @@
-"""An architecture as a JSON file: read, checked, and made into a config of transformers."""
+"""An architecture: as a model's folder tells it, and as a JSON file that is made into a config of transformers."""
 
 import difflib
 import json

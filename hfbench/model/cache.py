@@ -1,4 +1,4 @@
-"""hfbench's own cache folder: where it lies, and folders in it that are built once and are whole or absent."""
+"""hfbench's own cache folder, whose folders are whole or absent, and what a person sees of slow steps."""
 
 import contextlib
 import errno

@@ -1,4 +1,4 @@
-"""From a manifest to a folder that `from_pretrained(folder, use_safetensors=True)` loads without any network."""
+"""From an entry of `models` to its manifest, and from that to a folder that loads without any network."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Where a random model's tokenizer comes from: another entry of `models`, or a folder."""
+"""The source `random`: an architecture with seeded random weights, and a tokenizer from elsewhere."""
 
 import json
 import shutil

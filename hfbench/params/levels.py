@@ -1,7 +1,7 @@
-"""Coverage presets: which ways of running a model each level measures.
+"""Coverage presets: which ways of running a model each level measures; and params.yaml edited in place.
 
-Source: `get_config_by_level` in huggingface/transformers, benchmark_v2/framework/benchmark_config.py; docs/levels.md
-says what differs.
+Source of the levels: `get_config_by_level` in huggingface/transformers, benchmark_v2/framework/benchmark_config.py;
+docs/levels.md says what differs.
 """
 
 import json
