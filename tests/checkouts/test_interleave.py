@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from hfbench.core.results import sweep_stage
 from tests.checkouts.background import start, wait_for
 from tests.checkouts.conftest import Bench, read_state
 from tests.pipeline.background import processes_in
+from tests.pipeline.checkout import tiny_point
 
 SIDES = ("Start", "Notes 4")
-KEY = "tiny-sdpa-off-auto-False-False-0-bfloat16-uniform-1-16-4-0"
 
 
 def words(bench: Bench, rounds: int = 2) -> list[str]:
@@ -81,7 +82,7 @@ def test_the_workspace_and_the_checkout_are_as_before(interleaved: Interleaved) 
 @pytest.mark.usefixtures("interleaved")
 def test_only_a_round_of_another_time_is_measured_again_and_on_both_sides(bench: Bench) -> None:
     before = started(bench, "before"), started(bench, "after")
-    make_older(bench, "before", f"measure@2-{KEY}")
+    make_older(bench, "before", sweep_stage(tiny_point("sdpa", 2)))
     result = bench.hfbench(*words(bench))
     assert "round 2 of" in result.stderr
     assert "was not measured side by side" in result.stderr

@@ -146,8 +146,8 @@ def test_compiled_code_decodes_after_a_context_without_compiling_again() -> None
 
 
 def test_a_measurement_after_a_context(bench: Bench) -> None:
-    inputs = bench.folder / "b2-s16.safetensors"
-    record = bench.measure(context_depth=10, sequence_length=6, prefill_chunk_size=4, max_new_tokens=1, inputs=inputs)
+    (bench.folder / "b2-s16.safetensors").rename(bench.folder / "b2-s6.safetensors")  # 10 of its 16 tokens are context
+    record = bench.measure(context_depth=10, sequence_length=6, prefill_chunk_size=4, max_new_tokens=1)
     assert record.status == OK, record.reason
     assert record.effective["context"] == {"tokens_before": 10, "tokens_after": 16, "new_tokens": 1}
     assert record.effective["prefill_lengths"] == [4, 2]

@@ -12,6 +12,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from hfbench.core.point import Configuration
 from tests.conftest import ROOT
 
 BIN = Path(sys.executable).parent
@@ -23,6 +24,18 @@ QUICK_SAMPLING = {
     "min_iterations": 2,
     "unobserved_every": 0,
 }
+
+
+def tiny_point(attn_implementation: str, number: int = 1) -> Configuration:
+    """Return a point of the small sweep: the tiny model, a row of 16 prompt tokens and 4 new ones."""
+    return Configuration(
+        round=number,
+        model="tiny",
+        attn_implementation=attn_implementation,
+        batch_size=1,
+        sequence_length=16,
+        max_new_tokens=4,
+    )
 
 
 @dataclass(frozen=True)

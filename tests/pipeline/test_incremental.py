@@ -188,8 +188,8 @@ def test_a_listed_point_is_measured_shown_retried_and_moves_without_measuring(fr
     retried = hfbench(fresh, "retry", "--dry", "--status", "ok", "eager", FIRST)
     assert f"Would retry 1 point:\n  {FIRST} (1-tiny-eager-" in retried
 
-    # To the list alone, with its keys in another order, and behind another point; then all of it into the sweep.
-    write(fresh, [], {**EAGER, "attn_implementation": "sdpa"}, dict(reversed(EAGER.items())))
+    # To the list alone, and behind another point; then all of it into the sweep.
+    write(fresh, [], {**EAGER, "attn_implementation": "sdpa"}, EAGER)
     assert of_measure(fresh.repro()) == []
     assert json.loads((fresh.folder / "results/metrics.json").read_text())["points_not_ok"] == 0
     write(fresh, ["eager", "sdpa"])
@@ -207,7 +207,7 @@ def test_an_entry_that_is_not_complete_is_told(fresh: Checkout) -> None:
     result = fresh.run("dvc", "repro", check=False)
     assert result.returncode != 0
     assert ran(result.stdout) == []
-    assert "configuration.dtype" in result.stderr
+    assert "item.is.dtype" in result.stderr
 
 
 def test_the_default_model_is_measured(tmp_path: Path) -> None:

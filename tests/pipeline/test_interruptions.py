@@ -14,10 +14,11 @@ import psutil
 import pytest
 from ruamel.yaml import YAML
 
+from hfbench.core.results import sweep_stage
 from tests.pipeline.background import Running, processes_in, start
-from tests.pipeline.checkout import Checkout
+from tests.pipeline.checkout import Checkout, tiny_point
 
-NEW_POINT = "measure@1-tiny-eager-off-auto-False-False-0-bfloat16-uniform-1-16-4-0"
+NEW_POINT = sweep_stage(tiny_point("eager"))
 
 
 @pytest.fixture(scope="module")

@@ -11,13 +11,12 @@ import pytest
 
 from hfbench.core.errors import UserError
 from hfbench.core.record import CRASHED, FAILED, OK, OUT_OF_MEMORY, REJECTED, TIMED_OUT, UNSUPPORTED
+from hfbench.core.results import sweep_stage
 from hfbench.retry import RecordedPoint, choose
 from tests.pipeline.background import start
-from tests.pipeline.checkout import Checkout, ran
+from tests.pipeline.checkout import Checkout, ran, tiny_point
 
-SDPA = "measure@1-tiny-sdpa-off-auto-False-False-0-bfloat16-uniform-1-16-4-0"
-FLASH = "measure@1-tiny-flash_attention_2-off-auto-False-False-0-bfloat16-uniform-1-16-4-0"
-EAGER = "measure@1-tiny-eager-off-auto-False-False-0-bfloat16-uniform-1-16-4-0"
+SDPA, FLASH, EAGER = (sweep_stage(tiny_point(each)) for each in ("sdpa", "flash_attention_2", "eager"))
 BY_STATUS = {
     "measure@1-m-eager-1": OK,
     "measure@1-m-flash-1": UNSUPPORTED,
