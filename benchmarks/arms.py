@@ -111,13 +111,7 @@ def _prepare(folder: Path) -> Path:
 def _measure(arm: str, number: int, checkout: Path, output: Path) -> None:
     options: dict[str, object] = {**_OPTIONS, "round": number, **ARMS[arm], "output": output}
     slowdown = options.pop("slowdown", None)
-    options |= {
-        "environment": "results/environment.json",
-        "manifest": f"results/models/{_MODEL}.json",
-        "settings": "results/settings/sdpa-off-false-false.json",
-        "inputs": f"results/inputs/{_MODEL}/uniform/b{_BATCH_SIZE}-s{_SEQUENCE_LENGTH}-n{_NEW_TOKENS}-d0.safetensors",
-        "log": output.with_suffix(".log"),
-    }
+    options["log"] = output.with_suffix(".log")
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
     module = "stages.measure" if slowdown is None else "benchmarks.slowed"
     environment = {**os.environ, "PYTHONPATH": str(checkout), slowed.SHARE: str(slowdown)}
