@@ -9,7 +9,7 @@ from hfbench.compare.compare import Comparison, Options, compare_all
 from hfbench.compare.pairs import Axes, ComparedMetric, ComparedPoint, Values, headline, points_of, values_of
 from hfbench.compare.side import Side
 from hfbench.core.errors import UserError
-from hfbench.core.point import CONFIGURATION_AXES
+from hfbench.core.point import CONFIGURATION_AXES, value_text
 from hfbench.report.frames import WORKLOAD_AXES
 from hfbench.report.words import axis_text
 from hfbench.statistics.ratios import Contrast, contrast, estimate
@@ -117,7 +117,7 @@ def compare_axis(
     others = [value for value in values if value != chosen]
     if not others:
         raise UserError(
-            f"--axis {axis}: {side.label} was measured with {value_name(chosen)} alone. Add values to sweep.{axis}."
+            f"--axis {axis}: {side.label} was measured with {value_text(chosen)} alone. Add values to sweep.{axis}."
         )
     baseline = side.with_axis(axis, chosen, chosen)
     candidates = {value: side.with_axis(axis, value, chosen) for value in others}
@@ -126,7 +126,7 @@ def compare_axis(
     comparisons = compare_all([(baseline, candidates[value]) for value in others], options, folder, besides)
     winners = tuple(winner(race, options.threshold, comparisons[0].error) for race in races)
     named = (
-        (value, replace(each, side_names=(value_name(chosen), value_name(value))))
+        (value, replace(each, side_names=(value_text(chosen), value_text(value))))
         for value, each in zip(others, comparisons, strict=True)
     )
     return AxisComparison(side, axis, chosen, tuple(named), winners)
@@ -136,11 +136,6 @@ def _reference(axis: str, values: list[Any], asked: str | None) -> Any:
     if asked is None:
         return next((value for value in values if value in _PLAIN), values[0])
     for value in values:
-        if asked.lower() in {value_name(value).lower(), axis_text(value).lower()}:
+        if asked.lower() in {value_text(value).lower(), axis_text(value).lower()}:
             return value
-    raise UserError(f"--reference {asked}: {axis} was measured with {', '.join(map(value_name, values))}.")
-
-
-def value_name(value: Any) -> str:
-    """Return a value of an axis as params.yaml spells it."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    raise UserError(f"--reference {asked}: {axis} was measured with {', '.join(map(value_text, values))}.")

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from itertools import groupby
 from math import log
 
-from hfbench.compare.axis import AxisComparison, AxisWinner, value_name
+from hfbench.compare.axis import AxisComparison, AxisWinner
 from hfbench.compare.compare import Comparison, Judged, Mean
 from hfbench.compare.pairs import ComparedMetric, headline, limits, percent
 from hfbench.compare.side import Side
-from hfbench.core.point import CONFIGURATION_AXES
+from hfbench.core.point import CONFIGURATION_AXES, value_text
 from hfbench.report.pages import (
     Block,
     Bullet,
@@ -250,15 +250,15 @@ def _winner_tables(comparison: AxisComparison) -> Iterator[Table]:
 
 def _winner_cells(winner: AxisWinner, unit_size: float) -> list[str]:
     """Return the best value, its median, its lead, and whether it is told apart from the others."""
-    ratio, median, rival = winner.contrast.ratio, winner.contrast.candidate, value_name(winner.rival)
+    ratio, median, rival = winner.contrast.ratio, winner.contrast.candidate, value_text(winner.rival)
     told = {FASTER: f"ahead of {rival}", SAME: f"level with {rival}"}
     text = told.get(winner.verdict.word, f"not told apart from {rival}")
     if winner.verdict.word == UNDECIDED:
         text += f": {_more_rounds(winner.verdict)}"
     if winner.left_out:
-        text += f"; {', '.join(map(value_name, winner.left_out))} left out for its output"
+        text += f"; {', '.join(map(value_text, winner.left_out))} left out for its output"
     return [
-        value_name(winner.value),
+        value_text(winner.value),
         significant(None if median is None else median / unit_size),
         percent(ratio.estimate) if ratio else MISSING,
         limits(winner.verdict.interval),
@@ -336,7 +336,7 @@ def _title(comparison: Comparison, metric: ComparedMetric) -> str:
 def _axis_title(comparison: AxisComparison) -> str:
     """Return what is compared, in which results."""
     values = [comparison.reference, *(value for value, _ in comparison.comparisons)]
-    return f"{comparison.axis} in {comparison.side.label}: {', '.join(map(value_name, values))}"
+    return f"{comparison.axis} in {comparison.side.label}: {', '.join(map(value_text, values))}"
 
 
 def _mean_text(mean: Mean) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from hfbench.core.errors import UserError
 from hfbench.core.files import read_json, write_json
 from hfbench.core.record import SCHEMA_VERSION, Manifest
+from hfbench.core.results import manifest_path
 from hfbench.model.architecture import read_architecture
 from hfbench.model.cache import build_once, built_folder, key_of
 from hfbench.model.folder import (
@@ -77,7 +78,7 @@ def check_rebuilt(manifest: Manifest, rebuilt: Manifest) -> Path:
     )
     raise UserError(
         f"building {manifest.name!r} here gives other files than its manifest says ({names}; {versions}). Delete "
-        f"results/models/{manifest.name}.json and run `dvc repro` to measure what is built here."
+        f"{manifest_path(manifest.name)} and run `dvc repro` to measure what is built here."
     )
 
 

@@ -7,6 +7,7 @@ import polars as pl
 
 from hfbench.core.errors import UserError
 from hfbench.core.record import OK, Record
+from hfbench.core.results import MEASUREMENTS
 from hfbench.report.frames import Results, warning_groups
 from hfbench.report.pages import Block, Cell, Column, Heading, Page, Paragraph, Properties, Table, number
 from hfbench.report.point_facts import (
@@ -39,7 +40,7 @@ def choose_point(
     """
     wanted = text.strip().removesuffix(".json").removeprefix("measure@")
     wanted = wanted.replace("-False", "-false").replace("-True", "-true")
-    wanted = wanted.removeprefix("./").removeprefix("results/measurements/")
+    wanted = wanted.removeprefix("./").removeprefix(f"{MEASUREMENTS.as_posix()}/")
     words = set(wanted.split())
     fits: tuple[Callable[[MeasuredPoint], bool], ...] = (
         lambda point: wanted == point.key,

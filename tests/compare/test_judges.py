@@ -10,11 +10,12 @@ import pytest
 
 from benchmarks.synthetic_tables import Plan, sweep
 from hfbench.checkouts.plan import Rule, decide
-from hfbench.compare.axis import AxisComparison, compare_axis, value_name
+from hfbench.compare.axis import AxisComparison, compare_axis
 from hfbench.compare.compare import Judged, Options, compare_sides, judge
 from hfbench.compare.pairs import COMPARED, HEADLINE, choose_metrics, values_of
 from hfbench.compare.side import Side
 from hfbench.core.errors import UserError
+from hfbench.core.point import value_text
 from hfbench.report.frames import report_data
 from hfbench.report.speedups import Speedup, Winner, speedups, winners
 from hfbench.statistics.bootstrap import Interval
@@ -83,7 +84,7 @@ def test_the_report_and_the_axis_name_the_same_winners() -> None:
             for told, shown in zip(comparison.winners, report, strict=True):
                 assert shown.verdict is not None
                 assert told.value == shown.configuration[ATTENTION]
-                assert value_name(told.rival) == shown.rival
+                assert value_text(told.rival) == shown.rival
                 assert replace(told.verdict, interval=None) == replace(shown.verdict, interval=None)
                 assert told.verdict.interval == pytest.approx(shown.verdict.interval)
                 words.add(told.verdict.word)
