@@ -37,10 +37,10 @@ class Call:
 class Probe(Protocol):
     """What looks into a call that is not timed: its logits, or its memory."""
 
-    def arguments(self, prompt: Prompt, new_tokens: int, context: Mapping[str, Any] = ..., /) -> dict[str, Any]:
-        """Return further arguments of `generate` for these rows, right before it is called.
+    def arguments(self, given: Mapping[str, Any], prompt: Prompt, new_tokens: int, /) -> dict[str, Any]:
+        """Return arguments of `generate` beside the `given` ones or in their place, right before it is called.
 
-        `context` are those that hand over a cache which holds the prompt's context.
+        Those have the generation config, and a cache where there is one that holds the prompt's context.
         """
 
     def take(self, output: Any, /) -> torch.Tensor:
@@ -103,17 +103,13 @@ def prepare_generate(
 
     def call(observed: bool, probe: Probe | None = None) -> Call:
         clock = TokenClock() if observed else None
-        context = fill_context()
-        checked = probe.arguments(prompt, configuration.max_new_tokens, context) if probe else {}
+        arguments = {"generation_config": config, **fill_context()}
+        if probe:
+            arguments |= probe.arguments(arguments, prompt, configuration.max_new_tokens)
         device.synchronize()
         start = time.perf_counter()
         output = model.generate(  # type: ignore[operator]
-            prompt.input_ids,
-            attention_mask=prompt.attention_mask,
-            generation_config=config,
-            streamer=clock,
-            **context,
-            **checked,
+            prompt.input_ids, attention_mask=prompt.attention_mask, streamer=clock, **arguments
         )
         device.synchronize()
         end = time.perf_counter()
@@ -140,12 +136,11 @@ def _prepare_batches(
         device.synchronize()
         start = time.perf_counter()
         for batch, config, clock in zip(batches, configs, clocks, strict=True):
+            arguments: dict[str, Any] = {"generation_config": config}
+            if probe:
+                arguments |= probe.arguments(arguments, batch, max(batch.new_tokens))
             output = model.generate(  # type: ignore[operator]
-                batch.input_ids,
-                attention_mask=batch.attention_mask,
-                generation_config=config,
-                streamer=clock,
-                **(probe.arguments(batch, max(batch.new_tokens)) if probe else {}),
+                batch.input_ids, attention_mask=batch.attention_mask, streamer=clock, **arguments
             )
             sequences.append(probe.take(output) if probe else output)
         device.synchronize()

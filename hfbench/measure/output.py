@@ -7,15 +7,15 @@ it is timed with.
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
 
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel, StoppingCriteria, StoppingCriteriaList
 
 from hfbench.measure.failure import NotFiniteError
-from hfbench.measure.prompt import Passes, Prompt, row_tokens, tokens_in
+from hfbench.measure.prompt import CACHE, Passes, Prompt, row_tokens, tokens_in
 
 MOST_STEPS = 8  # logits of each row that are compared: those after the prefill, and of the decoding steps that follow
 _LOGITS_AT_ONCE = 2**27  # elements; 512 MiB in float32
@@ -159,29 +159,27 @@ class Steps:
         self.tokens_before = 0  # in the cache
         self.new_tokens = 0
 
-    def arguments(
-        self, prompt: Prompt, new_tokens: int, context: Mapping[str, Any] = MappingProxyType({})
-    ) -> dict[str, Any]:
-        """Return the arguments of `generate` for the next rows, which are `prompt`'s; it ends after the steps.
-
-        `context` are the arguments that hand over a cache which holds the prompt's context.
-        """
+    def arguments(self, given: Mapping[str, Any], prompt: Prompt, new_tokens: int) -> dict[str, Any]:
+        """Return the arguments of `generate` for the next rows, which are `prompt`'s; it ends after the steps."""
         rows = slice(self._rows_done, self._rows_done + len(prompt.input_ids))
         self._rows_done = rows.stop
         if self._passes is not None:
             self._passes.begin_call()
-        self.tokens_before = sum(tokens_in(cache) for cache in context.values())
+        cache = given.get(CACHE)
+        self.tokens_before = 0 if cache is None else tokens_in(cache)
         self.new_tokens = steps = min(new_tokens, self._reference.tokens.shape[1])
         self.decoding_steps += steps - 1
+        config = copy(given["generation_config"])
+        config.return_dict_in_generate = True
         return {
+            "generation_config": config,
             "logits_processor": LogitsProcessorList([_Forced(self._reference, rows, self.comparison)]),
             "stopping_criteria": StoppingCriteriaList([_StopAt(prompt.input_ids.shape[1] + steps)]),
-            "return_dict_in_generate": True,
         }
 
     def take(self, output: Any) -> torch.Tensor:
         """Keep the cache of a call's output; return its sequences."""
-        self.cache = output.get("past_key_values")
+        self.cache = output.get(CACHE)
         sequences: torch.Tensor = output.sequences
         return sequences
 
@@ -352,8 +350,8 @@ def _pieces(
     starts = [*range(0, first, _TOKENS_AT_ONCE), *range(first, length, min(most, _TOKENS_AT_ONCE))]
     for start, end in zip(starts, [*starts[1:], length], strict=True):
         wanted = 1 if start < first else end - start
-        output = _forward(model, rows[:, start:end], end, wanted, use_cache=True, past_key_values=cache)
-        cache = output.get("past_key_values")
+        output = _forward(model, rows[:, start:end], end, wanted, use_cache=True, **{CACHE: cache})
+        cache = output.get(CACHE)
         if cache is None and end < length:
             yield start, None
             return
@@ -365,8 +363,8 @@ def _forward(model: PreTrainedModel, tokens: torch.Tensor, seen: int, wanted: in
     mask = torch.ones((len(tokens), seen), dtype=torch.int64, device=tokens.device)
     if model._supports_logits_to_keep():  # type: ignore[operator]
         arguments["logits_to_keep"] = wanted
-    if arguments.get("past_key_values", True) is None:
-        del arguments["past_key_values"]
+    if arguments.get(CACHE, True) is None:
+        del arguments[CACHE]
     return model(tokens, attention_mask=mask, **arguments)
 
 

@@ -127,7 +127,7 @@ def describe_batches(prompt: Prompt, configuration: Configuration) -> dict[str, 
 # Tokens of a row that go through the model at once, as in llama-bench by default (-ub): what they take beside the cache
 # stays what a prefill of that length takes, however long the context is.
 _FILL_TOKENS = 512
-_CACHE = "past_key_values"  # under this name alone does `generate` look for what a cache holds already
+CACHE = "past_key_values"  # under this name alone does `generate` look for what a cache holds already
 
 
 def prepare_context(
@@ -155,7 +155,7 @@ def prepare_context(
             static.reset()
         cache = DynamicCache(config=config) if static is None else static
         _fill(model, prompt, cache)
-        return {_CACHE: cache}
+        return {CACHE: cache}
 
     return fill
 
@@ -193,7 +193,7 @@ def _fill(model: PreTrainedModel, prompt: Prompt, cache: Any) -> None:
     few_logits = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
     for start in range(0, depth, _FILL_TOKENS):
         end = min(depth, start + _FILL_TOKENS)
-        arguments = {_CACHE: cache, "attention_mask": prompt.attention_mask[:, :end], "use_cache": True, **few_logits}
+        arguments = {CACHE: cache, "attention_mask": prompt.attention_mask[:, :end], "use_cache": True, **few_logits}
         model(context[:, start:end], **arguments)
     if tokens_in(cache) != depth:
         raise WrongTokenCountError(
@@ -203,9 +203,9 @@ def _fill(model: PreTrainedModel, prompt: Prompt, cache: Any) -> None:
 
 def _require_cache(model: PreTrainedModel) -> None:
     is_usual: bool = model._supports_default_dynamic_cache()  # type: ignore[operator]
-    if not is_usual or _CACHE not in inspect.signature(model.forward).parameters:
+    if not is_usual or CACHE not in inspect.signature(model.forward).parameters:
         raise NotImplementedError(
-            f"{type(model).__name__} takes no {_CACHE} that was filled before, which context_depth needs"
+            f"{type(model).__name__} takes no {CACHE} that was filled before, which context_depth needs"
         )
 
 

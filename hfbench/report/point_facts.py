@@ -164,10 +164,23 @@ def output_rows(record: Record, agreement: Mapping[str, Any]) -> list[tuple[str,
         difference = agreement.get("nll_difference")
         told = "" if difference is None else f", likelihood {difference:.2g} nats a token apart"
         rows.append(("against eager", f"{100 * share:.1f}% of the prompt's positions with the same top-1 token{told}"))
+    path = record.output.get("path") or {}
+    if path.get("checked"):
+        rows.append(("against a plain forward pass", _path(path)))
+    elif path:
+        rows.append(("against a plain forward pass", f"not checked: {path.get('reason')}"))
     first = agreement.get("first_different_token")
     if first is not None:
         rows.append(("first different token", f"number {first + 1} of the generated ones"))
     return [(name, finding) for name, finding in rows if finding]
+
+
+def _path(path: Mapping[str, Any]) -> str:
+    found = "agrees" if path["agrees"] and path.get("timed_tokens_agree", True) else "differs"
+    return (
+        f"{found}: logits {path['logits_difference']:.1e} of their size apart over {path['steps']} steps of "
+        f"{path['rows']} row{'s' * (path['rows'] != 1)}; rounding explains {path['tolerance']:.1e}"
+    )
 
 
 def memory_text(records: Sequence[Record]) -> str:

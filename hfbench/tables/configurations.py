@@ -67,6 +67,11 @@ class Facts:
     min_top1_agreement: float | None = None
     max_nll_difference: float | None = None
     rounds_disagreeing: int = 0  # whose output is not that of the first round
+    rounds_with_other_kernels: int = 0  # than the first round's
+    path_checked: bool | None = None  # whether what is timed could be compared with one plain forward pass
+    path_agrees: bool | None = None
+    path_difference: float | None = None  # of the logits, relative to their size
+    path_tolerance: float | None = None  # what rounding explains of it
 
     # Model bandwidth utilisation of decoding, model FLOPs utilisation of prefill.
     mbu: float | None = None
@@ -168,9 +173,12 @@ def configurations_table(
             max_nll_difference=pl.lit(limits.max_nll_difference),
         )
         .with_columns(
-            output_differs=(
-                (pl.col("top1_agreement") < pl.col("min_top1_agreement"))
-                | (pl.col("nll_difference") > pl.col("max_nll_difference"))
+            output_differs=pl.any_horizontal(
+                pl.col("top1_agreement") < pl.col("min_top1_agreement"),
+                pl.col("nll_difference") > pl.col("max_nll_difference"),
+                # In half precision rounding alone may choose another token.
+                (pl.col("dtype") == "float32") & pl.col("first_different_token").is_not_null(),
+                ~pl.col("path_agrees"),
             ).fill_null(value=False)
         )
         .with_columns(
@@ -202,6 +210,9 @@ def _over_rounds(points: pl.DataFrame) -> pl.DataFrame:
         pl.col("top1_agreement").filter(_OK).min(),
         pl.col("nll_difference").filter(_OK).max(),
         pl.col("first_different_token").filter(_OK).min(),
+        pl.col("path_checked").filter(_OK).all(ignore_nulls=False),
+        pl.col("path_agrees").filter(_OK).min(),
+        *(pl.col(name).filter(_OK).max() for name in ("path_difference", "path_tolerance")),
         rounds_asked=pl.len().cast(pl.Int64),
         rounds_ok=_count(_OK),
         rounds_ended_early=_count(
@@ -210,6 +221,7 @@ def _over_rounds(points: pl.DataFrame) -> pl.DataFrame:
         rounds_never_steady=_count(_OK & ~pl.col("warmup_steady")),
         rounds_throttled=_count(_OK & (pl.col("throttle_reasons").list.len() > 0)),
         rounds_disagreeing=_count(_OK & ~pl.col("same_as_first_round")),
+        rounds_with_other_kernels=_count(_OK & ~pl.col("same_kernels_as_first_round")),
         # Within a round, or from one to another.
         clock_spread=pl.max_horizontal(
             pl.col("clock_spread").filter(_OK).max(), (clock.max() - clock.min()) / clock.median()

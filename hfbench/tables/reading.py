@@ -120,7 +120,7 @@ def _read_record(path: Path, configuration: Configuration, content: dict[str, An
             facts=record_facts(content),
             timeline=timeline,
             iterations=_iterations(content["iterations"]),
-            output=Output.read(content["output"]),
+            output=Output.read(content["output"], content["effective"].get("kernelized_layers")),
             needs=dict(content["accounting"]),
         )
     except (AttributeError, KeyError, TypeError, ValueError, pl.exceptions.PolarsError) as error:

@@ -56,6 +56,11 @@ def output_differs(facts: Facts) -> Told | None:
         found.append(f"the prompt's likelihood is {facts.nll_difference:.2g} nats a token apart")
     if facts.first_different_token is not None:
         found.append(f"number {facts.first_different_token + 1} of the generated tokens is the first that differs")
+    if facts.path_agrees is False:
+        found.append(
+            f"what is timed gives other logits than one plain forward pass, {facts.path_difference or 0:.1e} of their "
+            f"size apart where rounding explains {facts.path_tolerance or 0:.1e}"
+        )
     limits = f"limits: {percent(facts.min_top1_agreement or 0)}, {facts.max_nll_difference:g} nats"
     return (
         f"{'; '.join(found)} ({limits})",
@@ -80,6 +85,26 @@ def rounds_disagree(facts: Facts) -> Told | None:
     return (
         f"the output of {counted(facts.rounds_disagreeing, facts.rounds_ok)} is not that of the first",
         "Something in it is not deterministic; find out what before you trust its output.",
+    )
+
+
+def other_kernels(facts: Facts) -> Told | None:
+    """Kernels replaced other layers in another round, as after a download that failed."""
+    if not facts.rounds_with_other_kernels:
+        return None
+    return (
+        f"other layers have kernels in {counted(facts.rounds_with_other_kernels, facts.rounds_ok)} than in the first",
+        "Measure the rounds again that lack a kernel (`hfbench retry`); `hfbench show` names the layers of each.",
+    )
+
+
+def path_not_checked(facts: Facts) -> Told | None:
+    """What is timed could not be compared with what the model computes."""
+    if facts.path_checked is not False:
+        return None
+    return (
+        "what is timed could not be compared with one plain forward pass",
+        "Read output.path in the record for the reason, and measure a shorter prompt beside it, which can be compared.",
     )
 
 
@@ -287,6 +312,8 @@ def observer_cost(facts: Facts) -> Told | None:
 CHECKS: tuple[Callable[[Facts], Told | None], ...] = (
     output_differs,
     rounds_disagree,
+    other_kernels,
+    path_not_checked,
     roofline_exceeded,
     reference_missing,
     few_rounds,

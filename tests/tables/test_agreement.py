@@ -52,6 +52,30 @@ def test_the_order_of_a_sum_is_no_difference_nor_is_what_one_lacks() -> None:
     assert _between({"prompt_top1": [1, 2]}, {"prompt_top1": [1]}).top1_agreement is None
 
 
+PATH = {"checked": True, "nll": 6.0, "logits_difference": 1e-6, "tolerance": 3e-6, "agrees": True}
+
+
+def test_likelihoods_of_decoding_steps_are_compared_where_the_tokens_were_given() -> None:
+    one, other = ({"prompt_nll": 2.5, "path": {**PATH, "nll": nll}} for nll in (6.0, 6.5))
+    assert _between(one, other).nll_difference == pytest.approx(0.5)
+    chosen = {**other, "path": {**other["path"], "timed_tokens_agree": True}}
+    assert _between(one, chosen).nll_difference == 0.0  # of the prompt alone
+
+
+@pytest.mark.parametrize(
+    ("path", "agrees"),
+    [
+        (PATH, True),
+        ({**PATH, "agrees": False}, False),
+        ({**PATH, "timed_tokens_agree": False}, False),
+        ({"checked": False, "reason": "too long"}, None),
+        (None, None),
+    ],
+)
+def test_what_is_not_known_to_agree_is_not_said_to(path: Any, agrees: bool | None) -> None:
+    assert Output.read({"path": path}).path_agrees is agrees
+
+
 EAGER, SDPA = point(attn_implementation="eager"), point(attn_implementation="sdpa")
 OUTPUT = {"prompt_nll": 2.0, "prompt_top1": [1, 2, 3, 4, 5, 6, 7, 8, 9, 10], "tokens": [5, 6, 7]}
 

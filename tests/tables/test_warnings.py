@@ -49,6 +49,8 @@ FIRING: list[tuple[str, dict[str, Any], str]] = [
     ("swap_in_use", {"swap_used_bytes": 2**30}, "1024 MiB"),
     ("clocks_changing", {"clock_spread": 0.2}, "changed by 20%"),
     ("rounds_disagree", {"rounds_disagreeing": 1}, "1 of 3 rounds"),
+    ("other_kernels", {"rounds_with_other_kernels": 1}, "in 1 of 3 rounds than in the first"),
+    ("path_not_checked", {"path_checked": False}, "could not be compared"),
     ("reference_missing", {"reference": "missing"}, "no reference"),
     ("roofline_exceeded", {"mbu": 1.2}, "model bandwidth utilisation is 120%"),
     ("roofline_exceeded", {"mbu": 0.9, "mfu": 1.06}, "model FLOPs utilisation is 106%"),
