@@ -98,4 +98,5 @@ def family_model(name: str, dtype: str = "float32", attention: str = "eager", **
         family_config(name, **changes), dtype=getattr(torch, dtype), attn_implementation=attention
     )
     model.generation_config = GenerationConfig()
-    return model.eval()
+    model.eval()
+    return model

@@ -1,6 +1,8 @@
 """What is timed is compared with one plain forward pass: it agrees, and real faults of caches and states are found."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -14,6 +16,7 @@ from hfbench.core.record import OK, REJECTED, UNSUPPORTED, Settings
 from hfbench.measure import output as outputs
 from hfbench.measure import verification
 from hfbench.measure.device import Cpu
+from hfbench.measure.evidence import Operators, watch_operators
 from hfbench.measure.failure import NotFiniteError, status_of
 from hfbench.measure.output import check_prompt, first_tokens, path_differences, reference_of, steps_of, tolerance
 from hfbench.measure.prompt import Prompt
@@ -111,7 +114,7 @@ def test_a_state_that_is_forgotten_between_passes(path: str) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("asked", [{"context_depth": 60}, {"prefill_chunk_size": 60}])
 def test_rotary_frequencies_that_change_while_the_cache_is_kept(asked: dict[str, int], dtype: str) -> None:
-    switching = {
+    switching: dict[str, Any] = {
         "original_max_position_embeddings": 64,
         "rope_parameters": {
             **{"rope_type": "longrope", "rope_theta": 10000.0, "original_max_position_embeddings": 64},
@@ -145,23 +148,18 @@ def test_attention_outside_of_transformers_interface_has_a_proof_of_its_own(monk
     model = family_model("falcon")
     found, compared = checked(model)
     assert (found, compared["agrees"]) == ([], True)
-    monkeypatch.setattr(verification, "watch_operators", _without_softmax(verification.watch_operators))
+    monkeypatch.setattr(verification, "watch_operators", _without_softmax)
     assert checked(model)[0] == [
         "no attention was seen: neither a function of transformers' interface nor a softmax ran"
     ]
     assert checked(family_model("mamba"))[0] == []  # which has none
 
 
-def _without_softmax(watch: Any) -> Any:
-    from contextlib import contextmanager
-
-    @contextmanager
-    def blind() -> Any:
-        with watch() as operators:
-            yield operators
-        operators.softmax = 0
-
-    return blind
+@contextmanager
+def _without_softmax() -> Iterator[Operators]:
+    with watch_operators() as operators:
+        yield operators
+    operators.softmax = 0
 
 
 @pytest.mark.parametrize(
