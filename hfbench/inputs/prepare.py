@@ -1,19 +1,18 @@
 """What a model's inputs stage does: from a manifest, a sweep and a prompt to a folder of inputs files."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hfbench.core.errors import UserError
-from hfbench.core.point import Configuration
 from hfbench.core.record import Manifest
 from hfbench.inputs import artifact
-from hfbench.inputs.shapes import Requests, Shape, check_positions, requests_of, shapes_of
+from hfbench.inputs.shapes import Requests, check_positions, requests_of
 from hfbench.inputs.tokenizer import TokenizedPrompt, read_prompt, tokenize_prompt
 from hfbench.model.manifest import materialise
-from hfbench.params.sections import ListedLengths, LogNormalLengths
+from hfbench.params.sections import Shape, Workloads
 
 
 def exact_rows(
@@ -59,20 +58,17 @@ def count_distinct(rows: NDArray[np.int64]) -> int:
     return len(np.unique(rows, axis=0))
 
 
-def prepare_inputs(
-    manifest: Manifest,
-    points: Iterable[Configuration],
-    prompt_path: Path,
-    folder: Path,
-    lengths: Mapping[str, ListedLengths | LogNormalLengths],
-) -> None:
-    """Write one inputs file for each shape of the points into `folder`; none where one of them cannot be made.
+def prepare_inputs(manifest: Manifest, workloads: Workloads, prompt_path: Path, folder: Path) -> None:
+    """Write one inputs file for each shape into `folder`; none where one of them cannot be made.
 
-    `lengths` are the `request_lengths` of the params. A file's bytes depend on its own shape and lengths, the prompt
-    and the model alone, so that another shape changes no other file. Raises `UserError` on too few positions, on a
-    prompt or tokenizer of no use, on token ids outside the model's vocabulary, and on rows too short to hold text.
+    A file's bytes depend on its own shape and lengths, the prompt and the model alone, so that another shape changes no
+    other file. Raises `UserError` on too few positions, on a prompt or tokenizer of no use, on token ids outside the
+    model's vocabulary, and on rows too short to hold text.
     """
-    shapes = shapes_of(points)
+    shapes, lengths = workloads.shapes, workloads.request_lengths
+    if not shapes:  # a model of the sweep that only other points than those listed would use
+        folder.mkdir(parents=True, exist_ok=True)
+        return
     check_positions(manifest, shapes)
     prompt = read_prompt(prompt_path)
     tokenized = tokenize_prompt(manifest, materialise(manifest), prompt)

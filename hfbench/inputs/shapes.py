@@ -5,40 +5,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from hfbench.core.errors import UserError
-from hfbench.core.point import UNIFORM, WORKLOAD_AXES, Configuration
+from hfbench.core.point import UNIFORM
 from hfbench.core.record import Manifest
-from hfbench.core.results import inputs_name
-from hfbench.params.sections import ListedLengths, LogNormalLengths
-
-
-@dataclass(frozen=True)
-class Shape:
-    """One input, in tokens: `batch_size` rows of `context_depth` and then `sequence_length` prompt tokens each.
-
-    Where `request_lengths` is not `uniform`, the rows are that entry's requests, the longest of them as long as this.
-    """
-
-    request_lengths: str
-    batch_size: int
-    sequence_length: int
-    max_new_tokens: int
-    context_depth: int
-
-    @property
-    def row_tokens(self) -> int:
-        """The prompt tokens of a row with those of its context."""
-        return self.context_depth + self.sequence_length
-
-    @property
-    def file_name(self) -> str:
-        """The name of this shape's file in the model's folder of inputs."""
-        return inputs_name(**vars(self))
-
-
-def shapes_of(points: Iterable[Configuration]) -> list[Shape]:
-    """Return the shapes of the points, each once."""
-    shapes = (Shape(**{axis: getattr(point, axis) for axis in WORKLOAD_AXES}) for point in points)
-    return list(dict.fromkeys(shapes))
+from hfbench.params.sections import LogNormalLengths, RequestLengths, Shape
 
 
 def check_positions(manifest: Manifest, shapes: Iterable[Shape]) -> None:
@@ -68,7 +37,7 @@ class Requests:
 
 
 def requests_of(
-    shape: Shape, lengths: Mapping[str, ListedLengths | LogNormalLengths], prefix_tokens: int, model: str
+    shape: Shape, lengths: Mapping[str, RequestLengths], prefix_tokens: int, model: str
 ) -> Requests | None:
     """Return the requests of a shape, the longest with its prompt and new tokens, or None where all are alike.
 

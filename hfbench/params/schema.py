@@ -23,6 +23,8 @@ from hfbench.params.sections import (
     ListedLengths,
     NotReserved,
     RequestLengths,
+    Shape,
+    Workloads,
     contradiction,
 )
 from hfbench.params.values import Count, Device, Every, Listed, MonitorInterval, StoppingRule, Sweep
@@ -130,14 +132,19 @@ class Params(Strict):
             )
         ]
 
-    def workloads(self, model: str) -> list[Configuration]:
-        """Return a configuration for each workload of the model, whatever the axes hold that say how it runs."""
-        listed = [each.in_round(1) for each in self.configurations if each.model == model]
-        return [*self.sweep.workloads(model), *listed]
+    def workloads(self, model: str) -> Workloads:
+        """Return what the points of the model compute, whatever their axes hold that say how; none without points."""
+        points = [point for point in self.points() if point.model == model]
+        shapes = list(dict.fromkeys(map(Shape.of, points)))
+        named = {shape.request_lengths for shape in shapes}
+        return Workloads(
+            shapes=shapes,
+            request_lengths={name: entry for name, entry in self.request_lengths.items() if name in named},
+        )
 
     def dtypes(self) -> list[str]:
-        """Return the dtypes of the sweep and of the listed configurations."""
-        return sorted({*self.sweep.dtype, *(each.dtype for each in self.configurations)})
+        """Return the dtypes of the points."""
+        return sorted({point.dtype for point in self.points()})
 
     def stages(self) -> dict[Configuration, str]:
         """Return the stage that measures each point, as DVC names it."""
@@ -205,7 +212,8 @@ def _unknown_name(params: Params) -> str | None:
             known = ", ".join(params.sweep.model)
             return f"configurations.{index}.model is {listed.model!r}, not one of sweep.model ({known}). Add it there."
     lengths = (UNIFORM, *params.request_lengths)
-    named = [("sweep.request_lengths", name) for name in params.sweep.request_lengths]
+    # Without points of its own, the sweep names nothing.
+    named = [("sweep.request_lengths", name) for name in params.sweep.request_lengths if params.sweep.points()]
     named += [(f"configurations.{index}.request_lengths", each.request_lengths) for index, each in _numbered(params)]
     for key, name in named:
         if name not in lengths:

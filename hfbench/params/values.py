@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, create_model
 
-from hfbench.core.point import AXES, AXIS_TABLE, AXIS_TYPES, REFERENCE, WORKLOAD_AXES, Axis, Configuration
+from hfbench.core.point import AXES, AXIS_TABLE, AXIS_TYPES, Axis, Configuration
 from hfbench.core.sources import Strict, matches
 
 StoppingRule = Literal["precision", "fixed"]
@@ -78,14 +78,6 @@ else:
 
 class Sweep(_Lists):
     """The axes, each a list; every combination of their values is measured, and none where one is empty."""
-
-    def workloads(self, model: str) -> list[Configuration]:
-        """Return a configuration for each combination of lengths and batch size, the other axes as is plain."""
-        lengths = [getattr(self, axis) for axis in WORKLOAD_AXES]
-        return [
-            Configuration(round=1, model=model, **REFERENCE, **dict(zip(WORKLOAD_AXES, values, strict=True)))
-            for values in product(*lengths)
-        ]
 
     def points(self) -> list[Configuration]:
         """Return every combination, the first axis slowest, as DVC's matrix orders them."""
