@@ -220,7 +220,10 @@ def test_a_sweep_without_points_makes_and_refuses_nothing_beside_the_listed(fres
     assert [path.name for path in (results / "settings").glob("sdpa*")] == ["sdpa-off-false-false.json"]
 
     write(fresh, [], {**EAGER, "sequence_length": 4096})
-    assert "sequence_length is 4096, and the model 'tiny' has 128 positions" in fresh.run("dvc", "repro", check=False).stderr
+    assert (
+        "sequence_length is 4096, and the model 'tiny' has 128 positions"
+        in fresh.run("dvc", "repro", check=False).stderr
+    )
 
 
 def test_an_entry_that_is_not_complete_is_told(fresh: Checkout) -> None:
