@@ -9,10 +9,6 @@ from typing import Any
 from hfbench.core.system import FILESYSTEM, read_integer, read_text, usable_cpus
 from hfbench.monitoring.host import CPUS
 
-# The switches of boost, of which a machine has one at most: 1 in the first and 0 in the second switch it off.
-NO_TURBO = f"{CPUS}/intel_pstate/no_turbo"
-BOOST = f"{CPUS}/cpufreq/boost"
-
 
 def read_cpuinfo(root: Path = FILESYSTEM) -> dict[str, str]:
     """Return the entries of the first processor in /proc/cpuinfo; empty where there is no such file."""
@@ -135,8 +131,8 @@ def _frequency_policy(cpus: frozenset[int], root: Path) -> dict[str, Any]:
     def chosen(name: str) -> list[str]:
         return sorted({reading for folder in folders if (reading := read_text(folder / name))})
 
-    boost = read_integer(root / BOOST)
-    no_turbo = read_integer(root / NO_TURBO)
+    # A machine has one of the two at most.
+    boost, no_turbo = read_integer(root / CPUS / "cpufreq/boost"), read_integer(root / CPUS / "intel_pstate/no_turbo")
     return {
         "available_cores_by_max_mhz": {str(mhz): counts[mhz] for mhz in sorted(counts)} or None,
         "drivers": chosen("scaling_driver"),

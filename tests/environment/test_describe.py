@@ -13,8 +13,15 @@ import pytest
 import yaml
 
 from hfbench.core.results import DTYPES, ENVIRONMENT
-from hfbench.environment.accelerators import describe_accelerators, describe_apple
-from hfbench.environment.describe import cpu_limit, describe_memory, describe_system, memory_limit, relevant_variables
+from hfbench.environment.describe import (
+    cpu_limit,
+    describe_accelerators,
+    describe_apple,
+    describe_memory,
+    describe_system,
+    memory_limit,
+    relevant_variables,
+)
 from hfbench.environment.processor import describe_cpu
 from tests.conftest import ROOT, WriteTree, run_stage
 from tests.environment.conftest import commit_all

@@ -13,7 +13,7 @@ from unittest.mock import Mock
 import pynvml
 import pytest
 
-from hfbench.environment.accelerators import describe_accelerators
+from hfbench.environment.describe import describe_accelerators
 from hfbench.monitoring import amd, intel
 from hfbench.monitoring.gauges import Columns
 from hfbench.monitoring.monitor import open_devices

@@ -15,7 +15,7 @@ from typing import Any
 import pynvml
 import pytest
 
-from hfbench.environment.accelerators import describe_accelerators
+from hfbench.environment.describe import describe_accelerators
 from hfbench.monitoring import amd, nvidia
 from hfbench.monitoring.monitor import Monitor, machine_before, open_devices
 from hfbench.monitoring.nvidia import THROTTLE_REASONS, name_visible_devices
