@@ -68,13 +68,13 @@ def _python_files(path: Path) -> Iterator[Path]:
 
 def _digest(base: Path, paths: Iterable[Path]) -> str | None:
     """Return a sha256 over names (relative to `base`) and contents, in the order of names; None without any file."""
-    lines = sorted(f"{path.relative_to(base).as_posix()} {_content(path)}\n" for path in paths if not _is_cache(path))
+    lines = sorted(
+        f"{path.relative_to(base).as_posix()} {_content(path)}\n"
+        for path in paths
+        # Python makes these by itself, even in a repository that does not ignore them.
+        if path.suffix != ".pyc" and "__pycache__" not in path.parts
+    )
     return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest() if lines else None
-
-
-def _is_cache(path: Path) -> bool:
-    """Whether Python makes the file by itself, even in a repository that does not ignore it."""
-    return path.suffix == ".pyc" or "__pycache__" in path.parts
 
 
 def _content(path: Path) -> str:

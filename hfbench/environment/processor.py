@@ -23,21 +23,24 @@ def describe_topology(available: frozenset[int], root: Path = FILESYSTEM) -> dic
     Which CPUs these are is left out: a batch system hands out other numbers at each start.
     """
     online = (_read_list(root / CPUS / "online") or available) | available
-    usable = online & available
     core_of = {cpu: _core(cpu, root) for cpu in online}
     socket_of = {cpu: read_text(root / CPUS / f"cpu{cpu}/topology/physical_package_id") for cpu in online}
     nodes = [_read_list(node / "cpulist") for node in (root / "sys/devices/system/node").glob("node[0-9]*")]
     representatives = sorted({core: cpu for cpu, core in core_of.items()}.values())
+
+    def counts(cpus: frozenset[int]) -> dict[str, int]:
+        return {
+            "sockets": len({socket_of[cpu] for cpu in cpus}),
+            "numa_nodes": max(1, sum(1 for node in nodes if node & cpus)),
+            "physical_cores": len({core_of[cpu] for cpu in cpus}),
+            "logical_cores": len(cpus),
+        }
+
     return {
-        "sockets": len(set(socket_of.values())),
-        "numa_nodes": max(1, len(nodes)),
-        "physical_cores": len(set(core_of.values())),
-        "logical_cores": len(online),
-        "available_sockets": len({socket_of[cpu] for cpu in usable}),
-        "available_numa_nodes": max(1, sum(1 for node in nodes if node & usable)),
-        "available_physical_cores": len({core_of[cpu] for cpu in usable}),
-        "available_logical_cores": len(usable),
-        "smt": len(set(core_of.values())) < len(online),
+        **counts(online),
+        "numa_nodes": max(1, len(nodes)),  # those without a CPU too
+        **{f"available_{name}": count for name, count in counts(online & available).items()},
+        "smt": len(representatives) < len(online),
         "caches": _caches(representatives, root),
     }
 

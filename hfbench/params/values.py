@@ -19,24 +19,29 @@ def _unique(values: list[Any]) -> list[Any]:
     return values
 
 
-def _not_too_often(value: float) -> float:
-    if value != 0 and value < _SHORTEST_INTERVAL_SECONDS:
-        raise ValueError(f"0 (no monitoring), or at least {_SHORTEST_INTERVAL_SECONDS} s: the monitor must not disturb")
-    return value
+def _none_or(least: float, expected: str) -> AfterValidator:
+    """Accept 0, and numbers of at least `least`; `expected` says so and why."""
 
+    def check(value: Any) -> Any:
+        if value != 0 and value < least:
+            raise ValueError(expected)
+        return value
 
-def _not_every(value: int) -> int:
-    if value < 0 or value == 1:
-        raise ValueError("0 (none), or 2 and more: the iterations between are the ones that count")
-    return value
+    return AfterValidator(check)
 
 
 Device = Annotated[str, matches(r"auto|cpu|mps|(cuda|xpu)(:\d+)?", "auto, cpu, cuda, cuda:1, xpu or mps")]
 Count = Annotated[int, Field(ge=1)]
 CountOrNone = Annotated[int, Field(ge=0)]  # 0: none
 # Every so many iterations, and seconds between readings of the hardware; 0 for never.
-Every = Annotated[int, AfterValidator(_not_every)]
-MonitorInterval = Annotated[float, AfterValidator(_not_too_often)]
+Every = Annotated[int, _none_or(2, "0 (none), or 2 and more: the iterations between are the ones that count")]
+MonitorInterval = Annotated[
+    float,
+    _none_or(
+        _SHORTEST_INTERVAL_SECONDS,
+        f"0 (no monitoring), or at least {_SHORTEST_INTERVAL_SECONDS} s: the monitor must not disturb",
+    ),
+]
 
 
 def _value_type(name: str, axis: Axis) -> Any:
