@@ -66,15 +66,14 @@ def _caches(cpus: list[int], root: Path) -> list[dict[str, Any]]:
     instances: set[tuple[int, str, str, frozenset[int]]] = set()
     for cpu in cpus:
         for index in (root / CPUS / f"cpu{cpu}/cache").glob("index[0-9]*"):
-            kind, size = read_text(index / "type"), read_text(index / "size")
-            level = read_integer(index / "level")
+            level, kind, size = read_integer(index / "level"), read_text(index / "type"), read_text(index / "size")
             if level and kind and size:
                 shared = _read_list(index / "shared_cpu_list") or frozenset({cpu})
                 instances.add((level, kind.lower(), size, shared))
-    counts = Counter((level, kind, size) for level, kind, size, _ in instances)
+    counts = Counter(instance[:3] for instance in instances)
     return [
-        {"level": level, "type": kind, "size": size, "count": counts[level, kind, size]}
-        for level, kind, size in sorted(counts)
+        {"level": level, "type": kind, "size": size, "count": count}
+        for (level, kind, size), count in sorted(counts.items())
     ]
 
 

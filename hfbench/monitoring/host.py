@@ -61,12 +61,13 @@ def _energy(root: Path) -> Gauge:
     zones = sorted((root / "sys/class/powercap").glob("intel-rapl:[0-9]*"))
     packages = [zone for zone in zones if (read_text(zone / "name") or "").startswith("package")]
     full = [read_integer(zone / "max_energy_range_uj") or 0 for zone in packages]
-    last = [read_integer(zone / "energy_uj") for zone in packages]
+    counters = [str(zone / "energy_uj") for zone in packages]  # strings are opened faster than paths
+    last = [read_integer(counter) for counter in counters]
     total = 0  # microjoules
 
     def read() -> Sequence[Value]:
         nonlocal last, total
-        now = [read_integer(zone / "energy_uj") for zone in packages]
+        now = [read_integer(counter) for counter in counters]
         steps = [
             after - before + (most if after < before else 0)  # the hardware's counter starts again when it is full
             for before, after, most in zip(last, now, full, strict=True)

@@ -1,6 +1,5 @@
 """The coverage presets, what each level measures and how it stands in params.yaml; and how that file is edited."""
 
-import shutil
 import subprocess
 from itertools import pairwise, product
 from pathlib import Path
@@ -15,10 +14,22 @@ from hfbench.params.levels import LEVELS, Way, rewrite, way_back, ways, write_le
 from hfbench.params.schema import load_params, read_yaml
 from tests.conftest import ROOT
 
+AS_SHIPPED = (ROOT / "params.yaml").read_text()
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "params.yaml"
+    path.write_text(text)
+    return path
+
+
+def comments(text: str) -> list[str]:
+    return [line.partition("#")[2].strip() for line in text.splitlines() if "#" in line]
+
 
 @pytest.fixture
 def params(tmp_path: Path) -> Path:
-    return Path(shutil.copy(ROOT / "params.yaml", tmp_path / "params.yaml"))
+    return write(tmp_path, AS_SHIPPED)
 
 
 def test_each_level_holds_those_below_and_adds_what_get_config_by_level_of_benchmark_v2_adds() -> None:
@@ -101,7 +112,6 @@ CHANGES: dict[str, Any] = {
     "compile.dynamic": False,
     "compile.options": {"shape_padding": True},
 }
-AS_SHIPPED = (ROOT / "params.yaml").read_text()
 _LISTED = ", ".join(f"{axis}: {str(value).lower()}" for axis, value in ENTRY.items())
 _KERNEL = "{layer: RMSNorm, path: x, layer_name: Norm, device:"
 # Lists as DVC's own `-S` and as a person may write them, with comments, and a null that is not written out.
@@ -112,16 +122,6 @@ OTHERWISE = (
     .replace("configurations: []", f"configurations:   # none\n- {{{_LISTED}}}")
     .replace("kernels: []", f"kernels:\n  - {_KERNEL} cpu}}\n  # the fast one\n  - {_KERNEL} cuda}}   # ours")
 )
-
-
-def write(folder: Path, text: str) -> Path:
-    path = folder / "params.yaml"
-    path.write_text(text)
-    return path
-
-
-def comments(text: str) -> list[str]:
-    return [line.partition("#")[2].strip() for line in text.splitlines() if "#" in line]
 
 
 @pytest.mark.parametrize("text", [AS_SHIPPED, OTHERWISE])
@@ -151,9 +151,8 @@ def test_a_comment_stays_above_what_it_is_about(tmp_path: Path) -> None:
         assert comments(text) == comments(AS_SHIPPED.replace("configurations: []\n\ndevice:", listed))
 
 
-def test_nothing_else_changes_and_back_is_as_before(tmp_path: Path) -> None:
-    path = write(tmp_path, AS_SHIPPED)
-    before = read_yaml(path)
+def test_nothing_else_changes_and_back_is_as_before(params: Path) -> None:
+    path, before = params, read_yaml(params)
     listed = {**ENTRY, "model": before["sweep"]["model"][0]}
     rewrite(path, {"sweep.attn_implementation": [], "configurations": [listed]})
     changed = set(path.read_text().splitlines()) - set(AS_SHIPPED.splitlines())
