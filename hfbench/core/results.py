@@ -40,6 +40,11 @@ def settings_path(point: Configuration) -> Path:
     return SETTINGS / f"{joined(used)}.json"
 
 
+def workloads_path(model: str) -> Path:
+    """Return where what the inputs of a model are made for lies; no attention has a name that begins so."""
+    return SETTINGS / f"workloads-{model}.json"
+
+
 def inputs_name(
     request_lengths: str, batch_size: int, sequence_length: int, max_new_tokens: int, context_depth: int
 ) -> str:
