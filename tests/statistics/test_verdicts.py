@@ -36,6 +36,7 @@ from hfbench.statistics.verdicts import (
     verdict_on,
     verdict_on_race,
 )
+from tests.statistics.experiments import some
 
 THRESHOLD = DEFAULT_THRESHOLD
 # Student's t at 1%, two-sided, of a table: 6 degrees of freedom 3.707, 2 of them 9.925.
@@ -56,11 +57,6 @@ def of(estimate: float, error: float = 0.015, rounds: int = 7) -> Contrast:
 
 def verdict(estimate: float, error: float, family: float = ERROR, *, higher_is_better: bool = False) -> Verdict:
     return decide(ratio(estimate, error), THRESHOLD, family, higher_is_better=higher_is_better)
-
-
-def some(found: Ratio | None) -> Ratio:
-    assert found is not None
-    return found
 
 
 def ratio_of(old: Any, new: Any, *, paired: bool) -> Ratio:

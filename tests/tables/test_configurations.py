@@ -10,7 +10,8 @@ from benchmarks.synthetic_records import SAMPLING
 from hfbench.core.errors import UserError
 from hfbench.core.files import write_json
 from hfbench.core.record import Record
-from hfbench.statistics.break_even import NEVER, NOT_KNOWN, PAID
+from hfbench.statistics.bootstrap import Interval
+from hfbench.tables.configurations import NEVER, NOT_KNOWN, PAID, break_even
 from hfbench.tables.warnings import read_warnings
 from tests.tables.hand_records import DENSE, POINT, failed_record, observed, ok_record, point, tables_of, unobserved
 
@@ -131,6 +132,30 @@ def test_warnings_of_another_version(tmp_path: Path) -> None:
         read_warnings(tmp_path)
 
 
+def test_when_compiling_has_paid_by_hand() -> None:
+    # A call takes 2 s uncompiled and 1.5 s compiled, so it saves 0.5 s. The first compiled call takes 21.5 s, 20 s more
+    # than a steady one; the first uncompiled one takes 3 s, 1 s more. 19 s / 0.5 s = 38 calls of 64 tokens: then both
+    # have taken 77 s. At the limits a call saves 0.76 s and 0.38 s: 25 and 50 calls.
+    assert 21.5 + 37 * 1.5 == 3.0 + 37 * 2.0 == 77
+    found = break_even(20 - 1, 2.0, Interval(0.75, 0.62, 0.81), 64)
+    assert list(found.values()) == [PAID, 38 * 64, pytest.approx(25 * 64), pytest.approx(50 * 64)]
+    # A start that costs no more pays from the first token.
+    assert break_even(-3.0, 2.0, Interval(0.5, 0.4, 0.6), 64)["break_even_new_tokens"] == 0
+
+
+@pytest.mark.parametrize(
+    ("ratio", "verdict"),
+    [
+        (Interval(1.2, 1.1, 1.3), NEVER),
+        (Interval(1.1, 0.9, 1.3), NOT_KNOWN),
+        (Interval(0.9, 0.8, 1.0), NOT_KNOWN),
+        (None, NOT_KNOWN),
+    ],
+)
+def test_no_saving_has_no_number(ratio: Interval | None, verdict: str) -> None:
+    assert break_even(19.0, 2.0, ratio, 64) == {"break_even": verdict}
+
+
 # 2 rows of 4 new tokens. Rounds differ by the machine, and twins with them.
 DRIFT = (1.0, 1.02, 0.98)
 
@@ -153,7 +178,7 @@ def _compiled(folder: Path, *records: Record) -> dict[str, Any]:
 
 
 def test_against_the_uncompiled_twin(tmp_path: Path) -> None:
-    # As by hand in the test of the formula: 38 calls of 8 tokens.
+    # As by hand: 38 calls of 8 tokens.
     row = _compiled(tmp_path, *_calls(3.0, 2.0), *_calls(21.5, 1.5, compile_mode="default"))
     assert row["break_even"] == PAID
     assert row["break_even_new_tokens"] == pytest.approx(38 * 8)
