@@ -74,7 +74,7 @@ def median_intervals(
         places = draw_places(sizes, drawn, generator)
         quantile = student(confidence, len(sizes) - 1)
         for index in members:
-            below, above = standard_errors(centres[index], drawn, places.medians(sorted_values(samples[index])))
+            below, above = standard_errors(centres[index], drawn, sorted_values(samples[index])[places].mean(axis=0))
             intervals[index] = _around(float(np.median(centres[index])), quantile * below, quantile * above)
     return intervals
 
@@ -84,21 +84,6 @@ def _around(estimate: float, below: float, above: float) -> Interval:
     if estimate <= 0:
         return Interval(estimate, estimate - below, estimate + above)
     return Interval(estimate, estimate * exp(-below / estimate), estimate * exp(above / estimate))
-
-
-class Places(NamedTuple):
-    """Where the medians of resamples stand: each is the mean of the values at two places.
-
-    Places count through the sorted values of all rounds, one round after the other.
-    """
-
-    below: Integers
-    above: Integers
-
-    def medians(self, ordered: Floats) -> Floats:
-        """Return the medians, given the sorted values of all rounds, one round after the other."""
-        medians: Floats = (ordered[self.below] + ordered[self.above]) / 2
-        return medians
 
 
 def round_medians(rounds: Rounds) -> Floats:
@@ -113,10 +98,12 @@ def sorted_values(rounds: Rounds) -> Floats:
     return np.concatenate([np.sort(np.asarray(values, dtype=np.float64)) for values in rounds])
 
 
-def draw_places(sizes: Sequence[int], drawn: Integers, generator: np.random.Generator) -> Places:
+def draw_places(sizes: Sequence[int], drawn: Integers, generator: np.random.Generator) -> Integers:
     """Return where the median of a resample of each drawn round stands, of rounds with so many values.
 
-    It depends on the sizes alone, so that rounds of the same sizes can share it. Both places have the shape of `drawn`.
+    It is the mean of the values at two places, which count through the sorted values of all rounds, one round after the
+    other: an array of the shape (2, *`drawn.shape`). It depends on the sizes alone, so that rounds of the same sizes
+    can share it.
 
     No iteration is drawn one by one. The k-th smallest of m values drawn with replacement from x is x at the k-th
     smallest of m uniform positions; that position is beta(k, m + 1 - k) distributed, and of two neighbours the lower is
@@ -129,7 +116,8 @@ def draw_places(sizes: Sequence[int], drawn: Integers, generator: np.random.Gene
     upper = generator.beta(rank, size + 1 - rank)
     lower = upper * generator.random(drawn.shape) ** (1 / np.maximum(size // 2, 1))
     lower = np.where(size % 2 == 1, upper, lower)
-    return Places(*(first + np.minimum((position * size).astype(np.int64), size - 1) for position in (lower, upper)))
+    places: Integers = first + np.minimum((np.stack((lower, upper)) * size).astype(np.int64), size - 1)
+    return places
 
 
 def standard_errors(values: Floats, drawn: Integers, resampled: Floats) -> tuple[float, float]:

@@ -152,6 +152,7 @@ def _against_twin(compiled: _Rounds, twin: _Rounds, tokens: int) -> dict[str, An
 
 
 _OK = pl.col("status") == OK
+_SHAPE = ("drifting_rounds", "largest_drift", "bimodal", "lower_mode", "upper_mode")
 
 
 def configurations_table(
@@ -167,8 +168,13 @@ def configurations_table(
     Null is what no round tells.
     """
     ok_samples = samples.filter(_OK, pl.col("phase") == "sample")
+    latency = summary.filter(pl.col("metric") == "end_to_end_seconds")
+    precision = (pl.col("high") - pl.col("low")) / 2 / pl.col("estimate")
     parts = (
-        *_of_summary(summary),
+        latency.select(*CONFIGURATION_AXES, *_SHAPE, precision=precision),
+        summary.filter(pl.col("metric") == "inter_token_seconds").select(
+            *CONFIGURATION_AXES, inter_token_seconds="estimate"
+        ),
         observer_table(ok_samples),
         utilisation_table(records, summary, ceilings),
         break_even_table(points.filter(_OK), ok_samples),
@@ -235,15 +241,3 @@ def _over_rounds(points: pl.DataFrame) -> pl.DataFrame:
 
 def _count(condition: pl.Expr) -> pl.Expr:
     return condition.sum().cast(pl.Int64)
-
-
-def _of_summary(summary: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    latency, inter_token = (
-        summary.filter(pl.col("metric") == metric) for metric in ("end_to_end_seconds", "inter_token_seconds")
-    )
-    precision = (pl.col("high") - pl.col("low")) / 2 / pl.col("estimate")
-    shape = ("drifting_rounds", "largest_drift", "bimodal", "lower_mode", "upper_mode")
-    return (
-        latency.select(*CONFIGURATION_AXES, *shape, precision=precision),
-        inter_token.select(*CONFIGURATION_AXES, inter_token_seconds="estimate"),
-    )

@@ -16,13 +16,7 @@ from hfbench.core.point import AXIS_TYPES, Configuration
 from hfbench.core.record import STATUSES
 
 # Names carry their unit. More is better of what is done in a second.
-_UNITS = {
-    "tokens_per_second": "tokens/s",
-    "joules_per_token": "J/token",
-    "seconds": "s",
-    "bytes": "bytes",
-    "share": "share",
-}
+_UNITS = {"per_second": "tokens/s", "per_token": "J/token", "seconds": "s", "bytes": "bytes", "share": "share"}
 
 
 @dataclass(frozen=True)

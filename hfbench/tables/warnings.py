@@ -19,11 +19,17 @@ from hfbench.tables.store import configuration_keys
 
 @dataclass(frozen=True)
 class MeasurementWarning:
-    """`code` names the kind, such as `few_rounds`; `what` is a clause with the numbers; `remedy` a sentence."""
+    """What makes a configuration's numbers doubtful.
+
+    `code` names the kind, such as `few_rounds`; `what` is a clause with the numbers; `remedy` a sentence; `point` the
+    configuration's key in metrics_by_point.json, and `configuration` its axes.
+    """
 
     code: str
     what: str
     remedy: str
+    point: str
+    configuration: dict[str, Any]
 
     @property
     def title(self) -> str:
@@ -289,33 +295,20 @@ _FILE = "warnings.json"
 _SCHEMA_VERSION = 1
 
 
-@dataclass(frozen=True)
-class ConfigurationWarning:
-    """A warning, and whose: the configuration's key in metrics_by_point.json and its axes."""
-
-    point: str
-    configuration: dict[str, Any]
-    warning: MeasurementWarning
-
-
-def write_warnings(warnings: Sequence[ConfigurationWarning], folder: Path) -> None:
+def write_warnings(warnings: Sequence[MeasurementWarning], folder: Path) -> None:
     """Write the warnings to `folder` as JSON."""
-    entries = [{**vars(each.warning), "point": each.point, "configuration": each.configuration} for each in warnings]
-    write_json(folder / _FILE, {"schema_version": _SCHEMA_VERSION, "warnings": entries})
+    write_json(folder / _FILE, {"schema_version": _SCHEMA_VERSION, "warnings": [vars(each) for each in warnings]})
 
 
-def read_warnings(folder: Path) -> list[ConfigurationWarning]:
+def read_warnings(folder: Path) -> list[MeasurementWarning]:
     """Read the warnings that `write_warnings` wrote. Raises `UserError` where there are none of this version."""
     content = read_json(folder / _FILE)
     if not isinstance(content, dict) or content.get("schema_version") != _SCHEMA_VERSION:
         raise UserError(f"{folder / _FILE} is of another version of hfbench. Delete it and run `dvc repro`.")
-    return [
-        ConfigurationWarning(entry.pop("point"), entry.pop("configuration"), MeasurementWarning(**entry))
-        for entry in content["warnings"]
-    ]
+    return [MeasurementWarning(**entry) for entry in content["warnings"]]
 
 
-def configuration_warnings(configurations: pl.DataFrame) -> list[ConfigurationWarning]:
+def configuration_warnings(configurations: pl.DataFrame) -> list[MeasurementWarning]:
     """Return all warnings, in the order of the checks and then of the sweep.
 
     A configuration without a round that is ok has none: that it failed is all there is to say of it.
@@ -328,9 +321,7 @@ def configuration_warnings(configurations: pl.DataFrame) -> list[ConfigurationWa
         if row["rounds_ok"]
     ]
     return [
-        ConfigurationWarning(
-            key, {axis: row[axis] for axis in CONFIGURATION_AXES}, MeasurementWarning(check.__name__, *told)
-        )
+        MeasurementWarning(check.__name__, *told, key, {axis: row[axis] for axis in CONFIGURATION_AXES})
         for check in CHECKS
         for key, row, facts in measured
         for told in check(facts)

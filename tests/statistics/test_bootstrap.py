@@ -28,7 +28,8 @@ SEVEN = [[1.00, 1.02, 1.01], [1.05, 1.04, 1.06], [0.98, 0.99, 0.97], [1.03, 1.02
 
 def resample_medians(rounds: Rounds, drawn: Integers, generator: np.random.Generator) -> Floats:
     """The median of a resample of the iterations of each drawn round."""
-    return draw_places([len(values) for values in rounds], drawn, generator).medians(sorted_values(rounds))
+    medians: Floats = sorted_values(rounds)[draw_places([*map(len, rounds)], drawn, generator)].mean(axis=0)
+    return medians
 
 
 def median_interval(rounds: Rounds, **arguments: Any) -> Interval:

@@ -66,7 +66,7 @@ def _agreement(tables: Tables, row: int) -> tuple[Any, ...]:
 
 
 def _codes(tables: Tables) -> set[tuple[str, str]]:
-    return {(each.warning.code, each.configuration["attn_implementation"]) for each in tables.warnings} - {
+    return {(each.code, each.configuration["attn_implementation"]) for each in tables.warnings} - {
         ("few_rounds", "eager"),
         ("few_rounds", "sdpa"),
     }

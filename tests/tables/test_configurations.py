@@ -122,7 +122,7 @@ def test_warnings_say_of_whom(tmp_path: Path) -> None:
     tables.write(tmp_path)
     (warning,) = read_warnings(tmp_path)
     assert [warning] == tables.warnings
-    assert (warning.warning.code, warning.point) == ("warmup_never_steady", "tiny eager b2 s10 n4")
+    assert (warning.code, warning.point) == ("warmup_never_steady", "tiny eager b2 s10 n4")
     assert warning.configuration == {axis: value for axis, value in vars(EAGER).items() if axis != "round"}
 
 

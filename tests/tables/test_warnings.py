@@ -110,7 +110,7 @@ def test_an_output_that_differs_is_told_with_the_limits() -> None:
         "top-1 tokens agree at 62% of the prompt's positions; the prompt's likelihood is 0.31 nats a token apart; "
         "number 5 of the generated tokens is the first that differs (limits: 90%, 0.05 nats)"
     )
-    assert MeasurementWarning("output_differs", *told).title == "output differs"
+    assert MeasurementWarning("output_differs", *told, "tiny", {}).title == "output differs"
 
 
 def test_the_remedy_fits_the_cause() -> None:
