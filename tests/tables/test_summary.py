@@ -13,20 +13,21 @@ from hfbench.tables.metrics import FORMULAS, INTER_TOKEN_GAPS, METRICS
 from tests.tables.hand_records import POINT, failed_record, observed, ok_record, point, tables_of, unobserved
 
 PROMPT = {"batch_size": 2, "requests": 2, "prompt_tokens": 20, "new_tokens": 6, "end_to_end_seconds": 1.5}
-# One list for a batch of 2 rows: gaps 0.1, 0.2, 0.3.
-IN_STEP = {**PROMPT, "token_seconds": [[0.5, 0.6, 0.8, 1.1]]}
 # Two requests: first tokens at 0.2 and 0.6; mean gaps (0.8 - 0.2) / 2 = 0.3 and (1.0 - 0.6) / 2 = 0.2.
 REQUESTS = {**PROMPT, "token_seconds": [[0.2, 0.4, 0.8], [0.6, 0.7, 1.0]]}
 ONE_TOKEN = {**PROMPT, "token_seconds": [[0.5]]}
-ONE_TOKEN_EACH = {**PROMPT, "token_seconds": [[0.5], [0.9]]}
-UNOBSERVED = {**PROMPT, "token_seconds": []}
 # Three requests of 2, 3 and 1 new tokens, two at a time: the third begins where the first ended.
-UNEQUAL = {
-    **PROMPT,
-    "requests": 3,
-    "prompt_tokens": 17,
-    "token_seconds": [[0.2, 0.4], [0.2, 0.5, 0.9], [0.6]],
-}
+UNEQUAL = {**PROMPT, "requests": 3, "prompt_tokens": 17, "token_seconds": [[0.2, 0.4], [0.2, 0.5, 0.9], [0.6]]}
+ITERATIONS = (
+    {**PROMPT, "token_seconds": [[0.5, 0.6, 0.8, 1.1]]},  # one list for a batch of 2 rows: gaps 0.1, 0.2, 0.3
+    REQUESTS,
+    UNEQUAL,
+    {**UNEQUAL, "batch_size": 4},
+    ONE_TOKEN,
+    {**PROMPT, "token_seconds": [[0.5], [0.9]]},
+    {**PROMPT, "token_seconds": [[0.5, 0.5]]},  # at one instant
+    {**PROMPT, "token_seconds": []},  # unobserved
+)
 TYPES: dict[str, pl.DataType | type[pl.DataType]] = {
     "batch_size": pl.Int64,
     "requests": pl.Int64,
@@ -37,51 +38,24 @@ TYPES: dict[str, pl.DataType | type[pl.DataType]] = {
 }
 
 
-def _evaluate(metric: str, *iterations: dict[str, object]) -> list[float | None]:
-    return pl.DataFrame(list(iterations), schema=TYPES).select(result=FORMULAS[metric])["result"].to_list()
-
-
 @pytest.mark.parametrize(
-    ("formula", "in_step", "requests"),
+    ("metric", "values"),
     [
-        ("time_to_first_token_seconds", 0.5, 0.4),
-        ("inter_token_seconds", 0.2, 0.25),  # 0.6 / 3; dividing by n = 4 would give 0.15
-        ("prefill_tokens_per_second", 40.0, 20 / 0.6),  # 2 rows of 10 tokens in 0.5 s, and until the last one's 0.6 s
-        ("decode_tokens_per_second", 10.0, 5.0),  # 2 rows of 3 in 0.6 s; 2 + 2 tokens from 0.2 s to 1.0 s
+        ("time_to_first_token_seconds", [0.5, 0.4, 0.2, 0.2, 0.5, 0.7, 0.5, None]),
+        # Place 1.9 of 0 … 2, and 0.95 of 0 … 1; rows in step have no slowest request.
+        ("time_to_first_token_p95_seconds", [None, 0.58, 0.2 + 0.9 * 0.4, 0.56, None, 0.88, None, None]),
+        # 0.6 / 3, where dividing by n = 4 would give 0.15; of 0.2 and 0.7 / 2.
+        ("inter_token_seconds", [0.2, 0.25, 0.275, 0.275, None, None, 0.0, None]),
+        # 2 rows of 3 in 0.6 s; 2 + 2 tokens from 0.2 s to 1.0 s; 1 + 2 + 0, from 0.2 to 0.9 s.
+        ("decode_tokens_per_second", [10.0, 5.0, 3 / 0.7, 3 / 0.7, None, None, None, None]),
+        # 2 rows of 10 tokens in 0.5 s, and until the last one's 0.6 s; the third of three waits while others decode.
+        ("prefill_tokens_per_second", [40.0, 20 / 0.6, None, 17 / 0.6, 40.0, 20 / 0.9, 40.0, None]),
+        ("output_tokens_per_second", [6 / 1.5] * 8),
     ],
 )
-def test_formula(formula: str, in_step: float, requests: float) -> None:
-    assert _evaluate(formula, IN_STEP, REQUESTS, UNOBSERVED) == [pytest.approx(in_step), pytest.approx(requests), None]
-
-
-def test_requests_of_unequal_lengths() -> None:
-    assert _evaluate("time_to_first_token_seconds", UNEQUAL) == [0.2]
-    assert _evaluate("time_to_first_token_p95_seconds", UNEQUAL) == [
-        pytest.approx(0.2 + 0.9 * 0.4)
-    ]  # place 1.9 of 0 … 2
-    assert _evaluate("inter_token_seconds", UNEQUAL) == [pytest.approx(0.275)]  # of 0.2 and 0.7 / 2
-    assert _evaluate("decode_tokens_per_second", UNEQUAL) == [pytest.approx(3 / 0.7)]  # 1 + 2 + 0, from 0.2 to 0.9 s
-    assert _evaluate("prefill_tokens_per_second", UNEQUAL) == [None]  # the third waits while others decode
-    at_once = {**UNEQUAL, "batch_size": 4}
-    assert _evaluate("prefill_tokens_per_second", at_once) == [pytest.approx(17 / 0.6)]
-    assert _evaluate("output_tokens_per_second", UNEQUAL, UNOBSERVED) == [4.0, 4.0]  # 6 tokens in 1.5 s
-
-
-def test_rows_in_step_have_no_slowest_request() -> None:
-    assert _evaluate("time_to_first_token_p95_seconds", IN_STEP, UNOBSERVED) == [None, None]
-
-
-def test_one_new_token_has_a_prefill_and_no_decode() -> None:
-    assert _evaluate("time_to_first_token_seconds", ONE_TOKEN, ONE_TOKEN_EACH) == [0.5, 0.7]
-    assert _evaluate("prefill_tokens_per_second", ONE_TOKEN, ONE_TOKEN_EACH) == [40.0, pytest.approx(20 / 0.9)]
-    assert _evaluate("inter_token_seconds", ONE_TOKEN, ONE_TOKEN_EACH) == [None, None]
-    assert _evaluate("decode_tokens_per_second", ONE_TOKEN, ONE_TOKEN_EACH) == [None, None]
-
-
-def test_tokens_at_one_instant_have_no_rate() -> None:
-    same = {**IN_STEP, "token_seconds": [[0.5, 0.5]]}
-    assert _evaluate("decode_tokens_per_second", same) == [None]
-    assert _evaluate("inter_token_seconds", same) == [0.0]
+def test_formulas_by_hand(metric: str, values: list[float | None]) -> None:
+    found = pl.DataFrame(list(ITERATIONS), schema=TYPES).select(result=FORMULAS[metric])["result"].to_list()
+    assert found == [None if value is None else pytest.approx(value) for value in values]
 
 
 def test_gaps_stay_with_their_request() -> None:
