@@ -45,11 +45,8 @@ def test_rounds_are_counted(tmp_path: Path) -> None:
     assert (row["rounds_ok"], row["rounds_asked"]) == (3, 4)
     assert (row["rounds_never_steady"], row["recompiles_while_sampling"], row["rounds_ended_early"]) == (1, 4, 2)
     assert row["target_precision"] == 0.02
-
-
-def test_a_fixed_number_of_iterations_asks_for_no_precision(tmp_path: Path) -> None:
-    row = _row(tmp_path, *_rounds({"stopped_because": "max_seconds reached"}))
-    assert (row["target_precision"], row["rounds_ended_early"]) == (None, 0)
+    fixed = _row(tmp_path / "fixed", *_rounds({"stopped_because": "max_seconds reached"}))
+    assert (fixed["target_precision"], fixed["rounds_ended_early"]) == (None, 0)
 
 
 def test_precision_is_half_the_interval_over_the_estimate(tmp_path: Path) -> None:
@@ -81,11 +78,10 @@ def test_what_the_observer_costs(tmp_path: Path) -> None:
         ok_record(point(round=number), observed([0.5, 1.1 * pace]), unobserved(pace), unobserved(pace))
         for number, pace in ((1, 1.0), (2, 2.0), (3, 3.0))
     ]
-    row = _row(tmp_path, *records)
-    # The paces of the processes are in both sides of each ratio.
-    assert [row[f"observer_cost_{end}"] for end in ("ratio", "low", "high")] == pytest.approx([1.1] * 3)
-    one = _row(tmp_path / "one", records[0])
-    assert [one[f"observer_cost_{end}"] for end in ("ratio", "low", "high")] == [None] * 3
+    # The paces of the processes are in both sides of each ratio; one round has no interval.
+    for name, several, cost in (("three", records, pytest.approx(1.1)), ("one", records[:1], None)):
+        row = _row(tmp_path / name, *several)
+        assert [row[f"observer_cost_{end}"] for end in ("ratio", "low", "high")] == [cost] * 3
 
 
 CEILINGS = {"read_bytes_per_second_by_size": {"64": 100_000.0}, "matmul_flops_per_second": {"bfloat16": 1e6}}
@@ -96,8 +92,11 @@ def test_utilisation(tmp_path: Path) -> None:
     # 0.2 s between two tokens. Prefill: a row is 10 tokens · 2 · 100 + 2 · 50 + 2 layers · 2 · 3 heads · 8 · 55 pairs =
     # 7380 FLOPs, two rows in 0.5 s.
     row = _row(tmp_path, *_rounds({"accounting": DENSE}, {"accounting": DENSE}), ceilings=CEILINGS)
-    assert row["mbu"] == pytest.approx(1480 / 0.2 / 100_000)
-    assert row["mfu"] == pytest.approx(2 * 7380 / 0.5 / 1e6)
+    assert (row["mbu"], row["mfu"]) == pytest.approx((1480 / 0.2 / 100_000, 2 * 7380 / 0.5 / 1e6))
+    # One new token has no decoding that would use bandwidth.
+    record = ok_record(point(max_new_tokens=1), observed([0.5]), accounting=DENSE)
+    row = _row(tmp_path / "one", record, ceilings=CEILINGS)
+    assert (row["mbu"], row["mfu"]) == (None, pytest.approx(2 * 7380 / 0.5 / 1e6))
 
 
 @pytest.mark.parametrize(
@@ -109,13 +108,6 @@ def test_utilisation_that_is_not_known(tmp_path: Path, needs: dict[str, Any], ce
     assert (row["mbu"], row["mfu"]) == (None, None)
 
 
-def test_one_new_token_has_no_decoding_to_use_bandwidth(tmp_path: Path) -> None:
-    record = ok_record(point(max_new_tokens=1), observed([0.5]), accounting=DENSE)
-    row = _row(tmp_path, record, ceilings=CEILINGS)
-    assert row["mbu"] is None
-    assert row["mfu"] == pytest.approx(2 * 7380 / 0.5 / 1e6)
-
-
 def test_warnings_say_of_whom(tmp_path: Path) -> None:
     unsteady = _rounds(*[{"warmup_steady": False}] * 3, configuration=EAGER)
     tables = tables_of(tmp_path / "measurements", *unsteady, *_rounds(*[{}] * 3), failed_record(point(model="b"), "x"))
@@ -124,10 +116,7 @@ def test_warnings_say_of_whom(tmp_path: Path) -> None:
     assert [warning] == tables.warnings
     assert (warning.code, warning.point) == ("warmup_never_steady", "tiny eager b2 s10 n4")
     assert warning.configuration == {axis: value for axis, value in vars(EAGER).items() if axis != "round"}
-
-
-def test_warnings_of_another_version(tmp_path: Path) -> None:
-    write_json(tmp_path / "warnings.json", {"schema_version": 0, "warnings": []})
+    write_json(tmp_path / "warnings.json", {"schema_version": 0, "warnings": []})  # of another version
     with pytest.raises(UserError, match="`dvc repro`"):
         read_warnings(tmp_path)
 

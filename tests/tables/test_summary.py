@@ -74,12 +74,6 @@ def _lasting(end_to_end: float, phase: str = "sample") -> Any:
     return observed([0.5, 0.6], end_to_end=end_to_end, phase=phase)
 
 
-def _of_rounds(folder: Path, *rounds: list[float], metric: str = "end_to_end_seconds") -> dict[str, Any]:
-    """The summary of a metric of rounds with these end-to-end latencies."""
-    numbered = enumerate(rounds, start=1)
-    return _rows(folder, *(ok_record(point(round=n), *map(_lasting, values)) for n, values in numbered))[metric]
-
-
 def test_samples_of_all_rounds_together(tmp_path: Path) -> None:
     rounds = [
         ok_record(POINT, _lasting(90.0, "first"), _lasting(80.0, "warmup"), *map(_lasting, (1.0, 2.0, 3.0))),
@@ -93,13 +87,6 @@ def test_samples_of_all_rounds_together(tmp_path: Path) -> None:
     assert row["p95"] == pytest.approx(5 + 0.8 * 4)  # place 0.95 x 4 = 3.8 among 1, 2, 3, 5, 9
     assert row["p5"] == pytest.approx(1.2)
     assert row["round_medians"] == [2.0, 7.0]
-
-
-def test_percentiles_of_a_known_distribution_and_of_one_sample(tmp_path: Path) -> None:
-    row = _of_rounds(tmp_path / "many", [1 + index / 100 for index in range(101)])
-    assert [row[name] for name in ("p5", "median", "p95", "p99")] == pytest.approx([1.05, 1.5, 1.95, 1.99])
-    row = _of_rounds(tmp_path / "one", [1.0])
-    assert (row["median"], row["std"], row["p99"]) == (1.0, None, 1.0)
 
 
 def test_rounds_that_are_not_ok_do_not_count(tmp_path: Path) -> None:
@@ -206,61 +193,44 @@ def test_rows_follow_the_sweep_and_the_metrics(tmp_path: Path) -> None:
 
 
 STEADY = [1.00, 1.02, 0.98, 1.01, 0.99, 1.00, 1.02, 0.98]
+# Two rounds of one value each, 0.99 and 1.01. A resample's median is 0.01 below or above 1.00 in a quarter of the cases
+# each: the standard error is sqrt(2 · 0.01² / 4). Student's t with one degree of freedom is 12.706.
+MARGIN = 12.706 * (2 * 0.01**2 / 4) ** 0.5
 
 
-def test_the_estimate_is_the_median_of_the_rounds(tmp_path: Path) -> None:
-    row = _of_rounds(tmp_path, [1.0, 1.0, 1.0, 1.0], [3.0], [4.0])
-    assert (row["estimate"], row["median"]) == (3.0, 1.0)
-    assert row["round_medians"] == [1.0, 3.0, 4.0]
-
-
-def test_two_rounds_have_an_interval_around_their_middle(tmp_path: Path) -> None:
-    # One value each, 0.99 and 1.01. A resample's median is 0.01 below or above 1.00 in a quarter of the cases each: the
-    # standard error is sqrt(2 · 0.01² / 4). Student's t with one degree of freedom is 12.706.
-    row = _of_rounds(tmp_path, [0.99], [1.01])
-    margin = 12.706 * (2 * 0.01**2 / 4) ** 0.5
-    assert row["estimate"] == pytest.approx(1.0)
-    assert row["low"] == pytest.approx(2.71828**-margin, rel=0.01)
-    assert row["high"] == pytest.approx(2.71828**margin, rel=0.01)
-
-
-def test_one_round_has_no_interval(tmp_path: Path) -> None:
-    row = _of_rounds(tmp_path, STEADY)
-    assert [row[name] for name in ("low", "high", "cv_between")] == [None, None, None]
-    assert row["estimate"] == pytest.approx(1.0)
-    assert row["cv_within"] == pytest.approx(0.016, abs=0.001)
-
-
-def test_variation_between_and_within_rounds(tmp_path: Path) -> None:
-    # Medians 1 and 2: mean 1.5, standard deviation sqrt(0.5). Within: 0.1 / 1 and 0.4 / 2, with n - 1 = 2 each.
-    row = _of_rounds(tmp_path, [0.9, 1.0, 1.1], [1.6, 2.0, 2.4])
-    assert row["cv_between"] == pytest.approx(0.5**0.5 / 1.5)
-    assert row["cv_within"] == pytest.approx(((0.1**2 + 0.2**2) / 2) ** 0.5)
-
-
-def test_outliers_are_counted_and_kept(tmp_path: Path) -> None:
-    row = _of_rounds(tmp_path, [*STEADY, 9.0], STEADY)
-    assert (row["outliers"], row["max"], row["samples"]) == (1, 9.0, 17)
-
-
-def test_a_round_that_drifts(tmp_path: Path) -> None:
-    rising = [1.0 + index / 100 for index in range(11)]  # 0.1 over a median of 1.05
-    row = _of_rounds(tmp_path, STEADY, rising)
-    assert row["drifting_rounds"] == 1
-    assert row["largest_drift"] == pytest.approx(0.1 / 1.05)
-    steady = _of_rounds(tmp_path / "steady", STEADY, STEADY)
-    assert (steady["drifting_rounds"], steady["largest_drift"]) == (0, None)
-
-
-def test_two_kinds_of_iterations(tmp_path: Path) -> None:
-    row = _of_rounds(tmp_path, [1.0, 2.0, 1.01, 2.01, 0.99, 1.99] * 5)
-    assert row["bimodal"]
-    assert (row["lower_mode"], row["upper_mode"]) == (pytest.approx(1.0, abs=0.01), pytest.approx(2.0, abs=0.01))
-    steady = _of_rounds(tmp_path / "steady", STEADY * 4)
-    assert (steady["bimodal"], steady["lower_mode"]) == (False, None)
-
-
-def test_what_has_one_value_a_round_has_an_estimate_only(tmp_path: Path) -> None:
-    row = _of_rounds(tmp_path, STEADY, STEADY, metric="load_seconds")
-    assert row["estimate"] == 0.5
-    assert [row[name] for name in ("low", "high", "outliers", "bimodal")] == [None] * 4
+@pytest.mark.parametrize(
+    ("rounds", "told"),
+    [
+        ([[1.0]], {"median": 1.0, "std": None, "p99": 1.0}),
+        ([[1 + index / 100 for index in range(101)]], {"p5": 1.05, "median": 1.5, "p95": 1.95, "p99": 1.99}),
+        ([[1.0, 1.0, 1.0, 1.0], [3.0], [4.0]], {"estimate": 3.0, "median": 1.0, "round_medians": [1.0, 3.0, 4.0]}),
+        ([[0.99], [1.01]], {"estimate": 1.0, "low": 2.71828**-MARGIN, "high": 2.71828**MARGIN}),
+        ([STEADY], {"estimate": 1.0, "low": None, "high": None, "cv_between": None, "cv_within": 0.0160}),
+        # Medians 1 and 2: mean 1.5, standard deviation sqrt(0.5). Within: 0.1 / 1 and 0.4 / 2, with n - 1 = 2 each.
+        (
+            [[0.9, 1.0, 1.1], [1.6, 2.0, 2.4]],
+            {"cv_between": 0.5**0.5 / 1.5, "cv_within": ((0.1**2 + 0.2**2) / 2) ** 0.5},
+        ),
+        ([[*STEADY, 9.0], STEADY], {"outliers": 1, "max": 9.0, "samples": 17}),
+        # Rising by 0.1 over a median of 1.05.
+        ([STEADY, [1.0 + index / 100 for index in range(11)]], {"drifting_rounds": 1, "largest_drift": 0.1 / 1.05}),
+        ([STEADY, STEADY], {"drifting_rounds": 0, "largest_drift": None}),
+        ([[1.0, 2.0, 1.01, 2.01, 0.99, 1.99] * 5], {"bimodal": True, "lower_mode": 1.0, "upper_mode": 2.0}),
+        ([STEADY * 4], {"bimodal": False, "lower_mode": None}),
+    ],
+)
+def test_what_is_told_of_rounds_with_these_latencies(
+    tmp_path: Path, rounds: list[list[float]], told: dict[str, Any]
+) -> None:
+    numbered = enumerate(rounds, start=1)
+    rows = _rows(tmp_path, *(ok_record(point(round=n), *map(_lasting, values)) for n, values in numbered))
+    row = rows["end_to_end_seconds"]
+    exact = {name: row[name] for name, value in told.items() if not isinstance(value, float)}
+    assert exact == {name: value for name, value in told.items() if not isinstance(value, float)}
+    for name, value in told.items():
+        if isinstance(value, float):
+            assert row[name] == pytest.approx(value, rel=0.005)
+    # What has one value a round has an estimate only.
+    load = rows["load_seconds"]
+    assert load["estimate"] == 0.5
+    assert [load[name] for name in ("low", "high", "outliers", "bimodal")] == [None, None, None, None]
