@@ -1,9 +1,7 @@
 """The command `hfbench doctor`: is this machine fit to measure what params.yaml asks for?"""
 
-import io
 import math
 import shutil
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,6 +21,7 @@ from hfbench.model.cache import cache_folder
 from hfbench.model.manifest import read_previous
 from hfbench.monitoring.monitor import machine_before, open_devices
 from hfbench.params.schema import Params, load_params
+from hfbench.report.pages import standard_output
 
 Level = Literal["ok", "note", "warning"]
 _LEVELS: tuple[Level, ...] = get_args(Level)
@@ -119,13 +118,12 @@ def _fullest_disk(results: Path) -> Disk:
 
 
 def _model_bytes(names: Sequence[str], models: Path) -> dict[str, int]:
-    sizes = {}
-    for name in names:
-        if manifest := read_previous(models / f"{name}.json"):
-            weights = [file.size_bytes for file in manifest.files if file.path.endswith(".safetensors")]
-            if weights:
-                sizes[name] = sum(weights)
-    return sizes
+    manifests = {name: manifest for name in names if (manifest := read_previous(models / f"{name}.json"))}
+    sizes = {
+        name: sum(file.size_bytes for file in manifest.files if file.path.endswith(".safetensors"))
+        for name, manifest in manifests.items()
+    }
+    return {name: size for name, size in sizes.items() if size}
 
 
 def check_device(readings: Readings) -> Iterator[Finding]:
@@ -356,12 +354,11 @@ def examine(readings: Readings) -> list[Finding]:
 
 _READY = "This machine is ready to measure."
 _STYLES = {"warning": "bold yellow", "note": "cyan", "ok": "green"}
-_WIDTH_WITHOUT_TERMINAL = 120
 
 
 def print_findings(findings: Sequence[Finding], console: Console | None = None) -> None:
-    """Print each finding with its remedy below, then how many there are of each level."""
-    console = console or _standard_output()
+    """Print each finding with its remedy below, then how many there are of each level, and what that means."""
+    console = console or standard_output()
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
@@ -370,21 +367,11 @@ def print_findings(findings: Sequence[Finding], console: Console | None = None) 
         if finding.remedy is not None:
             table.add_row("", Text(f"→ {finding.remedy}", style="bold" if finding.level == "warning" else "dim"))
     console.print(table)
-    console.print()
-    console.print(_summary(Counter(finding.level for finding in findings)))
-
-
-def _summary(counts: Mapping[Level, int]) -> str:
-    """Return how many findings there are of each level, in one sentence, and what that means."""
+    counts = Counter(finding.level for finding in findings)
     found = [f"{counts[level]} {level}{'s' * (counts[level] > 1)}" for level in ("warning", "note") if counts[level]]
     meaning = "Heed the warnings before trusting small differences." if counts["warning"] else _READY
-    return f"{' and '.join(found)}. {meaning}" if found else meaning
-
-
-def _standard_output() -> Console:
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a character that the locale lacks is no reason to fail
-    return Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL)
+    console.print()
+    console.print(f"{' and '.join(found)}. {meaning}" if found else meaning)
 
 
 def doctor(params: Path, results: Path, *, strict: bool = False) -> int:

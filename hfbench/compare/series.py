@@ -26,9 +26,8 @@ from hfbench.core.point import CONFIGURATION_AXES
 from hfbench.core.record import OK
 from hfbench.report.pages import Cell, Column, Role
 from hfbench.report.words import MISSING, margin, significant
-from hfbench.statistics.bootstrap import Interval
+from hfbench.statistics.bootstrap import Interval, median_intervals
 from hfbench.statistics.changepoints import Observation, Step, find_steps
-from hfbench.statistics.intervals import median_intervals
 from hfbench.statistics.verdicts import ERROR, FASTER, SLOWER, adjusted_p_values
 
 Content: TypeAlias = tuple[str, ...]

@@ -11,7 +11,7 @@ from hfbench.core.point import CONFIGURATION_AXES, REFERENCE, WAY_AXES, words_of
 from hfbench.core.point import WORKLOAD_AXES as LENGTH_AXES
 from hfbench.core.record import OK
 from hfbench.tables.store import point_label, read_table
-from hfbench.tables.warnings import ConfigurationWarning, read_warnings
+from hfbench.tables.warnings import MeasurementWarning, read_warnings
 
 # Configurations are compared with those that do the same work.
 WORKLOAD_AXES = ("model", *LENGTH_AXES)
@@ -24,7 +24,7 @@ class Results:
     summary: pl.DataFrame
     points: pl.DataFrame
     configurations: pl.DataFrame
-    warnings: list[ConfigurationWarning]
+    warnings: list[MeasurementWarning]
 
 
 def read_results(tables: Path) -> Results:
@@ -211,14 +211,14 @@ class WarningGroup:
     findings: tuple[tuple[str, str], ...]
 
 
-def warning_groups(warnings: Sequence[ConfigurationWarning], points: pl.DataFrame) -> list[WarningGroup]:
+def warning_groups(warnings: Sequence[MeasurementWarning], points: pl.DataFrame) -> list[WarningGroup]:
     """Return the warnings in groups, in their order."""
     axes = varying_axes(points)
     measured = points.filter(pl.col("status") == OK).select(CONFIGURATION_AXES).n_unique()
     groups: dict[tuple[str, str], dict[str, list[str]]] = {}
     for each in warnings:
-        group = groups.setdefault((each.warning.title, each.warning.remedy), {})
-        group.setdefault(each.warning.what, []).append(point_label(each.configuration, axes))
+        group = groups.setdefault((each.title, each.remedy), {})
+        group.setdefault(each.what, []).append(point_label(each.configuration, axes))
     return [
         WarningGroup(title, remedy, tuple((_whose(labels, measured), what) for what, labels in group.items()))
         for (title, remedy), group in groups.items()

@@ -49,7 +49,7 @@ from hfbench.report.words import (
     significant,
     warning_columns,
 )
-from hfbench.statistics.break_even import NEVER, PAID
+from hfbench.tables.configurations import NEVER, PAID
 from hfbench.tables.metrics import METRICS
 
 _HERE = Path(__file__).parent

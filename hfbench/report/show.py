@@ -272,7 +272,7 @@ def result_json(view: View, *, only_columns: bool = False) -> dict[str, Any]:
     return {
         "configurations": result_data(view, only_columns=only_columns).to_dicts(),
         "warnings": [
-            {"point": each.point, "code": each.warning.code, "what": each.warning.what, "remedy": each.warning.remedy}
+            {"point": each.point, "code": each.code, "what": each.what, "remedy": each.remedy}
             for each in view.results.warnings
         ],
     }

@@ -8,11 +8,12 @@ whether the path that was timed gives the logits of one plain forward pass.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 import polars as pl
 
-from hfbench.core.point import REFERENCE, WORKLOAD_AXES, Configuration
+from hfbench.core.point import CONFIGURATION_AXES, REFERENCE, WORKLOAD_AXES, Configuration
 
 # A float32 sum of n terms in another order is off by some sqrt(n) · 6e-8 of itself: far less, for any prompt.
 _SAME_NLL = 1e-4
@@ -112,7 +113,8 @@ def _tokens(tokens: Any) -> pl.Series | None:
 
 
 COMPARED, MISSING_REFERENCE = "compared", "missing"  # the values of `reference`
-_WORK = ("model", "dtype", *WORKLOAD_AXES)
+_work = attrgetter("model", "dtype", *WORKLOAD_AXES)
+_without_round = attrgetter(*CONFIGURATION_AXES)
 
 AGREEMENT_TYPES: dict[str, type[pl.DataType]] = {
     "reference": pl.String,
@@ -163,11 +165,3 @@ def _row(output: Output, reference: Output | None, first_round: Output) -> dict[
         "path_tolerance": output.path.get("tolerance"),
         "path_agrees": output.path_agrees,
     }
-
-
-def _work(configuration: Configuration) -> _Axes:
-    return tuple(getattr(configuration, axis) for axis in _WORK)
-
-
-def _without_round(configuration: Configuration) -> _Axes:
-    return tuple(value for axis, value in vars(configuration).items() if axis != "round")

@@ -9,7 +9,7 @@ from hfbench.core.record import Record
 from hfbench.report.charts.speed import summary_sentence
 from hfbench.report.frames import ReportData, report_data
 from hfbench.report.speedups import Winner, speedups, winners
-from hfbench.statistics.intervals import paired_ratio_interval
+from hfbench.statistics.verdicts import paired_ratio_interval
 from tests.report.report_records import sweep_records
 from tests.tables.hand_records import observed, ok_record, point, tables_of
 

@@ -24,7 +24,8 @@ from hfbench.report.frames import ReportData, Rounds, shown_names
 from hfbench.report.pages import Column
 from hfbench.report.speedups import LATENCY, percent
 from hfbench.report.words import significant
-from hfbench.statistics.intervals import CONFIDENCE, Interval, paired_ratio_interval
+from hfbench.statistics.bootstrap import CONFIDENCE, Interval
+from hfbench.statistics.verdicts import paired_ratio_interval
 
 _MOST_SAMPLES = 40  # of a round that are drawn
 _SAMPLE, _MEDIAN = "sample", "median"

@@ -25,7 +25,8 @@ from hfbench.report.charts.chart import (
 from hfbench.report.frames import WORKLOAD_AXES, ReportData, paired, values_by_round, workload_name
 from hfbench.report.pages import Column
 from hfbench.report.words import MISSING, significant, span_text
-from hfbench.statistics.intervals import CONFIDENCE, Interval, paired_ratio_interval
+from hfbench.statistics.bootstrap import CONFIDENCE, Interval
+from hfbench.statistics.verdicts import paired_ratio_interval
 
 _LATENCY, _THROUGHPUT = "inter_token_seconds", "decode_tokens_per_second"
 _FRONTIER_HEIGHT, _DEPTH_HEIGHT = 240, 200  # pixels of a panel
