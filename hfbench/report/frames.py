@@ -7,14 +7,13 @@ from typing import Any
 
 import polars as pl
 
-from hfbench.core.point import CONFIGURATION_AXES, REFERENCE, WAY_AXES, words_of
-from hfbench.core.point import WORKLOAD_AXES as LENGTH_AXES
+from hfbench.core.point import CONFIGURATION_AXES, REFERENCE, WAY_AXES, WORKLOAD_AXES, words_of
 from hfbench.core.record import OK
 from hfbench.tables.store import point_label, read_table
 from hfbench.tables.warnings import ConfigurationWarning, read_warnings
 
-# Configurations are compared with those that do the same work.
-WORKLOAD_AXES = ("model", *LENGTH_AXES)
+# Configurations are compared with those that do the same work with the same model.
+MODEL_AND_WORK = ("model", *WORKLOAD_AXES)
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ def failure_rows(points: pl.DataFrame) -> pl.DataFrame:
 
 def _is_best(*, higher_is_better: bool) -> pl.Expr:
     estimate = pl.when("is_comparable").then("estimate")
-    lowest, highest = estimate.min().over(WORKLOAD_AXES), estimate.max().over(WORKLOAD_AXES)
+    lowest, highest = estimate.min().over(MODEL_AND_WORK), estimate.max().over(MODEL_AND_WORK)
     is_best = (estimate == (highest if higher_is_better else lowest)) & (lowest != highest)
     return is_best.fill_null(value=False)
 
@@ -81,7 +80,7 @@ def _sorted(rows: pl.DataFrame) -> pl.DataFrame:
         rows = rows.with_columns(end_to_end_seconds=pl.lit(None, dtype=pl.Float64))
     models = {model: place for place, model in enumerate(rows["model"].unique(maintain_order=True))}
     place = pl.col("model").replace_strict(models, return_dtype=pl.Int64)
-    keys = [place, *(pl.col(axis) for axis in WORKLOAD_AXES[1:])]
+    keys = [place, *(pl.col(axis) for axis in MODEL_AND_WORK[1:])]
     return rows.with_columns(workload=pl.struct(keys).rank("dense")).sort(
         "workload", "output_differs", "end_to_end_seconds", nulls_last=True, maintain_order=True
     )
@@ -96,7 +95,7 @@ def named_configurations(points: pl.DataFrame) -> pl.DataFrame:
     """
     axes = points.select(CONFIGURATION_AXES).unique(maintain_order=True)
     varying = varying_axes(points)
-    workload_axes = [axis for axis in WORKLOAD_AXES if axis in varying]
+    workload_axes = [axis for axis in MODEL_AND_WORK if axis in varying]
     scene_axes = [axis for axis in workload_axes if axis != "batch_size"]
     way_axes = [axis for axis in WAY_AXES if axis in varying]
     names = [

@@ -22,7 +22,7 @@ from hfbench.report.charts.chart import (
     within,
     word_column,
 )
-from hfbench.report.frames import WORKLOAD_AXES, ReportData, paired, values_by_round, workload_name
+from hfbench.report.frames import MODEL_AND_WORK, ReportData, paired, values_by_round, workload_name
 from hfbench.report.pages import Column
 from hfbench.report.words import MISSING, significant, span_text
 from hfbench.statistics.intervals import CONFIDENCE, Interval, paired_ratio_interval
@@ -179,7 +179,7 @@ def _depth_values(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _phase(rows: pl.DataFrame, phase: str, rate: str) -> pl.DataFrame:
-    axes = [axis for axis in WORKLOAD_AXES if axis != "context_depth" and rows[axis].n_unique() > 1]
+    axes = [axis for axis in MODEL_AND_WORK if axis != "context_depth" and rows[axis].n_unique() > 1]
     work = pl.Series([workload_name(row, axes) or None for row in rows.to_dicts()], dtype=pl.String)
     return (
         rows.with_columns(work=work)
