@@ -22,7 +22,6 @@ from hfbench.core.record import OK, Manifest
 from hfbench.core.results import manifest_path
 from hfbench.params.schema import read_yaml
 from hfbench.report.charts.capacity import memory_chart, roofline_chart, shares_chart
-from hfbench.report.charts.chart import number_column, word_column
 from hfbench.report.charts.samples import rounds_chart, token_latency_chart
 from hfbench.report.charts.speed import speed_chart, summary_sentence, winner_columns
 from hfbench.report.charts.startup import compiling_columns, startup_chart
@@ -44,10 +43,12 @@ from hfbench.report.words import (
     device_names,
     failure_columns,
     memory_unit,
+    number_column,
     rate,
     result_columns,
     significant,
     warning_columns,
+    word_column,
 )
 from hfbench.statistics.break_even import NEVER, PAID
 from hfbench.tables.metrics import METRICS

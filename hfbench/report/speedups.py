@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from hfbench.report.frames import ReportData, values_by_round
-from hfbench.report.words import MISSING, significant, span_text
+from hfbench.report.words import END_TO_END
 from hfbench.statistics.bootstrap import Interval
 from hfbench.statistics.ratios import Contrast, contrast
 from hfbench.statistics.verdicts import (
@@ -24,7 +24,6 @@ from hfbench.statistics.verdicts import (
 )
 from hfbench.tables.facts import start_time
 
-LATENCY = "end_to_end_seconds"
 Row = dict[str, Any]  # of `ReportData.rows`
 
 
@@ -116,12 +115,12 @@ class _Measured:
     """
 
     def __init__(self, data: ReportData) -> None:
-        rounds = values_by_round(data.samples, LATENCY)
+        rounds = values_by_round(data.samples, END_TO_END)
         self._rounds = {
             number: {of: np.array(values) for of, values in found.items()} for number, found in rounds.items()
         }
         self._started = _started(data)
-        groups = data.rows.drop_nulls(LATENCY).partition_by("workload", maintain_order=True)
+        groups = data.rows.drop_nulls(END_TO_END).partition_by("workload", maintain_order=True)
         workloads = [group.to_dicts() for group in groups]
         self.pairs = [
             (row, against)
@@ -145,7 +144,7 @@ class _Measured:
         )
 
     def _race(self, rows: Sequence[Row]) -> _Race | None:
-        order = sorted((row for row in rows if not row["output_differs"]), key=lambda row: float(row[LATENCY]))
+        order = sorted((row for row in rows if not row["output_differs"]), key=lambda row: float(row[END_TO_END]))
         if not order:
             return None
         contrasts = tuple(self.contrast(order[0], other) for other in order[1:])
@@ -187,41 +186,9 @@ def _comparison(row: Row, against: Row, found: Contrast, error: float) -> Speedu
     interval = None
     if verdict.interval is not None:
         interval = Interval(1 / verdict.interval.estimate, 1 / verdict.interval.high, 1 / verdict.interval.low)
-    estimate = against[LATENCY] / row[LATENCY] if interval is None else interval.estimate
+    estimate = against[END_TO_END] / row[END_TO_END] if interval is None else interval.estimate
     return Speedup(row, against, estimate, interval, verdict)
 
 
 def _others(rows: Sequence[Row], row: Row) -> list[Row]:
     return [each for each in rows if each["configuration"] != row["configuration"]]
-
-
-def interval_words(interval: Interval | None) -> str:
-    """Return the limits of an interval, or a dash."""
-    return MISSING if interval is None else span_text(interval.low, interval.high)
-
-
-def times_as_fast(comparison: Speedup) -> str:
-    """Return who is how many times as fast as whom, with the workload where it has a name."""
-    workload = comparison.configuration["workload"]
-    where = f" with {workload}" if workload else ""
-    speed = significant(comparison.estimate)
-    return f"{comparison.configuration['way']} is {speed}× as fast as {comparison.against['way']}{where}"
-
-
-def percent(value: float) -> str:
-    """Return a percentage with two significant digits."""
-    return f"{float(f'{value:.2g}'):g}%"
-
-
-def range_text(lowest: tuple[float, str], highest: tuple[float, str], unit: str) -> str:
-    """Return two numbers, each with whose it is, such as `740 MiB (sdpa) to 781 MiB (eager)`."""
-    (low, low_name), (high, high_name) = lowest, highest
-    if low_name == high_name:
-        return f"{significant(low)} {unit} ({low_name})"
-    return f"{significant(low)} {unit} ({low_name}) to {significant(high)} {unit} ({high_name})"
-
-
-def extremes(values: Sequence[float], names: Sequence[str]) -> tuple[tuple[float, str], tuple[float, str]]:
-    """Return the lowest and the highest value, each with its name. Raises `ValueError` where there is none."""
-    pairs = list(zip(values, names, strict=True))
-    return min(pairs), max(pairs)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Any
 
 import polars as pl
@@ -54,6 +55,22 @@ def interval_text(value: float | None, low: float | None, high: float | None) ->
     if low <= 0 or high > _SAYS_NOTHING * value or low * _SAYS_NOTHING < value:
         return "not known"
     return span_text(low, high)
+
+
+def range_text(values: Iterable[float], names: Iterable[str], unit: str) -> str:
+    """Return the lowest and the highest value, each with whose it is: `740 MiB (sdpa) to 781 MiB (eager)`.
+
+    Raises `ValueError` where there is none.
+    """
+    pairs = list(zip(values, names, strict=True))
+    return " to ".join(
+        dict.fromkeys(f"{significant(value)} {unit} ({name})" for value, name in (min(pairs), max(pairs)))
+    )
+
+
+def percent(value: float) -> str:
+    """Return a percentage with two significant digits."""
+    return f"{float(f'{value:.2g}'):g}%"
 
 
 def memory_unit(largest_bytes: float) -> tuple[str, float]:
@@ -221,6 +238,20 @@ def _number_columns(rows: pl.DataFrame) -> list[Column]:
         break_even_column(rows),
         Column("output", "word", rank=2, name="output_differs").filled(differ),
     ]
+
+
+def word_column(label: str, texts: Iterable[str]) -> Column:
+    """Return a column of words."""
+    return Column(label, "word").filled(texts)
+
+
+def number_column(
+    label: str, values: Iterable[float | str | None], unit: str = "", margins: Iterable[str] = ()
+) -> Column:
+    """Return a column of numbers: counts as they are, what was measured with three significant digits, or text."""
+    texts = (str(each) if isinstance(each, int | str) else significant(each) for each in values)
+    cells = (Cell(text, margin=each) for text, each in zip_longest(texts, margins, fillvalue=""))
+    return number(label, unit).filled(cells)
 
 
 def axis_column(rows: pl.DataFrame, axis: str) -> Column:
