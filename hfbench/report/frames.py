@@ -90,45 +90,35 @@ def named_configurations(points: pl.DataFrame) -> pl.DataFrame:
     """Return a row for each configuration of the sweep, in its order, with the names that the report gives it.
 
     A configuration is a workload (what runs) and a way (how); the batch sizes of a scene make a frontier. Columns: the
-    axes; `way`, `workload` and `scene` (a workload without its batch size), in words that leave out what is the same
-    everywhere; `name`, way and workload together; `is_reference`, whether it runs in the plainest way.
+    axes; `way`, in short words for what is not usual, `workload` and `scene` (a workload without its batch size), which
+    leave out what is the same everywhere; `name`, which tells it from the others; `is_reference`, whether it runs in
+    the plainest way. The way of the only one is its attention.
     """
     axes = points.select(CONFIGURATION_AXES).unique(maintain_order=True)
     varying = varying_axes(points)
     workload_axes = [axis for axis in MODEL_AND_WORK if axis in varying]
     scene_axes = [axis for axis in workload_axes if axis != "batch_size"]
     way_axes = [axis for axis in WAY_AXES if axis in varying]
-    names = [
-        {
-            "way": way_name(row, way_axes or ["attn_implementation"]),
-            "workload": workload_name(row, workload_axes),
-            "scene": workload_name(row, scene_axes),
-            "name": _full_name(row, way_axes, workload_axes),
-            "is_reference": all(row[axis] == value for axis, value in REFERENCE.items()),
-        }
-        for row in axes.to_dicts()
-    ]
+    names = []
+    for row in axes.to_dicts():
+        way = point_label(row, way_axes or ["attn_implementation"])
+        workload = workload_name(row, workload_axes)
+        names.append(
+            {
+                "way": way,
+                "workload": workload,
+                "scene": workload_name(row, scene_axes),
+                "name": ", ".join(filter(None, (way if way_axes else "", workload))) or way,
+                "is_reference": all(row[axis] == value for axis, value in REFERENCE.items()),
+            }
+        )
     types = {"way": pl.String, "workload": pl.String, "scene": pl.String, "name": pl.String, "is_reference": pl.Boolean}
     return pl.concat([axes, pl.DataFrame(names, schema=types)], how="horizontal")
-
-
-def way_name(configuration: Mapping[str, Any], axes: Sequence[str]) -> str:
-    """Return how a configuration runs, in short words for what is not usual in these axes: `sdpa compile-default`.
-
-    Where all is as usual, the words say that.
-    """
-    return point_label(configuration, axes) if axes else ""
 
 
 def workload_name(configuration: Mapping[str, Any], axes: Sequence[str]) -> str:
     """Return what a configuration runs in these axes, such as `batch 4, 128 prompt tokens`; empty for none."""
     return ", ".join(words_of(axis, configuration[axis]) for axis in axes)
-
-
-def _full_name(configuration: Mapping[str, Any], way_axes: Sequence[str], workload_axes: Sequence[str]) -> str:
-    """Return what tells a configuration from the others; for the only one, its attention."""
-    parts = (way_name(configuration, way_axes), workload_name(configuration, workload_axes))
-    return ", ".join(filter(None, parts)) or way_name(configuration, ["attn_implementation"])
 
 
 NAMES = ("configuration", "way", "workload", "scene", "name", "is_reference")

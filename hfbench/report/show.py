@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from rich.console import Console
 
 from hfbench.core.errors import UserError
 from hfbench.core.files import readable_json
@@ -175,15 +174,6 @@ def _normal(name: str) -> str:
 
 _NARROWEST_POINT = 26
 _GAP = 2  # blanks between two columns
-
-
-def print_results(tables: Path, console: Console | None = None) -> None:
-    """Print the results, the warnings and the points that are not ok, from the tables in this folder.
-
-    Raises `UserError` where the tables are missing.
-    """
-    console = console or standard_output()
-    print_page(results_page(chosen_view(read_results(tables), Choice()), console.width), console)
 
 
 def results_page(view: View, width: int | None = None) -> Page:

@@ -17,7 +17,8 @@ from hfbench.core.point import CONFIGURATION_AXES, Configuration
 from hfbench.core.record import OK, Record
 from hfbench.report.frames import Results, read_results, warning_groups
 from hfbench.report.pages import standard_output
-from hfbench.report.show import Choice, chosen_view, print_results
+from hfbench.report.pages import print_page
+from hfbench.report.show import Choice, chosen_view, results_page
 from hfbench.tables.build import Tables
 from hfbench.tables.store import read_table
 from tests.report.point_records import run_show, save_mixed_results

@@ -139,8 +139,9 @@ def _ratios(label: str, comparisons: Sequence[Speedup | None]) -> list[Column]:
     names = [MISSING if each is None else str(each.against["way"]) for each in comparisons]
     known = set(names) - {MISSING}
     texts = [MISSING if each is None else f"{significant(each.estimate)}×" for each in comparisons]
-    limits = [each and each.interval for each in comparisons]
-    intervals = ["" if each is None else span_text(each.low, each.high) for each in limits]
+    intervals = [
+        span_text(each.interval.low, each.interval.high) if each and each.interval else "" for each in comparisons
+    ]
     over = f"over {known.pop()}" if label == "baseline" and len(known) == 1 else f"over the {label}"
     ratios = number_column(over, texts, margins=intervals)
     return [ratios] if over != f"over the {label}" else [ratios, word_column(label, names)]
