@@ -110,12 +110,7 @@ def _samples(records: Sequence[Record], width: int, marks: str) -> Table:
         notes.append("the dim ones ran without the token observer and are not counted")
     if size > 1:
         notes.append(f"each bar is the slowest of {size}")
-    heads = [
-        Column("round"),
-        Column("in order"),
-        *map(number, ("n", "min", "median", "max")),
-        Column("ended by"),
-    ]
+    heads = [Column("round"), Column("in order"), *map(number, ("n", "min", "median", "max")), Column("ended by")]
     return Table.of_rows(heads, rows, title="End-to-end latency of the samples (s)", footer="; ".join(notes))
 
 
@@ -203,9 +198,10 @@ def _machine(records: Sequence[Record], marks: str) -> list[Block]:
     ]
     rows = []
     for reading in readings(records):
-        values, _ = slowest_of_each(reading.values, _MOST_MACHINE_SPARKS)
-        over_time = "increase" if reading.is_counter else sparkline(values, min(values), max(values), marks)
-        rows.append((reading.name, reading.unit, *reading.range, over_time))
+        least, most = min(reading.values), max(reading.values)
+        sparks, _ = slowest_of_each(reading.values, _MOST_MACHINE_SPARKS)
+        over_time = "increase" if reading.is_counter else sparkline(sparks, min(sparks), most, marks)
+        rows.append((reading.name, reading.unit, *map(significant, (least, median(reading.values), most)), over_time))
     heads = [Column("reading"), Column("unit"), *map(number, ("min", "median", "max")), Column("over time")]
     return [Properties("Memory and machine", tuple(fact for fact in facts if fact[1])), Table.of_rows(heads, rows)]
 

@@ -36,11 +36,6 @@ class Reading:
     values: tuple[float, ...]
     is_counter: bool
 
-    @property
-    def range(self) -> tuple[str, str, str]:
-        """The least, the median and the most, as text."""
-        return significant(min(self.values)), significant(median(self.values)), significant(max(self.values))
-
 
 def readings(records: Sequence[Record]) -> list[Reading]:
     """Return what the host and each device read, the rounds after each other; nothing for what was never read."""

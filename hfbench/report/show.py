@@ -17,14 +17,7 @@ from hfbench.core.point import CONFIGURATION_AXES, Configuration
 from hfbench.core.results import LISTED_STAGE, PARAMS, configuration_meant, sweep_stage
 from hfbench.params.schema import load_params
 from hfbench.report.detail import ASCII, BLOCKS, point_page
-from hfbench.report.frames import (
-    Results,
-    failure_rows,
-    read_results,
-    result_rows,
-    varying_axes,
-    warning_groups,
-)
+from hfbench.report.frames import Results, failure_rows, read_results, result_rows, varying_axes, warning_groups
 from hfbench.report.pages import (
     Column,
     Heading,

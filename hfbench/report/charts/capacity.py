@@ -36,10 +36,7 @@ def memory_chart(data: ReportData) -> Chart | None:
         spec=_memory_spec(values, Ways(data.ways), unit),
         values=values,
         panels=shown_names(data.workloads, values["workload"]),
-        table=[
-            word_column("configuration", medians["name"]),
-            number_column("peak memory", medians["memory"], unit),
-        ],
+        table=[word_column("configuration", medians["name"]), number_column("peak memory", medians["memory"], unit)],
         keys=[Key("median"), Key("a round", "bar", INK)],
         words={"unit": unit},
     )

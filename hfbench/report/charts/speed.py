@@ -33,11 +33,7 @@ def speed_chart(data: ReportData) -> Chart | None:
             number_column("times as fast", values["speed"]),
             number_column("95% interval", map(span_text, values["low"], values["high"])),
         ],
-        keys=[
-            Key("beyond noise", "circle"),
-            Key("not told from noise", "ring"),
-            Key("same speed", "line"),
-        ],
+        keys=[Key("beyond noise", "circle"), Key("not told from noise", "ring"), Key("same speed", "line")],
     )
 
 

@@ -53,20 +53,13 @@ def startup_rounds(points: pl.DataFrame, first_calls: pl.DataFrame) -> pl.DataFr
         return pl.DataFrame()
     first_token = pl.col("start_seconds") + pl.col("token_seconds").list.eval(pl.element().list.first()).list.min()
     tokens = first_calls.select("configuration", "round", first_token=first_token)
-    rows = points.drop_nulls(columns).join(tokens, on=["configuration", "round"], how="left", maintain_order="left")
+    rows = points.drop_nulls(columns).join(tokens.drop_nulls(), on=["configuration", "round"], maintain_order="left")
     edges = [pl.lit(0.0), *(pl.col(column) for column in columns)]
     durations = [late - early for early, late in pairwise(edges)]
     compiled = pl.min_horizontal(pl.col("compile_seconds").fill_null(0.0), durations[5])
     phases = [*durations[:5], durations[5] - compiled, compiled, durations[6]]
-    return rows.select(
-        "configuration",
-        "round",
-        "way",
-        "workload",
-        "name",
-        "first_token",
-        *(phase.alias(name) for name, phase in zip(PHASES, phases, strict=True)),
-    ).drop_nulls("first_token")
+    seconds = dict(zip(PHASES, phases, strict=True))
+    return rows.select("configuration", "round", "way", "workload", "name", "first_token", **seconds)
 
 
 def middle_rounds(rounds: pl.DataFrame) -> pl.DataFrame:

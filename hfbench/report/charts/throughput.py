@@ -46,6 +46,8 @@ def frontier_values(rows: pl.DataFrame) -> pl.DataFrame:
     """
     if not {_LATENCY, _THROUGHPUT} <= set(rows.columns):
         return pl.DataFrame()
+    ends = {f"ms_{end}": _end(_LATENCY, end) * 1e3 for end in ("low", "high")}
+    ends |= {f"rate_{end}": _end(_THROUGHPUT, end) for end in ("low", "high")}
     values = rows.drop_nulls([_LATENCY, _THROUGHPUT]).select(
         "way",
         "scene",
@@ -53,11 +55,8 @@ def frontier_values(rows: pl.DataFrame) -> pl.DataFrame:
         "output_differs",
         batch="batch_size",
         ms=pl.col(_LATENCY) * 1e3,
-        ms_low=_end(_LATENCY, "low") * 1e3,
-        ms_high=_end(_LATENCY, "high") * 1e3,
         rate=_THROUGHPUT,
-        rate_low=_end(_THROUGHPUT, "low"),
-        rate_high=_end(_THROUGHPUT, "high"),
+        **ends,
     )
     groups = [_with_frontier(group) for group in values.partition_by("scene", maintain_order=True)]
     return pl.concat(groups) if groups else pl.DataFrame()
