@@ -340,7 +340,7 @@ def phases(records: Sequence[Record]) -> dict[str, list[tuple[float, float] | No
     first is the start of the worker.
     """
     spans = [_spans(record) for record in records]
-    return {name: [each.get(name) for each in spans] for name in dict.fromkeys(name for each in spans for name in each)}
+    return {name: [each.get(name) for each in spans] for name in dict.fromkeys(chain.from_iterable(spans))}
 
 
 def _spans(record: Record) -> dict[str, tuple[float, float]]:

@@ -107,15 +107,9 @@ def narrowed(results: Results, condition: str) -> Results:
 
 
 def _values(configurations: pl.DataFrame) -> str:
-    parts = [
-        f"{axis} is {', '.join(_literal(value) for value in configurations[axis].unique(maintain_order=True))}"
-        for axis in CONFIGURATION_AXES
-    ]
+    known = {axis: configurations[axis].unique(maintain_order=True) for axis in CONFIGURATION_AXES}
+    parts = [f"{axis} is {', '.join(map(readable_json, values))}" for axis, values in known.items()]
     return f"There {'; '.join(parts)}."
-
-
-def _literal(value: object) -> str:
-    return f'"{value}"' if isinstance(value, str) else str(value).lower()
 
 
 def sorted_rows(rows: pl.DataFrame, sort: str) -> pl.DataFrame:

@@ -110,7 +110,7 @@ def captions(points: pl.DataFrame, rows: pl.DataFrame) -> Captions:
     shared = ", ".join(f"{AXIS_TABLE[axis].label} {axis_text(points[axis][0])}" for axis in told)
     return Captions(
         title=" · ".join(
-            [_axis_values(points["model"]), ", ".join(device_names(points)), _axis_values(points["dtype"])]
+            map(", ".join, (_distinct(points["model"]), device_names(points), _distinct(points["dtype"])))
         ),
         constants=f"all with {shared}" if shared else "",
         counts=f"{counted(configurations, 'configuration')}, {ok} of {counted(points.height, 'record')} ok",
@@ -125,8 +125,11 @@ def axis_text(value: object) -> str:
 
 def device_names(points: pl.DataFrame) -> list[str]:
     """Return the names of the devices that were measured on, or the device asked for where no record names one."""
-    names = points["device_name"].drop_nulls().unique(maintain_order=True).to_list()
-    return names or points["device"].unique(maintain_order=True).to_list()
+    return _distinct(points["device_name"].drop_nulls()) or _distinct(points["device"])
+
+
+def _distinct(names: pl.Series) -> list[str]:
+    return names.unique(maintain_order=True).to_list()
 
 
 def _notes(rows: pl.DataFrame) -> list[str]:
@@ -151,10 +154,6 @@ def _workloads(rows: pl.DataFrame) -> list[str]:
         f"{most:,} each. They arrive together, and batch is how many run at a time."
         for name, requests, prompt, new, longest, most in found.unique(maintain_order=True).drop_nulls().rows()
     ]
-
-
-def _axis_values(column: pl.Series) -> str:
-    return ", ".join(column.unique(maintain_order=True).to_list())
 
 
 def counted(count: int, noun: str) -> str:

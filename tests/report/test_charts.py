@@ -116,8 +116,7 @@ def test_a_plain_difference_is_named_with_its_size(tmp_path: Path) -> None:
         for size in (1, 4)
         for name, seconds in (("eager", 2.0 + number / 1000), ("sdpa", 1.0))
     ]
-    data = data_of(tmp_path, records)
-    chart = drawn(speed_chart(data))
+    chart = drawn(speed_chart(data_of(tmp_path, records)))
     assert chart.title in {f"sdpa is 2.00× as fast as eager with batch {size}" for size in (1, 4)}
     assert chart.values["told"].to_list() == [True, True]
 
@@ -134,20 +133,10 @@ def test_an_interval_over_many_orders_leaves_the_axis_readable(tmp_path: Path) -
 def test_the_frontier_is_that_of_pareto() -> None:
     latency = [0.020, 0.010, 0.030, 0.030, 0.025]
     rate = [100.0, 50.0, 300.0, 250.0, 90.0]
-    rows = pl.DataFrame(
-        {
-            "way": ["a"] * 5,
-            "scene": [""] * 5,
-            "name": list("vwxyz"),
-            "output_differs": [False] * 5,
-            "batch_size": [2, 1, 8, 7, 3],
-            "inter_token_seconds": latency,
-            "decode_tokens_per_second": rate,
-        }
-    ).with_columns(
-        pl.lit(None, pl.Float64).alias(f"{name}_{end}")
-        for name in ("inter_token_seconds", "decode_tokens_per_second")
-        for end in ("low", "high")
+    measured = {"inter_token_seconds": latency, "decode_tokens_per_second": rate}
+    limits = {f"{name}_{end}": pl.lit(None, pl.Float64) for name in measured for end in ("low", "high")}
+    rows = pl.DataFrame({"name": list("vwxyz"), "batch_size": [2, 1, 8, 7, 3], **measured}).with_columns(
+        way=pl.lit("a"), scene=pl.lit(""), output_differs=False, **limits
     )
     values = frontier_values(rows)
     # 30 ms for 250 is behind 30 ms for 300; 25 ms for 90 is behind 20 ms for 100.
@@ -158,10 +147,7 @@ def test_the_frontier_is_that_of_pareto() -> None:
 
 def test_the_frontier_says_what_was_measured_at_the_ends(tmp_path: Path) -> None:
     # 2 rows and 1 gap of 0.5 s: 4 tokens/s; 8 rows and 1 gap of 1 s: 8 tokens/s.
-    records = [
-        ok_record(point(batch_size=2), observed([0.5, 1.0])),
-        ok_record(point(batch_size=8), observed([0.5, 1.5])),
-    ]
+    records = [ok_record(point(batch_size=size), observed([0.5, end])) for size, end in ((2, 1.0), (8, 1.5))]
     title = drawn(frontier_chart(data_of(tmp_path, records))).title
     assert title.startswith("sdpa decodes 4.00 tokens/s at batch 2, 8.00 tokens/s at batch 8, with 500 ms and 1000 ms")
 
@@ -198,11 +184,9 @@ def test_memory_is_shown_in_one_unit_with_every_round(tmp_path: Path) -> None:
 
 def test_a_way_keeps_its_colour_where_another_fails(tmp_path: Path) -> None:
     both = sweep_records(attn_implementation=["eager", "sdpa"], batch_size=[1], iterations=2)
-    failed = [
-        failed_record(record.configuration, "no") if index % 2 == 0 else record for index, record in enumerate(both)
-    ]
+    failed = [failed_record(eager.configuration, "no") for eager in both[::2]]
     scales = []
-    for folder, records in (("both", both), ("one", failed)):
+    for folder, records in (("both", both), ("one", [*failed, *both[1::2]])):
         chart = drawn(memory_chart(data_of(tmp_path / folder, records)))
         scale = chart.spec["layer"][0]["encoding"]["color"]["scale"]
         scales.append(dict(zip(scale["domain"], scale["range"], strict=True)))
@@ -219,11 +203,7 @@ def test_throughput_by_depth_is_compared_within_a_way_and_a_workload(tmp_path: P
     # 2 rows: a gap of 0.5 s is 4 tokens/s, one of 0.25 s 8 tokens/s. The prefill takes 0.5 s at all depths.
     gaps = {("sdpa", 0): 0.25, ("sdpa", 1024): 0.5, ("eager", 0): 0.5}
     records = [
-        ok_record(
-            point(round=number, attn_implementation=way, context_depth=depth),
-            observed([0.5, 0.5 + gap]),
-            observed([0.5, 0.5 + gap]),
-        )
+        ok_record(point(round=number, attn_implementation=way, context_depth=depth), *[observed([0.5, 0.5 + gap])] * 2)
         for number in (1, 2, 3)
         for (way, depth), gap in gaps.items()
     ]
@@ -248,26 +228,28 @@ def _started(number: int, first_token: float, compile_seconds: float | None = No
     return record
 
 
-def test_the_phases_of_a_start_add_up(tmp_path: Path) -> None:
-    data = data_of(tmp_path, [_started(1, 0.5, compile_seconds=12.0)])
-    (row,) = startup_rounds(data.points, data.first_calls).to_dicts()
+def _start(folder: Path, *records: Record) -> pl.DataFrame:
+    data = data_of(folder, records)
+    return startup_rounds(data.points, data.first_calls)
+
+
+def test_the_phases_of_a_start_add_up_and_compiling_is_within_its_call(tmp_path: Path) -> None:
+    (row,) = _start(tmp_path, _started(1, 0.5, compile_seconds=12.0)).to_dicts()
     phases = {name: row[name] for name in PHASES}
     assert list(phases.values()) == [1.0, 2.0, 3.0, 4.0, 5.0, 8.0, 12.0, 6.0]  # the call of 20 s, 12 s of it compiling
     assert row["first_token"] == 16.0
     assert sum(phases.values()) == 41.0
-
-
-def test_compilation_is_no_longer_than_the_call_that_holds_it(tmp_path: Path) -> None:
-    data = data_of(tmp_path, [_started(1, 0.5, compile_seconds=99.0)])
-    (row,) = startup_rounds(data.points, data.first_calls).to_dicts()
-    assert (row["first call"], row["compile"]) == (0.0, 20.0)
+    (longer,) = _start(tmp_path, _started(1, 0.5, compile_seconds=99.0)).to_dicts()
+    assert (longer["first call"], longer["compile"]) == (0.0, 20.0)
 
 
 def test_the_middle_round_stands_for_all(tmp_path: Path) -> None:
-    data = data_of(tmp_path, [_started(1, 3.0), _started(2, 1.0), _started(3, 2.0), _started(4, 9.0)])
-    rounds = startup_rounds(data.points, data.first_calls)
-    assert middle_rounds(rounds)["first_token"].to_list() == [17.5]
-    assert drawn(startup_chart(data)).title == "From the start of a process to its first token: 17.5 s (sdpa)"
+    records = [_started(number, first_token) for number, first_token in enumerate((3.0, 1.0, 2.0, 9.0), start=1)]
+    assert middle_rounds(_start(tmp_path, *records))["first_token"].to_list() == [17.5]
+    assert (
+        drawn(startup_chart(data_of(tmp_path, records))).title
+        == "From the start of a process to its first token: 17.5 s (sdpa)"
+    )
 
 
 def _samples(*token_seconds: list[list[float]], rounds: Sequence[int] | None = None) -> pl.DataFrame:

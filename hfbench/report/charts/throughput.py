@@ -121,7 +121,9 @@ _VERBS = {"decode": "decoding", "prefill": "the prefill"}
 
 def depth_chart(data: ReportData) -> Chart | None:
     """Return the chart, or None where nothing was measured at two depths."""
-    values = _depth_values(data.rows)
+    parts = [_phase(data.rows, phase, rate) for phase, rate in _RATES.items() if rate in data.rows.columns]
+    several = pl.col("depth").n_unique().over("phase", "series") > 1
+    values = pl.concat(parts).filter(several) if parts else pl.DataFrame()
     if values.is_empty():
         return None
     ways = Ways(data.ways)
@@ -143,14 +145,8 @@ def depth_chart(data: ReportData) -> Chart | None:
     )
 
 
-def _depth_values(rows: pl.DataFrame) -> pl.DataFrame:
-    """Return a row for each phase and configuration whose way and work were measured at several depths."""
-    parts = [_phase(rows, phase, rate) for phase, rate in _RATES.items() if rate in rows.columns]
-    several = pl.col("depth").n_unique().over("phase", "series") > 1
-    return pl.concat(parts).filter(several) if parts else pl.DataFrame()
-
-
 def _phase(rows: pl.DataFrame, phase: str, rate: str) -> pl.DataFrame:
+    """Return a row for each configuration, with its way and work, the depth left out, as one series."""
     axes = [axis for axis in MODEL_AND_WORK if axis != "context_depth" and rows[axis].n_unique() > 1]
     work = pl.Series([workload_name(row, axes) or None for row in rows.to_dicts()], dtype=pl.String)
     return (
