@@ -126,13 +126,11 @@ def test_a_terminal_without_unicode_gets_other_marks(results: Path, monkeypatch:
 
 
 def test_rounds_that_took_different_times_to_compile_ran_the_same() -> None:
-    records = [
-        ok_record(
-            point(round=number, compile_mode="default"),
-            effective={"compilation": {"graphs": 1, "seconds": 10.0 + number, "compiled_calls": calls}},
-        )
-        for number, calls in ((1, 3), (2, 3), (3, 2))
-    ]
+    records = []
+    for number, calls in ((1, 3), (2, 3), (3, 2)):
+        compilation = {"graphs": 1, "seconds": 10.0 + number, "compiled_calls": calls}
+        axes = point(round=number, compile_mode="default")
+        records.append(ok_record(axes, effective={"compilation": compilation}))
     assert differing_rounds(records) == [3]
     assert "compiled in 11.0 s" in dict(evidence(records[0]))["compilation"]
 

@@ -195,22 +195,12 @@ def test_break_even_has_a_column_where_something_was_compiled(tmp_path: Path, mo
     assert ("break-even" in " ".join(_printed(tmp_path, tables, 160))) is is_shown
 
 
-# end-to-end seconds of (attention, batch size); one round each
-_SECONDS = {("eager", 2): 2.0, ("sdpa", 2): 1.0, ("eager", 8): 4.0, ("sdpa", 8): 3.0}
-
-
 @pytest.fixture(scope="module")
 def selected(tmp_path_factory: pytest.TempPathFactory) -> Results:
     folder = tmp_path_factory.mktemp("selection")
-    records = [
-        measured(
-            point(attn_implementation=attention, batch_size=batch_size),
-            seconds,
-            load_seconds=None if (attention, batch_size) == ("sdpa", 2) else seconds / 10,
-        )
-        for (attention, batch_size), seconds in _SECONDS.items()
-    ]
-    tables_of(folder / "m", *records, failed_record(point(attn_implementation="flex_attention"), "no")).write(folder)
+    seconds = {EAGER: 2.0, SDPA: 1.0, replace(EAGER, batch_size=8): 4.0, replace(SDPA, batch_size=8): 3.0}
+    records = [measured(axes, each, load_seconds=None if axes == SDPA else each / 10) for axes, each in seconds.items()]
+    tables_of(folder / "m", *records, failed_record(FLEX, "no")).write(folder)
     return read_results(folder)
 
 

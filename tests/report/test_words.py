@@ -65,24 +65,21 @@ def test_the_best_of_a_workload(tmp_path: Path) -> None:
 
 
 def test_configurations_without_an_ok_round_are_failures(tmp_path: Path) -> None:
-    tables = tables_of(
-        tmp_path,
-        _measured(SDPA, 1.0),
-        failed_record(point(round=2), "killed", "crashed", phase="sample"),
-        failed_record(FLEX, "missing"),
-        failed_record(point(attn_implementation="flex_attention", round=2), "missing"),
-    )
+    crashed = failed_record(replace(SDPA, round=2), "killed", "crashed", phase="sample")
+    missing = [failed_record(replace(FLEX, round=number), "missing") for number in (1, 2)]
+    tables = tables_of(tmp_path, _measured(SDPA, 1.0), crashed, *missing)
     rows, failures = result_rows(tables.summary, tables.configurations), failure_rows(tables.points)
     assert rows.select("attn_implementation", "rounds_ok", "rounds_asked").rows() == [("sdpa", 1, 2)]
     assert failures.select("attn_implementation", "status", "reason", "rounds").rows() == [
         ("sdpa", "crashed", "killed", [2]),
         ("flex_attention", "failed", "missing", [1, 2]),
     ]
-    point_, rounds, status, reason = failure_columns(failures, tables.points)
-    assert point_.texts == ("sdpa", "flex_attention")
-    assert rounds.texts == ("2", "1, 2")
-    assert status.texts == ("crashed", "failed")
-    assert reason.texts == ("killed (phase: sample)", "missing")
+    assert [column.texts for column in failure_columns(failures, tables.points)] == [
+        ("sdpa", "flex_attention"),
+        ("2", "1, 2"),
+        ("crashed", "failed"),
+        ("killed (phase: sample)", "missing"),
+    ]
 
 
 def test_columns_hold_units_and_three_digits(tmp_path: Path) -> None:
@@ -142,9 +139,8 @@ def test_utilisation_and_energy_are_columns_where_they_are_known(tmp_path: Path)
 
 def test_captions_say_what_is_constant(tmp_path: Path) -> None:
     device: dict[str, Any] = {"effective": {"device_name": "Fast CPU"}}
-    tables = tables_of(
-        tmp_path, _measured(SDPA, 1.0, **device), _measured(EAGER, 2.0, **device), failed_record(FLEX, "x")
-    )
+    records = [_measured(SDPA, 1.0, **device), _measured(EAGER, 2.0, **device), failed_record(FLEX, "x")]
+    tables = tables_of(tmp_path, *records)
     text = captions(tables.points, result_rows(tables.summary, tables.configurations))
     assert varying_axes(tables.points) == ["attn_implementation"]
     assert text.title == "tiny · Fast CPU · bfloat16"
