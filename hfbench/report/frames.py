@@ -121,7 +121,6 @@ def workload_name(configuration: Mapping[str, Any], axes: Sequence[str]) -> str:
     return ", ".join(words_of(axis, configuration[axis]) for axis in axes)
 
 
-NAMES = ("configuration", "way", "workload", "scene", "name", "is_reference")
 Rounds = dict[int, list[float]]
 
 
@@ -186,9 +185,7 @@ def shown_names(names: Sequence[str], used: pl.Series) -> list[str]:
 
 
 def _named(frame: pl.DataFrame, names: pl.DataFrame) -> pl.DataFrame:
-    return frame.join(
-        names.select(*CONFIGURATION_AXES, *NAMES), on=CONFIGURATION_AXES, how="left", maintain_order="left"
-    )
+    return frame.join(names, on=CONFIGURATION_AXES, how="left", maintain_order="left")
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ CEILINGS: dict[str, Any] = {
     "copy_bytes_per_second": 2.13e10,
     "read_bytes_per_second": 2.9e10,
     "read_bytes_per_second_by_size": {str(2**26): 6.1e10, str(2**28): 3.4e10, str(2**30): 2.9e10},
-    "matmul_flops_per_second": {"bfloat16": 1.1e12, "float32": 4.0e11},
+    "matmul_flops_per_second": {"bfloat16": 1.1e12, "float32": 4.0e11, "float16": None},
 }
 LOG = ["line one", "Traceback (most recent call last):", "RuntimeError: \x1b[31mno kernel"]
 LONG = {"max_new_tokens": 8}

@@ -19,8 +19,7 @@ from hfbench.report.html import CHARTS, VEGA_LITE, as_script, environment_groups
 from hfbench.tables.build import Tables
 from hfbench.tables.metrics import METRICS
 from tests.conftest import run_stage
-from tests.report import report_records
-from tests.report.report_records import measured, page_of
+from tests.report.report_records import CEILINGS, measured, page_of, sweep_records
 from tests.tables.hand_records import failed_record, observed, ok_record, point, tables_of, unobserved
 
 NASTY = "<script>alert(\"1\")</script> & </td></table> 'quoted' <img src=x onerror=alert(1)> \x1b[31m ]]>"
@@ -34,12 +33,6 @@ ENVIRONMENT = {
     "compiler": None,
     "packages": {"torch": {"version": "2.13.0", "build": "cpu"}, "polars": {"version": "2.1.0"}},
     "variables": {},
-}
-CEILINGS = {
-    "schema_version": 1,
-    "device": "cpu",
-    "copy_bytes_per_second": 2.13e10,
-    "matmul_flops_per_second": {"bfloat16": 1.1e12, "float16": None},
 }
 MANIFEST = Manifest(
     schema_version=2,
@@ -122,14 +115,16 @@ def test_the_page_says_what_was_measured_on_what(page: str) -> None:
         "vendor nvidia, H200",
         "21.3 GB/s",
         "1.10 TFLOP/s",
+        "reading 64.0 MiB over and over",
         *(metric.name for metric in METRICS),
     ):
         assert wanted in text
+    assert "matrix product, float16" not in text  # that could not be measured
 
 
 def test_provenance_names_model_params_digests_and_the_way_to_the_commit(tmp_path: Path) -> None:
     digests = {"environment": "e" * 64, "manifest": "f" * 64, "inputs": "0" * 64}
-    tables = tables_of(tmp_path, ok_record(point(), observed([0.5, 0.6]), provenance=digests))
+    tables = tables_of(tmp_path, measured(point(), 0.6, provenance=digests))
     text = text_of(page_of(tables, manifests=[MANIFEST], params=PARAMS), "provenance")
     for wanted in (
         *digests.values(),
@@ -308,10 +303,8 @@ def test_the_report_says_when_each_has_paid(tmp_path: Path) -> None:
 
 
 def test_every_chart_says_how_it_is_read_and_is_described_to_who_cannot_see_it(tmp_path: Path) -> None:
-    records = report_records.sweep_records(
-        1, 60, attn_implementation=["eager", "sdpa"], context_depth=[0, 512], max_new_tokens=[100], batch_size=[1]
-    )
-    page = page_of_records(tmp_path, *records, ceilings=report_records.CEILINGS)
+    axes = {"attn_implementation": ["eager", "sdpa"], "context_depth": [0, 512], "max_new_tokens": [100]}
+    page = page_of_records(tmp_path, *sweep_records(1, 60, batch_size=[1], **axes), ceilings=CEILINGS)
     figures = re.findall(
         r'<figure id="chart-(.*?)">.*?aria-label="([^"]{60,}\.) ([^"]*)\.">.*?"faint note">(.+?)</p>', page, re.DOTALL
     )

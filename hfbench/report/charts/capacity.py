@@ -63,8 +63,13 @@ _SHARES = {  # of each phase the utilisation, and what it says
 
 
 def shares_chart(data: ReportData) -> Chart | None:
-    """Return the chart, or None where neither the model's needs nor the device's ceilings are known."""
-    values = _shares(data.rows)
+    """Return the chart of each known utilisation, or None where no model's needs or no ceilings are known."""
+    values = pl.concat(
+        data.rows.drop_nulls(column).select(
+            "way", "workload", "name", phase=pl.lit(phase), percent=pl.col(column) * 100
+        )
+        for phase, (column, _) in _SHARES.items()
+    )
     if values.is_empty():
         return None
     return Chart(
@@ -82,16 +87,6 @@ def shares_chart(data: ReportData) -> Chart | None:
             Key("prefill, of the matrix-product rate (MFU)", "diamond"),
             Key("the roof", "line"),
         ],
-    )
-
-
-def _shares(rows: pl.DataFrame) -> pl.DataFrame:
-    """Return a row for each configuration and phase with a known utilisation, in percent."""
-    return pl.concat(
-        rows.filter(pl.col(column).is_not_null()).select(
-            "way", "workload", "name", phase=pl.lit(phase), percent=pl.col(column) * 100
-        )
-        for phase, (column, _) in _SHARES.items()
     )
 
 

@@ -14,7 +14,6 @@ from hfbench.statistics.intervals import CONFIDENCE, Interval, paired_ratio_inte
 _MOST_SAMPLES = 40  # of a round that are drawn
 _SAMPLE, _MEDIAN = "sample", "median"
 _ROUND_PIXELS = 9
-_ROUND_COLUMNS = ("way", "workload", "round", "kind", "seconds")
 
 
 def rounds_chart(data: ReportData) -> Chart | None:
@@ -22,8 +21,14 @@ def rounds_chart(data: ReportData) -> Chart | None:
     samples = data.samples.drop_nulls(END_TO_END)
     if samples.is_empty():
         return None
-    medians = _medians(samples)
-    values = pl.concat([_drawn(samples), medians.select(*_ROUND_COLUMNS)])
+    latency = pl.col(END_TO_END)
+    medians = (
+        samples.group_by("configuration", "way", "workload", "name", "round", maintain_order=True)
+        .agg(seconds=latency.median(), lowest=latency.min(), highest=latency.max(), samples=pl.len())
+        .with_columns(kind=pl.lit(_MEDIAN))
+    )
+    drawn = _drawn(samples)
+    values = pl.concat([drawn, medians.select(drawn.columns)])
     thinned = bool((medians["samples"] > _MOST_SAMPLES).any())
     return Chart(
         title=_rounds_title(medians),
@@ -55,15 +60,6 @@ def _drawn(samples: pl.DataFrame) -> pl.DataFrame:
         samples.sort("configuration", "round", END_TO_END)
         .filter(kept)
         .select("way", "workload", "round", kind=pl.lit(_SAMPLE), seconds=END_TO_END)
-    )
-
-
-def _medians(samples: pl.DataFrame) -> pl.DataFrame:
-    latency = pl.col(END_TO_END)
-    return (
-        samples.group_by("configuration", "way", "workload", "name", "round", maintain_order=True)
-        .agg(seconds=latency.median(), lowest=latency.min(), highest=latency.max(), samples=pl.len())
-        .with_columns(kind=pl.lit(_MEDIAN))
     )
 
 
