@@ -11,7 +11,7 @@ from typing import TypeVar
 from hfbench.core.errors import UserError
 from hfbench.core.point import WORKLOAD_AXES, Configuration, joined
 
-Point = TypeVar("Point", bound=Hashable)
+T = TypeVar("T", bound=Hashable)
 
 LISTED_STAGE = "measure_listed@"
 PARAMS = Path("params.yaml")
@@ -89,12 +89,13 @@ _FITS: tuple[Callable[[str, str], bool], ...] = (
 _MOST_CANDIDATES = 20  # in an error message
 
 
-def points_meant(text: str, names: Mapping[Point, Sequence[str]]) -> list[Point]:
+def points_meant(text: str, names: Mapping[T, Sequence[str]]) -> list[T]:
     """Return the points that `text` means, none where it fits no name.
 
-    `names` has the same kinds of names for each point, such as key, name of the files and stage, and tells which kind
-    comes first. It is the first that fits: a whole name; all words of one; a part of one, or a pattern with `*`, `?` or
-    `[]`. A file of a record is its name, and booleans may be spelt as DVC does in stages.
+    `names` has the same kinds of names for each point, such as key, name of the files and stage. The first rule that a
+    name fits decides, and of the kinds the first: the text is the whole name; all its words are words of it; it is a
+    part of it, or a pattern with `*`, `?` and `[]`. A record's file stands for its name, and booleans may be spelt as
+    DVC does in stages.
     """
     wanted = _plain(text.strip().removeprefix("./").removeprefix(f"{MEASUREMENTS.as_posix()}/").removesuffix(".json"))
     for fits in _FITS if wanted else ():
@@ -111,9 +112,9 @@ def _plain(name: str) -> str:
 
 
 def configuration_meant(
-    text: str, names: Mapping[Point, Sequence[str]], *, among: str, asked: str = "--point"
-) -> list[Point]:
-    """Return the points that `text` means, all rounds of one configuration; see `points_meant`.
+    text: str, names: Mapping[T, Sequence[str]], *, among: str, asked: str = "--point"
+) -> list[T]:
+    """Return the points that `text` means, which are rounds of one configuration; see `points_meant`.
 
     The first name of each point is the key of its configuration. Raises `UserError` with the candidates where the text
     fits several configurations, or none; it names the argument that `asked`, and `among` what it was looked for.
