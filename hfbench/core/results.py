@@ -111,9 +111,7 @@ def _plain(name: str) -> str:
     return name.replace("-False", "-false").replace("-True", "-true")
 
 
-def configuration_meant(
-    text: str, names: Mapping[T, Sequence[str]], *, among: str, asked: str = "--point"
-) -> list[T]:
+def configuration_meant(text: str, names: Mapping[T, Sequence[str]], *, among: str, asked: str = "--point") -> list[T]:
     """Return the points that `text` means, which are rounds of one configuration; see `points_meant`.
 
     The first name of each point is the key of its configuration. Raises `UserError` with the candidates where the text

@@ -303,7 +303,11 @@ def test_the_report_says_when_each_has_paid(tmp_path: Path) -> None:
 
 
 def test_every_chart_says_how_it_is_read_and_is_described_to_who_cannot_see_it(tmp_path: Path) -> None:
-    axes = {"attn_implementation": ["eager", "sdpa"], "context_depth": [0, 512], "max_new_tokens": [100]}
+    axes: dict[str, Any] = {
+        "attn_implementation": ["eager", "sdpa"],
+        "context_depth": [0, 512],
+        "max_new_tokens": [100],
+    }
     page = page_of_records(tmp_path, *sweep_records(1, 60, batch_size=[1], **axes), ceilings=CEILINGS)
     figures = re.findall(
         r'<figure id="chart-(.*?)">.*?aria-label="([^"]{60,}\.) ([^"]*)\.">.*?"faint note">(.+?)</p>', page, re.DOTALL
