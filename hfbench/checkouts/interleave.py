@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -19,41 +19,23 @@ from hfbench.checkouts.workspace import describe_into, dvc, lent_workspace, requ
 from hfbench.core.errors import UserError
 from hfbench.core.files import read_json
 from hfbench.core.point import Configuration
-from hfbench.core.results import ENVIRONMENT, PARAMS, RESULTS, record_path
+from hfbench.core.results import ENVIRONMENT, PARAMS, RESULTS, configuration_meant, record_path
 from hfbench.git import Commit, Repository, run_git, try_git
 from hfbench.params.schema import load_params
 from hfbench.retry import forget_runs
 from hfbench.statistics.bootstrap import FEWEST_ROUNDS
 from hfbench.tables.store import configuration_keys
 
-_LISTED = 20  # points in an error message
-
 
 def find_point(stages: Mapping[Configuration, str], wanted: str) -> tuple[Configuration, str]:
-    """Return the first round of the configuration that `wanted` names, and its key.
+    """Return the first round of the configuration that `wanted` means, and its key.
 
-    `stages` has each point's stage; `wanted` is a key as the tables and metrics.json have it, or a part of a key or
-    of a stage's name. Raises `UserError` where it names none or more than one.
+    `stages` has each point's stage. Raises `UserError`; see `hfbench.core.results.configuration_meant`.
     """
-    rounds: dict[Configuration, list[Configuration]] = {}
-    for point in stages:
-        rounds.setdefault(replace(point, round=0), []).append(point)
-    keys = dict(zip(rounds, configuration_keys([vars(item) for item in rounds]), strict=True))
-    exact = [item for item, key in keys.items() if key == wanted]
-    parts = [
-        item
-        for item, key in keys.items()
-        if any(wanted in name for name in (key, *(stages[point] for point in rounds[item])))
-    ]
-    found = exact or parts
-    if len(found) == 1:
-        return rounds[found[0]][0], keys[found[0]]
-    candidates = [keys[item] for item in found or rounds]
-    more = f"\n  and {len(candidates) - _LISTED} more" if len(candidates) > _LISTED else ""
-    raise UserError(
-        f"--point {wanted!r} names {'several points' if found else 'no point'} of the sweep in params.yaml. Expected "
-        "one of:" + "".join(f"\n  {key}" for key in candidates[:_LISTED]) + more
-    )
+    keys = configuration_keys([vars(point) for point in stages])
+    names = {point: (key, point.file_name, stage) for (point, stage), key in zip(stages.items(), keys, strict=True)}
+    key = names[configuration_meant(wanted, names, among="the sweep in params.yaml")[0]][0]
+    return next(point for point in stages if names[point][0] == key), key
 
 
 # For DVC to settle what is to be done, and for a checkout of a large repository, between two sides of a round.

@@ -10,7 +10,7 @@ from hfbench.compare.pairs import Axes, ComparedMetric, ComparedPoint, Values, h
 from hfbench.compare.side import Side
 from hfbench.core.errors import UserError
 from hfbench.core.point import CONFIGURATION_AXES, value_text
-from hfbench.report.frames import WORKLOAD_AXES
+from hfbench.report.frames import MODEL_AND_WORK
 from hfbench.report.words import axis_text
 from hfbench.statistics.ratios import Contrast, contrast, estimate
 from hfbench.statistics.verdicts import Verdict, race_p_value, verdict_on_race
@@ -80,7 +80,7 @@ def _race(
 # What the others stand against where no reference is named: the plainest way, as for the check of outputs.
 _PLAIN = ("eager", "off", False)
 # Points that differ in one of these do other work, so that their times tell nothing of each other.
-AXES = tuple(axis for axis in CONFIGURATION_AXES if axis not in WORKLOAD_AXES)
+AXES = tuple(axis for axis in CONFIGURATION_AXES if axis not in MODEL_AND_WORK)
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,12 @@ from hfbench.checkouts.workspace import dvc
 from hfbench.core.errors import UserError
 from hfbench.core.files import read_json
 from hfbench.core.point import Configuration
-from hfbench.core.results import PARAMS, PROFILES
+from hfbench.core.results import PARAMS, PROFILES, configuration_meant
 from hfbench.measure.process import end_process_group, scratch_folder, worker_environment
 from hfbench.measure.support import unsupported_reason
 from hfbench.measure.task import Task, parse_task
 from hfbench.params.schema import load_params
 from hfbench.profile.outcome import CONTEXT, DECODE, LOAD, PREFILL, OperatorTime, Profile
-from hfbench.report.detail import choose_point
 from hfbench.report.pages import Column, Heading, Page, Paragraph, Table, number, print_page, standard_output
 from hfbench.report.words import significant
 from hfbench.tables.metrics import axes_frame
@@ -96,9 +95,9 @@ def profile_point(text: str, output: Path | None) -> None:
 
 def _choose(text: str, stages: dict[Configuration, str]) -> MeasuredPoint:
     """Return the first round of the point that `text` means, or the one whose stage it names."""
-    points = measured_points(axes_frame(stages))
-    named = [point for point, stage in zip(points, stages.values(), strict=True) if stage == text.strip()]
-    return (named or choose_point(text, points, asked="POINT", among="params.yaml"))[0]
+    known = dict(zip(stages, measured_points(axes_frame(stages)), strict=True))
+    names = {point: (known[point].key, point.file_name, stage) for point, stage in stages.items()}
+    return known[configuration_meant(text, names, among="params.yaml", asked="POINT")[0]]
 
 
 def _task(stage: str) -> Task:

@@ -86,8 +86,9 @@ def rounds_disagree(facts: Facts) -> Told:
 def other_kernels(facts: Facts) -> Told:
     """Kernels replaced other layers in another round, as after a download that failed."""
     if facts.rounds_with_other_kernels:
+        rounds = counted(facts.rounds_with_other_kernels, facts.rounds_ok)
         yield (
-            f"other layers have kernels in {counted(facts.rounds_with_other_kernels, facts.rounds_ok)} than in the first",
+            f"other layers have kernels in {rounds} than in the first",
             "Measure the rounds again that lack a kernel (`hfbench retry`); `hfbench show` names the layers of each.",
         )
 

@@ -70,7 +70,7 @@ def test_wrong_arguments_are_told_before_anything_runs(bench: Bench) -> None:
         (words(bench, "Notes 4", "Start"), "is no ancestor"),
         (words(bench, "Start", "nowhere"), "no commit 'nowhere'"),
         (words(bench, "Start", "Notes 4", "--metric", "speed"), "--metric 'speed'"),
-        (words(bench, "Start", "Notes 4", "--point", "gpt2"), "--point 'gpt2' names no point"),
+        (words(bench, "Start", "Notes 4", "--point", "gpt2"), "--point 'gpt2' fits no point"),
         (words(bench, "Start", "Notes 4", "--rounds", "1"), "at least 2 rounds"),
     ):
         result = bench.hfbench(*changed, check=False)

@@ -147,7 +147,7 @@ def test_a_point_by_its_key_or_a_part_of_its_stage(wanted: str, attention: str, 
 
 
 def test_a_name_of_no_point_or_several_lists_what_there_is() -> None:
-    with pytest.raises(UserError, match=r"(?s)'gpt2' names no point.*m sdpa b1.*m sdpa-math b16"):
+    with pytest.raises(UserError, match=r"(?s)'gpt2' fits no point.*m sdpa b1.*m sdpa-math b16"):
         find_point(POINTS, "gpt2")
-    with pytest.raises(UserError, match=r"(?s)'sdpa' names several points.*m sdpa b1.*m sdpa-math b16"):
+    with pytest.raises(UserError, match=r"(?s)'sdpa' fits several points.*m sdpa b1 .*m sdpa b16 "):
         find_point(POINTS, "sdpa")

@@ -15,7 +15,7 @@ from hfbench.exchange.configs import benchmark_config, import_configs, read_conf
 from hfbench.exchange.export import export_benchmark_v2
 from hfbench.params.schema import load_params
 from tests.conftest import ROOT
-from tests.report.point_records import full_record, save_results
+from tests.report.report_records import full_record, save_results
 from tests.tables.hand_records import point
 
 MODEL = "stories-15m-random"

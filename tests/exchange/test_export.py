@@ -17,7 +17,7 @@ from hfbench.core.record import Record
 from hfbench.exchange.configs import read_configs
 from hfbench.exchange.export import export_benchmark_v2
 from hfbench.tables.store import read_table
-from tests.report.point_records import full_record, save_results
+from tests.report.report_records import full_record, save_results
 from tests.tables.hand_records import failed_record, observed, ok_record, point
 
 ENVIRONMENT = {
