@@ -273,7 +273,7 @@ def _history_json(history: History) -> dict[str, Any]:
 def _series_json(series: Series) -> dict[str, Any]:
     """Return a series for other programs: `row` and `previous_row` are places among the rows of the history."""
     return {
-        "configuration": dict(series.configuration),
+        "configuration": series.configuration,
         "metric": series.metric.name,
         "unit": series.metric.metric.unit,
         "higher_is_better": series.metric.metric.higher_is_better,
@@ -281,11 +281,11 @@ def _series_json(series: Series) -> dict[str, Any]:
         "values": [
             {
                 "row": value.commit,
-                "estimate": value.estimate,
-                **_limits_json(value.interval),
-                "rounds": value.rounds,
+                "estimate": value.result.estimate,
+                **_limits_json(value.result.interval),
+                "rounds": value.result.rounds,
                 "same_measurement_as_before": value.is_carried,
-                "output_differs": value.output_differs,
+                "output_differs": value.result.output_differs,
             }
             for value in series.values
         ],

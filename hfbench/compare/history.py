@@ -137,7 +137,8 @@ def read_history(
             skipped, last_results = 0, candidate.results
     if len(rows) < 2:
         raise _too_few(names, len(rows), unreadable)
-    series = mark_changes(collect_series(rows), threshold)
+    series = collect_series(rows)
+    mark_changes(series, threshold)
     if not series:
         raise UserError(f"No configuration and metric of these commits is left by the filter {condition!r}.")
     return History(tuple(rows), tuple(series), threshold, (*unmeasured, skipped), tuple(carried), tuple(unreadable))
@@ -259,7 +260,7 @@ def _tables(
 
     Columns that do not fit beside each other make a table of their own.
     """
-    unit, unit_size = metric.unit_of(value.estimate for series, _ in group for value in series.values)
+    unit, unit_size = metric.unit_of(result.estimate for series, _ in group for result in series.results)
     places = [place for place, row in enumerate(history.rows) if row.machine == machine]
     rows = [history.rows[place] for place in places]
     title = f"{metric.label} ({unit})" + (f" · {machine}" if len(history.machines) > 1 else "")
@@ -342,7 +343,7 @@ def _place(history: History, commit: int, previous: int) -> str:
 def notes_of(history: History) -> list[str]:
     """Return the sentences below the tables: what fails, what has no row, what is kept apart, and what is not known."""
     labelled = zip(history.series, history.labels, strict=True)
-    labels = {tuple(series.configuration.values()): label.partition(" #")[0] for series, label in labelled}
+    labels = {series.axes: label.partition(" #")[0] for series, label in labelled}
     failing = [(axes, history.rows[since]) for axes, since in failing_since(history.rows)]
     skipped, carried = sum(history.unmeasured), list(history.carried)
     more = f" and {len(carried) - _LISTED} more" if len(carried) > _LISTED else ""

@@ -314,7 +314,9 @@ def row(*results: Result, machine: str = "here") -> HistoryRow:
 
 
 def marked(*rows: HistoryRow) -> list[Series]:
-    return mark_changes(collect_series(rows), threshold=0.02)
+    series = collect_series(rows)
+    mark_changes(series, threshold=0.02)
+    return series
 
 
 def test_many_series_of_noise_mark_nothing() -> None:
