@@ -32,6 +32,11 @@ class AxisWinner:
     verdict: Verdict
     left_out: tuple[Any, ...]
 
+    @property
+    def place(self) -> dict[str, Any]:
+        """Its axes by name."""
+        return dict(zip(CONFIGURATION_AXES, self.axes, strict=True))
+
 
 @dataclass(frozen=True)
 class Race:

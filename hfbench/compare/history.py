@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.cells import cell_len, set_cell_size
 
 from hfbench.compare.changes import Environments
-from hfbench.compare.pairs import ComparedMetric
+from hfbench.compare.pairs import ComparedMetric, labels_of
 from hfbench.compare.series import (
     HistoryRow,
     Series,
@@ -45,7 +45,6 @@ from hfbench.git import find_objects, prefix_of, try_git
 from hfbench.report.pages import Block, Bullet, Bullets, Column, Table, bullets, printable
 from hfbench.report.words import counted
 from hfbench.statistics.changepoints import FEWEST_FOR_DRIFT
-from hfbench.tables.store import point_label
 
 _RANGE = ".."
 METHOD = "optimal partitioning (Jackson et al. 2005)"
@@ -89,12 +88,10 @@ class History:
     @cached_property
     def labels(self) -> list[str]:
         """A name for each series' configuration, by the axes that differ; `#2` has other contents (see `Series`)."""
-        configurations = [series.configuration for series in self.series]
-        varying = [axis for axis in CONFIGURATION_AXES if len({each[axis] for each in configurations}) > 1]
         labels: list[str] = []
         seen: Counter[tuple[str, str, str]] = Counter()
-        for series in self.series:
-            label = point_label(series.configuration, varying)
+        short = labels_of([series.configuration for series in self.series])
+        for series, label in zip(self.series, short, strict=True):
             seen[label, series.metric.name, series.machine] += 1
             count = seen[label, series.metric.name, series.machine]
             labels.append(label if count == 1 else f"{label} #{count}")

@@ -37,9 +37,9 @@ def compared(
 def words(comparison: Comparison, metric: str = "end_to_end_seconds") -> dict[tuple[str, int], str]:
     """The verdicts by attention and batch size."""
     return {
-        (result.pair.baseline.axes["attn_implementation"], result.pair.baseline.axes["batch_size"]): each.verdict.word
-        for result in comparison.results
-        if (each := result.judged.get(metric))
+        (each.pair.baseline.axes["attn_implementation"], each.pair.baseline.axes["batch_size"]): each.verdict.word
+        for each in comparison.judged
+        if each.metric.name == metric
     }
 
 
@@ -70,7 +70,7 @@ def test_a_speed_up_is_faster_in_latency_and_in_throughput() -> None:
 
 def test_the_same_truth_is_same_or_undecided() -> None:
     comparison = compared(BASELINE, LATER)
-    assert {each.verdict.word for result in comparison.results for each in result.judged.values()} <= {SAME, UNDECIDED}
+    assert {each.verdict.word for each in comparison.judged} <= {SAME, UNDECIDED}
     assert not comparison.is_slower
 
 
@@ -113,7 +113,7 @@ def test_another_machine_is_incomparable_unless_it_is_meant(part: str, content: 
     other = side(replace(LATER, effect=slow_sdpa), environment={**MACHINE, part: content})
     comparison = compared(BASELINE, other)
     assert set(words(comparison).values()) == {INCOMPARABLE}
-    assert reason in (comparison.results[0].judged["end_to_end_seconds"].verdict.reason or "")
+    assert reason in (comparison.of_metric(HEADLINE)[0].verdict.reason or "")
     assert not comparison.is_slower
     across = compared(BASELINE, other, across_environments=True)
     assert words(across)["sdpa", 1] == SLOWER
@@ -147,7 +147,7 @@ def test_other_inputs_devices_and_threads_are_incomparable(facts: Any, reason: s
     other = replace(LATER, facts=(("inputs_sha256", "0" * 64), *facts))
     comparison = compared(BASELINE, other)
     assert set(words(comparison).values()) == {INCOMPARABLE}
-    assert reason in (comparison.results[0].judged["end_to_end_seconds"].verdict.reason or "")
+    assert reason in (comparison.of_metric(HEADLINE)[0].verdict.reason or "")
     across = compared(BASELINE, other, across_environments=True)
     assert (INCOMPARABLE in words(across).values()) != is_environment
 
@@ -168,17 +168,17 @@ def test_a_point_that_fails_now_is_a_finding() -> None:
         return "ImportError: no kernel" if is_broken else None
 
     comparison = compared(BASELINE, replace(LATER, fails=broken))
-    (change,) = comparison.status_changes
-    assert (change.is_regression, change.sentence) == (True, "ok → failed: ImportError: no kernel")
+    (change,) = comparison.pairing.changed
+    assert (change.is_regression, change.status_change) == (True, "ok → failed: ImportError: no kernel")
     assert ("sdpa", 4) not in words(comparison)
     assert comparison.is_slower
-    (back,) = compared(replace(BASELINE, fails=broken), LATER).status_changes
-    assert (back.is_regression, back.sentence) == (False, "failed → ok: ImportError: no kernel")
+    (back,) = compared(replace(BASELINE, fails=broken), LATER).pairing.changed
+    assert (back.is_regression, back.status_change) == (False, "failed → ok: ImportError: no kernel")
 
 
 def test_one_round_that_fails_now_is_a_finding_too() -> None:
     comparison = compared(BASELINE, replace(LATER, fails=lambda each: "OOM" if each.round == 3 else None))
-    assert {change.sentence for change in comparison.status_changes} == {"ok → 6 of 7 rounds ok: OOM"}
+    assert {pair.status_change for pair in comparison.pairing.changed} == {"ok → 6 of 7 rounds ok: OOM"}
     assert comparison.is_slower
     assert len(words(comparison)) == 4
 
@@ -193,7 +193,7 @@ def test_points_of_one_side_are_listed_and_not_judged() -> None:
 def test_an_output_that_differs_is_marked_and_left_out_of_the_mean() -> None:
     wrong = replace(LATER, effect=lambda _: 0.5, output_differs=lambda each: each.batch_size == 4)
     comparison = compared(BASELINE, wrong)
-    marked = {result.pair.baseline.axes["batch_size"]: result.output_differs for result in comparison.results}
+    marked = {pair.baseline.axes["batch_size"]: pair.output_differs for pair in comparison.pairing.pairs}
     assert marked == {1: (), 4: ("candidate",)}
     assert comparison.means["end_to_end_seconds"].pairs == 2
     assert any("2 points marked !" in note for note in comparison.notes)
@@ -258,10 +258,7 @@ def axis_compared(plan: Plan, axis: str = ATTENTION, reference: str | None = Non
 def axis_words(comparison: AxisComparison, value: Any) -> dict[int, str]:
     """The verdicts on a value against the reference, by batch size."""
     (found,) = (each for other, each in comparison.comparisons if other == value)
-    return {
-        result.pair.baseline.axes["batch_size"]: result.judged["end_to_end_seconds"].verdict.word
-        for result in found.results
-    }
+    return {each.pair.baseline.axes["batch_size"]: each.verdict.word for each in found.of_metric(HEADLINE)}
 
 
 def test_each_value_stands_against_eager_where_it_was_measured() -> None:
