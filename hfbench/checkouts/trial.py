@@ -100,7 +100,7 @@ class Trial:
         if described == self.environment(self.good).read_bytes():
             verdict = CommitVerdict(FAST, environment, reason=f"to a measurement, it is the same as {self.good}")
         elif verdict is None:
-            verdict = self._measured(commit, environment)
+            verdict = self._measure_rounds(commit, environment)
         self.verdicts[commit] = verdict
         verdict.save(self.folder / "verdicts" / f"{commit.sha}.json")
         say(f"  {verdict.word}")
@@ -119,7 +119,7 @@ class Trial:
         require_same_environment(commit, before or described, described, "Bisect again.")
         return described
 
-    def _measured(self, commit: Commit, environment: str) -> CommitVerdict:
+    def _measure_rounds(self, commit: Commit, environment: str) -> CommitVerdict:
         """Measure round by round until the rule decides, or a measurement fails."""
         values: dict[Commit, list[float]] = {self.good: [], commit: []}
         word, ratio, number = UNDECIDED, None, 0
@@ -127,7 +127,7 @@ class Trial:
             number += 1
             # Every other round begins with the candidate, so that a machine that slows down favours neither.
             order = (self.good, commit) if number % 2 else (commit, self.good)
-            outcomes = {each: self._measure(each, commit, number) for each in order}
+            outcomes = {each: self._measure_once(each, commit, number) for each in order}
             for each in values:
                 outcome = outcomes[each]
                 if isinstance(outcome, str):
@@ -138,7 +138,7 @@ class Trial:
                 word, ratio = decide(values[self.good], values[commit], higher_is_better=better, rule=self.rule)
         return CommitVerdict(word, environment, number, ratio)
 
-    def _measure(self, commit: Commit, candidate: Commit, number: int) -> float | str:
+    def _measure_once(self, commit: Commit, candidate: Commit, number: int) -> float | str:
         """Return the metric of a commit in one round of a candidate, or in words why the point has none."""
         self.describe(commit)
         side = "good" if commit == self.good else "candidate"

@@ -158,8 +158,7 @@ def _side_json(side: Side) -> dict[str, Any]:
 
 def _ratio_json(ratio: Ratio | None, limits: Interval | None) -> dict[str, float | None]:
     """Return a ratio with the interval that decided, null where there is none."""
-    low, high = (limits.low, limits.high) if limits else (None, None)
-    return {"ratio": ratio.estimate if ratio else None, "low": low, "high": high}
+    return {"ratio": ratio.estimate if ratio else None, **_limits_json(limits)}
 
 
 def _metric_json(comparison: Comparison, metric: ComparedMetric) -> dict[str, Any]:

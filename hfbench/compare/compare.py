@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 
@@ -172,16 +171,16 @@ class Comparison:
         )
 
 
-def compare_sides(baseline: Side, candidate: Side, options: Options, folder: Path = Path()) -> Comparison:
-    """Return the comparison of the candidate with the baseline; `folder` is in the git repository of their code."""
-    return compare_all([(baseline, candidate)], options, folder)[0]
+def compare_sides(baseline: Side, candidate: Side, options: Options) -> Comparison:
+    """Return the comparison of the candidate with the baseline."""
+    return compare_all([(baseline, candidate)], options)[0]
 
 
 def compare_all(
-    sides: Sequence[tuple[Side, Side]], options: Options, folder: Path = Path(), besides: Sequence[float] = ()
+    sides: Sequence[tuple[Side, Side]], options: Options, besides: Sequence[float] = ()
 ) -> list[Comparison]:
     """Return the comparison of each candidate with its baseline, all tests being one family with those `besides`."""
-    found = [_contrast_sides(baseline, candidate, options, folder) for baseline, candidate in sides]
+    found = [_contrast_sides(baseline, candidate, options) for baseline, candidate in sides]
     judged, error = judge([each for _, contrasts in found for each in contrasts], options.threshold, besides)
     tests = sum(each.adjusted_p_value is not None for each in judged) + len(besides)
     rest = iter(judged)
@@ -211,9 +210,7 @@ def judge(
     return judged, error
 
 
-def _contrast_sides(
-    baseline: Side, candidate: Side, options: Options, folder: Path
-) -> tuple[Comparison, list[Contrasted]]:
+def _contrast_sides(baseline: Side, candidate: Side, options: Options) -> tuple[Comparison, list[Contrasted]]:
     """Return what is compared of two sides, not yet judged."""
     pairing = pair_points(points_of(baseline), points_of(candidate))
     values = (values_of(baseline), values_of(candidate))
@@ -225,7 +222,7 @@ def _contrast_sides(
             against = [*machine, *against]
         contrasts += _contrasts(pair, options.metrics, values, "; ".join(against) or None)
     means = {metric.name: _mean(contrasts, values, metric) for metric in options.metrics}
-    changes = find_changes(baseline, candidate, pairing, folder)
+    changes = find_changes(baseline, candidate, pairing)
     return Comparison(baseline, candidate, options, pairing, means, changes, machine), contrasts
 
 

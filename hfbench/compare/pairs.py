@@ -2,7 +2,7 @@
 
 import difflib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeAlias
@@ -127,34 +127,22 @@ def values_of(side: Side) -> Values:
     Of rounds that are ok: those of a metric that is sampled are its sample iterations with the token observer, as in
     the summary; others have one value a round. Null is no value.
     """
-    samples, points = side.samples, side.points
-    sampled = _known(samples, [metric.name for metric in COMPARED if metric.is_sampled])
-    single = _known(points, [metric.name for metric in COMPARED if not metric.is_sampled])
-    iterations = samples.filter(pl.col("status") == OK, pl.col("phase") == "sample", "observed")
+    iterations = side.samples.filter(pl.col("status") == OK, pl.col("phase") == "sample", "observed")
     values: Values = {}
-    for table, metrics in ((iterations, sampled), (points.filter(pl.col("status") == OK), single)):
-        for axes, number, row in _rounds(table, metrics):
-            for metric, found in row.items():
-                if len(found):
-                    values.setdefault(axes, {}).setdefault(metric, {})[number] = found
+    for table, is_sampled in ((iterations, True), (side.points.filter(pl.col("status") == OK), False)):
+        asked = (metric.name for metric in COMPARED if metric.is_sampled == is_sampled)
+        metrics = [name for name in asked if name in table.columns]
+        rounds = (
+            table.group_by(*CONFIGURATION_AXES, "round", maintain_order=True)
+            .agg(pl.col(metric).cast(pl.Float64).drop_nulls() for metric in metrics)
+            .sort("round", maintain_order=True)
+        )
+        for row in rounds.iter_rows(named=True):
+            axes = tuple(row[axis] for axis in CONFIGURATION_AXES)
+            for metric in metrics:
+                if row[metric]:
+                    values.setdefault(axes, {}).setdefault(metric, {})[row["round"]] = np.array(row[metric])
     return values
-
-
-def _known(table: pl.DataFrame, metrics: list[str]) -> list[str]:
-    return [metric for metric in metrics if metric in table.columns]
-
-
-def _rounds(table: pl.DataFrame, metrics: list[str]) -> Iterator[tuple[Axes, int, dict[str, Floats]]]:
-    keys = [*CONFIGURATION_AXES, "round"]
-    lists = (
-        table.group_by(keys, maintain_order=True)
-        .agg(pl.col(metric).cast(pl.Float64).drop_nulls() for metric in metrics)
-        .sort("round", maintain_order=True)
-    )
-    columns = [lists[metric] for metric in metrics]
-    for index, key in enumerate(lists.select(keys).iter_rows()):
-        row = {metric: column[index].to_numpy() for metric, column in zip(metrics, columns, strict=True)}
-        yield key[:-1], key[-1], {metric: np.asarray(values) for metric, values in row.items()}
 
 
 @dataclass(frozen=True)

@@ -70,8 +70,8 @@ class HistoryRow:
     commit: str | None
     committed_at: datetime | None
     subject: str | None
-    machine: str
     results: tuple[Result, ...] = field(repr=False)
+    machine: str = ""
     not_ok: Mapping[Axes, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -151,8 +151,8 @@ class Series:
         self.content = tuple(known or told for known, told in zip(self.content, result.content, strict=True))
 
 
-def read_row(side: Side, machine: str, metrics: Sequence[ComparedMetric]) -> HistoryRow:
-    """Return what a history needs of a side."""
+def read_row(side: Side, metrics: Sequence[ComparedMetric]) -> HistoryRow:
+    """Return what a history needs of a side; which machine it is shows beside the others."""
     names = [metric.name for metric in metrics]
     points = points_of(side)
     return HistoryRow(
@@ -160,7 +160,6 @@ def read_row(side: Side, machine: str, metrics: Sequence[ComparedMetric]) -> His
         commit=side.revision,
         committed_at=side.committed_at,
         subject=side.subject,
-        machine=machine,
         results=_results(side.summary.filter(pl.col("metric").cast(pl.String).is_in(names)), points, side.manifests),
         not_ok={axes: point.status for axes, point in points.items() if point.status != OK},
         notes=side.notes,
