@@ -8,7 +8,7 @@ from typing import Any
 from hfbench.compare.axis import AxisComparison, AxisWinner, compare_axis
 from hfbench.compare.compare import Comparison, Judged, Options, compare_sides
 from hfbench.compare.history import METHOD, History, history_page, is_history, notes_of, read_history
-from hfbench.compare.layout import brief_axis_page, brief_page, full_axis_page, full_page
+from hfbench.compare.layout import axis_page, brief_page, full_page
 from hfbench.compare.pairs import HEADLINE, Axes, ComparedMetric, ComparedPoint, Pair, choose_metrics
 from hfbench.compare.series import Series
 from hfbench.compare.side import WORKSPACE, Side, read_side
@@ -85,8 +85,8 @@ def _of_axis(arguments: Namespace, options: Options) -> _Answer:
     side = _side(arguments.names[0] if arguments.names else WORKSPACE, arguments.filter)
     comparison = compare_axis(side, arguments.axis, arguments.reference, options)
     return _Answer(
-        lambda _: list(brief_axis_page(comparison)),
-        lambda: list(full_axis_page(comparison)),
+        lambda _: list(axis_page(comparison, is_full=False)),
+        lambda: list(axis_page(comparison, is_full=True)),
         lambda: {"schema_version": _SCHEMA_VERSION, **_axis_json(comparison)},
         comparison.is_slower,
     )

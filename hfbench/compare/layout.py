@@ -60,16 +60,6 @@ def brief_page(comparison: Comparison) -> Iterator[Block]:
     yield bullets(comparison.notes, role="quiet")
 
 
-def brief_axis_page(comparison: AxisComparison) -> Iterator[Block]:
-    """Yield which value is best where, then each value against the reference."""
-    yield Paragraph(_axis_title(comparison), "strong", is_one_line=True)
-    yield from _winner_tables(comparison)
-    for _, each in comparison.comparisons:
-        yield Heading(" against ".join(reversed(each.side_names)), level=2)
-        yield from _brief_verdicts(each)
-    yield bullets(dict.fromkeys(note for _, each in comparison.comparisons for note in each.notes), role="quiet")
-
-
 def _brief_verdicts(comparison: Comparison) -> Iterator[Block]:
     full = headline(comparison.options.metrics)
     for metric in full:
@@ -90,13 +80,16 @@ def full_page(comparison: Comparison) -> Iterator[Block]:
     yield from _full_verdicts(comparison)
 
 
-def full_axis_page(comparison: AxisComparison) -> Iterator[Block]:
-    """Yield which value is best where, then each value against the reference, with the rest to unfold."""
-    yield Heading(f"{_TITLE}: {_axis_title(comparison)}", level=1)
+def axis_page(comparison: AxisComparison, *, is_full: bool) -> Iterator[Block]:
+    """Yield which value is best where, then each value against the reference: in brief, or with the rest to unfold."""
+    title = _axis_title(comparison)
+    yield Heading(f"{_TITLE}: {title}", level=1) if is_full else Paragraph(title, "strong", is_one_line=True)
     yield from _winner_tables(comparison)
     for _, each in comparison.comparisons:
         yield Heading(" against ".join(reversed(each.side_names)), level=2)
-        yield from _full_verdicts(each)
+        yield from _full_verdicts(each) if is_full else _brief_verdicts(each)
+    if not is_full:
+        yield bullets(dict.fromkeys(note for _, each in comparison.comparisons for note in each.notes), role="quiet")
 
 
 def _full_verdicts(comparison: Comparison) -> Iterator[Block]:
