@@ -279,7 +279,7 @@ def _interleave(arguments: Namespace) -> None:
     _argument("--records", type=Path, metavar="FOLDER", help="keep what is measured in an empty folder"),
 )
 def _bisect(arguments: Namespace) -> None:
-    """Find the first commit of an editable checkout that made a point slower, by `git bisect run`."""
+    """Find the first commit of an editable checkout that made a point slower, by `git bisect`."""
     from hfbench.checkouts.bisect import Question, bisect
     from hfbench.tables.metrics import METRIC_NAMES
 

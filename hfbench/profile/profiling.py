@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from rich.console import Console
-
 from hfbench.checkouts.workspace import dvc
 from hfbench.core.errors import UserError
 from hfbench.core.files import read_json
@@ -27,14 +25,6 @@ from hfbench.tables.store import MeasuredPoint, measured_points
 
 _SHOWN = (LOAD, CONTEXT, PREFILL, DECODE)
 _PHASES = "phases"
-
-
-def print_profile(key: str, profile: Profile, trace: Path, console: Console) -> None:
-    """Print what a profile that is ok found, and where its trace is."""
-    print_page(_profile_page(key, profile), console)
-    console.print()
-    console.print(f"trace: {trace}", soft_wrap=True)
-    console.print("       open it at https://ui.perfetto.dev, which keeps it on this computer, or in chrome://tracing")
 
 
 def _profile_page(key: str, profile: Profile) -> Page:
@@ -90,7 +80,10 @@ def profile_point(text: str, output: Path | None) -> None:
     if not profile.is_ok:
         where = f" in the phase {profile.phase}" if profile.phase else ""
         raise UserError(f"{point.key} could not be profiled, {profile.status}{where}: {profile.reason} (log: {log})")
-    print_profile(point.key, profile, trace, standard_output())
+    console = standard_output()
+    print_page(_profile_page(point.key, profile), console)
+    console.print(f"\ntrace: {trace}", soft_wrap=True)
+    console.print("       open it at https://ui.perfetto.dev, which keeps it on this computer, or in chrome://tracing")
 
 
 def _choose(text: str, stages: dict[Configuration, str]) -> MeasuredPoint:

@@ -1,7 +1,6 @@
 """A checkout and a workspace that are lent, and come back as they were; the names of points."""
 
 import os
-import shutil
 import signal
 import subprocess
 from itertools import product
@@ -12,13 +11,11 @@ import pytest
 
 from hfbench.checkouts.interleave import find_point
 from hfbench.checkouts.processes import stage_variables
-from hfbench.checkouts.workspace import require_measured, set_rounds
+from hfbench.checkouts.workspace import require_measured
 from hfbench.core.errors import UserError
 from hfbench.core.files import write_json
 from hfbench.core.point import USUAL, Configuration
 from hfbench.git import Commit, Repository, uninterrupted
-from hfbench.params.schema import load_params
-from tests.conftest import ROOT
 from tests.environment.conftest import commit_all, git
 
 
@@ -92,17 +89,6 @@ def test_variables_of_git_do_not_reach_what_is_measured() -> None:
     assert "GIT_DIR" not in variables
     assert variables["OMP_NUM_THREADS"] == "1"
     assert variables["PATH"].endswith(f"{os.pathsep}somewhere")
-
-
-def test_rounds_are_written_and_nothing_else(tmp_path: Path) -> None:
-    path = tmp_path / "params.yaml"
-    shutil.copy(ROOT / "params.yaml", path)
-    before = path.read_text().splitlines()
-    set_rounds(path, range(1, 6))
-    changed = [(old, new) for old, new in zip(before, path.read_text().splitlines(), strict=True) if old != new]
-    assert [new.split("#")[0].strip() for _, new in changed] == ["round: [1, 2, 3, 4, 5]"]
-    assert [new.split("#")[1] for _, new in changed] == [old.split("#")[1] for old, _ in changed]
-    assert load_params(path).sweep.round == [1, 2, 3, 4, 5]
 
 
 def described(folder: Path, *commits: str) -> dict[Commit, Path]:
