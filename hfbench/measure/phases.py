@@ -113,8 +113,9 @@ class Measurement:
         """Watch what a short call runs through and check the prompt's likelihood; return the differences."""
         watched, cache = verification.watch_short_call(self._model, self._configuration, self._settings, self._prompt)
         self._effective |= watched | describe_batches(self._prompt, self._configuration)
-        needs = describe_needs(self._model, fill_cache(self._model, self._prompt) if cache is None else cache)
-        del cache  # it would count as memory
+        filled = fill_cache(self._model, self._prompt) if cache is None else cache
+        needs = describe_needs(self._model, filled, self._prompt)
+        del cache, filled  # it would count as memory
         self._reporter.update(effective=self._effective, accounting=needs)
         output = check_prompt(self._model, self._prompt, self._model.config.get_text_config().vocab_size)
         if loading.uses_static_flex_attention(self._configuration):

@@ -26,17 +26,22 @@ CEILINGS: dict[str, Any] = {
 # Of a model of 135 million parameters in bfloat16.
 NEEDS: dict[str, Any] = {
     "dense_weight_bytes": 2.7e8,
-    "routed_expert_weight_bytes": 0,
-    "experts": None,
-    "experts_per_token": None,
+    "repeated_weight_bytes": 0,
+    "routed_experts": [],
+    "unknown": {},
     "dense_matmul_parameters": 1.06e8,
-    "routed_expert_matmul_parameters": 0,
     "head_matmul_parameters": 2.8e7,
-    "attention_heads": 9,
     "cache": {
         "state_bytes_per_row": 0,
         "attention": [
-            {"layers": 30, "bytes_per_token_per_row": 768, "window_tokens": None, "key_dim": 64, "value_dim": 64}
+            {
+                "layers": 30,
+                "bytes_per_token_per_row": 768,
+                "window_tokens": None,
+                "query_heads": 9,
+                "key_dim": 64,
+                "value_dim": 64,
+            }
         ],
     },
 }
