@@ -7,7 +7,7 @@ unknown and not wrong.
 
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,17 +105,18 @@ def _plain_code(model: PreTrainedModel) -> Iterator[None]:
     """Have attention and experts compute by transformers' plain code, and no operator fuse them."""
     configs = {id(part.config): part.config for part in model.modules() if hasattr(part, "config")}
     names = ("_attn_implementation_internal", "_experts_implementation_internal")
-    before = [(each, name, getattr(each, name)) for each in configs.values() for name in names if hasattr(each, name)]
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    with ExitStack() as stack:
-        stack.callback(lambda: [setattr(config, name, value) for config, name, value in before])
-        for config, name, _ in before:
-            setattr(config, name, "eager")
-        for parameter in parameters:  # FlopCounterMode asks one that is an argument of a module for its gradient
-            parameter.requires_grad_(requires_grad=False)
-        stack.callback(lambda: [parameter.requires_grad_() for parameter in parameters])
-        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-        yield
+    owners = [*configs.values(), *(parameter for parameter in model.parameters() if parameter.requires_grad)]
+    # FlopCounterMode asks a parameter that is an argument of a module for its gradient.
+    changes = {**dict.fromkeys(names, "eager"), "requires_grad": False}
+    before = [(each, name, getattr(each, name)) for each in owners for name in changes if hasattr(each, name)]
+    try:
+        for owner, name, _ in before:
+            setattr(owner, name, changes[name])
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        for owner, name, value in before:
+            setattr(owner, name, value)
 
 
 @contextmanager

@@ -39,6 +39,7 @@ from hfbench.report.frames import (
 from hfbench.report.pages import BEST_MARK, Column, printable
 from hfbench.report.speedups import winners
 from hfbench.report.words import (
+    METRICS_SHOWN,
     axis_text,
     captions,
     device_names,
@@ -101,6 +102,8 @@ def report_page(
         compiled={"rows": compiled.to_dicts(), "columns": compiling_columns(compiled)} if compiled.height else None,
         device=ceilings.get("device", "the device"),
         ceilings=ceiling_rows(ceilings),
+        slower_dtypes=slower_dtypes(ceilings),
+        unknown_utilisations=_unknown_utilisations(data.rows),
         results=[] if rows.is_empty() else result_columns(rows, points),
         section_ends=[one != other for one, other in pairwise(rows["workload"])],
         warnings=warning_columns(groups) if groups else [],
@@ -301,7 +304,41 @@ def ceiling_rows(ceilings: Mapping[str, Any]) -> _NamedValues:
     for dtype, flops in (ceilings.get("matmul_flops_per_second") or {}).items():
         if flops is not None:
             rows.append((f"matrix product, {dtype}", rate(flops, "FLOP")))
+    for dtype, flops in (ceilings.get("single_row_flops_per_second") or {}).items():
+        if flops is not None:
+            rows.append((f"product of one row, {dtype}", rate(flops, "FLOP")))
     return rows
+
+
+def slower_dtypes(ceilings: Mapping[str, Any]) -> list[str]:
+    """Return a sentence for each dtype that the device computes more slowly than float32, and by how much."""
+    sentences = []
+    for dtype in ceilings.get("slower_than_float32", ()):
+        cause = "has no instructions for" if dtype in ceilings["emulated_dtypes"] else "is slow at"
+        rates = (
+            (words, ceilings[name][dtype], ceilings[name]["float32"])
+            for words, name in (
+                ("products reach", "matmul_flops_per_second"),
+                ("one row", "single_row_flops_per_second"),
+            )
+        )
+        both = [
+            f"{words} {rate(slower, 'FLOP')}, and {rate(faster, 'FLOP')} in float32"
+            for words, slower, faster in rates
+            if slower and faster
+        ]
+        sentences.append(f"The processor {cause} {dtype} products: {'; '.join(both)}.")
+    return sentences
+
+
+def _unknown_utilisations(rows: pl.DataFrame) -> _NamedValues:
+    """Return why which utilisations are not known, each reason with the configurations that it is of."""
+    found = [
+        (f"{METRICS_SHOWN[metric].label}: {why}", ", ".join(group["name"]))
+        for metric in ("mbu", "mfu")
+        for (why,), group in rows.drop_nulls(f"{metric}_unknown").group_by(f"{metric}_unknown", maintain_order=True)
+    ]
+    return [(names, reason) for reason, names in found]
 
 
 def _size(size_bytes: int) -> str:

@@ -124,7 +124,7 @@ def _flops(
     parameters = float(needs["dense_matmul_parameters"])
     for each in needs["routed_experts"]:
         parameters += each["matmul_parameters"] * each["experts_per_token"] / each["experts"]
-    per_row = 2 * (parameters * tokens + needs["head_matmul_parameters"])
+    per_row: float = 2 * (parameters * tokens + needs["head_matmul_parameters"])
     for kind in needs["cache"]["attention"]:
         per_row += kind["layers"] * 2 * kind["query_heads"] * (kind["key_dim"] + kind["value_dim"]) * pairs(kind)
     return rows * per_row
@@ -185,6 +185,7 @@ _PHASES = ("decode", "prefill")
 # Where each phase stands beside its roof: FLOPs that it needs for each byte that it needs, the rates reached and the
 # device's for reading as many bytes.
 _COORDINATES = ("flops_per_byte", "flops_per_second", "roof_bytes_per_second")
+_ABOVE_CEILING = "it would be above what the device was measured to reach at most"
 _ABOVE = tuple(f"{phase}_{what}_above_roof" for phase in _PHASES for what in ("bandwidth", "products"))
 _RATES = ("dtype_flops", "float32_flops", "dtype_row_flops", "float32_row_flops")
 _TYPES: dict[str, Any] = {
@@ -208,7 +209,7 @@ def utilisation_table(
     The first two are fractions of 1, from the estimates in the summary and what `ceilings` say; the roofline has, for
     decode and prefill, PHASE_flops_per_byte, PHASE_flops_per_second and PHASE_roof_bytes_per_second, and
     roof_flops_per_second of the dtype. Null is what is unknown (the formulas: `hfbench.tables.roofline`), for which
-    `mbu_unknown` and `mfu_unknown` have the reason.
+    `mbu_unknown` and `mfu_unknown` have the reason, unless it is that nothing was measured.
 
     A number above its ceiling contradicts it, so that one of them is wrong: it is withheld. PHASE_bandwidth_above_roof
     and PHASE_products_above_roof say how many times the ceiling it would be, and are null where it is not above. What
@@ -249,8 +250,8 @@ def _utilisation(needs: Mapping[str, Any], row: Mapping[str, Any], ceilings: Map
         **decode.coordinates("decode", ceilings, rate),
         **prefill.coordinates("prefill", ceilings, rate),
         "roof_flops_per_second": rate,
-        "mbu_unknown": _reason(needs["unknown"].get("bytes"), decode.read_bytes, decode.roof(ceilings), mbu),
-        "mfu_unknown": _reason(needs["unknown"].get("flops"), prefill.flops, rate, mfu),
+        "mbu_unknown": needs["unknown"].get("bytes", _ABOVE_CEILING if mbu is not None and mbu > 1 else None),
+        "mfu_unknown": needs["unknown"].get("flops", _ABOVE_CEILING if mfu is not None and mfu > 1 else None),
         **{name: share for name, share in zip(_ABOVE, shares, strict=True) if share is not None and share > 1},
         "rows_choose_experts": bool(needs["routed_experts"]) and row["batch_size"] > 1,
         "ceilings_others_cpu_share": ceilings.get("others_cpu_share"),
@@ -289,14 +290,3 @@ class _Phase:
             self.roof(ceilings),
         )
         return {f"{name}_{coordinate}": value for coordinate, value in zip(_COORDINATES, values, strict=True)}
-
-
-def _reason(uncounted: str | None, needed: float | None, ceiling: float | None, share: float | None) -> str | None:
-    """Return why a utilisation is not known; None where it is, and where there is nothing that it could be of."""
-    if uncounted:
-        return uncounted
-    if needed is not None and not ceiling:
-        return "its ceiling was not measured"
-    return (
-        "it would be above what the device was measured to reach at most" if share is not None and share > 1 else None
-    )
