@@ -10,10 +10,6 @@ from typing import Any
 from hfbench.core.system import FILESYSTEM, read_integer, read_text, usable_cpus
 from hfbench.monitoring.host import CPUS
 
-# The switches of boost, of which a machine has one at most: 1 in the first and 0 in the second switch it off.
-NO_TURBO = f"{CPUS}/intel_pstate/no_turbo"
-BOOST = f"{CPUS}/cpufreq/boost"
-
 
 def read_cpuinfo(root: Path = FILESYSTEM) -> dict[str, str]:
     """Return the entries of the first processor in /proc/cpuinfo; empty where there is no such file."""
@@ -28,21 +24,24 @@ def describe_topology(available: frozenset[int], root: Path = FILESYSTEM) -> dic
     Which CPUs these are is left out: a batch system hands out other numbers at each start.
     """
     online = (_read_list(root / CPUS / "online") or available) | available
-    usable = online & available
     core_of = {cpu: _core(cpu, root) for cpu in online}
     socket_of = {cpu: read_text(root / CPUS / f"cpu{cpu}/topology/physical_package_id") for cpu in online}
     nodes = [_read_list(node / "cpulist") for node in (root / "sys/devices/system/node").glob("node[0-9]*")]
     representatives = sorted({core: cpu for cpu, core in core_of.items()}.values())
+
+    def counts(cpus: frozenset[int]) -> dict[str, int]:
+        return {
+            "sockets": len({socket_of[cpu] for cpu in cpus}),
+            "numa_nodes": max(1, sum(1 for node in nodes if node & cpus)),
+            "physical_cores": len({core_of[cpu] for cpu in cpus}),
+            "logical_cores": len(cpus),
+        }
+
     return {
-        "sockets": len(set(socket_of.values())),
-        "numa_nodes": max(1, len(nodes)),
-        "physical_cores": len(set(core_of.values())),
-        "logical_cores": len(online),
-        "available_sockets": len({socket_of[cpu] for cpu in usable}),
-        "available_numa_nodes": max(1, sum(1 for node in nodes if node & usable)),
-        "available_physical_cores": len({core_of[cpu] for cpu in usable}),
-        "available_logical_cores": len(usable),
-        "smt": len(set(core_of.values())) < len(online),
+        **counts(online),
+        "numa_nodes": max(1, len(nodes)),  # those without a CPU too
+        **{f"available_{name}": count for name, count in counts(online & available).items()},
+        "smt": len(representatives) < len(online),
         "caches": _caches(representatives, root),
     }
 
@@ -68,15 +67,14 @@ def _caches(cpus: list[int], root: Path) -> list[dict[str, Any]]:
     instances: set[tuple[int, str, str, frozenset[int]]] = set()
     for cpu in cpus:
         for index in (root / CPUS / f"cpu{cpu}/cache").glob("index[0-9]*"):
-            kind, size = read_text(index / "type"), read_text(index / "size")
-            level = read_integer(index / "level")
+            level, kind, size = read_integer(index / "level"), read_text(index / "type"), read_text(index / "size")
             if level and kind and size:
                 shared = _read_list(index / "shared_cpu_list") or frozenset({cpu})
                 instances.add((level, kind.lower(), size, shared))
-    counts = Counter((level, kind, size) for level, kind, size, _ in instances)
+    counts = Counter(instance[:3] for instance in instances)
     return [
-        {"level": level, "type": kind, "size": size, "count": counts[level, kind, size]}
-        for level, kind, size in sorted(counts)
+        {"level": level, "type": kind, "size": size, "count": count}
+        for (level, kind, size), count in sorted(counts.items())
     ]
 
 
@@ -159,8 +157,8 @@ def _frequency_policy(cpus: frozenset[int], root: Path) -> dict[str, Any]:
     def chosen(name: str) -> list[str]:
         return sorted({reading for folder in folders if (reading := read_text(folder / name))})
 
-    boost = read_integer(root / BOOST)
-    no_turbo = read_integer(root / NO_TURBO)
+    # A machine has one of the two at most.
+    boost, no_turbo = read_integer(root / CPUS / "cpufreq/boost"), read_integer(root / CPUS / "intel_pstate/no_turbo")
     return {
         "available_cores_by_max_mhz": {str(mhz): counts[mhz] for mhz in sorted(counts)} or None,
         "drivers": chosen("scaling_driver"),

@@ -58,6 +58,8 @@ FIRING: list[tuple[str, dict[str, Any], str]] = [
     ("swap_in_use", {"swap_used_bytes": 2**30}, "1024 MiB"),
     ("clocks_changing", {"clock_spread": 0.2}, "changed by 20%"),
     ("rounds_disagree", {"rounds_disagreeing": 1}, "1 of 3 rounds"),
+    ("other_kernels", {"rounds_with_other_kernels": 1}, "in 1 of 3 rounds than in the first"),
+    ("path_not_checked", {"path_checked": False}, "could not be compared"),
     ("reference_missing", {"reference": "missing"}, "no reference"),
     ("roofline_exceeded", {"decode_bandwidth_above_roof": 1.2}, "decoding reads 1.2 times as many bytes a second as"),
     (
@@ -111,7 +113,7 @@ SILENT: list[tuple[str, dict[str, Any]]] = [
 def _told(code: str, **changes: Any) -> tuple[str, str]:
     """What the warning of this code says of a quiet configuration with these changes, twice nothing if it is silent."""
     (check,) = (check for check in CHECKS if check.__name__ == code)
-    return check(replace(QUIET, **changes)) or ("", "")
+    return next(check(replace(QUIET, **changes)), ("", ""))
 
 
 @pytest.mark.parametrize(("code", "changes", "clause"), FIRING)
@@ -139,7 +141,7 @@ def test_an_output_that_differs_is_told_with_the_limits() -> None:
         "top-1 tokens agree at 62% of the prompt's positions; the prompt's likelihood is 0.31 nats a token apart; "
         "number 5 of the generated tokens is the first that differs (limits: 90%, 0.05 nats)"
     )
-    assert MeasurementWarning("output_differs", *told).title == "output differs"
+    assert MeasurementWarning("output_differs", *told, "tiny", {}).title == "output differs"
 
 
 def test_the_remedy_fits_the_cause() -> None:
