@@ -126,7 +126,7 @@ def _level(arguments: Namespace) -> None:
 )
 def _doctor(arguments: Namespace) -> None:
     """Check whether this machine is fit to measure, and say what to do."""
-    from hfbench.doctor import doctor
+    from hfbench.doctor.checks import doctor
 
     if status := doctor(arguments.params, arguments.results, strict=arguments.strict):
         sys.exit(status)

@@ -12,8 +12,10 @@ import pytest
 from rich.console import Console
 
 from hfbench.core.errors import UserError
+from hfbench.core.files import write_json
 from hfbench.core.record import Manifest, ModelFile
-from hfbench.doctor import Disk, Finding, Readings, collect, doctor, examine, print_findings
+from hfbench.doctor.checks import Finding, doctor, examine, print_findings
+from hfbench.doctor.readings import Disk, Readings, collect
 from hfbench.params.schema import load_params
 from tests.conftest import ROOT
 
@@ -29,7 +31,7 @@ GPU = {
 FREQUENCY = {"drivers": ["intel_pstate"], "governors": ["performance"], "boost": False}
 HEALTHY = Readings(
     system={"cpu_limit_cores": None, "memory_limit_bytes": None, "virtual_machine": False},
-    cpu={"available_logical_cores": 16, "smt": False, "frequency": FREQUENCY},
+    cpu={"available_logical_cores": 16, "smt": False, "frequency": FREQUENCY, "emulated_dtypes": []},
     memory={"total_gib": 64, "transparent_hugepages": "madvise"},
     accelerators=[GPU],
     variables={},
@@ -39,10 +41,14 @@ HEALTHY = Readings(
     memory_limit_bytes=float("inf"),
     fullest_disk=Disk("models of the hub", Path("/home/me/.cache/huggingface"), 80 * GB, "HF_HOME"),
     device="auto",
+    dtypes=["bfloat16"],
     model_bytes={"small": 1 * GB, "large": 16 * GB},
+    ceilings={},
 )
 FULL = Disk("compile caches", Path("/tmp"), 2 * GB, "TMPDIR")
 ON_CPU: dict[str, Any] = {"accelerators": [], "watched": None, "torch_version": "2.13.0+cpu"}
+EMULATING = {**HEALTHY.cpu, "emulated_dtypes": ["bfloat16", "float16"]}
+CEILINGS = {"matmul_flops_per_second": {"bfloat16": 14e9, "float32": 54e9}, "slower_than_float32": ["bfloat16"]}
 
 
 def _with(part: str | None = None, **changes: Any) -> Readings:
@@ -95,6 +101,13 @@ def test_healthy_machine_has_nothing_to_remedy(readings: Readings) -> None:
         (_with(device="cuda:1"), "warning", "device cuda:1, and 1 cuda device was found", "device: auto"),
         (_with(device="xpu"), "warning", "no xpu device", "xpu-smi"),
         (_with(torch_version="2.13.0+cpu"), "warning", "not built for NVIDIA H200", "pytorch.org"),
+        (_with(**ON_CPU, cpu=EMULATING), "warning", "no instructions for bfloat16 products", "`dvc repro ceilings`"),
+        (
+            _with(device="cpu", cpu=EMULATING, ceilings=CEILINGS),
+            "warning",
+            "the fastest reach 14 GFLOP/s, and 54 in float32",
+            "Set sweep.dtype to [float32]",
+        ),
     ],
 )
 def test_what_is_wrong_is_found_and_has_a_remedy(readings: Readings, level: str, what: str, remedy: str) -> None:
@@ -102,6 +115,27 @@ def test_what_is_wrong_is_found_and_has_a_remedy(readings: Readings, level: str,
     assert finding.level == level
     assert what in finding.what
     assert remedy in str(finding.remedy)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"dtypes": ["float32"], **ON_CPU},
+        {},  # on the GPU
+        {"ceilings": {**CEILINGS, "slower_than_float32": []}, **ON_CPU},
+    ],
+)
+def test_emulation_that_costs_nothing_is_no_warning(changes: dict[str, Any]) -> None:
+    assert {finding.level for finding in examine(_with(**{"cpu": EMULATING, **changes}))} == {"ok"}
+
+
+def test_ceilings_count_where_they_were_measured_on_this_processor(tmp_path: Path) -> None:
+    params = load_params(PARAMS)
+    write_json(tmp_path / "ceilings.json", CEILINGS)
+    assert collect(params, tmp_path).ceilings == {}
+    for cpu, known in (({"brand": "another"}, False), (dict(collect(params, tmp_path).cpu), True)):
+        write_json(tmp_path / "environment.json", {"cpu": cpu})
+        assert bool(collect(params, tmp_path).ceilings) is known
 
 
 @pytest.mark.parametrize("value", ["", "-1"])
@@ -178,7 +212,7 @@ def test_machine_is_examined_without_torch_and_whatever_is_found_is_no_failure()
     script = f"""if True:
         import sys
         from pathlib import Path
-        from hfbench.doctor import doctor
+        from hfbench.doctor.checks import doctor
         status = doctor(Path({str(PARAMS)!r}), Path("results"))
         assert not {{"torch", "transformers", "polars"}} & set(sys.modules)
         sys.exit(status)

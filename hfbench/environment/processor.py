@@ -3,6 +3,7 @@
 import platform
 import re
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,27 @@ def _caches(cpus: list[int], root: Path) -> list[dict[str, Any]]:
 _INSTRUCTION_SET = re.compile(
     r"sse4_[12]|avx\w*|amx\w*|fma4?|f16c|gfni|vaes|vpclmulqdq|asimd\w*|sve\w*|sme(?!p)\w*|bf16|i8mm|fphp"
 )
+# Of each dtype, the instruction sets that have products of it (x86, Arm). Without one of them torch converts to float32
+# and back. Sources: Intel Architecture Instruction Set Extensions Programming Reference; Arm Architecture Reference
+# Manual, A-profile, FEAT_BF16 and FEAT_FP16; Linux spells them so in arch/x86/include/asm/cpufeatures.h and
+# arch/arm64/kernel/cpuinfo.c.
+_PRODUCTS_OF = {
+    "bfloat16": {"avx512_bf16", "amx_bf16", "bf16", "svebf16"},
+    "float16": {"avx512_fp16", "amx_fp16", "asimdhp"},
+}
+# What tells that the instruction sets of a processor are known.
+_BASELINES = {"avx", "avx2", "sse4_1", "sse4_2", "asimd"}
+
+
+def emulated_dtypes(instruction_sets: Iterable[str]) -> list[str]:
+    """Return the dtypes that a processor has no products of, so that torch emulates them by those of float32.
+
+    None is known of a processor that does not tell its instruction sets, or is neither of x86 nor of Arm.
+    """
+    known = set(instruction_sets)
+    return [dtype for dtype, sets in _PRODUCTS_OF.items() if known & _BASELINES and not known & sets]
+
+
 # Arm cores say no name in /proc/cpuinfo. Source: arch/arm64/include/asm/cputype.h of Linux.
 _ARM_CORES = {
     ("0x41", "0xd0c"): "Arm Neoverse N1",
@@ -102,11 +124,13 @@ def describe_cpu(root: Path = FILESYSTEM, available: frozenset[int] | None = Non
         available = usable_cpus()
     cpuinfo = read_cpuinfo(root)
     flags = (cpuinfo.get("flags") or cpuinfo.get("Features") or "").split()
+    instruction_sets = sorted(flag for flag in set(flags) if _INSTRUCTION_SET.fullmatch(flag))
     return {
         "brand": cpuinfo.get("model name") or _arm_name(cpuinfo) or cpuinfo.get("cpu") or cpuinfo.get("uarch"),
         "microcode": cpuinfo.get("microcode"),
         **describe_topology(available, root),
-        "instruction_sets": sorted(flag for flag in set(flags) if _INSTRUCTION_SET.fullmatch(flag)),
+        "instruction_sets": instruction_sets,
+        "emulated_dtypes": emulated_dtypes(instruction_sets),
         "frequency": _frequency_policy(available, root),
     }
 
@@ -152,6 +176,7 @@ def _describe_elsewhere() -> dict[str, Any]:
 
     info = cpuinfo.get_cpu_info()  # starts processes, which is why Linux does without it
     logical, physical = psutil.cpu_count(), psutil.cpu_count(logical=False)
+    instruction_sets = sorted(flag for flag in info.get("flags", []) if _INSTRUCTION_SET.fullmatch(flag))
     sizes = {level: info.get(f"{level}_cache_size") for level in ("l1_data", "l1_instruction", "l2", "l3")}
     return {
         "brand": info.get("brand_raw"),
@@ -161,5 +186,6 @@ def _describe_elsewhere() -> dict[str, Any]:
         "available_logical_cores": logical,
         "smt": None if physical is None or logical is None else physical < logical,
         "caches": [{"level": level, "size": size} for level, size in sizes.items() if size],
-        "instruction_sets": sorted(flag for flag in info.get("flags", []) if _INSTRUCTION_SET.fullmatch(flag)),
+        "instruction_sets": instruction_sets,
+        "emulated_dtypes": emulated_dtypes(instruction_sets),
     }

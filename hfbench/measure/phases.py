@@ -130,8 +130,9 @@ class Measurement:
         )
         del reference
         self._effective |= watched | describe_batches(self._prompt, self._configuration)
-        needs = describe_needs(self._model, fill_cache(self._model, self._prompt) if cache is None else cache)
-        del cache  # it would count as memory
+        filled = fill_cache(self._model, self._prompt) if cache is None else cache
+        needs = describe_needs(self._model, filled, self._prompt)
+        del cache, filled  # it would count as memory
         self._reporter.update(effective=self._effective, accounting=needs)
         if loading.uses_static_flex_attention(self._configuration):
             # What that compiled, for a key length of its own, makes torch compile the measured call's for any length.

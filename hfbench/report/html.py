@@ -38,6 +38,7 @@ from hfbench.report.frames import (
 from hfbench.report.pages import BEST_MARK, Column, printable
 from hfbench.report.speedups import winners
 from hfbench.report.words import (
+    METRICS_SHOWN,
     axis_text,
     captions,
     device_names,
@@ -102,6 +103,8 @@ def report_page(
         compiled={"rows": compiled.to_dicts(), "columns": compiling_columns(compiled)} if compiled.height else None,
         device=ceilings.get("device", "the device"),
         ceilings=ceiling_rows(ceilings),
+        slower_dtypes=slower_dtypes(ceilings),
+        unknown_utilisations=_unknown_utilisations(data.rows),
         results=[] if rows.is_empty() else result_columns(rows, points),
         section_ends=[one != other for one, other in pairwise(rows["workload"])],
         warnings=warning_columns(groups) if groups else [],
@@ -291,12 +294,45 @@ def ceiling_rows(ceilings: Mapping[str, Any]) -> _NamedValues:
     """Return the rows of ceilings.json as name and rate; a rate that could not be measured is left out."""
     reads = {int(size): speed for size, speed in (ceilings.get("read_bytes_per_second_by_size") or {}).items()}
     products = ceilings.get("matmul_flops_per_second") or {}
+    of_one_row = ceilings.get("single_row_flops_per_second") or {}
     rows = [
         *((f"reading {_size(size)} over and over", speed, "B") for size, speed in sorted(reads.items())),
         ("memory copy, read plus written", ceilings.get("copy_bytes_per_second"), "B"),
         *((f"matrix product, {dtype}", flops, "FLOP") for dtype, flops in products.items()),
+        *((f"product of one row, {dtype}", flops, "FLOP") for dtype, flops in of_one_row.items()),
     ]
     return [(name, rate(speed, unit)) for name, speed, unit in rows if speed is not None]
+
+
+def slower_dtypes(ceilings: Mapping[str, Any]) -> list[str]:
+    """Return a sentence for each dtype that the device computes more slowly than float32, and by how much."""
+    sentences = []
+    for dtype in ceilings.get("slower_than_float32", ()):
+        cause = "has no instructions for" if dtype in ceilings["emulated_dtypes"] else "is slow at"
+        rates = (
+            (words, ceilings[name][dtype], ceilings[name]["float32"])
+            for words, name in (
+                ("products reach", "matmul_flops_per_second"),
+                ("one row", "single_row_flops_per_second"),
+            )
+        )
+        both = [
+            f"{words} {rate(slower, 'FLOP')}, and {rate(faster, 'FLOP')} in float32"
+            for words, slower, faster in rates
+            if slower and faster
+        ]
+        sentences.append(f"The processor {cause} {dtype} products: {'; '.join(both)}.")
+    return sentences
+
+
+def _unknown_utilisations(rows: pl.DataFrame) -> _NamedValues:
+    """Return why which utilisations are not known, each reason with the configurations that it is of."""
+    found = [
+        (f"{METRICS_SHOWN[metric].label}: {why}", ", ".join(group["name"]))
+        for metric in ("mbu", "mfu")
+        for (why,), group in rows.drop_nulls(f"{metric}_unknown").group_by(f"{metric}_unknown", maintain_order=True)
+    ]
+    return [(names, reason) for reason, names in found]
 
 
 def _size(size_bytes: int) -> str:

@@ -15,6 +15,7 @@ from hfbench.report.pages import Bullet, Bullets, Cell, Column, Kind, Role, numb
 from hfbench.tables.store import point_label
 
 MISSING = "–"
+NOT_KNOWN = "not known"
 _DIGITS = 3
 _LARGEST_PLAIN = 1e9  # more digits than these are read by nobody
 _MIB, _GIB = 2**20, 2**30
@@ -261,13 +262,19 @@ def axis_column(rows: pl.DataFrame, axis: str) -> Column:
 
 
 def metric_column(rows: pl.DataFrame, metric: str) -> Column:
-    """Return the column of a metric, dashes where it has no value; memory in a unit that keeps its numbers short."""
+    """Return the column of a metric, memory in a unit that keeps its numbers short.
+
+    Where it has no value stands a dash, and words where there is a reason that it is not known.
+    """
     shown = METRICS_SHOWN[metric]
     values, low, high, best = (_values(rows, f"{metric}{end}") for end in ("", "_low", "_high", "_best"))
     if metric == _PEAK_MEMORY:
         unit, size_bytes = memory_unit(max((value or 0 for value in values), default=0))
         shown = replace(shown, unit=unit, factor=1 / size_bytes)
-    texts = (significant(None if value is None else value * shown.factor) for value in values)
+    texts = (
+        NOT_KNOWN if value is None and why else significant(None if value is None else value * shown.factor)
+        for value, why in zip(values, _values(rows, f"{metric}_unknown"), strict=True)
+    )
     roles: Iterable[Role] = ("best" if is_best else "" for is_best in best)
     cells = map(Cell, texts, roles, map(margin, values, low, high))
     return number(shown.label, shown.unit, rank=shown.rank, name=metric).filled(cells)

@@ -72,9 +72,24 @@ class Facts:
     path_difference: float | None = None  # of the logits, relative to their size
     path_tolerance: float | None = None  # what rounding explains of it
 
-    # Model bandwidth utilisation of decoding, model FLOPs utilisation of prefill.
-    mbu: float | None = None
-    mfu: float | None = None
+    # How many times a ceiling it would be, where that is more than once, and what may be the cause.
+    decode_bandwidth_above_roof: float | None = None
+    decode_products_above_roof: float | None = None
+    prefill_bandwidth_above_roof: float | None = None
+    prefill_products_above_roof: float | None = None
+    ceilings_others_cpu_share: float | None = None  # of all CPUs, while the ceilings were measured
+    rows_choose_experts: bool | None = None  # several rows, of a mixture of experts
+    compile_mode: str = "off"
+    use_kernels: bool = False
+
+    # Of a dtype that is slower than float32, FLOP/s of both; whether the processor is known to emulate it, None of
+    # others.
+    dtype: str | None = None
+    dtype_emulated: bool | None = None
+    dtype_flops_per_second: float | None = None
+    float32_flops_per_second: float | None = None
+    dtype_row_flops_per_second: float | None = None  # one row, as in decoding
+    float32_row_flops_per_second: float | None = None
 
 
 PAID, NEVER, NOT_KNOWN = "paid", "never", "not known"

@@ -13,7 +13,7 @@ from hfbench.core.files import read_json, write_json
 from hfbench.core.point import CONFIGURATION_AXES
 from hfbench.tables.agreement import MISSING_REFERENCE
 from hfbench.tables.configurations import Facts
-from hfbench.tables.roofline import LARGEST_UTILISATION
+from hfbench.tables.roofline import NOISE_OF_CEILINGS
 from hfbench.tables.store import configuration_keys
 
 
@@ -104,14 +104,57 @@ def path_not_checked(facts: Facts) -> Told:
 
 
 def roofline_exceeded(facts: Facts) -> Told:
-    """A utilisation above what can be: something is counted wrong."""
-    utilisations = {"bandwidth": facts.mbu, "FLOPs": facts.mfu}
-    if above := {name: value for name, value in utilisations.items() if (value or 0) > LARGEST_UTILISATION}:
-        yield (
-            " and ".join(f"model {name} utilisation is {percent(value or 0)}" for name, value in above.items()),
-            "Measure the ceilings again on a quiet machine (`dvc repro --force --single-item ceilings`), then "
-            "`dvc repro`.",
+    """Something would be above what can be, and is not told: it or the ceiling is wrong."""
+    above = {
+        "decoding reads {} times as many bytes a second": facts.decode_bandwidth_above_roof,
+        "decoding computes {} times as many FLOPs a second": facts.decode_products_above_roof,
+        "the prefill reads {} times as many bytes a second": facts.prefill_bandwidth_above_roof,
+        "the prefill computes {} times as many FLOPs a second": facts.prefill_products_above_roof,
+    }
+    if told := {words.format(f"{factor:.3g}"): factor for words, factor in above.items() if factor is not None}:
+        what = f"{' and '.join(told)} as the device was measured to reach, so that its utilisation is not known"
+        yield what, _remedy_for_roofline(facts, max(told.values()))
+
+
+_MEASURE_CEILINGS = (
+    "easure the ceilings on a quiet machine (`dvc repro --force --single-item ceilings`), then `dvc repro`."
+)
+
+
+def _remedy_for_roofline(facts: Facts, factor: float) -> str:
+    others = facts.ceilings_others_cpu_share or 0
+    if others > LARGEST_SHARE_OF_OTHERS:
+        return (
+            f"Other processes took {percent(others)} of the CPUs while the ceilings were measured: m{_MEASURE_CEILINGS}"
         )
+    if factor <= NOISE_OF_CEILINGS:
+        return f"M{_MEASURE_CEILINGS}"
+    if facts.rows_choose_experts and facts.decode_bandwidth_above_roof:
+        return "Rely on batch size 1: bytes are counted as if rows chose experts alike, and a router may prefer some."
+    if facts.compile_mode != "off" or facts.use_kernels:
+        return (
+            "Rely on the same configuration uncompiled and without kernels: the ceiling is of torch's own products, "
+            "and fused ones may be faster."
+        )
+    return f"M{_MEASURE_CEILINGS} If it stays, the model's needs are counted wrong: report its config to hfbench."
+
+
+def slower_than_float32(facts: Facts) -> Told:
+    """The dtype is emulated, or computed as slowly as if it were."""
+    if facts.dtype_emulated is None:
+        return
+    rates = (
+        ("matrix products reach", facts.dtype_flops_per_second, facts.float32_flops_per_second),
+        ("those of one row, as in decoding,", facts.dtype_row_flops_per_second, facts.float32_row_flops_per_second),
+    )
+    measured = [
+        f"{words} {rate / 1e9:.3g} GFLOP/s, and {in_float32 / 1e9:.3g} in float32"
+        for words, rate, in_float32 in rates
+        if rate is not None and in_float32 is not None
+    ]
+    cause = f"this CPU has no instructions for {facts.dtype} products and torch emulates them"
+    what = "; ".join([cause, *measured] if facts.dtype_emulated else [f"in {facts.dtype} {measured[0]}", *measured[1:]])
+    yield what, "Add float32 to sweep.dtype and compare: it takes twice the memory, and needs no emulation."
 
 
 def reference_missing(facts: Facts) -> Told:
@@ -300,6 +343,7 @@ CHECKS: tuple[Callable[[Facts], Told], ...] = (
     other_kernels,
     path_not_checked,
     roofline_exceeded,
+    slower_than_float32,
     reference_missing,
     few_rounds,
     interval_wider_than_asked,

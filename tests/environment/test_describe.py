@@ -21,7 +21,7 @@ from hfbench.environment.describe import (
     memory_limit,
     relevant_variables,
 )
-from hfbench.environment.processor import describe_cpu
+from hfbench.environment.processor import describe_cpu, emulated_dtypes
 from tests.conftest import ROOT, WriteTree, run_stage
 
 CPUS = "sys/devices/system/cpu"
@@ -170,6 +170,7 @@ def test_server_processor(write_tree: WriteTree) -> None:
             {"level": 3, "type": "unified", "size": "32768K", "count": 2},
         ],
         "instruction_sets": ["amx_bf16", "avx2", "avx512f", "sse4_2"],
+        "emulated_dtypes": ["float16"],
         "frequency": {
             "available_cores_by_max_mhz": {"3800": 8},
             "drivers": ["intel_pstate"],
@@ -212,6 +213,21 @@ def test_arm_processor(write_tree: WriteTree, part: str, brand: str) -> None:
     assert (cpu["brand"], cpu["instruction_sets"]) == (brand, ["asimd", "bf16", "sve2"])
     assert (cpu["logical_cores"], cpu["physical_cores"], cpu["numa_nodes"]) == (2, 2, 1)
     assert describe_system(root)["virtual_machine"] is None
+
+
+@pytest.mark.parametrize(
+    ("instruction_sets", "emulated"),
+    [
+        ("avx avx2 f16c sse4_2", ["bfloat16", "float16"]),  # AMD Zen 3
+        ("avx2 avx512_bf16 avx512bw avx512f", ["float16"]),  # AMD Zen 4
+        ("amx_bf16 amx_tile avx2 avx512_bf16 avx512_fp16 avx512f", []),  # Intel Sapphire Rapids
+        ("asimd asimdhp", ["bfloat16"]),  # Arm Neoverse N1
+        ("asimd asimdhp bf16 svebf16", []),
+        ("", []),  # a processor that does not tell
+    ],
+)
+def test_dtypes_without_instructions_of_their_own_are_emulated(instruction_sets: str, emulated: list[str]) -> None:
+    assert emulated_dtypes(instruction_sets.split()) == emulated
 
 
 def test_policies_and_parameters_of_the_kernel(write_tree: WriteTree) -> None:

@@ -329,3 +329,22 @@ def test_every_warning_stands_on_the_page_and_margins_beside_its_numbers(tmp_pat
     rounds = tables_of(tmp_path / "rounds", *(measured(point(round=n), s) for n, s in ((1, 0.99), (2, 1.0), (3, 1.01))))
     (row,) = rounds.summary.filter(metric="end_to_end_seconds").to_dicts()
     assert f"±{100 * (row['high'] - row['low']) / 2:.2g}%" in page_of(rounds)
+
+
+def test_what_is_above_its_roof_is_not_known_and_an_emulated_dtype_is_told(tmp_path: Path) -> None:
+    """Fakes ceilings far below what the records reach: no number above 100% stands anywhere, and each says why."""
+    ceilings = {
+        **CEILINGS,
+        "read_bytes_per_second_by_size": {str(2**26): 2.9e10},
+        "matmul_flops_per_second": {"bfloat16": 1.4e9, "float32": 5.4e10},
+        "single_row_flops_per_second": {"bfloat16": 7e8, "float32": 1.8e10},
+        "slower_than_float32": ["bfloat16"],
+        "emulated_dtypes": ["bfloat16"],
+    }
+    page = page_of_records(tmp_path, *sweep_records(batch_size=[1], iterations=4), ceilings=ceilings)
+    text = text_of(page, "roofline")
+    assert "no instructions for bfloat16 products: products reach 1.40 GFLOP/s, and 54.0 GFLOP/s in float32" in text
+    assert "MFU: it would be above what the device was measured to reach at most" in text
+    assert "not known" in text_of(page, "results")
+    shares = [float(share.replace(",", "")) for share in re.findall(r"([\d,.]+)%", text)]
+    assert max(shares) <= 100

@@ -100,12 +100,48 @@ def test_utilisation(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("needs", "ceilings"),
-    [({}, CEILINGS), (DENSE, {}), (DENSE | {"cache": None}, CEILINGS), (DENSE, {"matmul_flops_per_second": None})],
+    ("needs", "ceilings", "reason"),
+    [
+        ({}, CEILINGS, None),
+        (DENSE, {}, None),
+        (DENSE, {"matmul_flops_per_second": None}, None),
+        (DENSE | {"cache": None, "unknown": {"bytes": "no form", "flops": "no form"}}, CEILINGS, "no form"),
+    ],
 )
-def test_utilisation_that_is_not_known(tmp_path: Path, needs: dict[str, Any], ceilings: dict[str, Any]) -> None:
+def test_utilisation_that_cannot_be_counted_has_a_reason(
+    tmp_path: Path, needs: dict[str, Any], ceilings: dict[str, Any], reason: str | None
+) -> None:
     row = _row(tmp_path, *_rounds({"accounting": needs}), ceilings=ceilings)
     assert (row["mbu"], row["mfu"]) == (None, None)
+    assert (row["mbu_unknown"], row["mfu_unknown"]) == (reason, reason)
+
+
+def test_what_would_be_above_its_ceiling_is_withheld(tmp_path: Path) -> None:
+    """Decoding reads 7400 bytes/s, and the prefill computes 29520 FLOP/s (`test_utilisation`)."""
+    slow = {"read_bytes_per_second_by_size": {"64": 10_000.0}, "matmul_flops_per_second": {"bfloat16": 10_000.0}}
+    tables = tables_of(tmp_path, *_rounds({"accounting": DENSE}), ceilings=slow)
+    (row,) = tables.configurations.to_dicts()
+    assert row["mbu"] == pytest.approx(0.74)
+    assert (row["mfu"], row["prefill_flops_per_second"]) == (None, None)
+    assert row["prefill_products_above_roof"] == pytest.approx(2.952)
+    assert (row["decode_bandwidth_above_roof"], row["mbu_unknown"]) == (None, None)
+    assert "above" in row["mfu_unknown"]
+    (told,) = [each.warning.what for each in tables.warnings if each.warning.code == "roofline_exceeded"]
+    assert "2.95 times as many FLOPs a second" in told
+
+
+@pytest.mark.parametrize("emulated", [True, False])
+def test_a_dtype_that_is_slower_than_float32_is_told(tmp_path: Path, emulated: bool) -> None:
+    rates = {
+        "matmul_flops_per_second": {"bfloat16": 14e9, "float32": 54e9},
+        "single_row_flops_per_second": {"bfloat16": 0.7e9, "float32": None},
+        "slower_than_float32": ["bfloat16"],
+        "emulated_dtypes": ["bfloat16"] * emulated,
+    }
+    tables = tables_of(tmp_path, *_rounds({"accounting": DENSE}), ceilings={**CEILINGS, **rates})
+    (told,) = [each.warning.what for each in tables.warnings if each.warning.code == "slower_than_float32"]
+    assert told.endswith("matrix products reach 14 GFLOP/s, and 54 in float32")
+    assert ("emulates" in told) is emulated
 
 
 def test_warnings_say_of_whom(tmp_path: Path) -> None:
