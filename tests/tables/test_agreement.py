@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from hfbench.core.record import Record
-from hfbench.tables.agreement import AGREEMENT_TYPES, Output, OutputDifference, difference
+from hfbench.tables.agreement import Output, OutputDifference, difference
 from hfbench.tables.build import Tables
 from tests.tables.hand_records import failed_record, observed, ok_record, point, tables_of
 
@@ -61,7 +61,8 @@ def _record(configuration: Any, **changes: Any) -> Record:
 
 
 def _agreement(tables: Tables, row: int) -> tuple[Any, ...]:
-    return tables.points.select(*AGREEMENT_TYPES).row(row)
+    names = ("reference", "top1_agreement", "nll_difference", "first_different_token", "same_as_first_round")
+    return tables.points.select(names).row(row)
 
 
 def _codes(tables: Tables) -> set[tuple[str, str]]:
