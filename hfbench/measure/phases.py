@@ -45,10 +45,13 @@ from hfbench.measure.prompt import (
     new_tokens_of,
 )
 from hfbench.measure.sampling import Sampler
+from hfbench.measure.support import refusals_explained
 from hfbench.measure.task import Task
 from hfbench.model.manifest import materialise
 
 _SAMPLE_TOKENS = 64  # of the generated text, decoded into the record
+# What compiling cost is told of the first call alone: later ones may compile again, and find it in the caches.
+_OF_FIRST_CALL = ("seconds", "cache_hits")
 
 
 class Measurement:
@@ -60,6 +63,7 @@ class Measurement:
     _call: Callable[[bool], Call]
     _sampler: Sampler
     _compile: CompileConfig | None
+    _first_compilation: dict[str, Any]
 
     def __init__(self, task: Task, reporter: Reporter) -> None:
         self._task = task
@@ -68,6 +72,7 @@ class Measurement:
         self._reporter = reporter
         self._manifest = Manifest.load(manifest_path(task.configuration.model))
         self._effective: dict[str, Any] = {}
+        self._output: dict[str, Any] = {}
         self._sdpa = ExitStack()
         compiling.remember_all()
 
@@ -109,19 +114,43 @@ class Measurement:
         if self._device.name == "cpu":
             self._effective["device_name"] = read_json(self._task.environment)["cpu"]["brand"]
 
+    def first_call(self) -> None:
+        """Run the first iteration, the first that runs through the model at all, and keep the first row of its output.
+
+        It holds whatever a process does once: compiling, tuning and loading kernels, making handles and pools.
+        """
+        self._call = self._prepare_call()
+        new_tokens = new_tokens_of(self._prompt, self._configuration)
+        self._sampler = Sampler(lambda observed: self._call(observed), new_tokens, self._reporter)
+        with refusals_explained():
+            call = self._sampler.first_call()
+        self._reporter.update(first_call_seconds=round(call.last_token - call.start, 9))
+        self._output["tokens"] = max(call.tokens, key=len)  # of the first row, where all are alike
+        self._reporter.update(output=self._output)
+        self._first_compilation = compiling.describe_compilation()
+
+    def _prepare_call(self) -> Callable[[bool], Call]:
+        prepare = prepare_padded_generate if self._prompt.new_tokens else prepare_generate
+        if self._configuration.continuous_batching:
+            prepare = prepare_generate_batch
+        return prepare(self._model, self._configuration, self._settings, self._prompt, self._device)
+
     def verify(self) -> list[str]:
         """Watch what a short call runs through and check the prompt's likelihood; return the differences."""
+        if self._configuration.continuous_batching:
+            # The short call would run compiled through the first call's manager, and both caches would take memory.
+            self._call = self._prepare_call()
+            self._model.destroy_cached_continuous_batching_manager()  # type: ignore[operator]
         watched, cache = verification.watch_short_call(self._model, self._configuration, self._settings, self._prompt)
         self._effective |= watched | describe_batches(self._prompt, self._configuration)
         needs = describe_needs(self._model, fill_cache(self._model, self._prompt) if cache is None else cache)
         del cache  # it would count as memory
         self._reporter.update(effective=self._effective, accounting=needs)
-        output = check_prompt(self._model, self._prompt, self._model.config.get_text_config().vocab_size)
+        self._output |= check_prompt(self._model, self._prompt, self._model.config.get_text_config().vocab_size)
         if loading.uses_static_flex_attention(self._configuration):
-            # What that compiled, for a key length of its own, makes torch compile the measured call's for any length.
+            # What that compiled, for a key length of its own, would make torch run the measured calls on code for any.
             torch.compiler.reset()
-        self._reporter.update(output=output)
-        self._output = output
+        self._reporter.update(output=self._output)
         kind = kernel_device(self._device)
         found = [
             *verification.differences(self._configuration, self._effective),
@@ -129,18 +158,6 @@ class Measurement:
         ]
         # Compiling, which this call left out, decides on padding and graphs too: `conclude` looks at those.
         return found if self._configuration.compile_mode != "off" else [*found, *self._batching_differences()]
-
-    def first_call(self) -> None:
-        """Run the first iteration and keep the first row of its output."""
-        prepare = prepare_padded_generate if self._prompt.new_tokens else prepare_generate
-        if self._configuration.continuous_batching:
-            prepare = prepare_generate_batch
-        self._call = prepare(self._model, self._configuration, self._settings, self._prompt, self._device)
-        self._sampler = Sampler(self._call, new_tokens_of(self._prompt, self._configuration), self._reporter)
-        call = self._sampler.first_call()
-        self._reporter.update(first_call_seconds=round(call.last_token - call.start, 9))
-        self._output["tokens"] = max(call.tokens, key=len)  # of the first row, where all are alike
-        self._reporter.update(output=self._output)
 
     def warm_up(self) -> None:
         """Run the warm-up iterations."""
@@ -161,7 +178,7 @@ class Measurement:
         # Only now: the tokenizer would count as memory.
         self._output["text"] = self._decode(self._output["tokens"][:_SAMPLE_TOKENS])
         self._reporter.update(memory=memory, output=self._output)
-        compiled = compiling.describe_compilation()
+        compiled = compiling.describe_compilation() | {name: self._first_compilation[name] for name in _OF_FIRST_CALL}
         compiled["recompiles_while_sampling"] = compiling.compiled_since(self._compiled_before)
         if self._compile is not None and not self._configuration.continuous_batching:  # whose thread is not watched
             compiled |= compiling.watch_compiled_call(self._model, self._call)
@@ -171,7 +188,7 @@ class Measurement:
 
     def conclude_first_call(self) -> list[str]:
         """Report what the first call compiled, where it was all that was asked; return differences as `conclude`."""
-        return self._report_compilation(compiling.describe_compilation())
+        return self._report_compilation(self._first_compilation)
 
     def _report_compilation(self, compiled: dict[str, Any]) -> list[str]:
         self._effective["compilation"] = compiled

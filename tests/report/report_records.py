@@ -69,7 +69,7 @@ def sweep_record(configuration: Configuration, iterations: int, noise: float = 0
         accounting=NEEDS,
         output={"prompt_nll": 2.5, "prompt_top1": [1, 2, 3], "tokens": [4, 5]},
         memory={"peak_bytes": int(7.4e8 + 2.4e6 * configuration.batch_size * draw.gauss(1, 0.05))},
-        load_seconds=begins["verify"] - begins["load"],
+        load_seconds=begins["first call"] - begins["load"],
         warmup_steady=True,
         stopped_because="fixed",
     )
@@ -83,7 +83,9 @@ def sweep_record(configuration: Configuration, iterations: int, noise: float = 0
             iteration = _stretched(iteration, compile_seconds)
         record.iterations.append(iteration)
         at += iteration.call_seconds + 0.002
-        begins.setdefault({0: "warm-up", 1: "sample"}.get(index, "conclude"), at)
+        begins.setdefault({0: "verify", 1: "sample"}.get(index, "conclude"), at)
+        if index == 0:
+            begins["warm-up"] = at = at + 0.3
     if compiled:
         record.effective["compilation"] = {"graphs": 1, "seconds": compile_seconds}
     record.first_call_seconds = record.iterations[0].call_seconds
@@ -93,7 +95,7 @@ def sweep_record(configuration: Configuration, iterations: int, noise: float = 0
 
 def _begins(imported: float, draw: random.Random) -> dict[str, float]:
     """When the phases up to the first call begin."""
-    lengths = {"prepare": draw.gauss(2.1, 0.05), "load": 0.06, "verify": draw.gauss(0.25, 0.02), "first call": 0.3}
+    lengths = {"prepare": draw.gauss(2.1, 0.05), "load": 0.06, "first call": draw.gauss(0.25, 0.02)}
     begins = {"import": imported}
     for name, seconds in lengths.items():
         begins[name] = begins[list(begins)[-1]] + seconds

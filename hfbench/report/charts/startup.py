@@ -26,8 +26,8 @@ from hfbench.report.speedups import extremes, range_text
 from hfbench.report.words import break_even_column, metric_column
 
 # What the worker reports at the start of each phase, in order, and what the time from there to the next one is.
-_BEGINS = ("import", "prepare", "load", "verify", "first_call", "warm_up", "sample")
-PHASES = ("process start", "import", "prepare", "load", "checks", "first call", "compile", "warm-up")
+_BEGINS = ("import", "prepare", "load", "first_call", "verify", "warm_up", "sample")
+PHASES = ("process start", "import", "prepare", "load", "first call", "compile", "checks", "warm-up")
 
 
 def startup_chart(data: ReportData) -> Chart | None:
@@ -64,8 +64,8 @@ def startup_rounds(points: pl.DataFrame, first_calls: pl.DataFrame) -> pl.DataFr
     rows = points.drop_nulls(columns).join(tokens, on=["configuration", "round"], how="left", maintain_order="left")
     edges = [pl.lit(0.0), *(pl.col(column) for column in columns)]
     durations = [late - early for early, late in pairwise(edges)]
-    compiled = pl.min_horizontal(pl.col("compile_seconds").fill_null(0.0), durations[5])
-    phases = [*durations[:5], durations[5] - compiled, compiled, durations[6]]
+    compiled = pl.min_horizontal(pl.col("compile_seconds").fill_null(0.0), durations[4])
+    phases = [*durations[:4], durations[4] - compiled, compiled, *durations[5:]]
     return rows.select(
         "configuration",
         "round",
