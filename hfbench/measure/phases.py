@@ -45,10 +45,13 @@ from hfbench.measure.prompt import (
     new_tokens_of,
 )
 from hfbench.measure.sampling import Sampler
+from hfbench.measure.support import refusals_explained
 from hfbench.measure.task import Task
 from hfbench.model.manifest import materialise
 
 _SAMPLE_TOKENS = 64  # of the generated text, decoded into the record
+# What compiling cost is told of the first call alone: later ones may compile again, and find it in the caches.
+_OF_FIRST_CALL = ("seconds", "cache_hits")
 
 
 class Measurement:
@@ -61,6 +64,7 @@ class Measurement:
     _chosen: list[list[int]]
     _sampler: Sampler
     _compile: CompileConfig | None
+    _first_compilation: dict[str, Any]
 
     def __init__(self, task: Task, reporter: Reporter) -> None:
         self._task = task
@@ -71,6 +75,7 @@ class Measurement:
         self._effective: dict[str, Any] = {}
         self._memory: dict[str, int] = {}
         self._peaks: Peaks | None = None
+        self._output: dict[str, Any] = {}
         self._sdpa = ExitStack()
         compiling.remember_all()
 
@@ -103,6 +108,7 @@ class Measurement:
         self._device.synchronize()
         self._reporter.update(load_seconds=round(time.perf_counter() - start, 9))
         self._memory = {"load_peak_bytes": self._device.peak_bytes()}
+        self._device.reset_peak()
         check_unedited(self._settings)  # now that what was in its folder is imported
         self._effective = {
             **verification.describe_model(self._model, self._device),
@@ -113,18 +119,43 @@ class Measurement:
         if self._device.name == "cpu":
             self._effective["device_name"] = read_json(self._task.environment)["cpu"]["brand"]
 
+    def first_call(self) -> None:
+        """Run the first iteration, the first that runs through the model at all, and keep the first row of its output.
+
+        It holds whatever a process does once: compiling, tuning and loading kernels, making handles and pools.
+        """
+        self._call = self._prepare_call()
+        new_tokens = new_tokens_of(self._prompt, self._configuration)
+        self._sampler = Sampler(lambda *looked: self._call(*looked), new_tokens, self._reporter)
+        with refusals_explained():
+            call = self._sampler.first_call()
+        self._reporter.update(first_call_seconds=round(call.last_token - call.start, 9))
+        self._memory |= {"first_call_peak_bytes": self._device.peak_bytes()}  # compiling among it
+        self._chosen = call.tokens
+        self._output["tokens"] = max(call.tokens, key=len)  # of the first row, where all are alike
+        self._reporter.update(output=self._output)
+        self._first_compilation = compiling.describe_compilation()
+
+    def _prepare_call(self) -> Run:
+        prepare = prepare_generate_batch if self._configuration.continuous_batching else prepare_generate
+        return prepare(self._model, self._configuration, self._settings, self._prompt, self._device)
+
     def verify(self) -> list[str]:
         """Watch what a short call runs through and check what it computes; return the differences.
 
         What is compiled is compared in `conclude`, when it is.
         """
         is_compiled, is_batched = self._compile is not None, self._configuration.continuous_batching
+        if is_batched:
+            # The short call would run compiled through the first call's manager, and both caches would take memory.
+            self._call = self._prepare_call()
+            self._model.destroy_cached_continuous_batching_manager()  # type: ignore[operator]
         if is_compiled or is_batched:  # which takes no tokens of a reference
             output, reference = check_prompt(self._model, longest_row(self._prompt), 1)[0], None
         else:
             output, reference = self._check_prompt()
-        self._output = output
-        self._reporter.update(output=output)
+        self._output |= output
+        self._reporter.update(output=self._output)
         watched, cache, path = verification.watch_short_call(
             self._model, self._configuration, self._settings, self._prompt, reference
         )
@@ -135,7 +166,7 @@ class Measurement:
         del cache, filled  # it would count as memory
         self._reporter.update(effective=self._effective, accounting=needs)
         if loading.uses_static_flex_attention(self._configuration):
-            # What that compiled, for a key length of its own, makes torch compile the measured call's for any length.
+            # What that compiled, for a key length of its own, would make torch run the measured calls on code for any.
             torch.compiler.reset()
         kind = kernel_device(self._device)
         found = [
@@ -158,21 +189,8 @@ class Measurement:
         self._reporter.update(output=self._output)
         return path_differences(self._configuration.dtype, path)
 
-    def first_call(self) -> None:
-        """Run the first iteration and keep the first row of its output."""
-        prepare = prepare_generate_batch if self._configuration.continuous_batching else prepare_generate
-        self._call = prepare(self._model, self._configuration, self._settings, self._prompt, self._device)
-        self._sampler = Sampler(self._call, new_tokens_of(self._prompt, self._configuration), self._reporter)
-        call = self._sampler.first_call()
-        self._reporter.update(first_call_seconds=round(call.last_token - call.start, 9))
-        self._output["tokens"] = max(call.tokens, key=len)  # of the first row, where all are alike
-        self._chosen = call.tokens
-        self._reporter.update(output=self._output)
-
     def warm_up(self) -> None:
         """Run the warm-up iterations; the first tells the memory of prefill and decode."""
-        self._memory |= {"first_call_peak_bytes": self._device.peak_bytes()}  # compiling among it
-        self._device.reset_peak()
         self._peaks = None if self._configuration.continuous_batching else Peaks(self._device)
         self._reporter.update(warmup_steady=self._sampler.warm_up(self._task.sampling, self._peaks))
         self._compiled_before = compiling.compile_ids()
@@ -193,7 +211,7 @@ class Measurement:
         # Only now: the tokenizer would count as memory.
         self._output["text"] = self._decode(self._output["tokens"][:_SAMPLE_TOKENS])
         self._reporter.update(memory=memory, output=self._output)
-        compiled = compiling.describe_compilation()
+        compiled = compiling.describe_compilation() | {name: self._first_compilation[name] for name in _OF_FIRST_CALL}
         compiled["recompiles_while_sampling"] = compiling.compiled_since(self._compiled_before)
         found, decoding_steps = list[str](), 0
         if self._configuration.continuous_batching:  # what sampled, where verifying had a manager of its own
@@ -217,7 +235,7 @@ class Measurement:
 
     def conclude_first_call(self) -> list[str]:
         """Report what the first call compiled, where it was all that was asked; return differences as `conclude`."""
-        return self._report_compilation(compiling.describe_compilation())
+        return self._report_compilation(self._first_compilation)
 
     def _report_compilation(self, compiled: dict[str, Any], decoding_steps: int = 0) -> list[str]:
         chunks = len(expected_lengths(self._configuration)) if self._configuration.prefill_chunk_size else 0

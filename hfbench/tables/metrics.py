@@ -88,7 +88,8 @@ METRICS = (
     Metric("load_seconds", "Loading the model, once in each round's fresh process."),
     Metric(
         "first_call_seconds",
-        "The first call of a fresh process, which holds compilation; once in each round, and no part of the samples.",
+        "The first call of a fresh process, before which nothing ran through the model; it holds compilation. Once in "
+        "each round, and no part of the samples.",
     ),
     Metric(
         "compile_seconds",

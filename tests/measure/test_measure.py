@@ -37,7 +37,7 @@ def test_one_record_holds_what_was_measured(bench: Bench) -> None:
     assert (variables["PYTHONHASHSEED"], variables["HF_HUB_OFFLINE"]) == ("0", "1")
     assert variables["OMP_NUM_THREADS"] == str(record.effective["intra_op_threads"])
     assert variables["PYTORCH_ALLOC_CONF"] == os.environ.get("PYTORCH_ALLOC_CONF", "")
-    phases = ["import", "prepare", "load", "verify", "first call", "warm-up", "sample", "conclude", "end"]
+    phases = ["import", "prepare", "load", "first call", "verify", "warm-up", "sample", "conclude", "end"]
     assert list(record.timeline) == phases
     assert sorted(record.timeline.values()) == list(record.timeline.values())
 

@@ -45,11 +45,13 @@ def sweep_record(configuration: Configuration, iterations: int, noise: float = 0
     pace = draw.gauss(1, noise) * (0.7 if is_compiled else 1.0)
     compile_seconds = draw.gauss(14, 0.3) if is_compiled else 0.0
     at = record.iterations[0].start_seconds
-    record.timeline = {"import": 0.1 * at, "prepare": 0.2 * at, "load": 0.8 * at, "verify": 0.85 * at, "first call": at}
+    record.timeline = {"import": 0.1 * at, "prepare": 0.2 * at, "load": 0.8 * at, "first call": at}
     for index, iteration in enumerate(record.iterations):
         record.iterations[index] = _paced(iteration, at, pace, compile_seconds if index == 0 else 0.0)
         at += record.iterations[index].call_seconds + 0.002
-        record.timeline[{0: "warm-up", 1: "sample"}.get(index, "conclude")] = at
+        record.timeline[{0: "verify", 1: "sample"}.get(index, "conclude")] = at
+        if index == 0:
+            record.timeline["warm-up"] = at = at + 0.3
     record.timeline["end"] = at + 0.3
     record.effective["compilation"] = {"graphs": int(is_compiled), "seconds": compile_seconds}
     record.first_call_seconds = record.iterations[0].call_seconds

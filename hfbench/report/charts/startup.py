@@ -14,8 +14,8 @@ from hfbench.report.pages import Column
 from hfbench.report.words import break_even_column, metric_column, number_column, range_text, word_column
 
 # What the worker reports at the start of each phase, in order, and what the time from there to the next one is.
-_BEGINS = ("import", "prepare", "load", "verify", "first_call", "warm_up", "sample")
-PHASES = ("process start", "import", "prepare", "load", "checks", "first call", "compile", "warm-up")
+_BEGINS = ("import", "prepare", "load", "first_call", "verify", "warm_up", "sample")
+PHASES = ("process start", "import", "prepare", "load", "first call", "compile", "checks", "warm-up")
 
 
 def startup_chart(data: ReportData) -> Chart | None:
@@ -56,8 +56,8 @@ def startup_rounds(points: pl.DataFrame, first_calls: pl.DataFrame) -> pl.DataFr
     rows = points.drop_nulls(columns).join(tokens.drop_nulls(), on=["configuration", "round"], maintain_order="left")
     edges = [pl.lit(0.0), *(pl.col(column) for column in columns)]
     durations = [late - early for early, late in pairwise(edges)]
-    compiled = pl.min_horizontal(pl.col("compile_seconds").fill_null(0.0), durations[5])
-    phases = [*durations[:5], durations[5] - compiled, compiled, durations[6]]
+    compiled = pl.min_horizontal(pl.col("compile_seconds").fill_null(0.0), durations[4])
+    phases = [*durations[:4], durations[4] - compiled, compiled, *durations[5:]]
     seconds = dict(zip(PHASES, phases, strict=True))
     return rows.select("configuration", "round", "way", "workload", "name", "first_token", **seconds)
 
