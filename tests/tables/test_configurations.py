@@ -126,7 +126,7 @@ def test_what_would_be_above_its_ceiling_is_withheld(tmp_path: Path) -> None:
     assert row["prefill_products_above_roof"] == pytest.approx(2.952)
     assert (row["decode_bandwidth_above_roof"], row["mbu_unknown"]) == (None, None)
     assert "above" in row["mfu_unknown"]
-    (told,) = [each.warning.what for each in tables.warnings if each.warning.code == "roofline_exceeded"]
+    (told,) = [each.what for each in tables.warnings if each.code == "roofline_exceeded"]
     assert "2.95 times as many FLOPs a second" in told
 
 
@@ -139,7 +139,7 @@ def test_a_dtype_that_is_slower_than_float32_is_told(tmp_path: Path, emulated: b
         "emulated_dtypes": ["bfloat16"] * emulated,
     }
     tables = tables_of(tmp_path, *_rounds({"accounting": DENSE}), ceilings={**CEILINGS, **rates})
-    (told,) = [each.warning.what for each in tables.warnings if each.warning.code == "slower_than_float32"]
+    (told,) = [each.what for each in tables.warnings if each.code == "slower_than_float32"]
     assert told.endswith("matrix products reach 14 GFLOP/s, and 54 in float32")
     assert ("emulates" in told) is emulated
 
