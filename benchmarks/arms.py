@@ -104,7 +104,7 @@ def _prepare(folder: Path) -> Path:
 
         made = clone(checkout)
         made.change_params(change)
-        made.run("dvc", "repro", "environment", "inputs")
+        made.run("dvc", "repro", "inputs")
     return checkout
 
 

@@ -14,7 +14,7 @@ from hfbench.core.files import atomic_path, read_json
 from hfbench.core.results import LOGS, PARAMS, RESULTS
 from hfbench.git import Commit, run_git, uninterrupted
 
-_LOCK = Path("dvc.lock")
+_LOCKS = (Path("dvc.lock"), Path("stages/dvc.lock"))
 
 
 def dvc(*words: str, folder: Path = Path()) -> None:
@@ -26,7 +26,7 @@ def dvc(*words: str, folder: Path = Path()) -> None:
 
 @contextmanager
 def lent_workspace(folder: Path = Path()) -> Iterator[None]:
-    """Put params.yaml, dvc.lock and results/ back as they are now, whatever happens meanwhile.
+    """Put params.yaml, the lock files and results/ back as they are now, whatever happens meanwhile.
 
     What git sees is kept here, byte for byte; what DVC holds comes back from its cache.
     """
@@ -48,7 +48,7 @@ def lent_workspace(folder: Path = Path()) -> Iterator[None]:
 def _seen_by_git(folder: Path) -> set[Path]:
     """Return the files of the pipeline's state that git has or would take."""
     words = ("ls-files", "-z", "--cached", "--others", "--exclude-standard", "--")
-    listed = run_git(folder, *words, str(PARAMS), str(_LOCK), str(RESULTS))
+    listed = run_git(folder, *words, str(PARAMS), *map(str, _LOCKS), str(RESULTS))
     if listed.returncode:
         raise UserError(f"{folder.resolve()} is in no git repository, in which experiments are kept. Run `git init`.")
     names = {Path(name) for name in listed.stdout.split("\0") if name} | {PARAMS}

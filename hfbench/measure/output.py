@@ -51,7 +51,7 @@ class Reference:
 
 
 @dataclass
-class Comparison:
+class LogitsComparison:
     """How far the logits of the measured path are from the reference; filled step by step.
 
     `difference` is the root mean square over the vocabulary relative to that of the reference's logits, the largest of
@@ -152,7 +152,7 @@ class Steps:
         self._reference = reference
         self._passes = passes
         self._rows_done = 0
-        self.comparison = Comparison()
+        self.comparison = LogitsComparison()
         self.decoding_steps = 0  # of all calls
         # Of the last call:
         self.cache: Any = None
@@ -184,14 +184,14 @@ class Steps:
         return sequences
 
     def describe(self, model: PreTrainedModel) -> dict[str, Any]:
-        """Return the comparison as `Comparison.describe` does, or why there is none."""
+        """Return the comparison as `LogitsComparison.describe` does, or why there is none."""
         if self._reference.logits is None:
             return not_checked(str(self._reference.missing))
         return self.comparison.describe(model, *self._reference.tokens.shape)
 
 
 class _Forced(LogitsProcessor):
-    def __init__(self, reference: Reference, rows: slice, comparison: Comparison) -> None:
+    def __init__(self, reference: Reference, rows: slice, comparison: LogitsComparison) -> None:
         self._tokens = reference.tokens[rows]
         self._logits = None if reference.logits is None else reference.logits[rows]
         self._comparison = comparison

@@ -21,7 +21,7 @@ from hfbench.measure.evidence import watch_functions, watch_operators
 from hfbench.measure.experts import describe_experts, experts_differences, find_experts
 from hfbench.measure.generation import generation_config, prepare_generate
 from hfbench.measure.loading import split_attention, unpinned
-from hfbench.measure.output import Comparison, Reference, Steps, first_tokens, not_checked, reference_of, steps_of
+from hfbench.measure.output import LogitsComparison, Reference, Steps, first_tokens, not_checked, reference_of, steps_of
 from hfbench.measure.process import SETTINGS
 from hfbench.measure.prompt import (
     Prompt,
@@ -250,7 +250,7 @@ class _ShortBatch:
         reference = reference_of(model, prompt, tokens)
         if reference.logits is None:
             return not_checked(str(reference.missing))
-        comparison = Comparison()
+        comparison = LogitsComparison()
         for scores, expected, chosen in zip(self.log_probabilities, reference.logits, tokens, strict=True):
             comparison.add_scored(scores, expected, chosen)
         return {**comparison.describe(model, *tokens.shape), "tokens": self.tokens}

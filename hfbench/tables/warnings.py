@@ -117,7 +117,7 @@ def roofline_exceeded(facts: Facts) -> Told:
 
 
 _MEASURE_CEILINGS = (
-    "easure the ceilings on a quiet machine (`dvc repro --force --single-item ceilings`), then `dvc repro`."
+    "easure the ceilings again on a quiet machine (`dvc repro --force --single-item ceilings`), then `dvc repro`."
 )
 
 

@@ -242,5 +242,5 @@ def test_wrong_number_of_tokens_ends_the_measurement() -> None:
     read_end, write_end = os.pipe()
     short = Call(start=0.0, last_token=1.0, end=1.0, token_times=[[0.5]], tokens=[[7]])
     with pytest.raises(WrongTokenCountError, match="1 new tokens instead of 2"):
-        Sampler(lambda _: short, (2,), Reporter(write_end, 0.0)).first_call()
+        Sampler(lambda *_: short, (2,), Reporter(write_end, 0.0)).first_call()
     os.close(read_end)

@@ -102,22 +102,17 @@ def test_one_noisy_commit_is_no_step() -> None:
     assert _found(points) == []
 
 
-def test_few_commits_of_one_round_tell_nothing() -> None:
+def test_many_commits_of_one_round_tell_their_noise_and_few_do_not() -> None:
+    (history,) = _histories(1, COMMITS, 0.01, rounds=1, steps=[(15, 0.10)])
+    assert _found(history) == [15]
     assert find_steps([_point(value, 0.0, 1) for value in (0.0, 0.0, 0.5)], threshold=0.02) is None
 
 
-def test_many_commits_of_one_round_tell_their_noise() -> None:
-    (history,) = _histories(1, COMMITS, 0.01, rounds=1, steps=[(15, 0.10)])
-    assert _found(history) == [15]
-
-
 def test_equal_numbers_and_short_series() -> None:
-    assert _found([_point(0.0, 0.0, 3)] * 10) == []
-    assert find_steps([], threshold=0.02) == []
-    assert find_steps([_point(0.0, 0.01, 3)], threshold=0.02) == []
-    assert _found([_point(0.0, 0.0, 3)] * 5 + [_point(0.1, 0.0, 3)] * 5) == [5]
-    assert _found([_point(0.0, 0.0, 1)] * 10) == []
-    assert _found([_point(0.0, 0.0, 1)] * 5 + [_point(0.1, 0.0, 1)] * 5) == [5]
+    assert find_steps([], threshold=0.02) == find_steps([_point(0.0, 0.01, 3)], threshold=0.02) == []
+    for rounds in (1, 3):
+        assert _found([_point(0.0, 0.0, rounds)] * 10) == []
+        assert _found([_point(0.0, 0.0, rounds)] * 5 + [_point(0.1, 0.0, rounds)] * 5) == [5]
 
 
 @pytest.mark.parametrize(

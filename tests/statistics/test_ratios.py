@@ -96,12 +96,8 @@ def test_swapping_the_sides_inverts_the_ratio() -> None:
     assert p_value(back) == pytest.approx(p_value(forth))
 
 
-def test_one_round_on_a_side_gives_no_ratio() -> None:
-    assert independent_ratio([[1.0, 2.0]], [[1.0], [2.0]]) is None
-    assert paired_ratio([[1.0]], [[1.0]]) is None
-
-
-def test_a_ratio_needs_positive_values_and_a_paired_one_as_many_rounds() -> None:
+def test_a_ratio_needs_two_rounds_positive_values_and_a_paired_one_as_many_rounds() -> None:
+    assert independent_ratio([[1.0, 2.0]], [[1.0], [2.0]]) is paired_ratio([[1.0]], [[1.0]]) is None
     with pytest.raises(ValueError, match="positive"):
         independent_ratio([[0.0], [0.0]], [[1.0], [1.0]])
     with pytest.raises(ValueError, match="positive"):

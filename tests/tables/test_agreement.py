@@ -58,7 +58,7 @@ PATH = {"checked": True, "nll": 6.0, "logits_difference": 1e-6, "tolerance": 3e-
 def test_likelihoods_of_decoding_steps_are_compared_where_the_tokens_were_given() -> None:
     one, other = ({"prompt_nll": 2.5, "path": {**PATH, "nll": nll}} for nll in (6.0, 6.5))
     assert _between(one, other).nll_difference == pytest.approx(0.5)
-    chosen = {**other, "path": {**other["path"], "timed_tokens_agree": True}}
+    chosen = {"prompt_nll": 2.5, "path": {**PATH, "nll": 6.5, "timed_tokens_agree": True}}
     assert _between(one, chosen).nll_difference == 0.0  # of the prompt alone
 
 
@@ -85,7 +85,8 @@ def _record(configuration: Any, **changes: Any) -> Record:
 
 
 def _agreement(tables: Tables, row: int) -> tuple[Any, ...]:
-    return tables.points.select(*AGREEMENT_TYPES).row(row)
+    """What a point is compared with and how they agree, and whether it is as its first round."""
+    return tables.points.select(*AGREEMENT_TYPES).row(row)[:5]
 
 
 def _codes(tables: Tables) -> set[tuple[str, str]]:
@@ -111,11 +112,21 @@ def test_points_are_compared_with_eager(tmp_path: Path) -> None:
         ({"prompt_nll": 1.94}, True),
         ({"tokens": [0, 0, 0]}, False),  # bfloat16 diverges in mid-sequence without being wrong
         ({"prompt_nll": None, "prompt_top1": None}, False),
+        ({"path": PATH}, False),
+        ({"path": {**PATH, "agrees": False}}, True),
+        ({"path": {**PATH, "timed_tokens_agree": False}}, True),
     ],
 )
 def test_the_limits(tmp_path: Path, changes: dict[str, Any], differs: bool) -> None:
     tables = tables_of(tmp_path, _record(EAGER), _record(SDPA, **changes))
     assert tables.configurations["output_differs"].to_list() == [False, differs]
+
+
+def test_another_token_is_a_difference_in_float32(tmp_path: Path) -> None:
+    eager, sdpa = (point(attn_implementation=each, dtype="float32") for each in ("eager", "sdpa"))
+    tables = tables_of(tmp_path, _record(eager), _record(sdpa, tokens=[5, 6, 0]))
+    assert tables.configurations["output_differs"].to_list() == [False, True]
+    assert _codes(tables) == {("output_differs", "sdpa")}
 
 
 @pytest.mark.parametrize(

@@ -196,28 +196,25 @@ def test_the_files_and_threads_it_was_measured_with(tmp_path: Path) -> None:
     assert points.select("intra_op_threads", "clock_resolution_seconds").rows() == [(8, 1e-9), (None, None)]
 
 
+STARTED = {"first_call_seconds": 3.25, "compile_seconds": 2.5, "cache_hits": 1}
+COMPILED = {"graphs": 2, "seconds": 14.5}
+
+
 @pytest.mark.parametrize(
-    ("compilation", "seconds"),
+    ("compilation", "warm_start", "seconds"),
     [
-        ({"graphs": 2, "seconds": 14.5}, 14.5),
-        ({"graphs": 0, "seconds": 0}, None),  # not asked to compile: no compile time, rather than none of it
-        ({"graphs": 0, "seconds": 3.0}, None),  # given up: what runs is not compiled
-        ({}, None),
-        (None, None),
+        (COMPILED, {}, (14.5, None, None)),
+        (COMPILED, STARTED, (14.5, 2.5, 3.25)),  # the second start is apart from the first
+        (COMPILED, {"reason": "timed_out"}, (14.5, None, None)),
+        ({"graphs": 0, "seconds": 0}, {}, (None, None, None)),  # not asked to: no compile time, rather than none of it
+        ({"graphs": 0, "seconds": 3.0}, {}, (None, None, None)),  # given up: what runs is not compiled
+        ({}, {}, (None, None, None)),
+        (None, {}, (None, None, None)),
     ],
 )
-def test_compile_time_is_that_of_compiled_code(tmp_path: Path, compilation: Any, seconds: float | None) -> None:
-    assert _points(tmp_path, {"compilation": compilation})["compile_seconds"].to_list() == [seconds]
-
-
-def test_the_second_start_is_apart_from_the_first(tmp_path: Path) -> None:
-    warm = {"first_call_seconds": 3.25, "compile_seconds": 2.5, "cache_hits": 1}
-    names = ("compile_seconds", "warm_first_call_seconds", "warm_compile_seconds")
-    effective = {"compilation": {"graphs": 1, "seconds": 14.5}}
-    started = _points(tmp_path / "a", effective, warm_start=warm)
-    assert started.select(names).rows() == [(14.5, 3.25, 2.5)]
-    failed = _points(tmp_path / "b", effective, warm_start={"reason": "timed_out"})
-    assert failed.select(names).rows() == [(14.5, None, None)]
+def test_compile_time_is_that_of_compiled_code(tmp_path: Path, compilation: Any, warm_start: Any, seconds: Any) -> None:
+    points = _points(tmp_path, {"compilation": compilation}, warm_start=warm_start)
+    assert points.select("compile_seconds", "warm_compile_seconds", "warm_first_call_seconds").rows() == [seconds]
 
 
 def test_a_record_that_failed_early_has_none_of_them(tmp_path: Path) -> None:
@@ -227,13 +224,15 @@ def test_a_record_that_failed_early_has_none_of_them(tmp_path: Path) -> None:
     assert row["environment_sha256"] == "e" * 64
 
 
-def test_a_record_with_something_else_there_is_none(tmp_path: Path) -> None:
-    wrong: list[dict[str, Any]] = [
+@pytest.mark.parametrize(
+    "effective",
+    [
         {"kernelized_layers": [{"layer": "RMSNorm", "replaced": 1}]},
         {"kernelized_layers": 7},
         {"intra_op_threads": "many"},
         {"compilation": {"graphs": 1, "seconds": "long"}},
-    ]
-    for number, effective in enumerate(wrong):
-        with pytest.raises(UserError, match="is no measurement record"):
-            _points(tmp_path / str(number), effective)
+    ],
+)
+def test_a_record_with_something_else_there_is_none(tmp_path: Path, effective: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="is no measurement record"):
+        _points(tmp_path, effective)
