@@ -91,10 +91,10 @@ _Products = dict[tuple[str, _Shape], float]  # FLOPs a second of each form and s
 def _product_rates(device: torch.device, dtype: str) -> _Products:
     """Return the rates of the forms and shapes that can be had and do not take too long."""
     rates: _Products = {}
-    fastest: dict[str, float] = {}
+    latest: dict[str, float] = {}  # of the shape before, which tells how long the next takes
     for shape in _SHAPES:
         flops = _flops(shape)
-        slow = [form for form, rate in fastest.items() if flops / rate > _LONGEST_CALL_SECONDS]
+        slow = [form for form, rate in latest.items() if flops / rate > _LONGEST_CALL_SECONDS]
         if slow == list(_FORMS):
             continue
         try:
@@ -105,7 +105,7 @@ def _product_rates(device: torch.device, dtype: str) -> _Products:
         except _NOT_TO_BE_HAD:
             continue
         rates |= {(form, shape): flops / each for form, each in seconds.items()}
-        fastest |= {form: max(flops / each, fastest.get(form, 0)) for form, each in seconds.items()}
+        latest |= {form: flops / each for form, each in seconds.items()}
     return rates
 
 
