@@ -189,7 +189,7 @@ def test_options_beside_a_mode_are_added_to_what_torch_makes_of_the_mode(mode: s
 def test_no_cuda_graph_where_the_mode_is_made_of_them() -> None:
     # No GPU is here: the counters are those of torch where it gave up on CUDA graphs.
     counters["inductor"]["cudagraph_skips"] = 3
-    calls = {"compiled_calls": 7, "inductor_calls": 7, "cuda_graph_replays": 0}
+    calls: dict[str, Any] = {"compiled_calls": 7, "inductor_calls": 7, "cuda_graph_replays": 0}
     calls |= {"config": asked("reduce-overhead").to_dict()}
     compilation = {**describe_compilation(), "graphs": 1, **calls}
     found = compilation_differences(STEPS, asked("reduce-overhead"), compilation)
@@ -207,7 +207,8 @@ def test_no_cuda_graph_where_the_mode_is_made_of_them() -> None:
 def test_replays_of_cuda_graphs_are_counted() -> None:
     # No GPU is here: a method of torch's name in a module of torch's name stands for a replay.
     source = "class CUDAGraphNode:\n    def run(self): pass\n"
-    exec(source, names := {"__name__": "torch._inductor.cudagraph_trees"})
+    names: dict[str, Any] = {"__name__": "torch._inductor.cudagraph_trees"}
+    exec(source, names)
     replay = names["CUDAGraphNode"]()
     with watch_functions() as evidence:
         replay.run()
