@@ -196,8 +196,11 @@ class Measurement:
         self._compiled_before = compiling.compile_ids()
 
     def sample(self) -> None:
-        """Run the sampled iterations."""
-        self._reporter.update(stopped_because=self._sampler.sample(self._task.sampling))
+        """Run the sampled iterations; long enough for an accelerator to be watched, unless their number is fixed."""
+        sampling = self._task.sampling
+        is_watched = self._device.name != "cpu" and sampling.stopping_rule != "fixed"
+        min_seconds = sampling.min_watched_seconds if is_watched else 0.0
+        self._reporter.update(stopped_because=self._sampler.sample(sampling, min_seconds))
 
     def run_once(self) -> Call:
         """Run one iteration more, which is recorded nowhere, and return its call with the time of each token."""

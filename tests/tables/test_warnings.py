@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from hfbench.tables.configurations import Facts
-from hfbench.tables.warnings import CHECKS, MeasurementWarning, counted, percent
+from hfbench.tables.doubts import CHECKS, counted, percent
+from hfbench.tables.warnings import MeasurementWarning
 
 QUIET = Facts(rounds_asked=3, rounds_ok=3)
 
