@@ -67,7 +67,7 @@ def test_too_few_positions_name_the_key_the_value_the_model_and_the_limit(
     manifest = make_manifest("gpt2", max_position_embeddings=128)
     with pytest.raises(UserError, match=re.escape(expected)) as error:
         check_positions(manifest, shapes_of(make_points([1], sequence_length, max_new_tokens)))
-    assert "'tiny' has 128 positions (max_position_embeddings)" in str(error.value)
+    assert "'tiny' has 128 positions (max_position_embeddings or max_seq_len)" in str(error.value)
 
 
 LISTED = ListedLengths(prompt_tokens=[4, 2, 3], new_tokens=[1, 5, 2])
