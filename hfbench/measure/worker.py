@@ -25,22 +25,27 @@ if TYPE_CHECKING:
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 FIRST_CALL = "first-call"
-_UNTIL_FIRST_CALL = ("prepare", "load", "verify", "first call")
-_PHASES = (*_UNTIL_FIRST_CALL, "warm-up", "sample", "conclude")
+# Before the first call nothing runs through the model: what checking it needs would else be done for the call already.
+_UNTIL_FIRST_CALL = ("prepare", "load", "first call")
+_PHASES = (*_UNTIL_FIRST_CALL, "verify", "warm-up", "sample", "conclude")
 
 
 def main() -> None:
     """Measure the task and report how it ended; exits 0 unless the worker itself is broken."""
     die_with_parent()
     reporter = Reporter(int(sys.argv[1]), float(sys.argv[2]))
-    task = Task.from_json(json.load(sys.stdin))
+    run(Task.from_json(json.load(sys.stdin)), reporter, first_call_only=FIRST_CALL in sys.argv[3:])
+
+
+def run(task: Task, reporter: Reporter, *, first_call_only: bool = False) -> None:
+    """Measure the task in this process and report how it ended."""
     phase = "import"
     try:
         reporter.phase(phase)
         from hfbench.measure.phases import Measurement
 
         point = Measurement(task, reporter)
-        for phase in (*_UNTIL_FIRST_CALL, "conclude first call") if FIRST_CALL in sys.argv[3:] else _PHASES:
+        for phase in (*_UNTIL_FIRST_CALL, "conclude first call") if first_call_only else _PHASES:
             reporter.phase(phase)
             found = _run_phase(point, phase)
             if found:
@@ -70,10 +75,10 @@ def _run_phase(point: "Measurement", phase: str) -> list[str]:
             point.load()
             gc.collect()
             gc.freeze()  # the model's objects are not looked at again between iterations
-        case "verify":
-            return point.verify()
         case "first call":
             point.first_call()
+        case "verify":
+            return point.verify()
         case "warm-up":
             point.warm_up()
         case "sample":

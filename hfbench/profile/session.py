@@ -104,12 +104,12 @@ def trace_point(task: Task, trace: Path, entered: Callable[[str], None]) -> Prof
     loading = _profiler(device)
     with loading, phase(LOAD):
         point.load()
+    with phase("first call"):
+        point.first_call()
     with phase("verify"):
         differences = point.verify()
     if differences:
         return Profile(REJECTED, "; ".join(differences), "verify")
-    with phase("first call"):
-        point.first_call()
     with phase("warm-up"):
         point.warm_up()
     entered("trace")

@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from hfbench.core.record import CRASHED, FAILED, OUT_OF_MEMORY, TIMED_OUT, Record
+from hfbench.core.record import CRASHED, FAILED, OK, OUT_OF_MEMORY, TIMED_OUT, Record
 from hfbench.core.sources import LocalSource
 from hfbench.model.local import resolve_local
 from tests.measure.stage_process import Bench
@@ -58,7 +58,7 @@ def test_an_exception_has_reason_phase_and_log(bench: Bench) -> None:
     stderr = process.communicate(timeout=60)[1]
     record = Record.load(bench.output)
     assert process.returncode == 0, "a configuration that fails must not stop the sweep"
-    assert (record.status, record.phase) == (FAILED, "verify")
+    assert (record.status, record.phase) == (FAILED, "first call")
     assert "max_new_tokens" in str(record.reason)
     assert "max_new_tokens" in record.log_tail[-1]
     assert str(bench.log) in stderr
@@ -67,7 +67,7 @@ def test_an_exception_has_reason_phase_and_log(bench: Bench) -> None:
 def test_a_time_limit_before_the_first_sample(bench: Bench) -> None:
     record = bench.measure(timeout_seconds=1)
     assert record.status == TIMED_OUT
-    assert record.phase in {"import", "prepare", "load", "verify"}
+    assert record.phase in {"import", "prepare", "load", "first call"}
     assert "timeout_seconds" in str(record.reason)
 
 
@@ -101,21 +101,51 @@ class Faulty(LlamaForCausalLM):
 
     def forward(self, *arguments, **options):
         self.calls += 1
-        if self.calls == 40:  # in a sample: before them are the checks, the first call and the warm-up
+        if self.calls == 40:  # in a sample: before them are the first call, the checks and the warm-up
             ctypes.string_at(0)
         return super().forward(*arguments, **options)
 """
 
 
-def test_a_model_that_reads_where_it_may_not_gives_a_record(bench: Bench, tiny_model: Path) -> None:
+# Once in a process it loads, tunes or allocates something.
+SLOW_AT_FIRST = """
+import time
+from transformers import LlamaForCausalLM
+
+class Faulty(LlamaForCausalLM):
+    calls = 0
+
+    def forward(self, *arguments, **options):
+        self.calls += 1
+        if self.calls == 1:
+            time.sleep(2)
+        return super().forward(*arguments, **options)
+"""
+
+
+def use_model(bench: Bench, tiny_model: Path, code: str) -> None:
+    """Have the bench measure the tiny model with the code of another class."""
     folder = bench.folder / "faulty"
     shutil.copytree(tiny_model, folder)
-    (folder / "faulty.py").write_text(FAULTY)
+    (folder / "faulty.py").write_text(code)
     config = json.loads((folder / "config.json").read_text())
     config["auto_map"] = {"AutoModelForCausalLM": "faulty.Faulty"}
     (folder / "config.json").write_text(json.dumps(config))
     source = LocalSource(source="local", path=str(folder), trust_remote_code=True)
     resolve_local("tiny", source, None).save(bench.folder / "manifest.json")
+
+
+def test_what_a_process_does_once_is_in_the_first_call(bench: Bench, tiny_model: Path) -> None:
+    use_model(bench, tiny_model, SLOW_AT_FIRST)
+    record = bench.measure()
+    assert record.status == OK, record.reason
+    assert record.first_call_seconds is not None
+    assert record.first_call_seconds > 2, "something ran through the model before the first call"
+    assert all(iteration.end_to_end_seconds < 2 for iteration in record.iterations[1:])
+
+
+def test_a_model_that_reads_where_it_may_not_gives_a_record(bench: Bench, tiny_model: Path) -> None:
+    use_model(bench, tiny_model, FAULTY)
     record = bench.measure(**ENDLESS)
     assert (record.status, record.phase) == (CRASHED, "sample")
     assert "SIGSEGV" in str(record.reason)

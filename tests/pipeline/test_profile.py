@@ -50,7 +50,7 @@ def test_profiles_of_generate_and_of_generate_batch(fresh: Checkout) -> None:
     assert "ui.perfetto.dev" in printed
     events = _events(trace)
     phases = _line(events, "phases")
-    before = ["prepare", "load", "verify", "first call", "warm-up"]
+    before = ["prepare", "load", "first call", "verify", "warm-up"]
     assert [span["name"] for span in phases] == [*before, "prefill", "decode"]
     by_name = {span["name"]: span for span in phases}
     # 2 layers of 7 matrices, and the head, in the prefill and in each of 3 decoding steps;
