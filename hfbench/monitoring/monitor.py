@@ -95,9 +95,9 @@ _FIRST_STEPS = 8  # the share of the interval until the second reading of what i
 class Monitor:
     """Samples on the thread of its caller, which asks when the next sample is due and sleeps until then.
 
-    `interval_seconds` of 0 switches it off. What is watched for a short time is read more often: after `begin` the first
-    readings come after an eighth, a quarter and half of the interval. `clock_zero` is the reading of `time.perf_counter` that all times of the
-    record count from.
+    `interval_seconds` of 0 switches it off. What is watched for a short time is read more often: after `begin` the
+    first readings come after an eighth, a quarter and half of the interval. `clock_zero` is the reading of
+    `time.perf_counter` that all times of the record count from.
     """
 
     def __init__(

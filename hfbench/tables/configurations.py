@@ -43,6 +43,7 @@ class Facts:
     recompiles_while_sampling: int = 0
     inter_token_seconds: float | None = None
     clock_resolution_seconds: float | None = None
+    tokens_handed_out_late: bool = False  # by `generate`, when it has queued the step after
     recurring_gap_ratio: float | None = None  # of the gap before one and the same token, over the median gap
     recurring_gap_token: int | None = None  # counted from 1
     observer_cost_ratio: float | None = None  # with the token observer over without, and its 95% interval
@@ -247,6 +248,7 @@ def _over_rounds(points: pl.DataFrame) -> pl.DataFrame:
         *(pl.col(name).filter(_OK).max() for name in most),
         *(pl.col(name).filter(_OK).first() for name in ("requests", "prompt_tokens", "new_tokens")),
         pl.col("reference").filter(_OK).first(),
+        (pl.col("tokens_handed_out_late") & ~pl.col("continuous_batching")).filter(_OK).any(),
         pl.col("monitor_readings").filter(_OK).min(),
         pl.col("recurring_gap_ratio").filter(_OK).min(),
         pl.col("recurring_gap_token").filter(_OK).first(),

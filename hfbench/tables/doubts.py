@@ -239,6 +239,16 @@ def timer_resolution(facts: Facts) -> Told:
         )
 
 
+def tokens_handed_out_late(facts: Facts) -> Told:
+    """The time of a token is that at which the next step was queued."""
+    if facts.tokens_handed_out_late:
+        yield (
+            "on this device transformers hands out a token when it has queued the next step: the time to the first "
+            "token holds up to a step too much",
+            "Compare it within this device, and end-to-end times and decode rates with others.",
+        )
+
+
 LARGEST_GAP_RATIO = 2.0  # a token that now and then comes late does not do so in each iteration
 
 
@@ -246,8 +256,8 @@ def one_long_gap(facts: Facts) -> Told:
     """The same token comes late in each iteration: the model does other work at that length."""
     if facts.recurring_gap_ratio is not None and facts.recurring_gap_ratio >= LARGEST_GAP_RATIO:
         yield (
-            f"new token {facts.recurring_gap_token} comes after {facts.recurring_gap_ratio:.3g} times the median gap or "
-            "more in each iteration",
+            f"new token {facts.recurring_gap_token} comes after {facts.recurring_gap_ratio:.3g} times the median gap "
+            "or more in each iteration",
             "The model does other work at that length, such as taking in all tokens anew: measure lengths on one side "
             "of it, and read largest_inter_token_gap_seconds beside the mean.",
         )
@@ -261,8 +271,8 @@ def not_watched(facts: Facts) -> Told:
     """The monitor read next to nothing while samples were taken, and its silence says nothing."""
     if facts.monitor_readings is not None and facts.monitor_readings < FEWEST_READINGS:
         yield (
-            f"the hardware was read {facts.monitor_readings} times while samples were taken: whether it throttled, what "
-            "else ran and what energy it took is not known",
+            f"the hardware was read {facts.monitor_readings} times while samples were taken: whether it throttled, "
+            "what else ran and what energy it took is not known",
             "Sample longer (sampling.min_watched_seconds), or read it more often (sampling.monitor_interval_seconds).",
         )
 
@@ -351,6 +361,7 @@ CHECKS: tuple[Callable[[Facts], Told], ...] = (
     recompiles,
     observer_cost,
     timer_resolution,
+    tokens_handed_out_late,
     one_long_gap,
     not_watched,
     throttled,

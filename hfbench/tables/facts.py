@@ -109,7 +109,7 @@ class _Span:
             return None
         columns = [column for device in self.devices for column in device.get("series", {}).values()]
         told = [any(column[index] is not None for column in columns) for index in range(len(self.time_seconds))]
-        return sum(self.within(told)) if self.devices else len(self.within(self.time_seconds))
+        return sum(map(bool, self.within(told))) if self.devices else len(self.within(self.time_seconds))
 
     def of_host(self, name: str) -> Column:
         """Return a column of the host, all None where it was not to be had."""
@@ -268,6 +268,7 @@ _COLUMNS: dict[str, tuple[pl.DataType | type[pl.DataType], str | None]] = {
     "swap_used_bytes": (pl.Int64, None),
     "intra_op_threads": (pl.Int64, "effective.intra_op_threads"),
     "clock_resolution_seconds": (pl.Float64, "effective.clock_resolution_seconds"),
+    "tokens_handed_out_late": (pl.Boolean, "effective.tokens_handed_out_late"),
     "kernels": (pl.List(pl.String), None),
     "requests": (pl.Int64, None),
     "prompt_tokens": (pl.Int64, None),
