@@ -175,7 +175,8 @@ class Measurement:
         ]
         if not is_compiled:
             found += self._report_path(path)
-        self._device.reset_peak()  # the logits of the check are not the model's memory
+        self._device.release_memory()  # the logits of the check are not the model's memory
+        self._device.reset_peak()
         # Compiling, which this call left out, decides on padding and graphs too: `conclude` looks at those.
         return found if is_compiled else [*found, *self._batching_differences()]
 
