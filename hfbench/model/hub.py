@@ -1,4 +1,8 @@
-"""The source `hub`: a repository of the Hugging Face hub at one commit, in huggingface_hub's own cache."""
+"""The source `hub`: a repository of the Hugging Face hub at one commit, in huggingface_hub's own cache.
+
+Its files are fetched one by one. `snapshot_download` (huggingface_hub 2.4) hands out an older snapshot where the hub
+answers 403 or 503, and takes a file whose sha256 is not the hub's.
+"""
 
 import dataclasses
 import errno
