@@ -259,7 +259,7 @@ def one_long_gap(facts: Facts) -> Told:
             f"new token {facts.recurring_gap_token} comes after {facts.recurring_gap_ratio:.3g} times the median gap "
             "or more in each iteration",
             "The model does other work at that length, such as taking in all tokens anew: measure lengths on one side "
-            "of it, and read largest_inter_token_gap_seconds beside the mean.",
+            "of it, and read the largest inter_token_gap_seconds beside the mean.",
         )
 
 

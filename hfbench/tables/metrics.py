@@ -66,10 +66,6 @@ METRICS = (
         "Every single gap between two consecutive tokens, of all iterations (and requests) together.",
     ),
     Metric(
-        "largest_inter_token_gap_seconds",
-        "The longest gap between two consecutive tokens of an iteration (and of any of its requests).",
-    ),
-    Metric(
         "decode_tokens_per_second",
         "New tokens after the first one, of all rows or requests, per second between the first token and the last.",
     ),
@@ -152,7 +148,6 @@ FORMULAS = {
     # The rows of one list all have it at once.
     "time_to_first_token_p95_seconds": pl.when(_LISTS > 1).then(_TOKENS.list.eval(_SLOW_FIRST).list.first()),
     "inter_token_seconds": _TOKENS.list.eval(_MEAN_GAP).list.median(),
-    "largest_inter_token_gap_seconds": INTER_TOKEN_GAPS.list.eval(_LIST.max()).list.max(),
     "decode_tokens_per_second": pl.when((_DECODED > 0) & (_DECODE_SECONDS > 0)).then(_DECODED / _DECODE_SECONDS),
     "prefill_tokens_per_second": pl.when(_AT_ONCE & (_PREFILL_SECONDS > 0)).then(
         pl.col("prompt_tokens") / _PREFILL_SECONDS
