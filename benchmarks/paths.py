@@ -1,14 +1,15 @@
 """Many architectures by every path that `generate` and continuous batching have: does each cell end well?
 
-`python -m benchmarks.paths [FAMILY …] [--write docs/architectures.md]` measures each small random model in float32 on
-the CPU, in a process forked for each cell, by the worker's own phases. A cell is well where it is `ok` and gives the
-tokens of eager attention, or `unsupported` or `rejected` with a reason. It takes about ten minutes on two cores that
-have nothing else to do.
+`python -m benchmarks.paths [FAMILY …] [--jobs N] [--write docs/architectures.md]` measures each small random model in
+float32 on the CPU, in a process forked for each cell, by the worker's own phases. A cell is well where it is `ok` and
+gives the tokens of eager attention, or `unsupported` or `rejected` with a reason. Nothing is timed, so that several
+families may run at a time. It takes some ten minutes on two cores that have nothing else to do.
 """
 
 import argparse
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -143,6 +144,24 @@ def cells(families: Sequence[str]) -> Iterator[tuple[str, dict[str, Cell]]]:
             yield family, {path: measure(family, path, folder) for path in PATHS}
 
 
+def _content(row: dict[str, Cell]) -> dict[str, Any]:
+    return {path: vars(cell) for path, cell in row.items()}
+
+
+def in_jobs(families: Sequence[str], jobs: int) -> dict[str, dict[str, Cell]]:
+    """Return the cells of the families, measured by so many processes at a time, in the order of the families."""
+    with tempfile.TemporaryDirectory(prefix="hfbench-paths-") as name:
+        files = [Path(name) / f"{job}.json" for job in range(jobs)]
+        commands = [
+            [sys.executable, "-m", "benchmarks.paths", *families[job::jobs], "--save", str(file)]
+            for job, file in enumerate(files)
+        ]
+        for process in [subprocess.Popen(command) for command in commands]:
+            process.wait()
+        found = {family: row for file in files for family, row in json.loads(file.read_text()).items()}
+    return {family: {path: Cell(**cell) for path, cell in found[family].items()} for family in families}
+
+
 def markdown(table: dict[str, dict[str, Cell]]) -> str:
     """Return the page: the table, and each reason once below it."""
     reasons: dict[str, int] = {}
@@ -173,15 +192,24 @@ def main() -> int:
     """Measure and print; return 1 where a cell ended otherwise than well."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("families", nargs="*", choices=[*FAMILIES, []], metavar="FAMILY", help=", ".join(FAMILIES))
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="families that are measured at a time (1)")
     parser.add_argument("--write", type=Path, metavar="FILE", help="for the table as a page")
+    parser.add_argument("--save", type=Path, metavar="FILE", help="for the table as JSON")
     arguments = parser.parse_args()
     console = Console()
-    found: dict[str, dict[str, Cell]] = {}
-    bad: list[tuple[str, str, Cell]] = []
-    for family, row in cells(arguments.families or list(FAMILIES)):
+    families = arguments.families or list(FAMILIES)
+    found = in_jobs(families, min(arguments.jobs, len(families))) if arguments.jobs > 1 else {}
+    for family, row in () if found else cells(families):
         found[family] = row
-        console.print(f"{family}: " + ", ".join(f"{path} {cell.status}" for path, cell in row.items()))
-        bad += [(family, path, cell) for path, cell in row.items() if not cell.is_good(row["eager"])]
+        console.print(f"{family}: " + ", ".join(f"{path} {cell.status}" for path, cell in row.items()), soft_wrap=True)
+    bad = [
+        (family, path, cell)
+        for family, row in found.items()
+        for path, cell in row.items()
+        if not cell.is_good(row["eager"])
+    ]
+    if arguments.save:
+        arguments.save.write_text(json.dumps({family: _content(row) for family, row in found.items()}))
     if arguments.write:
         arguments.write.write_text(markdown(found))
     table = Table("family", "path", "status", "reason")
