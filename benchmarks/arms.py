@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks import slowed
-from hfbench.checkouts.plan import Rule, decide
+from hfbench.checkouts.trial import Rule, decide
 from hfbench.core.files import read_json
 from hfbench.core.point import USUAL
 from hfbench.statistics.verdicts import UNDECIDED
@@ -104,7 +104,7 @@ def _prepare(folder: Path) -> Path:
 
         made = clone(checkout)
         made.change_params(change)
-        made.run("dvc", "repro", "environment", "inputs")
+        made.run("dvc", "repro", "inputs")
     return checkout
 
 

@@ -1,119 +1,194 @@
-"""Every axis value that runs on a CPU, in one sweep of 24 points: does each end well, and how long do all take?
+"""Many architectures by every path that `generate` and continuous batching have: does each cell end well?
 
-`python -m benchmarks.paths [--keep FOLDER]` measures them in a clone of this working tree in a temporary folder, on the
-model of 15M random weights, and prints how each ended. Where the machine has other work, the seconds say nothing.
+`python -m benchmarks.paths [FAMILY …] [--write docs/architectures.md]` measures each small random model in float32 on
+the CPU, in a process forked for each cell, by the worker's own phases. A cell is well where it is `ok` and gives the
+tokens of eager attention, or `unsupported` or `rejected` with a reason. It takes about ten minutes on two cores that
+have nothing else to do.
 """
 
 import argparse
+import json
+import os
 import sys
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
+import torch
+import transformers
 from rich.console import Console
 from rich.table import Table
+from safetensors.torch import save_file
 
 from hfbench.core.point import USUAL, Configuration
-from hfbench.core.record import OK, REJECTED, UNSUPPORTED, Record
-from hfbench.params.levels import rewrite
-from hfbench.params.schema import load_params
-from tests.pipeline.checkout import QUICK_SAMPLING, Checkout, clone
+from hfbench.core.record import OK, REJECTED, UNSUPPORTED, Sampling, Settings
+from hfbench.core.results import inputs_path, manifest_path
+from hfbench.measure.process import Reporter, worker_environment
+from hfbench.measure.task import Task
+from hfbench.measure.worker import run
+from tests.conftest import save_tokenizer
+from tests.families import FAMILIES, family_model
+from tests.measure.conftest import save_manifest
 
-_MODEL = "stories-15m-random"
-_MOST_SECONDS = 480.0  # on two cores that have nothing else to do
-_KERNEL = {"layer": "RMSNorm", "device": "cpu", "path": "examples/kernels/rmsnorm-cpu", "layer_name": "RMSNorm"}
-_LENGTHS = "mixed"
-_BASE: dict[str, Any] = {
-    "model": _MODEL,
-    "attn_implementation": "sdpa",
-    **USUAL,
-    "batch_size": 1,
-    "sequence_length": 128,
-    "max_new_tokens": 32,
+PATHS: dict[str, dict[str, Any]] = {
+    "eager": {},
+    "sdpa": {"attn_implementation": "sdpa"},
+    "static cache": {"cache_implementation": "static"},
+    "compiled": {"compile_mode": "default"},
+    "continuous batching": {"continuous_batching": True},
+    "chunks": {"prefill_chunk_size": 16},
+    "context": {"context_depth": 24, "sequence_length": 16},
+    "padded": {"request_lengths": "mixed"},
 }
-_FLEX: dict[str, Any] = {"attn_implementation": "flex_attention"}
-# What each point has of its own. The last two are values that no CPU can run.
-POINTS: tuple[dict[str, Any], ...] = (
-    {},
-    {"attn_implementation": "eager"},
-    {"attn_implementation": "sdpa:math"},
-    {"attn_implementation": "sdpa:flash_attention"},
-    _FLEX,
-    {**_FLEX, "cache_implementation": "static"},
-    {**_FLEX, "compile_mode": "default"},
-    {"cache_implementation": "dynamic"},
-    {"cache_implementation": "static"},
-    {"compile_mode": "default"},
-    {"compile_mode": "max-autotune-no-cudagraphs"},
-    {"use_kernels": True},
-    {"use_kernels": True, "compile_mode": "default"},
-    {"continuous_batching": True, "batch_size": 4},
-    {"continuous_batching": True, "batch_size": 4, "attn_implementation": "eager"},
-    {"continuous_batching": True, "batch_size": 4, "request_lengths": _LENGTHS},
-    {"batch_size": 4, "request_lengths": _LENGTHS},
-    {"batch_size": 4},
-    {"prefill_chunk_size": 32},
-    {"context_depth": 1024},
-    {"dtype": "float32"},
-    {"dtype": "float16"},
-    {"compile_mode": "reduce-overhead"},
-    {"attn_implementation": "flash_attention_2"},
-)
+_SAMPLING = Sampling("fixed", 0, 1, 1, 1, 0.05, 60.0, 0, 300.0, 0.5)
+_ROWS, _LENGTH, _NEW_TOKENS = 2, 40, 12
+_SHORT_ROW = 29  # tokens of the second row where lengths differ
 
 
-def ask(checkout: Checkout) -> None:
-    """Have params.yaml measure the points once each, and nothing else."""
-    values = {
-        "sweep.round": [1],
-        "sweep.model": [_MODEL],
-        "sweep.attn_implementation": [],
-        "configurations": [{**_BASE, **point} for point in POINTS],
-        "device": "cpu",
-        "request_lengths": {_LENGTHS: {"requests": 8, "sigma": 0.8, "seed": 0}},
-        "kernels": [_KERNEL],
-        **{f"sampling.{key}": value for key, value in QUICK_SAMPLING.items()},
-    }
-    rewrite(checkout.folder / "params.yaml", values)
+@dataclass(frozen=True)
+class Cell:
+    """How one path of one family ended. `tokens` are those that were generated first."""
+
+    status: str
+    reason: str
+    tokens: tuple[int, ...] = ()
+    agrees: bool | None = None
+
+    def is_good(self, reference: "Cell") -> bool:
+        """Return whether it agrees with one plain forward pass and with eager attention, or says why not."""
+        if self.status != OK:
+            return self.status in (UNSUPPORTED, REJECTED) and bool(self.reason)
+        same = reference.status != OK or self.tokens == reference.tokens
+        return self.agrees is True and same
 
 
-def records(checkout: Checkout) -> list[Record]:
-    """Return the record of each point, in the order of `POINTS`."""
-    points: Sequence[Configuration] = load_params(checkout.folder / "params.yaml").points()
-    return [Record.load(checkout.folder / "results/measurements" / f"{point.file_name}.json") for point in points]
+def prepare(family: str, folder: Path) -> None:
+    """Write the family's model with its manifest to `folder`, and the inputs of both kinds."""
+    model_folder = folder / "model"
+    model = family_model(family)
+    model.save_pretrained(model_folder)
+    save_tokenizer(model_folder)
+    save_manifest(folder, model_folder, type(model).__name__, family)
+    (folder / manifest_path("tiny")).parent.mkdir(parents=True)
+    (folder / "manifest.json").rename(folder / manifest_path("tiny"))
+    rows = torch.randint(1, 600, (_ROWS, _LENGTH), generator=torch.Generator().manual_seed(1))
+    for axes in PATHS.values():
+        path, mask = folder / inputs_path(_point(axes)), torch.ones_like(rows)
+        content = {"input_ids": rows, "attention_mask": mask}
+        if "request_lengths" in axes:
+            mask[1, : _LENGTH - _SHORT_ROW] = 0
+            content["new_tokens"] = torch.tensor([_NEW_TOKENS, _NEW_TOKENS - 4])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(content, path, metadata={"pad_token_id": "0"})
 
 
-def show(found: Sequence[Record], seconds: float) -> bool:
-    """Print how each point ended; return whether all did as they should."""
-    table = Table("point", "status", "seconds", "reason")
-    for point, record in zip(POINTS, found, strict=True):
-        name = ", ".join(f"{axis} {value}" for axis, value in point.items()) or "as usual"
-        table.add_row(name, record.status, f"{record.timeline.get('end', 0.0):.1f}", record.reason or "")
-    console = Console()
-    console.print(table)
-    counts = Counter(record.status for record in found)
-    is_good = counts.keys() <= {OK, UNSUPPORTED, REJECTED}
-    is_quick = seconds <= _MOST_SECONDS
-    told = ", ".join(f"{count} {status}" for status, count in counts.most_common())
-    console.print(f"{'✓' if is_good else '✗'} {told}")
-    console.print(f"{'✓' if is_quick else '✗'} {seconds:.0f} s for all, at most {_MOST_SECONDS:g} s")
-    return is_good and is_quick
+def _point(axes: dict[str, Any]) -> Configuration:
+    lengths = {"batch_size": _ROWS, "sequence_length": _LENGTH, "max_new_tokens": _NEW_TOKENS}
+    values = {"round": 1, "model": "tiny", "attn_implementation": "eager", **USUAL, **lengths, "dtype": "float32"}
+    return Configuration(**{**values, **axes})
+
+
+def measure(family: str, path: str, folder: Path) -> Cell:
+    """Measure one cell in a process of its own, in `folder`, which `prepare` has filled."""
+    read_end, write_end = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(read_end)
+        os.chdir(folder)
+        log = folder / f"{path}.log"
+        descriptor = os.open(log, os.O_CREAT | os.O_WRONLY)
+        os.dup2(descriptor, 1)
+        os.dup2(descriptor, 2)
+        task = Task(
+            _point(PATHS[path]), _SAMPLING, Settings(), "cpu", folder / "environment.json", folder / "record.json", log
+        )
+        os.environ |= worker_environment(task.configuration, folder)
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+        run(task, Reporter(write_end, time.perf_counter()))
+        os._exit(0)
+    os.close(write_end)
+    with os.fdopen(read_end) as pipe:
+        events = [json.loads(line) for line in pipe]
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return _cell(events) if status == 0 else Cell("failed", f"{family}, {path}: the process ended with {status}")
+
+
+def _cell(events: Sequence[dict[str, Any]]) -> Cell:
+    output: dict[str, Any] = {}
+    for event in events:
+        output |= event.get("fields", {}).get("output", {})
+    end = events[-1]
+    if end["event"] != "end":
+        return Cell("failed", str(end.get("message")))
+    tokens = tuple(output.get("tokens", ()))[: _NEW_TOKENS - 4]
+    return Cell(end["status"], end["reason"] or "", tokens, output.get("path", {}).get("agrees"))
+
+
+def cells(families: Sequence[str]) -> Iterator[tuple[str, dict[str, Cell]]]:
+    """Yield each family with the cell of each path."""
+    for family in families:
+        with tempfile.TemporaryDirectory(prefix="hfbench-paths-") as name:
+            folder = Path(name)
+            (folder / "environment.json").write_text(json.dumps({"cpu": {"brand": "any"}, "accelerators": []}))
+            child = os.fork()  # the parent stays as it was when it had imported the libraries
+            if child == 0:
+                prepare(family, folder)
+                os._exit(0)
+            if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
+                raise SystemExit(f"the model of {family} could not be made")
+            yield family, {path: measure(family, path, folder) for path in PATHS}
+
+
+def markdown(table: dict[str, dict[str, Cell]]) -> str:
+    """Return the page: the table, and each reason once below it."""
+    reasons: dict[str, int] = {}
+    lines = [
+        "# Architectures",
+        "",
+        "Small models of random weights in float32, two rows of 40 tokens and 12 new ones, on a CPU: how a point",
+        "of each architecture ends by each path. `ok` says that the path gives the logits of one plain forward pass,",
+        "as far as rounding allows, and the tokens of eager attention. A number leads to the reason below.",
+        "",
+        f"Measured on {date.today().isoformat()} with torch {torch.__version__} and transformers",
+        f"{transformers.__version__}, by `python -m benchmarks.paths --write docs/architectures.md`.",
+        "",
+        f"| model type | {' | '.join(PATHS)} |",
+        f"|---|{'---|' * len(PATHS)}",
+    ]
+    for family, row in table.items():
+        told = []
+        for cell in row.values():
+            number = reasons.setdefault(cell.reason, len(reasons) + 1) if cell.reason else 0
+            told.append(f"{cell.status} {number}" if number else cell.status)
+        lines.append(f"| `{family}` | {' | '.join(told)} |")
+    lines += ["", *(f"{number}. {reason}" for reason, number in reasons.items()), ""]
+    return "\n".join(lines)
 
 
 def main() -> int:
-    """Measure, print, and return 1 where a point ended otherwise or all took longer than they should."""
+    """Measure and print; return 1 where a cell ended otherwise than well."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="for the clone, which then stays (a temporary one)")
+    parser.add_argument("families", nargs="*", choices=[*FAMILIES, []], metavar="FAMILY", help=", ".join(FAMILIES))
+    parser.add_argument("--write", type=Path, metavar="FILE", help="for the table as a page")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="hfbench-paths-") as temporary:
-        checkout = clone(arguments.keep or Path(temporary) / "checkout")
-        ask(checkout)
-        checkout.run("dvc", "repro", "model")
-        start = time.perf_counter()
-        checkout.repro()
-        return 0 if show(records(checkout), time.perf_counter() - start) else 1
+    console = Console()
+    found: dict[str, dict[str, Cell]] = {}
+    bad: list[tuple[str, str, Cell]] = []
+    for family, row in cells(arguments.families or list(FAMILIES)):
+        found[family] = row
+        console.print(f"{family}: " + ", ".join(f"{path} {cell.status}" for path, cell in row.items()))
+        bad += [(family, path, cell) for path, cell in row.items() if not cell.is_good(row["eager"])]
+    if arguments.write:
+        arguments.write.write_text(markdown(found))
+    table = Table("family", "path", "status", "reason")
+    for family, path, cell in bad:
+        table.add_row(family, path, cell.status, cell.reason or f"other tokens than eager: {cell.tokens}")
+    console.print(table if bad else "✓ each cell is ok and agrees, or says why it does not run")
+    return 1 if bad else 0
 
 
 if __name__ == "__main__":

@@ -22,19 +22,18 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.arms import ARMS, decision, latencies, measure_all, record_path
-from hfbench.checkouts.plan import Rule
+from hfbench.checkouts.trial import Rule
 from hfbench.core.files import read_json
-from hfbench.statistics.bootstrap import Interval
-from hfbench.statistics.intervals import paired_ratio_interval, ratio_interval
-from hfbench.statistics.verdicts import FAST, SLOW, UNDECIDED
+from hfbench.statistics.ratios import Ratio, independent_ratio, paired_ratio
+from hfbench.statistics.verdicts import FAST, SLOW, UNDECIDED, interval, paired_ratio_interval
 
 _WANTED = {"b": "at most 10% differ", "5%": "at least 80% slower", "20%": "100% slower"}
 
 
-def _verdict(interval: Interval | None) -> str:
+def _verdict(ratio: Ratio) -> str:
     """Return what the interval of candidate over baseline shows."""
-    assert interval is not None
-    return SLOW if interval.low > 1 else FAST if interval.high < 1 else UNDECIDED
+    _, low, high = interval(ratio)
+    return SLOW if low > 1 else FAST if high < 1 else UNDECIDED
 
 
 def _judged(arm: str, words: list[str]) -> list[str]:
@@ -59,14 +58,14 @@ def _fixed(folder: Path, experiments: int, rounds: int, names: list[str]) -> Tab
     columns = ("candidate", "intervals", "median ratio", SLOW, FAST, UNDECIDED, "wanted", "")
     table = Table(*columns, title=f"{rounds} rounds")
     for arm in (arm for arm in names if arm in _WANTED):
-        for kind, function in (("paired rounds", paired_ratio_interval), ("unpaired", ratio_interval)):
-            found = [
-                function(latencies(folder, experiment, "a", rounds), latencies(folder, experiment, arm, rounds))
+        for kind, function in (("paired rounds", paired_ratio), ("unpaired", independent_ratio)):
+            sides = (
+                (latencies(folder, experiment, "a", rounds), latencies(folder, experiment, arm, rounds))
                 for experiment in range(experiments)
-            ]
-            words = [_verdict(interval) for interval in found]
-            ratio = statistics.median(interval.estimate for interval in found if interval)
-            table.add_row(arm, kind, f"{ratio:.4f}", *_judged(arm, words))
+            )
+            found = [ratio for pair in sides if (ratio := function(*pair))]
+            estimate = statistics.median(ratio.estimate for ratio in found)
+            table.add_row(arm, kind, f"{estimate:.4f}", *_judged(arm, list(map(_verdict, found))))
     return table
 
 
@@ -88,9 +87,9 @@ def _print_monitor(console: Console, folder: Path, experiments: int, rounds: int
         [values for experiment in every for values in latencies(folder, experiment, arm, rounds)]
         for arm in ("unmonitored", "a")
     )
-    interval = paired_ratio_interval(bare, watched)
-    assert interval is not None
-    text = f"{interval.estimate:.4f} ({interval.low:.4f} to {interval.high:.4f})"
+    effect = paired_ratio_interval(bare, watched)
+    assert effect is not None
+    text = f"{effect.estimate:.4f} ({effect.low:.4f} to {effect.high:.4f})"
     console.print(f"monitored over unmonitored, {len(bare)} pairs of rounds: {text}, at most 1.01")
 
 

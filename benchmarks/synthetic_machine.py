@@ -62,18 +62,23 @@ def effective(configuration: Configuration) -> dict[str, Any]:
 
 def accounting() -> dict[str, Any]:
     """Return what the model needs, as `hfbench.measure.accounting` counts it for SmolLM2-135M."""
-    kind = {"layers": _LAYERS, "bytes_per_token_per_row": 768, "key_dim": 64, "value_dim": 64, "window_tokens": None}
+    kind = {
+        "layers": _LAYERS,
+        "bytes_per_token_per_row": 768,
+        "key_dim": 64,
+        "value_dim": 64,
+        "window_tokens": None,
+        "query_heads": 9,
+    }
     return {
         "dense_weight_bytes": 269_030_016,
-        "routed_expert_weight_bytes": 0,
+        "repeated_weight_bytes": 0,
         "embedding_table_bytes": 0,
         "unread_weight_bytes": 0,
         "dense_matmul_parameters": 106_168_320,
-        "routed_expert_matmul_parameters": 0,
         "head_matmul_parameters": 28_311_552,
-        "experts": None,
-        "experts_per_token": None,
-        "attention_heads": 9,
+        "routed_experts": [],
+        "unknown": {},
         "cache": {"attention": [kind], "state_bytes_per_row": 0},
     }
 

@@ -70,8 +70,8 @@ def count_verdicts(case: Case, comparisons: int) -> Counter[tuple[float, str]]:
             started=START + _LATER[case.when],
         )
         result = compare_sides(side(plan), side(later), Options((HEADLINE,)))
-        for pair, judged in result.judged(HEADLINE):
-            counts[truth[Configuration(round=1, **pair.pair.baseline.axes)], judged.verdict.word] += 1
+        for judged in result.judged:
+            counts[truth[Configuration(round=1, **judged.pair.baseline.axes)], judged.verdict.word] += 1
     return counts
 
 

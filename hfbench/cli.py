@@ -126,7 +126,7 @@ def _level(arguments: Namespace) -> None:
 )
 def _doctor(arguments: Namespace) -> None:
     """Check whether this machine is fit to measure, and say what to do."""
-    from hfbench.doctor import doctor
+    from hfbench.doctor.checks import doctor
 
     if status := doctor(arguments.params, arguments.results, strict=arguments.strict):
         sys.exit(status)
@@ -271,7 +271,7 @@ def _interleave(arguments: Namespace) -> None:
     _CHECKOUT,
     _argument("--good", required=True, metavar="COMMIT", help="a commit before it became slower"),
     _argument("--bad", required=True, metavar="COMMIT", help="a later commit that is slower"),
-    _argument("--point", required=True, metavar="KEY", help="key of a point, or a part of it"),
+    _argument("--point", required=True, metavar="KEY", help="a point: its key, words of it, its stage, or a part"),
     _argument("--metric", default="end_to_end_seconds", help="what became slower (%(default)s)"),
     _argument("--threshold", type=float, default=0.05, help="by more than which share (%(default)s)"),
     _argument("--rounds", type=int, default=4, help="after how many to look first (%(default)s)"),
@@ -279,7 +279,7 @@ def _interleave(arguments: Namespace) -> None:
     _argument("--records", type=Path, metavar="FOLDER", help="keep what is measured in an empty folder"),
 )
 def _bisect(arguments: Namespace) -> None:
-    """Find the first commit of an editable checkout that made a point slower, by `git bisect run`."""
+    """Find the first commit of an editable checkout that made a point slower, by `git bisect`."""
     from hfbench.checkouts.bisect import Question, bisect
     from hfbench.tables.metrics import METRIC_NAMES
 

@@ -8,7 +8,7 @@ import signal
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hfbench.core.errors import UserError
@@ -43,7 +43,7 @@ class Commit:
     """A commit by its full hash, and the first line of its message."""
 
     sha: str
-    subject: str
+    subject: str = field(compare=False)
 
     @property
     def short(self) -> str:

@@ -5,14 +5,13 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 from hfbench.core.errors import UserError
 from hfbench.core.files import read_json
 from hfbench.core.point import Configuration
 from hfbench.core.record import OK, STATUSES, UNSUPPORTED
-from hfbench.core.results import LISTED_STAGE, MEASUREMENTS, PARAMS, record_path
+from hfbench.core.results import LISTED_STAGE, MEASUREMENTS, PARAMS, points_meant, record_path
 from hfbench.params.schema import load_params
 
 _LISTED = 20  # points in an error message
@@ -28,14 +27,13 @@ class RecordedPoint:
     reason: str | None
 
     @property
-    def names(self) -> tuple[str, str]:
-        """The stage, and the name of the record: the stage of a listed configuration has none of its axes."""
+    def names(self) -> tuple[str, str, str]:
+        """The record's name, the stage, and what follows its @: the stage of a listed configuration has no axes."""
         record = self.record.as_posix().removesuffix(".json")
-        return self.stage, record.removeprefix(f"{MEASUREMENTS.as_posix()}/")
+        return record.removeprefix(f"{MEASUREMENTS.as_posix()}/"), self.stage, self.stage.partition("@")[2]
 
     def __str__(self) -> str:
-        stage, name = self.names
-        return f"{stage} ({name})" if stage.startswith(LISTED_STAGE) else stage
+        return f"{self.stage} ({self.names[0]})" if self.stage.startswith(LISTED_STAGE) else self.stage
 
 
 def retry(names: Sequence[str], statuses: Sequence[str], *, dry: bool) -> None:
@@ -81,23 +79,22 @@ def find_points(stages: Mapping[Configuration, str]) -> list[RecordedPoint]:
 def choose(points: Sequence[RecordedPoint], names: Sequence[str], statuses: Sequence[str]) -> list[RecordedPoint]:
     """Return the points to measure again: those of these statuses whose stage or record matches one of the names.
 
-    A name is that of a stage or record, a part of one, or a pattern with `*`, `?` or `[]`. Without statuses, all but
-    `ok` are meant, and without names too all but `ok` and `unsupported`: what a machine cannot run does not run at
-    another try either.
+    A name is that of a stage or record, a part of one, or a pattern: see `hfbench.core.results.points_meant`. Without
+    statuses, all but `ok` are meant, and without names too all but `ok` and `unsupported`: what a machine cannot run
+    does not run at another try either.
     Raises `UserError` for a name that no point matches, and for a word that is no status.
     """
     for status in statuses:
         if status not in STATUSES:
             raise UserError(f"--status {status!r} is no status; expected one of: {', '.join(STATUSES)}.")
-    unmatched = [name for name in names if not any(_matches(point, name) for point in points)]
-    if unmatched:
-        raise UserError(_no_match(unmatched[0], points))
+    names_of = {point: point.names for point in points}
+    meant = {name: points_meant(name, names_of) for name in names}
+    for name, found in meant.items():
+        if not found:
+            raise UserError(_no_match(name, points))
+    chosen = {point for found in meant.values() for point in found} if names else set(points)
     wanted = set(statuses or STATUSES) - (set() if statuses else {OK} if names else {OK, UNSUPPORTED})
-    return [
-        point
-        for point in points
-        if point.status in wanted and (not names or any(_matches(point, name) for name in names))
-    ]
+    return [point for point in points if point in chosen and point.status in wanted]
 
 
 def forget_runs(records: Sequence[Path]) -> None:
@@ -123,11 +120,6 @@ def _dvc(*words: str) -> None:
     status = main(list(words))
     if status:
         sys.exit(status)
-
-
-def _matches(point: RecordedPoint, name: str) -> bool:
-    stage = point.names[0]
-    return any(name in each or fnmatchcase(each, name) for each in (*point.names, stage.partition("@")[2]))
 
 
 def _no_match(name: str, points: Sequence[RecordedPoint]) -> str:

@@ -5,7 +5,7 @@ import os
 
 from hfbench.core.errors import run
 from hfbench.core.files import read_json, write_json
-from hfbench.core.results import CEILINGS, DTYPES
+from hfbench.core.results import CEILINGS, DTYPES, ENVIRONMENT
 from hfbench.core.system import openmp_threads
 
 
@@ -16,7 +16,8 @@ def main() -> None:
     os.environ["OMP_NUM_THREADS"] = openmp_threads()
     from hfbench.ceilings.rates import measure_ceilings  # only now: torch reads the variable when it is imported
 
-    write_json(CEILINGS, measure_ceilings(device, read_json(DTYPES)))
+    emulated = read_json(ENVIRONMENT)["cpu"]["emulated_dtypes"]
+    write_json(CEILINGS, measure_ceilings(device, read_json(DTYPES), emulated))
 
 
 if __name__ == "__main__":

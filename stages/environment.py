@@ -5,7 +5,7 @@ from pathlib import Path
 
 from hfbench.core.errors import run
 from hfbench.core.files import write_json
-from hfbench.core.results import DTYPES, ENVIRONMENT, PARAMS, settings_path, source_path
+from hfbench.core.results import DTYPES, ENVIRONMENT, PARAMS, settings_path, source_path, workloads_path
 from hfbench.environment.describe import describe
 from hfbench.environment.settings import settings_of
 from hfbench.model.manifest import fingerprint
@@ -24,6 +24,7 @@ def main() -> None:
     write_json(DTYPES, params.dtypes())
     for name in params.sweep.model:
         write_json(source_path(name), fingerprint(name, params.models))
+        write_json(workloads_path(name), params.workloads(name).model_dump())
     for path, point in {settings_path(point): point for point in params.points()}.items():
         settings_of(point, params).save(path)
 

@@ -4,16 +4,17 @@ import sys
 from pathlib import Path
 
 from hfbench.core.errors import run
+from hfbench.core.files import read_json
 from hfbench.core.record import Manifest
-from hfbench.core.results import INPUTS, PARAMS, manifest_path
+from hfbench.core.results import INPUTS, manifest_path, workloads_path
 from hfbench.inputs.prepare import prepare_inputs
-from hfbench.params.schema import load_params
+from hfbench.params.sections import Workloads
 
 
 def main() -> None:
-    name = sys.argv[1]
-    manifest, params = Manifest.load(manifest_path(name)), load_params(PARAMS)
-    prepare_inputs(manifest, params.workloads(name), Path(params.prompt), INPUTS / name, params.request_lengths)
+    name, prompt = sys.argv[1:]
+    workloads = read_json(workloads_path(name), Workloads.model_validate_json)
+    prepare_inputs(Manifest.load(manifest_path(name)), workloads, Path(prompt), INPUTS / name)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from hfbench.core.results import CEILINGS, ENVIRONMENT, PARAMS, PLOTS, REPORT, T
 from hfbench.report.frames import read_results
 from hfbench.report.html import read_ceilings, read_manifests, read_params, report_page
 from hfbench.report.plots import write_plots
-from hfbench.report.show import print_results
+from hfbench.report.show import Choice, show_results
 from hfbench.tables.store import read_table
 
 
@@ -25,8 +25,7 @@ def main() -> None:
     write_text(REPORT, page)
     write_plots(results.summary, samples, results.points, PLOTS)
     if os.environ.get("HFBENCH_TABLE") != "off":
-        print_results(TABLES)
-        print("report:", REPORT)
+        show_results(TABLES, Choice(), "table", REPORT)
 
 
 if __name__ == "__main__":

@@ -45,22 +45,28 @@ def run_stage(name: str, folder: Path, *words: str, **variables: str) -> "subpro
     )
 
 
+def save_tokenizer(folder: Path) -> None:
+    """Write a byte-level BPE tokenizer of 600 tokens, trained on the standard prompt."""
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    bpe = ByteLevelBPETokenizer()
+    prompt = ROOT / "hfbench/inputs/standard_prompt.txt"
+    bpe.train([str(prompt)], vocab_size=TINY["vocab_size"], special_tokens=["<|end|>"], show_progress=False)
+    PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer, eos_token="<|end|>").save_pretrained(folder)
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as save_pretrained writes it: a random llama of 0.1M parameters and a byte-level BPE tokenizer."""
     import torch
-    from tokenizers import ByteLevelBPETokenizer
-    from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     folder = tmp_path_factory.mktemp("tiny") / "tiny-llama"
     torch.manual_seed(0)
     config = AutoConfig.for_model(**TINY)
     AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(folder)
-    bpe = ByteLevelBPETokenizer()
-    prompt = ROOT / "hfbench/inputs/standard_prompt.txt"
-    bpe.train([str(prompt)], vocab_size=TINY["vocab_size"], special_tokens=["<|end|>"], show_progress=False)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer, eos_token="<|end|>")
-    tokenizer.save_pretrained(folder)
+    save_tokenizer(folder)
     return folder
 
 

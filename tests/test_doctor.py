@@ -12,8 +12,10 @@ import pytest
 from rich.console import Console
 
 from hfbench.core.errors import UserError
+from hfbench.core.files import write_json
 from hfbench.core.record import Manifest, ModelFile
-from hfbench.doctor import Disk, Finding, Readings, collect, doctor, examine, print_findings
+from hfbench.doctor.checks import Finding, doctor, examine, print_findings
+from hfbench.doctor.readings import Disk, Readings, collect
 from hfbench.params.schema import load_params
 from tests.conftest import ROOT
 
@@ -29,24 +31,24 @@ GPU = {
 FREQUENCY = {"drivers": ["intel_pstate"], "governors": ["performance"], "boost": False}
 HEALTHY = Readings(
     system={"cpu_limit_cores": None, "memory_limit_bytes": None, "virtual_machine": False},
-    cpu={"available_logical_cores": 16, "smt": False, "frequency": FREQUENCY},
+    cpu={"available_logical_cores": 16, "smt": False, "frequency": FREQUENCY, "emulated_dtypes": []},
     memory={"total_gib": 64, "transparent_hugepages": "madvise"},
     accelerators=[GPU],
     variables={},
     torch_version="2.13.0",
-    now={
-        "cpu_percent": 1.5,
-        "load_averages": [0.2, 0.2, 0.2],
-        "swap_used_bytes": 0,
-        "available_memory_bytes": 60 * GB,
-    },
+    now={"cpu_percent": 1.5, "load_averages": [0.2] * 3, "swap_used_bytes": 0, "available_memory_bytes": 60 * GB},
     watched={"device": "cuda:0", "name": "NVIDIA H200", "other_processes": 0, "memory_used_bytes": 1 * GB},
     memory_limit_bytes=float("inf"),
     fullest_disk=Disk("models of the hub", Path("/home/me/.cache/huggingface"), 80 * GB, "HF_HOME"),
     device="auto",
+    dtypes=["bfloat16"],
     model_bytes={"small": 1 * GB, "large": 16 * GB},
+    ceilings={},
 )
+FULL = Disk("compile caches", Path("/tmp"), 2 * GB, "TMPDIR")
 ON_CPU: dict[str, Any] = {"accelerators": [], "watched": None, "torch_version": "2.13.0+cpu"}
+EMULATING = {**HEALTHY.cpu, "emulated_dtypes": ["bfloat16", "float16"]}
+CEILINGS = {"matmul_flops_per_second": {"bfloat16": 14e9, "float32": 54e9}, "slower_than_float32": ["bfloat16"]}
 
 
 def _with(part: str | None = None, **changes: Any) -> Readings:
@@ -91,31 +93,49 @@ def test_healthy_machine_has_nothing_to_remedy(readings: Readings) -> None:
         (_with("memory", transparent_hugepages="never"), "note", "huge pages", "transparent_hugepage/enabled"),
         (_with("watched", other_processes=1), "warning", "1 other process holds memory on NVIDIA H200", "nvidia-smi"),
         (_with("watched", other_processes=2), "warning", "2 other processes hold memory", "nvidia-smi"),
-        (
-            _with(accelerators=[GPU | {"persistence_mode": False}]),
-            "warning",
-            "Persistence mode is off",
-            "nvidia-smi -pm 1",
-        ),
+        (_with(accelerators=[GPU | {"persistence_mode": False}]), "warning", "Persistence mode is off", "smi -pm 1"),
         (_with("watched", memory_used_bytes=140 * GB), "warning", "does not fit", "smaller model"),
         (_with("watched", memory_used_bytes=125 * GB), "note", "float32", "out_of_memory"),
         (_with(model_bytes={"large": 151 * GB}), "warning", "151.0 GB: it does not fit", "smaller model"),
-        (
-            _with(fullest_disk=Disk("compile caches", Path("/tmp"), 2 * GB, "TMPDIR")),
-            "warning",
-            "/tmp (compile caches) has 2.0 GB free",
-            "set TMPDIR",
-        ),
+        (_with(fullest_disk=FULL), "warning", "/tmp (compile caches) has 2.0 GB free", "set TMPDIR"),
         (_with(device="cuda:1"), "warning", "device cuda:1, and 1 cuda device was found", "device: auto"),
         (_with(device="xpu"), "warning", "no xpu device", "xpu-smi"),
         (_with(torch_version="2.13.0+cpu"), "warning", "not built for NVIDIA H200", "pytorch.org"),
+        (_with(**ON_CPU, cpu=EMULATING), "warning", "no instructions for bfloat16 products", "`dvc repro ceilings`"),
+        (
+            _with(device="cpu", cpu=EMULATING, ceilings=CEILINGS),
+            "warning",
+            "the fastest reach 14 GFLOP/s, and 54 in float32",
+            "Set sweep.dtype to [float32]",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_is_wrong_is_found_and_has_a_remedy(readings: Readings, level: str, what: str, remedy: str) -> None:
     finding = _worst(readings)
     assert finding.level == level
     assert what in finding.what
     assert remedy in str(finding.remedy)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"dtypes": ["float32"], **ON_CPU},
+        {},  # on the GPU
+        {"ceilings": {**CEILINGS, "slower_than_float32": []}, **ON_CPU},
+    ],
+)
+def test_emulation_that_costs_nothing_is_no_warning(changes: dict[str, Any]) -> None:
+    assert {finding.level for finding in examine(_with(**{"cpu": EMULATING, **changes}))} == {"ok"}
+
+
+def test_ceilings_count_where_they_were_measured_on_this_processor(tmp_path: Path) -> None:
+    params = load_params(PARAMS)
+    write_json(tmp_path / "ceilings.json", CEILINGS)
+    assert collect(params, tmp_path).ceilings == {}
+    for cpu, known in (({"brand": "another"}, False), (dict(collect(params, tmp_path).cpu), True)):
+        write_json(tmp_path / "environment.json", {"cpu": cpu})
+        assert bool(collect(params, tmp_path).ceilings) is known
 
 
 @pytest.mark.parametrize("value", ["", "-1"])
@@ -139,14 +159,9 @@ def test_builds_of_torch(changes: dict[str, str], builds: list[str], others: lis
         findings = examine(_with(accelerators=[accelerator], torch_version=version))
         assert {finding.level for finding in findings} <= {"ok"}
     for version in others:
-        assert (
-            f"not built for {accelerator['name']}"
-            in _worst(_with(accelerators=[accelerator], torch_version=version)).what
-        )
-
-
-def test_device_that_torch_cannot_use_is_not_named_as_the_one_in_use() -> None:
-    assert "device: auto means the CPU here." in _told(_with(torch_version="2.13.0+cpu"))
+        readings = _with(accelerators=[accelerator], torch_version=version)
+        assert f"not built for {accelerator['name']}" in _worst(readings).what
+        assert "device: auto means the CPU here." in _told(readings)
 
 
 def test_memory_of_the_machine_counts_where_there_is_no_accelerator() -> None:
@@ -170,47 +185,42 @@ def test_nothing_is_said_of_what_is_not_known() -> None:
     assert "weights" not in _told(of_unknown_use)
 
 
-def test_warnings_are_printed_first_and_commands_are_not_broken() -> None:
+def _printed(readings: Readings) -> list[str]:
     output = io.StringIO()
-    cpu = {**HEALTHY.cpu, "smt": True, "frequency": FREQUENCY | {"governors": ["powersave"]}}
-    readings = _with(cpu=cpu, accelerators=[], watched=None, torch_version=None)
     print_findings(examine(readings), Console(file=output, width=70))
-    lines = [line.rstrip() for line in output.getvalue().splitlines()]
+    return [line.rstrip() for line in output.getvalue().splitlines()]
+
+
+def test_warnings_are_printed_first_and_commands_are_not_broken() -> None:
+    cpu = {**HEALTHY.cpu, "smt": True, "frequency": FREQUENCY | {"governors": ["powersave"]}}
+    lines = _printed(_with(cpu=cpu, accelerators=[], watched=None, torch_version=None))
     levels = [line.split()[0] for line in lines if line.startswith(("warning", "note", "ok"))]
     assert levels[:3] == ["warning", "note", "ok"]
     assert "         → sudo cpupower frequency-set -g performance" in lines
     assert " ".join(lines[-2:]) == "1 warning and 1 note. Heed the warnings before trusting small differences."
-
-
-def test_machine_without_findings_is_ready() -> None:
-    output = io.StringIO()
-    print_findings(examine(HEALTHY), Console(file=output, width=100))
-    assert output.getvalue().splitlines()[-1] == "This machine is ready to measure."
+    assert _printed(HEALTHY)[-1] == "This machine is ready to measure."
 
 
 def _manifest(results: Path, name: str, weights_bytes: int) -> None:
-    files = (
-        ModelFile("model.safetensors", weights_bytes, "0" * 64),
-        ModelFile("tokenizer.json", 10**15, "1" * 64),  # not loaded onto a device
-    )
+    sizes = {"model.safetensors": weights_bytes, "tokenizer.json": 10**15}  # the second is not loaded onto a device
+    files = tuple(ModelFile(path, size_bytes, "0" * 64) for path, size_bytes in sizes.items())
     manifest = Manifest(2, name, {}, {}, "LlamaForCausalLM", "llama", 600, 128, files)
     manifest.save(results / "models" / f"{name}.json")
 
 
 def test_machine_is_examined_without_torch_and_whatever_is_found_is_no_failure() -> None:
-    script = (
-        "import sys\n"
-        "from pathlib import Path\n"
-        "from hfbench.doctor import doctor\n"
-        f"status = doctor(Path({str(PARAMS)!r}), Path('results'))\n"
-        "assert not {'torch', 'transformers', 'polars'} & set(sys.modules)\n"
-        "sys.exit(status)\n"
-    )
+    script = f"""if True:
+        import sys
+        from pathlib import Path
+        from hfbench.doctor.checks import doctor
+        status = doctor(Path({str(PARAMS)!r}), Path("results"))
+        assert not {{"torch", "transformers", "polars"}} & set(sys.modules)
+        sys.exit(status)
+    """
     process = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True, cwd=ROOT)
     assert (process.returncode, process.stderr) == (0, "")
-    assert "device: auto means" in process.stdout
-    assert "swap" in process.stdout
-    assert "free." in process.stdout
+    for words in ("device: auto means", "swap", "free."):
+        assert words in process.stdout
 
 
 def test_readings_of_this_machine(tmp_path: Path) -> None:
@@ -240,12 +250,7 @@ def test_size_of_a_model_is_that_of_its_weights(tmp_path: Path) -> None:
     _manifest(tmp_path, name, 270_000_000)
     _manifest(tmp_path, "not-in-the-sweep", 10**15)
     assert collect(load_params(PARAMS), tmp_path).model_bytes == {name: 270_000_000}
-
-
-def test_manifest_that_cannot_be_read_is_as_good_as_none(tmp_path: Path) -> None:
-    (name,) = load_params(PARAMS).sweep.model
-    (tmp_path / "models").mkdir()
-    (tmp_path / "models" / f"{name}.json").write_text("{")
+    (tmp_path / "models" / f"{name}.json").write_text("{")  # as good as none
     assert collect(load_params(PARAMS), tmp_path).model_bytes == {}
 
 

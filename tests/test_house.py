@@ -28,7 +28,11 @@ FLOORS = (
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 MOST_ROOMS, MOST_LINES_OF_DVC_YAML, MOST_CHARACTERS = 5, 130, 130
 MOST_FILES, MOST_LINES_OF_A_FILE, MOST_LINES_OF_A_FUNCTION = 120, 400, 50
-STAGES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+STAGES: dict[str, dict[str, Any]] = {
+    name: stage
+    for file in ("stages/dvc.yaml", "dvc.yaml")
+    for name, stage in yaml.safe_load((ROOT / file).read_text())["stages"].items()
+}
 # One runs at every `dvc repro` and needs no dependencies.
 HASHED = sorted(name for name, stage in STAGES.items() if not stage.get("always_changed"))
 FILES = sorted((ROOT / "hfbench").rglob("*.py"))

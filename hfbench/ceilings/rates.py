@@ -1,7 +1,7 @@
 """What the device can do at most, as torch reaches it here: bytes copied, bytes read and products a second."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from math import ceil
 from typing import Any
@@ -11,46 +11,139 @@ import torch
 
 _SECONDS_A_SIZE = 0.2
 _SECONDS_BETWEEN_SYNCHRONISATIONS = 0.02  # a thousand times what a launch or a synchronisation takes
-_LONGEST_CALL_SECONDS = 0.15  # a size whose calls would take longer is left out
+_LONGEST_CALL_SECONDS = 0.15  # what would take longer is left out
 _COPY_BYTES = (1 << 28, 1 << 29)
 # From what may stay in a large last-level cache to what cannot: a model of a few hundred MB may live in one.
 _READ_BYTES = (1 << 26, 1 << 28, 1 << 30, 1 << 31)
 _ROW = 4096  # elements of a row, and of the vector, of the product that reads
-_MATRIX_SIZES = (512, 1024, 2048, 4096, 8192)
 _SHARE_OF_MEMORY = 0.25  # of what is available on the CPU, whose allocations do not fail in time
 
+# Rows, and what a layer makes of how many columns. Small ones stay in a cache, few rows are those of a decoding step,
+# and the middle ones those of a prompt: which is fastest depends on the device, the dtype and the form.
+_Shape = tuple[int, int, int]
+_SHAPES: tuple[_Shape, ...] = (
+    *((size, size, size) for size in (256, 512, 1024, 2048, 4096, 8192)),
+    *((rows, 2048, 2048) for rows in (1, 2, 4, 16, 64, 256)),
+)
+_SECONDS_A_SHAPE = 0.1
+_CONTENDERS = 4  # of forms and shapes, measured once more later: another program may have had a core the first time
+_FLOAT32 = "float32"
+_NOISE = 1.05  # on a quiet machine rates repeat within some percent
+
+_NOT_TO_BE_HAD = (RuntimeError, AssertionError, NotImplementedError)  # no such device, no such dtype, too large
 _Calls = Sequence[Callable[[], Any]]  # different ways to do the same, of which the fastest counts
 
 
-def measure_ceilings(device: str, dtypes: Sequence[str]) -> dict[str, Any]:
+def measure_ceilings(device: str, dtypes: Sequence[str], emulated_dtypes: Sequence[str] = ()) -> dict[str, Any]:
     """Return the best rates over several sizes, each of the fastest call; a rate that is not to be had is None.
 
     `copy_bytes_per_second` counts bytes read plus bytes written, as McCalpin's STREAM does.
     `read_bytes_per_second_by_size` is the rate of reading a buffer of so many bytes over and over, by summing it up or
     multiplying it by a vector; `read_bytes_per_second` is that of the largest buffer, which no cache holds. Decoding
     mostly reads (the weights), and reading alone is faster than copying or slower, depending on the device: these are
-    its ceiling. `matmul_flops_per_second` has, for each dtype, 2 n³ FLOPs a product of two n × n matrices.
+    its ceiling. `matmul_flops_per_second` has, for each dtype, the fastest product of 2 × rows × inner × columns FLOPs
+    in any of the forms that models multiply in, and `single_row_flops_per_second` the fastest of one row, as decoding
+    multiplies. float32 is always measured too: `slower_than_float32` are the dtypes that are emulated, or might as well
+    be. Those of `emulated_dtypes`, which the processor has no products of, are recorded where the device is the CPU.
 
-    `device` is as in params.yaml; `threads` are those of one operation on the CPU.
+    `device` is as in params.yaml; `threads` are those of one operation on the CPU, `others_cpu_share` is how much of
+    all CPUs other processes took meanwhile.
     Source: J. D. McCalpin, Memory Bandwidth and Machine Balance in Current High Performance Computers (1995).
     """
     found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     target = torch.device(found.type if found else "cpu") if device == "auto" else torch.device(device)
+    before = _cpu_seconds()
+    products = {dtype: _product_rates(target, dtype) for dtype in dict.fromkeys([*dtypes, _FLOAT32])}
     reads = _rates(float, partial(_reads, target), _fitting(target, _READ_BYTES, buffers=1), target)
     copies = _rates(lambda size: 2 * size, partial(_copies, target), _fitting(target, _COPY_BYTES, buffers=2), target)
-    products = {
-        dtype: _rates(lambda n: 2 * n**3, partial(_products, target, dtype), _MATRIX_SIZES, target) for dtype in dtypes
-    }
+    products = {dtype: _measured_again(target, dtype, rates) for dtype, rates in products.items()}
+    fastest = {dtype: max(rates.values(), default=None) for dtype, rates in products.items()}
+    others, whole = (after - start for after, start in zip(_cpu_seconds(), before, strict=True))
     return {
         "schema_version": 1,
         "device": target.type,
         "device_name": _name(target),
         "threads": torch.get_num_threads(),
+        "others_cpu_share": round(max(0.0, others / whole), 4) if whole > 0 else None,
+        "slower_than_float32": _slower_than_float32(fastest),
+        "emulated_dtypes": [dtype for dtype in dtypes if dtype in emulated_dtypes and target.type == "cpu"],
         "copy_bytes_per_second": max(copies.values(), default=None),
         "read_bytes_per_second": reads[max(reads)] if reads else None,
         "read_bytes_per_second_by_size": {str(size): rate for size, rate in reads.items()},
-        "matmul_flops_per_second": {dtype: max(rates.values(), default=None) for dtype, rates in products.items()},
+        "matmul_flops_per_second": fastest,
+        "single_row_flops_per_second": {
+            dtype: max((rate for (_, (rows, *_)), rate in rates.items() if rows == 1), default=None)
+            for dtype, rates in products.items()
+        },
     }
+
+
+def _slower_than_float32(rates: Mapping[str, float | None]) -> list[str]:
+    """Return the dtypes whose products are slower than those of float32, by more than the noise of the rates."""
+    in_float32 = rates[_FLOAT32]
+    return [dtype for dtype, rate in rates.items() if rate and in_float32 and rate * _NOISE < in_float32]
+
+
+_Products = dict[tuple[str, _Shape], float]  # FLOPs a second of each form and shape
+
+
+def _product_rates(device: torch.device, dtype: str) -> _Products:
+    """Return the rates of the forms and shapes that can be had and do not take too long."""
+    rates: _Products = {}
+    fastest: dict[str, float] = {}
+    for shape in _SHAPES:
+        flops = _flops(shape)
+        slow = [form for form, rate in fastest.items() if flops / rate > _LONGEST_CALL_SECONDS]
+        if slow == list(_FORMS):
+            continue
+        try:
+            calls = {form: call for form, call in _product_calls(device, dtype, shape).items() if form not in slow}
+            seconds = {
+                form: _fastest_seconds(call, device, _SECONDS_A_SHAPE / len(calls)) for form, call in calls.items()
+            }
+        except _NOT_TO_BE_HAD:
+            continue
+        rates |= {(form, shape): flops / each for form, each in seconds.items()}
+        fastest |= {form: max(flops / each, fastest.get(form, 0)) for form, each in seconds.items()}
+    return rates
+
+
+def _measured_again(device: torch.device, dtype: str, rates: _Products) -> _Products:
+    """Return the rates with those of the fastest, and of the fastest single row, measured a second time."""
+    ranked = sorted(rates, key=lambda product: rates[product], reverse=True)
+    single = [product for product in ranked if product[1][0] == 1]
+    again = dict(rates)
+    for form, shape in dict.fromkeys([*ranked[:_CONTENDERS], *single[:1]]):
+        seconds = _fastest_seconds(_product_calls(device, dtype, shape)[form], device, _SECONDS_A_SHAPE)
+        again[form, shape] = max(rates[form, shape], _flops(shape) / seconds)
+    return again
+
+
+def _flops(shape: _Shape) -> int:
+    rows, inner, columns = shape
+    return 2 * rows * inner * columns
+
+
+# As torch's own attention and experts multiply, and as a layer does, whose weight lies transposed.
+_FORMS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+    "linear": torch.nn.functional.linear,
+    "transposed": lambda left, weight: left @ weight.t(),
+    "plain": torch.matmul,
+}
+
+
+def _product_calls(device: torch.device, dtype: str, shape: _Shape) -> dict[str, Callable[[], Any]]:
+    rows, inner, columns = shape
+    sizes = ((rows, inner), (columns, inner), (inner, columns))
+    left, weight, right = (torch.rand(size, device=device).to(getattr(torch, dtype)) for size in sizes)
+    return {name: partial(form, left, right if name == "plain" else weight) for name, form in _FORMS.items()}
+
+
+def _cpu_seconds() -> tuple[float, float]:
+    """Return the seconds that all CPUs were busy for others than this process, and all their seconds."""
+    times, own = psutil.cpu_times(), time.process_time()
+    whole = sum(times[:8])  # a guest's time, which comes after these on Linux, is in the user's already
+    return whole - times.idle - getattr(times, "iowait", 0.0) - own, whole
 
 
 def _copies(device: torch.device, size_bytes: int) -> _Calls:
@@ -63,17 +156,12 @@ def _reads(device: torch.device, size_bytes: int) -> _Calls:
     return [partial(torch.mv, buffer.view(-1, _ROW), vector), buffer.sum]
 
 
-def _products(device: torch.device, dtype: str, size: int) -> _Calls:
-    left, right = (torch.rand(size, size, device=device).to(getattr(torch, dtype)) for _ in range(2))
-    return [partial(torch.matmul, left, right, out=torch.empty_like(left))]
-
-
 def _rates(
     amount: Callable[[int], float], prepare: Callable[[int], _Calls], sizes: Sequence[int], device: torch.device
 ) -> dict[int, float]:
     """Return `amount(size)` a second of each size that can be had, smallest first, up to one whose calls take too long.
 
-    `amount` counts the bytes or FLOPs of a call.
+    `amount` counts the bytes of a call.
     """
     rates: dict[int, float] = {}
     for size in sizes:
@@ -81,7 +169,7 @@ def _rates(
             break
         try:
             rates[size] = amount(size) / _fastest_of(prepare(size), device)
-        except (RuntimeError, AssertionError, NotImplementedError):  # no such device, no such dtype, too large
+        except _NOT_TO_BE_HAD:
             break
     return rates
 

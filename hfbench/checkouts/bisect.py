@@ -1,114 +1,24 @@
-"""The first commit of an editable checkout that made a point slower, by `git bisect run` with measurements as tests."""
+"""The first commit of an editable checkout that made a point slower, by `git bisect` with measurements as tests."""
 
-import os
 import re
-import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from hfbench.checkouts.interleave import find_point
-from hfbench.checkouts.plan import FAILED, CommitVerdict, Plan, Rule, decisions_among
-from hfbench.checkouts.processes import ending_in_order, run_to_end
-from hfbench.checkouts.workspace import describe_into, dvc, require_measured
+from hfbench.checkouts.processes import ending_in_order, say
+from hfbench.checkouts.trial import FAILED, CommitVerdict, Rule, Trial, decisions_among
+from hfbench.checkouts.workspace import dvc, require_measured
 from hfbench.core.errors import UserError
 from hfbench.core.results import PARAMS
-from hfbench.git import Commit, Repository, try_git, uninterrupted
+from hfbench.git import Commit, Repository, run_git, try_git, uninterrupted
 from hfbench.params.schema import load_params
 from hfbench.statistics.verdicts import FAST, SLOW, UNDECIDED
 from hfbench.tables.metrics import METRICS
 
-_MARK = re.compile(r"^# (first slow commit|possible first slow commit|slow|fast|skip): \[(\w+)\] ?(.*)$", re.MULTILINE)
-
-
-@dataclass(frozen=True)
-class Marks:
-    """What `git bisect log` holds: the first slow commit, or those that could be it, and each commit's mark."""
-
-    first: Commit | None
-    possible: tuple[Commit, ...]
-    marked: Mapping[str, str]
-
-    @classmethod
-    def read(cls, log: str) -> "Marks":
-        """Parse the log of a bisection whose terms are `fast` and `slow`."""
-        found = [(word, Commit(sha, subject)) for word, sha, subject in _MARK.findall(log)]
-        first = [commit for word, commit in found if word == "first slow commit"]
-        return cls(
-            first=first[0] if first else None,
-            possible=tuple(commit for word, commit in found if word == "possible first slow commit"),
-            marked={commit.sha: word for word, commit in found if word in (FAST, SLOW)},
-        )
-
-
-def unfit(verdict: CommitVerdict, plan: Plan, bad: Commit) -> UserError | None:
-    """Return why there is nothing to bisect, or None where the bad commit is slower than the good one."""
-    if verdict.word == SLOW:
-        return None
-    if verdict.word == FAILED:
-        return UserError(f"{verdict.reason}. Give a good and a bad commit at which the point can be measured.")
-    if verdict.word == FAST:
-        return UserError(
-            f"nothing to bisect: {bad} is not slower than {plan.good} by more than {plan.rule.threshold:.1%}. "
-            f"{_evidence(verdict, plan)}"
-        )
-    return UserError(
-        f"undecided whether {bad} is slower than {plan.good} by more than {plan.rule.threshold:.1%}, so there is no "
-        f"telling which commit made it so. {_evidence(verdict, plan)} Have `hfbench doctor` look at the machine, or "
-        "raise --max-rounds."
-    )
-
-
-def answer(marks: Marks, verdicts: Mapping[str, CommitVerdict], plan: Plan) -> str:
-    """Return the answer: the first slower commit and by how much, or those that it can be and why."""
-    if marks.first is not None:
-        return f"The first slower commit is {marks.first}.\n{_evidence(verdicts[marks.first.sha], plan)}"
-    lines = [f"\n  {commit}{_doubt(verdicts.get(commit.sha), plan)}" for commit in marks.possible]
-    return f"undecided: the first slower commit is one of{''.join(lines)}{_remedy(marks, verdicts, plan)}"
-
-
-def failures(verdicts: Mapping[Commit, CommitVerdict]) -> Sequence[str]:
-    """Return a sentence for each commit at which the point could not be measured: that is a finding too."""
-    return [
-        f"{commit} was left out: {verdict.reason}" for commit, verdict in verdicts.items() if verdict.word == FAILED
-    ]
-
-
-def _remedy(marks: Marks, verdicts: Mapping[str, CommitVerdict], plan: Plan) -> str:
-    """Return what would decide, where noise is what hides the first slower commit."""
-    if not any(verdicts[commit.sha].word == UNDECIDED for commit in marks.possible if commit.sha in verdicts):
-        return ""
-    last = {
-        word: Commit(sha, "").short for sha, word in marks.marked.items()
-    }  # the good and the bad one are marked too
-    return (
-        f"\nMore rounds may tell them apart: ask again with --good {last[FAST]} --bad {last[SLOW]} "
-        f"--max-rounds {2 * plan.rule.max_rounds}."
-    )
-
-
-def _doubt(verdict: CommitVerdict | None, plan: Plan) -> str:
-    if verdict is None:
-        return ""
-    return f": {verdict.word}. {_evidence(verdict, plan)}"
-
-
-def _evidence(verdict: CommitVerdict, plan: Plan) -> str:
-    """Return the ratio as a sentence, or the reason why there is none."""
-    if verdict.ratio is None:
-        return f"{verdict.reason or 'it was not measured'}."
-    estimate, low, high = verdict.ratio
-    return (
-        f"Its {plan.metric} is {estimate:.3f} times that of {plan.good} ({1 - plan.rule.error:.1%} interval {low:.3f} "
-        f"to {high:.3f}, {verdict.rounds} rounds)."
-    )
-
-
-_LOG_LINES = 20  # of git, where it stops without a result
-# git runs a step in the checkout, and stages run in the folder of the pipeline.
-_IN_FOLDER = 'cd "$1" && shift && exec "$@"'
+_MARK = re.compile(r"^# (first slow commit|possible first slow commit|slow|fast): \[(\w+)\] ?(.*)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -143,19 +53,17 @@ def bisect(checkout: Path, question: Question, records: Path | None = None) -> A
     good, bad = repository.commit(question.good), repository.commit(question.bad)
     commits = _commits_between(repository, good, bad)
     with ending_in_order(), _folder(records) as folder, repository.borrowed():
-        plan = _plan(repository, question, good, commits, folder)
-        plan.save(plan.path)
-        _require_difference(repository, plan, bad)
-        confidence = f"{1 - plan.rule.error:.1%} confidence, however many rounds it takes"
-        _say(f"Is {bad} slower than {good}? Each verdict at {confidence}.")
-        _step(plan, bad)
-        if error := unfit(CommitVerdict.load(plan.verdict(bad.sha)), plan, bad):
+        trial = _trial(repository, question, good, commits, folder)
+        for commit in (good, bad):
+            trial.describe(commit)
+        require_measured(repository.folder, {commit: trial.environment(commit) for commit in (good, bad)})
+        confidence = f"{1 - trial.rule.error:.1%} confidence, however many rounds it takes"
+        say(f"Is {bad} slower than {good}? Each verdict at {confidence}.")
+        if error := unfit(trial.judge(bad), trial, bad):
             raise error
-        _say(f"It is. Looking for the first slower one of {commits} commits.")
-        marks = _run_git_bisect(repository, plan, bad)
-        verdicts = {path.stem: CommitVerdict.load(path) for path in plan.verdicts.glob("*.json")}
-    named = {repository.commit(sha): verdict for sha, verdict in verdicts.items()}
-    return Answer("\n".join([answer(marks, verdicts, plan), *failures(named)]), marks.first)
+        say(f"It is. Looking for the first slower one of {commits} commits.")
+        marks = find_first_slow(repository, good, bad, trial.judge)
+    return Answer(answer(marks, trial), marks.first)
 
 
 def _commits_between(repository: Repository, good: Commit, bad: Commit) -> int:
@@ -180,8 +88,8 @@ def _folder(records: Path | None) -> Iterator[Path]:
     yield records.resolve()
 
 
-def _plan(repository: Repository, question: Question, good: Commit, commits: int, folder: Path) -> Plan:
-    """Bring up to date what the point needs, and return the plan."""
+def _trial(repository: Repository, question: Question, good: Commit, commits: int, folder: Path) -> Trial:
+    """Bring up to date what the point needs, and return what commits are judged by."""
     from dvc.repo import Repo
 
     stages = load_params(PARAMS).stages()
@@ -190,69 +98,98 @@ def _plan(repository: Repository, question: Question, good: Commit, commits: int
     dvc("repro", f"inputs@{point.model}")
     with Repo() as repo:
         command = repo.stage.load_one(name=stages[point]).cmd
-    return Plan(
-        checkout=str(repository.folder),
-        folder=str(folder),
-        good=good,
-        point=point,
-        command=command,
-        metric=metric.name,
-        higher_is_better=metric.higher_is_better,
-        unit=metric.unit,
-        rule=Rule(question.threshold, question.rounds, question.max_rounds, decisions_among(commits)),
-        owner=os.getpid(),
+    rule = Rule(question.threshold, question.rounds, question.max_rounds, decisions_among(commits))
+    return Trial(repository, folder, good, point, command, metric, rule)
+
+
+@dataclass(frozen=True)
+class Marks:
+    """What `git bisect log` holds: the first slow commit, or those that could be it, and the last one of each mark.
+
+    The good commit is marked `fast` and the bad one `slow` from the start.
+    """
+
+    first: Commit | None
+    possible: tuple[Commit, ...]
+    last: Mapping[str, Commit]
+
+    @classmethod
+    def read(cls, log: str) -> "Marks":
+        """Parse the log of a bisection whose terms are `fast` and `slow`."""
+        found = [(word, Commit(sha, subject)) for word, sha, subject in _MARK.findall(log)]
+        possible = tuple(commit for word, commit in found if word == "possible first slow commit")
+        return cls(dict(found).get("first slow commit"), possible, dict(found))
+
+
+def find_first_slow(
+    repository: Repository, good: Commit, bad: Commit, judge: Callable[[Commit], CommitVerdict]
+) -> Marks:
+    """Judge the commits that git chooses between a good and a bad one, until it knows the first slow one, or cannot.
+
+    Commits that are neither fast nor slow are skipped. Git moves no files meanwhile, so that `judge` may.
+    """
+    folder = repository.folder
+    try:
+        terms = (f"--term-old={FAST}", f"--term-new={SLOW}")
+        told = run_git(folder, "bisect", "start", "--no-checkout", *terms, bad.sha, good.sha)
+        while True:
+            marks = Marks.read(try_git(folder, "bisect", "log") or "")
+            if marks.first is not None or marks.possible:
+                return marks  # whatever the exit status: it is an error where all that is left was skipped
+            if told.returncode:
+                raise UserError(f"`git bisect` failed in {folder}: {told.stderr.strip()}")
+            commit = repository.commit("BISECT_HEAD")  # what git calls the commit that it asks about
+            word = judge(commit).word
+            told = run_git(folder, "bisect", word if word in (FAST, SLOW) else "skip", commit.sha)
+    finally:
+        with uninterrupted():
+            try_git(folder, "bisect", "reset")
+
+
+def unfit(verdict: CommitVerdict, trial: Trial, bad: Commit) -> UserError | None:
+    """Return why there is nothing to bisect, or None where the bad commit is slower than the good one."""
+    if verdict.word == SLOW:
+        return None
+    if verdict.word == FAILED:
+        return UserError(f"{verdict.reason}. Give a good and a bad commit at which the point can be measured.")
+    slower = f"slower than {trial.good} by more than {trial.rule.threshold:.1%}"
+    if verdict.word == FAST:
+        return UserError(f"nothing to bisect: {bad} is not {slower}. {_evidence(verdict, trial)}")
+    return UserError(
+        f"undecided whether {bad} is {slower}, so there is no telling which commit made it so. "
+        f"{_evidence(verdict, trial)} Have `hfbench doctor` look at the machine, or raise --max-rounds."
     )
 
 
-def _require_difference(repository: Repository, plan: Plan, bad: Commit) -> None:
-    for commit in (plan.good, bad):
-        repository.switch(commit)
-        describe_into(Path(), plan.environment(commit))
-    require_measured(repository.folder, {commit: plan.environment(commit) for commit in (plan.good, bad)})
+def answer(marks: Marks, trial: Trial) -> str:
+    """Return the answer: the first slower commit and by how much, or those that it can be and why.
+
+    Commits at which the point could not be measured are named after it: that is a finding too.
+    """
+    verdicts = trial.verdicts
+    failed = [f"{each} was left out: {verdict.reason}" for each, verdict in verdicts.items() if verdict.word == FAILED]
+    if marks.first is not None:
+        lines = [f"The first slower commit is {marks.first}.", _evidence(verdicts[marks.first], trial)]
+        return "\n".join([*lines, *failed])
+    doubts = [
+        f"  {each}: {verdicts[each].word}. {_evidence(verdicts[each], trial)}" if each in verdicts else f"  {each}"
+        for each in marks.possible
+    ]
+    remedy = []
+    if any(verdicts[each].word == UNDECIDED for each in marks.possible if each in verdicts):
+        remedy = [
+            f"More rounds may tell them apart: ask again with --good {marks.last[FAST].short} "
+            f"--bad {marks.last[SLOW].short} --max-rounds {2 * trial.rule.max_rounds}."
+        ]
+    return "\n".join(["undecided: the first slower commit is one of", *doubts, *remedy, *failed])
 
 
-def _step_command(plan: Plan) -> list[str]:
-    return [sys.executable, "-m", "hfbench.checkouts.step", str(plan.path)]
-
-
-def _step(plan: Plan, commit: Commit) -> None:
-    """Judge one commit as git bisect would have it judged."""
-    status = run_to_end([*_step_command(plan), commit.sha], Path())
-    if not plan.verdict(commit.sha).exists():
-        raise _stopped(plan, f"the step exited with status {status}")
-
-
-def _run_git_bisect(repository: Repository, plan: Plan, bad: Commit) -> Marks:
-    log = Path(plan.folder) / "git.txt"
-    try:
-        # git moves no files: each step switches between the good commit and its candidate by itself.
-        terms = (f"--term-old={FAST}", f"--term-new={SLOW}")
-        repository.git("bisect", "start", "--no-checkout", *terms, bad.sha, plan.good.sha)
-        command = ["git", "bisect", "run", "sh", "-c", _IN_FOLDER, "sh", str(Path().resolve()), *_step_command(plan)]
-        with log.open("wb") as stream:
-            run_to_end(command, repository.folder, stdout=stream)
-        marks = Marks.read(repository.git("bisect", "log"))
-    finally:
-        with uninterrupted():
-            try_git(repository.folder, "bisect", "reset")
-    if marks.first is None and not marks.possible:
-        raise _stopped(plan, "\n".join(log.read_text(errors="replace").splitlines()[-_LOG_LINES:]))
-    _check(plan, marks)
-    return marks
-
-
-def _check(plan: Plan, marks: Marks) -> None:
-    """Stop where git took an exit status for a verdict that no step gave: that of a Python which cannot start is 1."""
-    for sha, word in marks.marked.items():
-        path = plan.verdict(sha)
-        if sha != plan.good.sha and not (path.exists() and CommitVerdict.load(path).word == word):
-            raise RuntimeError(f"git bisect took {sha} for {word}, which no step found")
-
-
-def _stopped(plan: Plan, otherwise: str) -> UserError:
-    text = plan.complaint.read_text(encoding="utf-8") if plan.complaint.exists() else otherwise
-    return UserError(f"the bisection stopped: {text}")
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+def _evidence(verdict: CommitVerdict, trial: Trial) -> str:
+    """Return the ratio as a sentence, or the reason why there is none."""
+    if verdict.ratio is None:
+        return f"{verdict.reason or 'it was not measured'}."
+    estimate, low, high = verdict.ratio
+    return (
+        f"Its {trial.metric.name} is {estimate:.3f} times that of {trial.good} ({1 - trial.rule.error:.1%} interval "
+        f"{low:.3f} to {high:.3f}, {verdict.rounds} rounds)."
+    )

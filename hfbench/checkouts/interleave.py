@@ -5,55 +5,43 @@ that `dvc repro` brings back what this commit has and measures what it lacks. An
 """
 
 import re
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from hfbench.checkouts.processes import ending_in_order
-from hfbench.checkouts.workspace import describe_into, dvc, lent_workspace, require_measured, set_rounds, what_changed
+from hfbench.checkouts.processes import ending_in_order, say
+from hfbench.checkouts.workspace import (
+    describe_into,
+    dvc,
+    lent_workspace,
+    require_measured,
+    require_same_environment,
+)
 from hfbench.core.errors import UserError
 from hfbench.core.files import read_json
 from hfbench.core.point import Configuration
-from hfbench.core.results import ENVIRONMENT, PARAMS, RESULTS, record_path
+from hfbench.core.results import ENVIRONMENT, PARAMS, RESULTS, configuration_meant, record_path
 from hfbench.git import Commit, Repository, run_git, try_git
+from hfbench.params.levels import rewrite
 from hfbench.params.schema import load_params
 from hfbench.retry import forget_runs
 from hfbench.statistics.bootstrap import FEWEST_ROUNDS
 from hfbench.tables.store import configuration_keys
 
-_LISTED = 20  # points in an error message
-
 
 def find_point(stages: Mapping[Configuration, str], wanted: str) -> tuple[Configuration, str]:
-    """Return the first round of the configuration that `wanted` names, and its key.
+    """Return the first round of the configuration that `wanted` means, and its key.
 
-    `stages` has each point's stage; `wanted` is a key as the tables and metrics.json have it, or a part of a key or
-    of a stage's name. Raises `UserError` where it names none or more than one.
+    `stages` has each point's stage. Raises `UserError`; see `hfbench.core.results.configuration_meant`.
     """
-    rounds: dict[Configuration, list[Configuration]] = {}
-    for point in stages:
-        rounds.setdefault(replace(point, round=0), []).append(point)
-    keys = dict(zip(rounds, configuration_keys([vars(item) for item in rounds]), strict=True))
-    exact = [item for item, key in keys.items() if key == wanted]
-    parts = [
-        item
-        for item, key in keys.items()
-        if any(wanted in name for name in (key, *(stages[point] for point in rounds[item])))
-    ]
-    found = exact or parts
-    if len(found) == 1:
-        return rounds[found[0]][0], keys[found[0]]
-    candidates = [keys[item] for item in found or rounds]
-    more = f"\n  and {len(candidates) - _LISTED} more" if len(candidates) > _LISTED else ""
-    raise UserError(
-        f"--point {wanted!r} names {'several points' if found else 'no point'} of the sweep in params.yaml. Expected "
-        "one of:" + "".join(f"\n  {key}" for key in candidates[:_LISTED]) + more
-    )
+    keys = configuration_keys([vars(point) for point in stages])
+    names = {point: (key, point.file_name, stage) for (point, stage), key in zip(stages.items(), keys, strict=True)}
+    key = names[configuration_meant(wanted, names, among="the sweep in params.yaml")[0]][0]
+    return next(point for point in stages if names[point][0] == key), key
 
 
 # For DVC to settle what is to be done, and for a checkout of a large repository, between two sides of a round.
@@ -126,7 +114,7 @@ def interleave(
     _check(commits, names)
     with ending_in_order(), tempfile.TemporaryDirectory() as scratch, repository.borrowed(), lent_workspace():
         if rounds is not None:
-            set_rounds(PARAMS, range(1, rounds + 1))
+            rewrite(PARAMS, {"sweep.round": list(range(1, rounds + 1))})
         params = load_params(PARAMS)
         if len(params.sweep.round) < FEWEST_ROUNDS:
             raise UserError(f"An interval takes {FEWEST_ROUNDS} rounds at least. Give --rounds, 5 for instance.")
@@ -158,7 +146,7 @@ def _describe(repository: Repository, commits: Sequence[Commit], names: Sequence
         repository.switch(commit)
         sides.append(Arm(commit, name, describe_into(Path(), paths[commit])))
     packages = require_measured(repository.folder, paths)
-    _say(f"{' and '.join(map(str, commits))} differ for a measurement in: {', '.join(packages)}")
+    say(f"{' and '.join(map(str, commits))} differ for a measurement in: {', '.join(packages)}")
     return sides
 
 
@@ -172,7 +160,7 @@ def _measure_round(repository: Repository, sides: Sequence[Arm], points: Mapping
 
 def _measure(repository: Repository, side: Arm, points: Mapping[Configuration, str]) -> SideOfRound:
     """Bring one round of one side up to date, from DVC's cache where that has it."""
-    _say(f"round {_round_of(points)} of {side.commit}")
+    say(f"round {_round_of(points)} of {side.commit}")
     repository.switch(side.commit)
     began = time.time()
     dvc("repro", *points.values())
@@ -184,7 +172,7 @@ def _measure_again(
     repository: Repository, side: Arm, points: Mapping[Configuration, str], stages: Sequence[str]
 ) -> None:
     """Measure points whose records are of another time than those that they are to be compared with."""
-    _say(f"round {_round_of(points)} of {side.commit}, again: what DVC had was not measured side by side")
+    say(f"round {_round_of(points)} of {side.commit}, again: what DVC had was not measured side by side")
     repository.switch(side.commit)
     # Here they are this side's again, to be forgotten: of two results for the same dependencies DVC could take the old.
     dvc("repro", *points.values())
@@ -199,7 +187,7 @@ def _round_of(points: Mapping[Configuration, str]) -> int:
 
 def _save(repository: Repository, side: Arm) -> None:
     """Make the tables of all rounds, and keep the whole as an experiment."""
-    _say(f"results of {side.commit}")
+    say(f"results of {side.commit}")
     repository.switch(side.commit)
     dvc("repro")
     _check_environment(side)
@@ -211,18 +199,9 @@ def _save(repository: Repository, side: Arm) -> None:
 
 
 def _check_environment(side: Arm) -> None:
-    found = ENVIRONMENT.read_bytes()
-    if found != side.environment:
-        raise UserError(
-            f"{ENVIRONMENT} changed while {side.commit} was measured ({what_changed(side.environment, found)}): a "
-            "package was installed, a setting of the machine changed, or the checkout was edited. "
-            "Run this again; what belongs to the environment as it is now is not measured twice."
-        )
+    remedy = "Run this again; what belongs to the environment as it is now is not measured twice."
+    require_same_environment(side.commit, side.environment, ENVIRONMENT.read_bytes(), remedy)
 
 
 def _experiment(checkout: str, commit: Commit) -> str:
     return re.sub(r"[^\w-]+", "-", f"{checkout}-{commit.short}", flags=re.ASCII)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

@@ -16,19 +16,18 @@ from hfbench.git import ENDS_BY
 _GRACE_SECONDS = 10.0  # for DVC and a measurement to end in order after an interrupt
 
 
+def say(text: str) -> None:
+    """Tell what is going on, beside what a command prints as its result."""
+    print(text, file=sys.stderr, flush=True)
+
+
 def run_to_end(
-    command: Sequence[str],
-    folder: Path,
-    *,
-    stdout: IO[bytes] | None = None,
-    stderr: IO[bytes] | None = None,
-    own_group: bool = True,
+    command: Sequence[str], folder: Path, *, stdout: IO[bytes] | None = None, stderr: IO[bytes] | None = None
 ) -> int:
     """Run a command in `folder` with the variables of a stage and return its exit status.
 
     Where this process is interrupted meanwhile, the command and its process group are interrupted, and gone when the
-    interruption is raised: what is put back after it is not changed again. With `own_group` false the command stays in
-    the group of this process, for the caller to end.
+    interruption is raised: what is put back after it is not changed again.
     """
     process = subprocess.Popen(
         command,
@@ -37,22 +36,19 @@ def run_to_end(
         stdin=subprocess.DEVNULL,
         stdout=stdout,
         stderr=stderr,
-        process_group=0 if own_group else None,
+        process_group=0,
     )
     try:
         return process.wait()
     except BaseException:
-        if own_group:
-            _end_group(process)
-        else:
-            process.wait()
+        _end_group(process)
         raise
 
 
 def stage_variables(variables: Mapping[str, str]) -> dict[str, str]:
     """Return the variables for DVC and for stages: `python` is this one, and no variable of git points elsewhere.
 
-    A git hook, and `git bisect run`, set variables that would stand before the folder that git is asked about.
+    A git hook sets variables that would stand before the folder that git is asked about.
     """
     kept = {name: value for name, value in variables.items() if not name.startswith("GIT_")}
     path = os.pathsep.join([str(Path(sys.executable).parent), *filter(None, [variables.get("PATH")])])

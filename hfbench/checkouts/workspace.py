@@ -3,10 +3,9 @@
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from hfbench.checkouts.processes import run_to_end
 from hfbench.compare.changes import differences
@@ -14,9 +13,8 @@ from hfbench.core.errors import UserError
 from hfbench.core.files import atomic_path, read_json
 from hfbench.core.results import LOGS, PARAMS, RESULTS
 from hfbench.git import Commit, run_git, uninterrupted
-from hfbench.params.levels import rewrite
 
-_LOCK = Path("dvc.lock")
+_LOCKS = (Path("dvc.lock"), Path("stages/dvc.lock"))
 
 
 def dvc(*words: str, folder: Path = Path()) -> None:
@@ -26,14 +24,9 @@ def dvc(*words: str, folder: Path = Path()) -> None:
         raise UserError(f"`dvc {' '.join(words)}` ended with exit status {status}; what it said stands above.")
 
 
-def set_rounds(path: Path, rounds: Sequence[int]) -> None:
-    """Write `sweep.round` into params.yaml; all else in it stays, the comments too."""
-    rewrite(path, {"sweep.round": list(rounds)})
-
-
 @contextmanager
 def lent_workspace(folder: Path = Path()) -> Iterator[None]:
-    """Put params.yaml, dvc.lock and results/ back as they are now, whatever happens meanwhile.
+    """Put params.yaml, the lock files and results/ back as they are now, whatever happens meanwhile.
 
     What git sees is kept here, byte for byte; what DVC holds comes back from its cache.
     """
@@ -55,7 +48,7 @@ def lent_workspace(folder: Path = Path()) -> Iterator[None]:
 def _seen_by_git(folder: Path) -> set[Path]:
     """Return the files of the pipeline's state that git has or would take."""
     words = ("ls-files", "-z", "--cached", "--others", "--exclude-standard", "--")
-    listed = run_git(folder, *words, str(PARAMS), str(_LOCK), str(RESULTS))
+    listed = run_git(folder, *words, str(PARAMS), *map(str, _LOCKS), str(RESULTS))
     if listed.returncode:
         raise UserError(f"{folder.resolve()} is in no git repository, in which experiments are kept. Run `git init`.")
     names = {Path(name) for name in listed.stdout.split("\0") if name} | {PARAMS}
@@ -77,20 +70,19 @@ def _put_back(path: Path, content: bytes) -> None:
 def describe_into(folder: Path, output: Path) -> bytes:
     """Describe the environment as the pipeline in `folder` does, into `output`, and return what was written."""
     command = [sys.executable, "-m", "stages.environment", "--output", str(output)]
-    if run_to_end(command, folder, own_group=False):
+    if run_to_end(command, folder):
         raise UserError("the environment could not be described; the reason stands above.")
     return output.read_bytes()
 
 
-def changed_packages(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """Return the packages whose commit or version differs between two descriptions of the environment."""
-    old, new = before["packages"], after["packages"]
-    return sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
-
-
-def what_changed(before: bytes, after: bytes) -> str:
-    """Return in words where two descriptions of the environment differ."""
-    return "; ".join(each.sentence for each in differences(json.loads(before), json.loads(after)))
+def require_same_environment(commit: Commit, before: bytes, after: bytes, remedy: str) -> None:
+    """Raise `UserError` where a commit's environment, as it is described, is not what it was before."""
+    if before != after:
+        changed = "; ".join(each.sentence for each in differences(json.loads(before), json.loads(after)))
+        raise UserError(
+            f"The environment changed while {commit} was measured ({changed}): a package was installed, a setting of "
+            f"the machine changed, or the checkout was edited. {remedy}"
+        )
 
 
 def require_measured(checkout: Path, described: Mapping[Commit, Path]) -> list[str]:
@@ -99,16 +91,18 @@ def require_measured(checkout: Path, described: Mapping[Commit, Path]) -> list[s
     Raises `UserError` where two commits have the same: either nothing that is measured comes from the checkout, or they
     do not differ in it.
     """
-    contents = {commit: read_json(path) for commit, path in described.items()}
-    first, *others = contents
+    versions = {commit: read_json(path)["packages"] for commit, path in described.items()}
+    first, *others = versions
+    old = versions[first]
     packages: set[str] = set()
     for other in others:
-        changed = changed_packages(contents[first], contents[other])
+        new = versions[other]
+        changed = {name for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
         if not changed:
             raise UserError(
                 f"To a measurement, {first} and {other} are the same: no package that it runs on differs. Install the "
                 f"checkout where hfbench is installed (`pip install --editable {checkout}`), and give commits that "
                 "differ in it."
             )
-        packages.update(changed)
+        packages |= changed
     return sorted(packages)

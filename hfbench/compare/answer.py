@@ -6,15 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from hfbench.compare.axis import AxisComparison, AxisWinner, compare_axis
-from hfbench.compare.compare import Comparison, Judged, Options, PairResult, compare_sides
+from hfbench.compare.compare import Comparison, Judged, Options, compare_sides
 from hfbench.compare.history import METHOD, History, history_page, is_history, notes_of, read_history
-from hfbench.compare.layout import brief_axis_page, brief_page, full_axis_page, full_page
-from hfbench.compare.pairs import HEADLINE, ComparedMetric, ComparedPoint, StatusChange, choose_metrics
+from hfbench.compare.layout import axis_page, brief_page, full_page
+from hfbench.compare.pairs import HEADLINE, Axes, ComparedMetric, ComparedPoint, Pair, choose_metrics
 from hfbench.compare.series import Series
 from hfbench.compare.side import WORKSPACE, Side, read_side
 from hfbench.core.errors import UserError
 from hfbench.core.files import readable_json
-from hfbench.core.point import CONFIGURATION_AXES
 from hfbench.core.results import PARAMS
 from hfbench.params.schema import read_yaml
 from hfbench.report.pages import Page, markdown, print_page, standard_output
@@ -86,8 +85,8 @@ def _of_axis(arguments: Namespace, options: Options) -> _Answer:
     side = _side(arguments.names[0] if arguments.names else WORKSPACE, arguments.filter)
     comparison = compare_axis(side, arguments.axis, arguments.reference, options)
     return _Answer(
-        lambda _: list(brief_axis_page(comparison)),
-        lambda: list(full_axis_page(comparison)),
+        lambda _: list(axis_page(comparison, is_full=False)),
+        lambda: list(axis_page(comparison, is_full=True)),
         lambda: {"schema_version": _SCHEMA_VERSION, **_axis_json(comparison)},
         comparison.is_slower,
     )
@@ -133,18 +132,17 @@ def _comparison_json(comparison: Comparison) -> dict[str, Any]:
 
     Ratios are candidate over baseline; `faster` and `slower` mean better and worse, also of memory and energy.
     """
-    names = comparison.labels
     return {
         "baseline": _side_json(comparison.baseline),
         "candidate": _side_json(comparison.candidate),
-        "threshold": comparison.threshold,
-        "across_environments": comparison.across_environments,
+        "threshold": comparison.options.threshold,
+        "across_environments": comparison.options.across_environments,
         "environment_differences": list(comparison.environment_differences),
         "tests": comparison.tests,
         "slower": comparison.is_slower,
-        "metrics": [_metric_json(comparison, metric) for metric in comparison.metrics],
-        "pairs": [_pair_json(result, names[result.pair.axes]) for result in comparison.results],
-        "status_changes": [_status_change_json(change) for change in comparison.status_changes],
+        "metrics": [_metric_json(comparison, metric) for metric in comparison.options.metrics],
+        "pairs": _pairs_json(comparison),
+        "status_changes": [_status_change_json(pair) for pair in comparison.pairing.changed],
         "only_baseline": [_point_json(point) for point in comparison.pairing.only_baseline],
         "only_candidate": [_point_json(point) for point in comparison.pairing.only_candidate],
         "changes": [vars(change) for change in comparison.changes],
@@ -160,8 +158,7 @@ def _side_json(side: Side) -> dict[str, Any]:
 
 def _ratio_json(ratio: Ratio | None, limits: Interval | None) -> dict[str, float | None]:
     """Return a ratio with the interval that decided, null where there is none."""
-    low, high = (limits.low, limits.high) if limits else (None, None)
-    return {"ratio": ratio.estimate if ratio else None, "low": low, "high": high}
+    return {"ratio": ratio.estimate if ratio else None, **_limits_json(limits)}
 
 
 def _metric_json(comparison: Comparison, metric: ComparedMetric) -> dict[str, Any]:
@@ -175,13 +172,21 @@ def _metric_json(comparison: Comparison, metric: ComparedMetric) -> dict[str, An
     }
 
 
-def _pair_json(result: PairResult, label: str) -> dict[str, Any]:
-    return {
-        "point": label,
-        "configuration": result.pair.baseline.axes,
-        "output_differs": list(result.output_differs),
-        "metrics": {name: _judged_json(each) for name, each in result.judged.items()},
-    }
+def _pairs_json(comparison: Comparison) -> list[dict[str, Any]]:
+    pairs: dict[Axes, dict[str, Any]] = {}
+    for each in comparison.judged:
+        pair = each.pair
+        found = pairs.setdefault(
+            pair.axes,
+            {
+                "point": comparison.labels[pair.axes],
+                "configuration": pair.baseline.axes,
+                "output_differs": list(pair.output_differs),
+                "metrics": {},
+            },
+        )
+        found["metrics"][each.metric.name] = _judged_json(each)
+    return list(pairs.values())
 
 
 def _judged_json(judged: Judged) -> dict[str, Any]:
@@ -201,12 +206,12 @@ def _judged_json(judged: Judged) -> dict[str, Any]:
     }
 
 
-def _status_change_json(change: StatusChange) -> dict[str, Any]:
+def _status_change_json(pair: Pair) -> dict[str, Any]:
     return {
-        "configuration": change.pair.baseline.axes,
-        "is_regression": change.is_regression,
-        "baseline": _status_json(change.pair.baseline),
-        "candidate": _status_json(change.pair.candidate),
+        "configuration": pair.baseline.axes,
+        "is_regression": pair.is_regression,
+        "baseline": _status_json(pair.baseline),
+        "candidate": _status_json(pair.candidate),
     }
 
 
@@ -231,11 +236,9 @@ def _axis_json(comparison: AxisComparison) -> dict[str, Any]:
 
 
 def _winner_json(winner: AxisWinner, axis: str) -> dict[str, Any]:
-    place = dict(zip(CONFIGURATION_AXES, winner.axes, strict=True))
-    place.pop(axis)
     return {
         "metric": winner.metric.name,
-        "configuration": place,
+        "configuration": {name: value for name, value in winner.place.items() if name != axis},
         "value": winner.value,
         "next": winner.rival,
         "verdict": winner.verdict.word,
@@ -273,7 +276,7 @@ def _history_json(history: History) -> dict[str, Any]:
 def _series_json(series: Series) -> dict[str, Any]:
     """Return a series for other programs: `row` and `previous_row` are places among the rows of the history."""
     return {
-        "configuration": dict(series.configuration),
+        "configuration": series.configuration,
         "metric": series.metric.name,
         "unit": series.metric.metric.unit,
         "higher_is_better": series.metric.metric.higher_is_better,
@@ -281,11 +284,11 @@ def _series_json(series: Series) -> dict[str, Any]:
         "values": [
             {
                 "row": value.commit,
-                "estimate": value.estimate,
-                **_limits_json(value.interval),
-                "rounds": value.rounds,
+                "estimate": value.result.estimate,
+                **_limits_json(value.result.interval),
+                "rounds": value.result.rounds,
                 "same_measurement_as_before": value.is_carried,
-                "output_differs": value.output_differs,
+                "output_differs": value.result.output_differs,
             }
             for value in series.values
         ],

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from hfbench.compare.compare import Comparison, Options, compare_all
@@ -10,7 +9,7 @@ from hfbench.compare.pairs import Axes, ComparedMetric, ComparedPoint, Values, h
 from hfbench.compare.side import Side
 from hfbench.core.errors import UserError
 from hfbench.core.point import CONFIGURATION_AXES, value_text
-from hfbench.report.frames import WORKLOAD_AXES
+from hfbench.report.frames import MODEL_AND_WORK
 from hfbench.report.words import axis_text
 from hfbench.statistics.ratios import Contrast, contrast, estimate
 from hfbench.statistics.verdicts import Verdict, race_p_value, verdict_on_race
@@ -31,6 +30,11 @@ class AxisWinner:
     contrast: Contrast
     verdict: Verdict
     left_out: tuple[Any, ...]
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """Its axes by name."""
+        return dict(zip(CONFIGURATION_AXES, self.axes, strict=True))
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ def _race(
 # What the others stand against where no reference is named: the plainest way, as for the check of outputs.
 _PLAIN = ("eager", "off", False)
 # Points that differ in one of these do other work, so that their times tell nothing of each other.
-AXES = tuple(axis for axis in CONFIGURATION_AXES if axis not in WORKLOAD_AXES)
+AXES = tuple(axis for axis in CONFIGURATION_AXES if axis not in MODEL_AND_WORK)
 
 
 @dataclass(frozen=True)
@@ -99,9 +103,7 @@ class AxisComparison:
         return any(each.is_slower for _, each in self.comparisons)
 
 
-def compare_axis(
-    side: Side, axis: str, reference: str | None, options: Options, folder: Path = Path()
-) -> AxisComparison:
+def compare_axis(side: Side, axis: str, reference: str | None, options: Options) -> AxisComparison:
     """Return the comparison of the values of an axis, all tests being one family: pairs and races.
 
     `reference` is a value as text; without one, `eager`, `off` or `false` where the axis has it, else the first.
@@ -123,7 +125,7 @@ def compare_axis(
     candidates = {value: side.with_axis(axis, value, chosen) for value in others}
     races = find_races({chosen: baseline, **candidates}, headline(options.metrics))
     besides = [p_value for race in races if (p_value := race_p_value(race.contrasts)) is not None]
-    comparisons = compare_all([(baseline, candidates[value]) for value in others], options, folder, besides)
+    comparisons = compare_all([(baseline, candidates[value]) for value in others], options, besides)
     winners = tuple(winner(race, options.threshold, comparisons[0].error) for race in races)
     named = (
         (value, replace(each, side_names=(value_text(chosen), value_text(value))))

@@ -14,6 +14,7 @@ from hfbench.report.words import counted
 KINDS = ("params", "code", "package", "kernel", "hardware", "model", "prompt")
 _ABSENT = "none"
 _UNKNOWN = "unknown"
+_HERE = Path()  # in the git repository of the code
 _CODE = ("hfbench", "stages", "dvc.yaml")
 _MACHINE = ("system", "cpu", "memory", "accelerators", "variables")
 _SOFTWARE = ("python", "compiler")
@@ -41,12 +42,12 @@ class Change:
         return f"{self.name} {self.before} → {self.after}" if self.name else self.after
 
 
-def find_changes(baseline: Side, candidate: Side, pairing: Pairing, folder: Path = Path()) -> tuple[Change, ...]:
-    """Return what changed, in the order of `KINDS`; code is compared in the git repository that holds `folder`."""
+def find_changes(baseline: Side, candidate: Side, pairing: Pairing) -> tuple[Change, ...]:
+    """Return what changed, in the order of `KINDS`."""
     machines = (baseline.environment, candidate.environment)
     return (
         *differences(baseline.params, candidate.params, kind="params"),
-        *(Change("code", "", "", sentence) for sentence in _code_changes(baseline, candidate, folder)),
+        *(Change("code", "", "", sentence) for sentence in _code_changes(baseline, candidate)),
         *_software(*machines),
         *_kernels(pairing),
         *environment_differences(*machines),
@@ -117,7 +118,7 @@ def _parts(
     return differences(old, new, name, kind)
 
 
-def _code_changes(baseline: Side, candidate: Side, folder: Path) -> list[str]:
+def _code_changes(baseline: Side, candidate: Side) -> list[str]:
     """Return sentences: how many commits lie between the sides, and which parts of the code differ.
 
     Where git cannot tell, because a side is a folder of results or no git is there, that is said.
@@ -125,14 +126,14 @@ def _code_changes(baseline: Side, candidate: Side, folder: Path) -> list[str]:
     unknown = [side.label for side in (baseline, candidate) if side.revision is None and side.label != WORKSPACE]
     if unknown:
         return [f"not known, since {' and '.join(unknown)} is no revision"]
-    files = changed_lines(folder, baseline.revision, candidate.revision, _CODE)
+    files = changed_lines(_HERE, baseline.revision, candidate.revision, _CODE)
     if files is None:
         return ["not known, since git cannot compare the two"]
-    return [*_commits(baseline.revision, candidate.revision, folder), *_code_files(files)]
+    return [*_commits(baseline.revision, candidate.revision), *_code_files(files)]
 
 
-def _commits(baseline: str | None, candidate: str | None, folder: Path) -> list[str]:
-    counts = try_git(folder, "rev-list", "--left-right", "--count", f"{baseline or 'HEAD'}...{candidate or 'HEAD'}")
+def _commits(baseline: str | None, candidate: str | None) -> list[str]:
+    counts = try_git(_HERE, "rev-list", "--left-right", "--count", f"{baseline or 'HEAD'}...{candidate or 'HEAD'}")
     behind, ahead = map(int, (counts or "0 0").split())
     if behind and ahead:
         return [
@@ -225,34 +226,31 @@ def _prompt(pairing: Pairing) -> list[Change]:
 _MOST_TOLD = 3  # differences in a label
 
 
-class Environments:
-    """The environments of a history, in the order in which they appear; each gets a label of its own."""
+def environment_labels(environments: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a label for each environment (the content of environment.json); those that are comparable share one.
 
-    def __init__(self) -> None:
-        self._known: list[tuple[str, Mapping[str, Any]]] = []
+    Two are comparable where they do not differ, as for a comparison of two commits.
+    """
+    known: dict[str, Mapping[str, Any]] = {}
+    labels = []
+    for environment in environments:
+        alike = (label for label, each in known.items() if not environment_differences(each, environment))
+        label = next(alike, None) or _new_label(environment, known)
+        known.setdefault(label, environment)
+        labels.append(label)
+    return labels
 
-    def label(self, environment: Mapping[str, Any]) -> str:
-        """Return the label of the environment (the content of environment.json) that this one is comparable with.
 
-        Two are comparable where they do not differ, as for a comparison of two commits.
-        """
-        for label, known in self._known:
-            if not environment_differences(known, environment):
-                return label
-        label = self._new_label(environment)
-        self._known.append((label, environment))
-        return label
-
-    def _new_label(self, environment: Mapping[str, Any]) -> str:
-        machine = _machine_text(environment)
-        alike = [known for label, known in self._known if label == machine or label.startswith(f"{machine} #")]
-        if not alike:
-            return machine
-        # Equal at first sight: what tells them apart is in the details.
-        differences = environment_differences(alike[0], environment)
-        told = [difference.sentence for difference in differences[:_MOST_TOLD]]
-        more = ["and more"] if len(differences) > _MOST_TOLD else []
-        return f"{machine} #{len(alike) + 1} ({', '.join([*told, *more])})"
+def _new_label(environment: Mapping[str, Any], known: Mapping[str, Mapping[str, Any]]) -> str:
+    machine = _machine_text(environment)
+    alike = [each for label, each in known.items() if label == machine or label.startswith(f"{machine} #")]
+    if not alike:
+        return machine
+    # Equal at first sight: what tells them apart is in the details.
+    differences = environment_differences(alike[0], environment)
+    told = [difference.sentence for difference in differences[:_MOST_TOLD]]
+    more = ["and more"] if len(differences) > _MOST_TOLD else []
+    return f"{machine} #{len(alike) + 1} ({', '.join([*told, *more])})"
 
 
 def _machine_text(environment: Mapping[str, Any]) -> str:

@@ -5,15 +5,15 @@ A commit is a row where it has results of its own; what has no row is counted or
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 
 from rich.cells import cell_len, set_cell_size
 
-from hfbench.compare.changes import Environments
-from hfbench.compare.pairs import ComparedMetric
+from hfbench.compare.changes import environment_labels
+from hfbench.compare.pairs import ComparedMetric, labels_of
 from hfbench.compare.series import (
     HistoryRow,
     Series,
@@ -45,8 +45,8 @@ from hfbench.git import find_objects, prefix_of, try_git
 from hfbench.report.pages import Block, Bullet, Bullets, Column, Table, bullets, printable
 from hfbench.report.words import counted
 from hfbench.statistics.changepoints import FEWEST_FOR_DRIFT
-from hfbench.tables.store import point_label
 
+_HERE = Path()
 _RANGE = ".."
 METHOD = "optimal partitioning (Jackson et al. 2005)"
 _LISTED = 5  # commits named in one sentence
@@ -89,12 +89,10 @@ class History:
     @cached_property
     def labels(self) -> list[str]:
         """A name for each series' configuration, by the axes that differ; `#2` has other contents (see `Series`)."""
-        configurations = [series.configuration for series in self.series]
-        varying = [axis for axis in CONFIGURATION_AXES if len({each[axis] for each in configurations}) > 1]
         labels: list[str] = []
         seen: Counter[tuple[str, str, str]] = Counter()
-        for series in self.series:
-            label = point_label(series.configuration, varying)
+        short = labels_of([series.configuration for series in self.series])
+        for series, label in zip(self.series, short, strict=True):
             seen[label, series.metric.name, series.machine] += 1
             count = seen[label, series.metric.name, series.machine]
             labels.append(label if count == 1 else f"{label} #{count}")
@@ -107,11 +105,7 @@ def is_history(names: Sequence[str]) -> bool:
 
 
 def read_history(
-    names: Sequence[str],
-    metrics: Sequence[ComparedMetric],
-    threshold: float,
-    condition: str | None = None,
-    folder: Path = Path(),
+    names: Sequence[str], metrics: Sequence[ComparedMetric], threshold: float, condition: str | None
 ) -> History:
     """Read the sides that these names mean, and find the change points of these metrics.
 
@@ -119,25 +113,27 @@ def read_history(
     none. Raises `UserError` for an unknown name or filter, for a named commit without results, and for fewer than two
     commits with results.
     """
-    environments = Environments()
     rows: list[HistoryRow] = []
-    unmeasured, carried, unreadable = [], [], []
+    environments, unmeasured, carried, unreadable = [], [], [], []
     skipped, last_results = 0, None
-    for candidate in find_candidates(names, folder):
+    for candidate in find_candidates(names):
         if candidate.results is None and not candidate.named:
             skipped += 1
         elif candidate.results is not None and candidate.results == last_results:
             carried.append(candidate.short)
-        elif isinstance(side := _side(candidate, folder), str):
+        elif isinstance(side := _side(candidate), str):
             unreadable.append(side)
         else:
             kept = side if condition is None else side.filtered(condition, CONFIGURATION_AXES)
-            rows.append(read_row(kept, environments.label(side.environment), metrics))
+            rows.append(read_row(kept, metrics))
+            environments.append(side.environment)
             unmeasured.append(skipped)
             skipped, last_results = 0, candidate.results
     if len(rows) < 2:
         raise _too_few(names, len(rows), unreadable)
-    series = mark_changes(collect_series(rows), threshold)
+    rows = [replace(row, machine=label) for row, label in zip(rows, environment_labels(environments), strict=True)]
+    series = collect_series(rows)
+    mark_changes(series, threshold)
     if not series:
         raise UserError(f"No configuration and metric of these commits is left by the filter {condition!r}.")
     return History(tuple(rows), tuple(series), threshold, (*unmeasured, skipped), tuple(carried), tuple(unreadable))
@@ -161,7 +157,7 @@ class Candidate:
         return self.name if self.named else self.name[:7]
 
 
-def find_candidates(names: Sequence[str], folder: Path) -> list[Candidate]:
+def find_candidates(names: Sequence[str]) -> list[Candidate]:
     """Return the commits that these names mean, each once, in commit order, the workspace last.
 
     A range `A..B` means A and every commit from there to B (HEAD where B is left out), along the first parents: merged
@@ -170,11 +166,11 @@ def find_candidates(names: Sequence[str], folder: Path) -> list[Candidate]:
     ancestor of its end.
     """
     by_name = [name for name in names if name != WORKSPACE and not _is_range(name)]
-    asked = {_resolved(name, folder): name for name in reversed(by_name)}
-    commits = {*asked, *(commit for name in filter(_is_range, names) for commit in _range(name, folder))}
-    listed = (try_git(folder, "rev-list", "--date-order", "--reverse", *commits) or "").split() if commits else []
+    asked = {_resolved(name): name for name in reversed(by_name)}
+    commits = {*asked, *(commit for name in filter(_is_range, names) for commit in _range(name))}
+    listed = (try_git(_HERE, "rev-list", "--date-order", "--reverse", *commits) or "").split() if commits else []
     ordered = [commit for commit in listed if commit in commits]
-    results = _results(ordered, folder)
+    results = _results(ordered)
     candidates = [Candidate(asked.get(each, each), each in asked, results[each]) for each in ordered]
     return [*candidates, Candidate(WORKSPACE, True, None)] if WORKSPACE in names else candidates
 
@@ -183,51 +179,50 @@ def _is_range(name: str) -> bool:
     return _RANGE in name and not is_path(name)
 
 
-def _resolved(name: str, folder: Path) -> str:
-    revision = None if is_path(name) else resolve_revision(name, folder)
+def _resolved(name: str) -> str:
+    revision = None if is_path(name) else resolve_revision(name, _HERE)
     if revision is not None:
         return revision.commit
-    if (folder / Path(name).expanduser()).is_dir():
+    if Path(name).expanduser().is_dir():
         raise UserError(
             f"{name} is a folder, which has no place in the order of commits. Compare it with one side alone."
         )
-    raise unknown_name(name, folder)
+    raise unknown_name(name, _HERE)
 
 
-def _range(name: str, folder: Path) -> list[str]:
+def _range(name: str) -> list[str]:
     start_name, _, end_name = name.partition(_RANGE)
     if end_name.startswith("."):
         raise UserError(
             f"{name!r} has three dots. A history follows A..B, with two: A and every commit after it up to B."
         )
-    start, end = (_resolved(each or "HEAD", folder) for each in (start_name, end_name))
-    if try_git(folder, "merge-base", "--is-ancestor", start, end) is None:
+    start, end = (_resolved(each or "HEAD") for each in (start_name, end_name))
+    if try_git(_HERE, "merge-base", "--is-ancestor", start, end) is None:
         raise UserError(
             f"{start_name} is no ancestor of {end_name or 'HEAD'}, so {name} is no line of commits. "
             "Give the commits by name, or a range that begins where the branches parted."
         )
-    listed = try_git(folder, "rev-list", "--first-parent", f"{start}..{end}") or ""
+    listed = try_git(_HERE, "rev-list", "--first-parent", f"{start}..{end}") or ""
     return [start, *listed.split()]
 
 
-def _results(commits: Sequence[str], folder: Path) -> dict[str, str | None]:
+def _results(commits: Sequence[str]) -> dict[str, str | None]:
     """Return what identifies the content of each commit's tables, by dvc.lock or, where git holds them, by git."""
-    prefix = prefix_of(folder)
-    objects = find_objects(folder, [f"{commit}:{prefix}{name}" for commit in commits for name in (LOCK, TABLES)])
-    locks = {lock: _locked_hash(lock, folder) for lock in set(objects[::2]) if lock}
+    prefix = prefix_of(_HERE)
+    objects = find_objects(_HERE, [f"{commit}:{prefix}{name}" for commit in commits for name in (LOCK, TABLES)])
+    locks = {
+        lock: (locked_tables(try_git(_HERE, "cat-file", "blob", lock) or "") or {}).get("md5")
+        for lock in set(objects[::2])
+        if lock
+    }
     pairs = zip(commits, objects[::2], objects[1::2], strict=True)
     return {commit: (locks[lock] if lock else None) or tables for commit, lock, tables in pairs}
 
 
-def _locked_hash(lock: str, folder: Path) -> str | None:
-    tables = locked_tables(try_git(folder, "cat-file", "blob", lock) or "") or {}
-    return tables.get("md5")
-
-
-def _side(candidate: Candidate, folder: Path) -> Side | str:
+def _side(candidate: Candidate) -> Side | str:
     """Return the candidate's side; of a commit that only a range names, the reason why it cannot be read."""
     try:
-        return read_side(candidate.name, folder)
+        return read_side(candidate.name)
     except UserError as error:
         if candidate.named:
             raise
@@ -259,7 +254,7 @@ def _tables(
 
     Columns that do not fit beside each other make a table of their own.
     """
-    unit, unit_size = metric.unit_of(value.estimate for series, _ in group for value in series.values)
+    unit, unit_size = metric.unit_of(result.estimate for series, _ in group for result in series.results)
     places = [place for place, row in enumerate(history.rows) if row.machine == machine]
     rows = [history.rows[place] for place in places]
     title = f"{metric.label} ({unit})" + (f" · {machine}" if len(history.machines) > 1 else "")
@@ -342,7 +337,7 @@ def _place(history: History, commit: int, previous: int) -> str:
 def notes_of(history: History) -> list[str]:
     """Return the sentences below the tables: what fails, what has no row, what is kept apart, and what is not known."""
     labelled = zip(history.series, history.labels, strict=True)
-    labels = {tuple(series.configuration.values()): label.partition(" #")[0] for series, label in labelled}
+    labels = {series.axes: label.partition(" #")[0] for series, label in labelled}
     failing = [(axes, history.rows[since]) for axes, since in failing_since(history.rows)]
     skipped, carried = sum(history.unmeasured), list(history.carried)
     more = f" and {len(carried) - _LISTED} more" if len(carried) > _LISTED else ""

@@ -1,15 +1,15 @@
 """The pages of a comparison: a brief one for a terminal, and a full one for Markdown, with most of it folded."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from math import log
 
 from hfbench.compare.axis import AxisComparison, AxisWinner
 from hfbench.compare.compare import Comparison, Judged, Mean
-from hfbench.compare.pairs import ComparedMetric, headline, limits, percent
+from hfbench.compare.pairs import ComparedMetric, Pair, headline, labels_of, limits, percent
 from hfbench.compare.side import Side
-from hfbench.core.point import CONFIGURATION_AXES, value_text
+from hfbench.core.point import value_text
 from hfbench.report.pages import (
     Block,
     Bullet,
@@ -35,7 +35,6 @@ from hfbench.statistics.verdicts import (
     UNDECIDED,
     Verdict,
 )
-from hfbench.tables.store import point_label
 
 _TITLE = "hfbench compare"
 # Of more points only the notable ones are shown on a terminal; the other formats hold all.
@@ -61,23 +60,12 @@ def brief_page(comparison: Comparison) -> Iterator[Block]:
     yield bullets(comparison.notes, role="quiet")
 
 
-def brief_axis_page(comparison: AxisComparison) -> Iterator[Block]:
-    """Yield which value is best where, then each value against the reference."""
-    yield Paragraph(_axis_title(comparison), "strong", is_one_line=True)
-    yield from _winner_tables(comparison)
-    for _, each in comparison.comparisons:
-        yield Heading(" against ".join(reversed(each.side_names)), level=2)
-        yield from _brief_verdicts(each)
-    yield bullets(dict.fromkeys(note for _, each in comparison.comparisons for note in each.notes), role="quiet")
-
-
 def _brief_verdicts(comparison: Comparison) -> Iterator[Block]:
-    full = headline(comparison.metrics)
+    full = headline(comparison.options.metrics)
     for metric in full:
-        entries = _entries(comparison, metric)
-        table = _metric_table(comparison, metric, entries, _title(comparison, metric), _MOST_ROWS)
-        yield table if entries else Heading(f"{metric.label}: no value on either side")
-    rest = [metric for metric in comparison.metrics if metric not in full]
+        table = _metric_table(comparison, metric, _title(comparison, metric), _MOST_ROWS)
+        yield table or Heading(f"{metric.label}: no value on either side")
+    rest = [metric for metric in comparison.options.metrics if metric not in full]
     yield _overview_table(comparison, rest, "Other metrics")
     yield bullets(_incomparable_reasons(comparison), "Incomparable")
     yield Bullets((*_worse(comparison, "bad"), *_other_points(comparison)), "Points")
@@ -92,140 +80,129 @@ def full_page(comparison: Comparison) -> Iterator[Block]:
     yield from _full_verdicts(comparison)
 
 
-def full_axis_page(comparison: AxisComparison) -> Iterator[Block]:
-    """Yield which value is best where, then each value against the reference, with the rest to unfold."""
-    yield Heading(f"{_TITLE}: {_axis_title(comparison)}", level=1)
+def axis_page(comparison: AxisComparison, *, is_full: bool) -> Iterator[Block]:
+    """Yield which value is best where, then each value against the reference: in brief, or with the rest to unfold."""
+    title = _axis_title(comparison)
+    yield Heading(f"{_TITLE}: {title}", level=1) if is_full else Paragraph(title, "strong", is_one_line=True)
     yield from _winner_tables(comparison)
     for _, each in comparison.comparisons:
         yield Heading(" against ".join(reversed(each.side_names)), level=2)
-        yield from _full_verdicts(each)
+        yield from _full_verdicts(each) if is_full else _brief_verdicts(each)
+    if not is_full:
+        yield bullets(dict.fromkeys(note for _, each in comparison.comparisons for note in each.notes), role="quiet")
 
 
 def _full_verdicts(comparison: Comparison) -> Iterator[Block]:
-    for metric in headline(comparison.metrics):
+    metrics = comparison.options.metrics
+    for metric in headline(metrics):
         yield Paragraph(_summary_sentence(comparison, metric), "strong")
     yield Bullets(tuple(_worse(comparison)), "Fails now")
     yield _notable_table(comparison)
     yield bullets(_incomparable_reasons(comparison), "Incomparable")
     yield Folded("What changed", (bullets(f"{each.kind}: {each.sentence}" for each in comparison.changes),))
     yield Folded("Other points", (Bullets(tuple(_other_points(comparison))),))
-    yield Folded("All metrics", (_overview_table(comparison, comparison.metrics),))
-    for metric in comparison.metrics:
-        table = _metric_table(comparison, metric, _entries(comparison, metric))
-        yield Folded(_title(comparison, metric), (table,))
+    yield Folded("All metrics", (_overview_table(comparison, metrics),))
+    for metric in metrics:
+        if table := _metric_table(comparison, metric):
+            yield Folded(_title(comparison, metric), (table,))
     yield Folded("How to read this", (bullets(comparison.notes),))
 
 
-@dataclass(frozen=True)
-class _Entry:
-    """A judged metric of a pair; marked where the output is not its reference's."""
-
-    point: str
-    metric: ComparedMetric
-    judged: Judged
-    is_marked: bool
-
-    @property
-    def label(self) -> str:
-        return f"{self.point} {_OUTPUT_MARK}" if self.is_marked else self.point
-
-    @property
-    def word(self) -> str:
-        return self.judged.verdict.word
-
-    @property
-    def size(self) -> float:
-        ratio = self.judged.contrast.ratio
-        return abs(log(ratio.estimate)) if ratio else 0.0
-
-    @property
-    def values(self) -> tuple[float | None, float | None]:
-        return self.judged.contrast.baseline, self.judged.contrast.candidate
-
-    @property
-    def change(self) -> str:
-        """The change, a dash where there is no ratio."""
-        contrast = self.judged.contrast
-        if contrast.obstacle is not None or contrast.baseline is None or contrast.candidate is None:
-            return MISSING
-        return percent(contrast.ratio.estimate if contrast.ratio else contrast.candidate / contrast.baseline)
-
-    @property
-    def verdict(self) -> str:
-        """The verdict with what is short to say of it."""
-        word = self.metric.word(self.word)
-        if self.word == UNDECIDED:
-            return f"{word}: {_more_rounds(self.judged.verdict)}"
-        is_old = self.judged.contrast.method == IDENTICAL and self.word == SAME
-        return f"{word}: not measured again" if is_old else word
-
-    def cells(self, unit_size: float, unit: str = "") -> list[str]:
-        """The values on both sides, the change with the interval that decided, and the verdict."""
-        values = (significant(None if value is None else value / unit_size) + unit for value in self.values)
-        has_change = self.change != MISSING
-        return [*values, self.change, limits(self.judged.verdict.interval) if has_change else MISSING, self.verdict]
+def _label(comparison: Comparison, pair: Pair) -> str:
+    """Return the point, marked where its output is not its reference's."""
+    label = comparison.labels[pair.axes]
+    return f"{label} {_OUTPUT_MARK}" if pair.output_differs else label
 
 
-def _entries(comparison: Comparison, metric: ComparedMetric) -> list[_Entry]:
-    return [
-        _Entry(comparison.labels[result.pair.axes], metric, judged, bool(result.output_differs))
-        for result, judged in comparison.judged(metric)
-    ]
+def _size(judged: Judged) -> float:
+    ratio = judged.contrast.ratio
+    return abs(log(ratio.estimate)) if ratio else 0.0
 
 
-def _worst_first(entries: Sequence[_Entry]) -> list[_Entry]:
-    return sorted(entries, key=lambda each: (_ORDER.index(each.word), -each.size))
+def _change(judged: Judged) -> str:
+    """Return the change, a dash where there is no ratio."""
+    contrast = judged.contrast
+    if contrast.obstacle is not None or contrast.baseline is None or contrast.candidate is None:
+        return MISSING
+    return percent(contrast.ratio.estimate if contrast.ratio else contrast.candidate / contrast.baseline)
+
+
+def _verdict_text(judged: Judged) -> str:
+    """Return the verdict with what is short to say of it."""
+    word = judged.metric.word(judged.verdict.word)
+    if word == UNDECIDED:
+        return f"{word}: {_more_rounds(judged.verdict)}"
+    return f"{word}: not measured again" if judged.contrast.method == IDENTICAL and word == SAME else word
+
+
+def _values(judged: Judged) -> tuple[float | None, float | None]:
+    return judged.contrast.baseline, judged.contrast.candidate
+
+
+def _cells(judged: Judged, unit_size: float, unit: str = "") -> list[str]:
+    """Return the values on both sides, the change with the interval that decided, and the verdict."""
+    values = (significant(None if value is None else value / unit_size) + unit for value in _values(judged))
+    change = _change(judged)
+    interval = limits(judged.verdict.interval) if change != MISSING else MISSING
+    return [*values, change, interval, _verdict_text(judged)]
+
+
+def _worst_first(entries: Iterable[Judged], words: Container[str]) -> list[Judged]:
+    """Return those with one of these verdicts, the worst and largest first."""
+    kept = [each for each in entries if each.verdict.word in words]
+    return sorted(kept, key=lambda each: (_ORDER.index(each.verdict.word), -_size(each)))
 
 
 def _metric_table(
-    comparison: Comparison, metric: ComparedMetric, entries: Sequence[_Entry], title: str = "", most: int | None = None
-) -> Table:
-    """Return a row for each pair of one metric.
+    comparison: Comparison, metric: ComparedMetric, title: str = "", most: int | None = None
+) -> Table | None:
+    """Return a row for each pair of one metric; None without any.
 
     Of more pairs than `most`, those that are the same or undecided are left out, and the footer says so.
     """
-    shown, footer = list(entries), ""
+    entries = comparison.of_metric(metric)
+    shown, footer = entries, ""
     if most is not None and len(entries) > most:
-        shown = _worst_first([each for each in entries if each.word in _ORDER[:3] or each.is_marked])[:most]
-        hidden = comparison.counts(metric)
-        for each in shown:
-            hidden[each.word] -= 1
+        notable = [each for each in entries if each.verdict.word in _ORDER[:3] or each.pair.output_differs]
+        shown = _worst_first(notable, _ORDER)[:most]
+        hidden = Counter(comparison.counts(metric)) - Counter(each.verdict.word for each in shown)
         footer = f"Not shown: {_counts_text(hidden, metric)}. --format markdown and json have them all."
-    unit, size = metric.unit_of(value for each in entries for value in each.values)
+    unit, size = metric.unit_of(value for each in entries for value in _values(each))
     values = (number(name, unit) for name in comparison.side_names)
     heads = [Column("point"), *values, number("change"), number("95% interval"), Column("verdict")]
-    rows = [_coloured([each.label, *each.cells(size)], each.word) for each in shown]
-    return Table.of_rows(heads, rows, title=title, footer=footer)
+    rows = [_coloured([_label(comparison, each.pair), *_cells(each, size)], each.verdict.word) for each in shown]
+    return Table.of_rows(heads, rows, title=title, footer=footer) if entries else None
 
 
 def _overview_table(comparison: Comparison, metrics: Sequence[ComparedMetric], title: str = "") -> Table:
     """Return a row for each of these metrics: its geometric mean, the verdicts, and the largest change called."""
     rows = []
     for metric in metrics:
-        entries = _entries(comparison, metric)
-        if not entries:
+        counts = comparison.counts(metric)
+        if not counts:
             continue
-        called = _worst_first([each for each in entries if each.word in _CALLED])
-        largest = max(called, key=lambda each: each.size, default=None)
+        called = _worst_first(comparison.of_metric(metric), _CALLED)
+        largest = max(called, key=_size, default=None)
         cells = [
             metric.label,
             _mean_text(comparison.means[metric.name]) or MISSING,
-            _counts_text(comparison.counts(metric), metric),
-            f"{largest.change} {largest.label}" if largest else "",
+            _counts_text(counts, metric),
+            f"{_change(largest)} {_label(comparison, largest.pair)}" if largest else "",
         ]
-        rows.append(_coloured(cells, called[0].word if called else ""))
+        rows.append(_coloured(cells, called[0].verdict.word if called else ""))
     heads = [Column("metric"), number("geometric mean"), Column("verdicts"), Column("largest change")]
     return Table.of_rows(heads, rows, title=title)
 
 
 def _notable_table(comparison: Comparison) -> Table:
     """Return a row for each change that is called, of any metric: slower first, the largest first."""
-    entries = [entry for metric in comparison.metrics for entry in _entries(comparison, metric)]
-    called = _worst_first([each for each in entries if each.word in _CALLED])
+    by_metric = (each for metric in comparison.options.metrics for each in comparison.of_metric(metric))
+    called = _worst_first(by_metric, _CALLED)
     rows = []
     for each in called[:_MOST_NOTABLE]:
-        unit, size = each.metric.unit_of(each.values)
-        rows.append(_coloured([each.metric.label, each.label, *each.cells(size, f" {unit}")], each.word))
+        unit, size = each.metric.unit_of(_values(each))
+        cells = [each.metric.label, _label(comparison, each.pair), *_cells(each, size, f" {unit}")]
+        rows.append(_coloured(cells, each.verdict.word))
     values = map(number, comparison.side_names)
     heads = [Column("metric"), Column("point"), *values, number("change"), number("95% interval"), Column("verdict")]
     left_out = len(called) - len(rows)
@@ -236,12 +213,11 @@ def _winner_tables(comparison: AxisComparison) -> Iterator[Table]:
     """Yield a table for each metric: a row for each place of the other axes, with the best value and its lead."""
     for metric, group in groupby(comparison.winners, key=lambda winner: winner.metric):
         winners = list(group)
-        places = [dict(zip(CONFIGURATION_AXES, winner.axes, strict=True)) for winner in winners]
-        varying = [axis for axis in CONFIGURATION_AXES if len({place[axis] for place in places}) > 1]
+        labels = labels_of([winner.place for winner in winners])
         unit, size = metric.unit_of(winner.contrast.candidate for winner in winners)
         rows = [
-            _coloured([point_label(place, varying), *_winner_cells(winner, size)], winner.verdict.word)
-            for place, winner in zip(places, winners, strict=True)
+            _coloured([label, *_winner_cells(winner, size)], winner.verdict.word)
+            for label, winner in zip(labels, winners, strict=True)
         ]
         numbers = (number(f"median ({unit})"), number("difference"), number("95% interval"))
         heads = [Column("workload"), Column("best"), *numbers, Column("")]
@@ -274,13 +250,15 @@ def _coloured(cells: Sequence[str], verdict: str) -> list[Cell]:
 
 
 def _machines(comparison: Comparison) -> Bullets:
-    differences = comparison.environment_differences if comparison.across_environments else ()
+    differences = comparison.environment_differences if comparison.options.across_environments else ()
     return bullets(differences, "Two machines, compared on purpose")
 
 
 def _change_lines(comparison: Comparison) -> list[str]:
     lines = []
-    known = [each for each in comparison.changes if each.kind != "hardware" or not comparison.across_environments]
+    known = [
+        each for each in comparison.changes if each.kind != "hardware" or not comparison.options.across_environments
+    ]
     for kind, group in groupby(known, key=lambda change: change.kind):
         changes = [change.sentence for change in group]
         if len(changes) > _MOST_CHANGES:
@@ -291,16 +269,16 @@ def _change_lines(comparison: Comparison) -> list[str]:
 
 def _worse(comparison: Comparison, role: Role = "") -> Iterator[Bullet]:
     """Yield a sentence on each point that fails now, wholly or in some rounds."""
-    for each in comparison.status_changes:
-        if each.is_regression:
-            yield Bullet(f"{comparison.labels[each.pair.axes]}: {each.sentence}", role)
+    for pair in comparison.pairing.changed:
+        if pair.is_regression:
+            yield Bullet(f"{comparison.labels[pair.axes]}: {pair.status_change}", role)
 
 
 def _other_points(comparison: Comparison) -> Iterator[Bullet]:
     """Yield a sentence on each point whose status changed for the better, and one on the points of each side alone."""
-    for each in comparison.status_changes:
-        if not each.is_regression:
-            yield Bullet(f"{comparison.labels[each.pair.axes]}: {each.sentence}")
+    for pair in comparison.pairing.changed:
+        if not pair.is_regression:
+            yield Bullet(f"{comparison.labels[pair.axes]}: {pair.status_change}")
     sides = (("baseline", comparison.pairing.only_baseline), ("candidate", comparison.pairing.only_candidate))
     for name, points in sides:
         labels = [comparison.labels[tuple(point.axes.values())] for point in points]
@@ -312,10 +290,9 @@ def _other_points(comparison: Comparison) -> Iterator[Bullet]:
 def _incomparable_reasons(comparison: Comparison) -> list[str]:
     """Return each reason for `incomparable` once, with how many points it holds for."""
     reasons: dict[str, set[object]] = {}
-    for result in comparison.results:
-        for each in result.judged.values():
-            if each.verdict.word == INCOMPARABLE and each.verdict.reason:
-                reasons.setdefault(each.verdict.reason, set()).add(result.pair.axes)
+    for each in comparison.judged:
+        if each.verdict.word == INCOMPARABLE and each.verdict.reason:
+            reasons.setdefault(each.verdict.reason, set()).add(each.pair.axes)
     return [f"{reason} ({counted(len(points), 'point')})" for reason, points in reasons.items()]
 
 

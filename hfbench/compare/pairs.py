@@ -2,7 +2,7 @@
 
 import difflib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeAlias
@@ -18,6 +18,7 @@ from hfbench.report.words import MISSING, memory_unit
 from hfbench.statistics.bootstrap import Floats, Interval
 from hfbench.tables.facts import start_time
 from hfbench.tables.metrics import METRICS, Metric
+from hfbench.tables.store import point_label
 
 _SAYS_NOTHING = 10  # times the baseline, or a share of it as small
 _BY_NAME = {metric.name: metric for metric in METRICS}
@@ -126,34 +127,22 @@ def values_of(side: Side) -> Values:
     Of rounds that are ok: those of a metric that is sampled are its sample iterations with the token observer, as in
     the summary; others have one value a round. Null is no value.
     """
-    samples, points = side.samples, side.points
-    sampled = _known(samples, [metric.name for metric in COMPARED if metric.is_sampled])
-    single = _known(points, [metric.name for metric in COMPARED if not metric.is_sampled])
-    iterations = samples.filter(pl.col("status") == OK, pl.col("phase") == "sample", "observed")
+    iterations = side.samples.filter(pl.col("status") == OK, pl.col("phase") == "sample", "observed")
     values: Values = {}
-    for table, metrics in ((iterations, sampled), (points.filter(pl.col("status") == OK), single)):
-        for axes, number, row in _rounds(table, metrics):
-            for metric, found in row.items():
-                if len(found):
-                    values.setdefault(axes, {}).setdefault(metric, {})[number] = found
+    for table, is_sampled in ((iterations, True), (side.points.filter(pl.col("status") == OK), False)):
+        asked = (metric.name for metric in COMPARED if metric.is_sampled == is_sampled)
+        metrics = [name for name in asked if name in table.columns]
+        rounds = (
+            table.group_by(*CONFIGURATION_AXES, "round", maintain_order=True)
+            .agg(pl.col(metric).cast(pl.Float64).drop_nulls() for metric in metrics)
+            .sort("round", maintain_order=True)
+        )
+        for row in rounds.iter_rows(named=True):
+            axes = tuple(row[axis] for axis in CONFIGURATION_AXES)
+            for metric in metrics:
+                if row[metric]:
+                    values.setdefault(axes, {}).setdefault(metric, {})[row["round"]] = np.array(row[metric])
     return values
-
-
-def _known(table: pl.DataFrame, metrics: list[str]) -> list[str]:
-    return [metric for metric in metrics if metric in table.columns]
-
-
-def _rounds(table: pl.DataFrame, metrics: list[str]) -> Iterator[tuple[Axes, int, dict[str, Floats]]]:
-    keys = [*CONFIGURATION_AXES, "round"]
-    lists = (
-        table.group_by(keys, maintain_order=True)
-        .agg(pl.col(metric).cast(pl.Float64).drop_nulls() for metric in metrics)
-        .sort("round", maintain_order=True)
-    )
-    columns = [lists[metric] for metric in metrics]
-    for index, key in enumerate(lists.select(keys).iter_rows()):
-        row = {metric: column[index].to_numpy() for metric, column in zip(metrics, columns, strict=True)}
-        yield key[:-1], key[-1], {metric: np.asarray(values) for metric, values in row.items()}
 
 
 @dataclass(frozen=True)
@@ -180,30 +169,37 @@ class ComparedPoint:
         return sum(status == OK for status in self.statuses.values())
 
     @property
+    def share_ok(self) -> float:
+        """The share of its rounds that are ok."""
+        return self.rounds_ok / len(self.statuses)
+
+    @property
     def status(self) -> str:
         """Return `ok` where any round is, else the most frequent status."""
         return OK if self.rounds_ok else Counter(self.statuses.values()).most_common(1)[0][0]
 
 
+def labels_of(configurations: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a short name for each configuration, by the axes in which they differ."""
+    varying = [axis for axis in CONFIGURATION_AXES if len({each[axis] for each in configurations}) > 1]
+    return [point_label(each, varying) for each in configurations]
+
+
 def points_of(side: Side) -> dict[Axes, ComparedPoint]:
     """Return the points of a side by their axes, in the order of its table."""
     columns = ["round", "status", "reason", "started_at", "device_name", "intra_op_threads", "inputs_sha256", "kernels"]
-    groups = side.points.group_by(CONFIGURATION_AXES, maintain_order=True).agg(columns)
+    rounds: dict[Axes, list[dict[str, Any]]] = {}
+    for row in side.points.select(*CONFIGURATION_AXES, *columns).to_dicts():
+        rounds.setdefault(tuple(row[axis] for axis in CONFIGURATION_AXES), []).append(row)
     differing = _differing(side.configurations)
-    return {
-        axes: _point(dict(zip(CONFIGURATION_AXES, axes, strict=True)), row, axes in differing)
-        for axes, row in zip(
-            groups.select(CONFIGURATION_AXES).iter_rows(), groups.select(columns).to_dicts(), strict=True
-        )
-    }
+    return {axes: _point(axes, some, axes in differing) for axes, some in rounds.items()}
 
 
-def _point(axes: dict[str, Any], row: dict[str, list[Any]], output_differs: bool) -> ComparedPoint:
-    rounds = [dict(zip(row, values, strict=True)) for values in zip(*row.values(), strict=True)]
+def _point(axes: Axes, rounds: list[dict[str, Any]], output_differs: bool) -> ComparedPoint:
     ok = [each for each in rounds if each["status"] == OK]
     started = {each["round"]: start_time(each["started_at"]) for each in ok}
     return ComparedPoint(
-        axes=axes,
+        axes=dict(zip(CONFIGURATION_AXES, axes, strict=True)),
         statuses={each["round"]: each["status"] for each in rounds},
         reason=next((each["reason"] for each in rounds if each["status"] != OK), None),
         started={number: time for number, time in started.items() if time is not None},
@@ -238,6 +234,26 @@ class Pair:
     baseline: ComparedPoint
     candidate: ComparedPoint
 
+    @property
+    def output_differs(self) -> tuple[str, ...]:
+        """The sides on which the output is not that of its reference."""
+        sides = {"baseline": self.baseline, "candidate": self.candidate}
+        return tuple(name for name, point in sides.items() if point.output_differs)
+
+    @property
+    def is_regression(self) -> bool:
+        """Whether it fails in more of its rounds than before: also one in seven that fails now is a finding."""
+        return self.candidate.share_ok < self.baseline.share_ok
+
+    @property
+    def status_change(self) -> str:
+        """How it fails otherwise than before, or in more or fewer rounds, with the reason; empty where it does not."""
+        old, new = self.baseline, self.candidate
+        if (old.share_ok, old.status) == (new.share_ok, new.status):
+            return ""
+        reason = (new if self.is_regression else old).reason
+        return f"{_state(old)} → {_state(new)}" + (f": {reason}" if reason else "")
+
 
 @dataclass(frozen=True)
 class Pairing:
@@ -252,21 +268,10 @@ class Pairing:
         """The pairs that are ok on both sides."""
         return tuple(pair for pair in self.pairs if pair.baseline.status == OK and pair.candidate.status == OK)
 
-
-@dataclass(frozen=True)
-class StatusChange:
-    """A pair of which one side has rounds that are not ok, and the other does not have as many."""
-
-    pair: Pair
-    is_regression: bool
-
     @property
-    def sentence(self) -> str:
-        """What changed, with the reason."""
-        old, new = self.pair.baseline, self.pair.candidate
-        worse = new if self.is_regression else old
-        change = f"{_state(old)} → {_state(new)}"
-        return f"{change}: {worse.reason}" if worse.reason else change
+    def changed(self) -> tuple[Pair, ...]:
+        """The pairs whose status changed."""
+        return tuple(pair for pair in self.pairs if pair.status_change)
 
 
 def pair_points(baseline: Mapping[Axes, ComparedPoint], candidate: Mapping[Axes, ComparedPoint]) -> Pairing:
@@ -276,19 +281,6 @@ def pair_points(baseline: Mapping[Axes, ComparedPoint], candidate: Mapping[Axes,
         only_baseline=tuple(point for axes, point in baseline.items() if axes not in candidate),
         only_candidate=tuple(point for axes, point in candidate.items() if axes not in baseline),
     )
-
-
-def status_changes(pairing: Pairing) -> tuple[StatusChange, ...]:
-    """Return the pairs whose share of rounds that are ok changed, or which fail otherwise than before.
-
-    It is a regression where the share fell: also one round in seven that fails now is a finding.
-    """
-    changes = []
-    for pair in pairing.pairs:
-        old, new = (point.rounds_ok / len(point.statuses) for point in (pair.baseline, pair.candidate))
-        if old != new or pair.baseline.status != pair.candidate.status:
-            changes.append(StatusChange(pair, is_regression=new < old))
-    return tuple(changes)
 
 
 def obstacles(pair: Pair, baseline: Side, candidate: Side, *, across_environments: bool) -> list[str]:
@@ -316,11 +308,7 @@ def obstacles(pair: Pair, baseline: Side, candidate: Side, *, across_environment
 def _different(name: str, old: frozenset[object], new: frozenset[object]) -> list[str]:
     if not old or not new or old == new:
         return []
-    return [f"{name} {_joined(old)} → {_joined(new)}"]
-
-
-def _joined(values: frozenset[object]) -> str:
-    return ", ".join(sorted(map(str, values)))
+    return [f"{name} {' → '.join(', '.join(sorted(map(str, values))) for values in (old, new))}"]
 
 
 def _state(point: ComparedPoint) -> str:

@@ -5,7 +5,7 @@ begins a series of its own.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeAlias
 
@@ -24,11 +24,11 @@ from hfbench.compare.pairs import (
 from hfbench.compare.side import Side
 from hfbench.core.point import CONFIGURATION_AXES
 from hfbench.core.record import OK
+from hfbench.report.detail import sparkline
 from hfbench.report.pages import Cell, Column, Role
 from hfbench.report.words import MISSING, margin, significant
-from hfbench.statistics.bootstrap import Interval
+from hfbench.statistics.bootstrap import Interval, median_intervals
 from hfbench.statistics.changepoints import Observation, Step, find_steps
-from hfbench.statistics.intervals import median_intervals
 from hfbench.statistics.verdicts import ERROR, FASTER, SLOWER, adjusted_p_values
 
 Content: TypeAlias = tuple[str, ...]
@@ -36,14 +36,14 @@ Content: TypeAlias = tuple[str, ...]
 _MARKS = {SLOWER: "▲", FASTER: "▼"}
 _SAME_MEASUREMENT = "="
 _STRIP_WIDTH = 21
-_BARS = "▁▂▃▄▅▆▇█"
 
 
 @dataclass(frozen=True)
 class Result:
     """What a row's tables say of one metric of one configuration; `measured` tells this measurement from any other.
 
-    `content` is what the axes do not say, and must be alike: device, threads, prompt, the model's architecture.
+    `interval` is the 95% one, None of a single round. `content` is what the axes do not say, and must be alike: device,
+    threads, prompt, the model's architecture. `output_differs`: beyond the limits from its reference.
     """
 
     configuration: Axes
@@ -55,6 +55,11 @@ class Result:
     measured: tuple[Any, ...]
     output_differs: bool
 
+    @property
+    def limits(self) -> tuple[float, float]:
+        """The ends of the interval, or else the estimate."""
+        return (self.interval.low, self.interval.high) if self.interval else (self.estimate, self.estimate)
+
 
 @dataclass(frozen=True)
 class HistoryRow:
@@ -64,31 +69,23 @@ class HistoryRow:
     commit: str | None
     committed_at: datetime | None
     subject: str | None
-    machine: str
     results: tuple[Result, ...] = field(repr=False)
+    machine: str = ""
     not_ok: Mapping[Axes, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Value:
-    """A metric at a commit, with its 95% interval where there are two rounds.
+    """A result in a series; `commit` is its place in the history.
 
-    `commit` is its place in the history. `is_carried` says that it is the measurement of the value before, which the
-    commit took over: shown, and no evidence of its own. `output_differs`: beyond the limits from its reference.
+    `is_carried` says that it is the measurement of the value before, which the commit took over: shown, and no evidence
+    of its own.
     """
 
     commit: int
-    estimate: float
-    interval: Interval | None
-    rounds: int
+    result: Result
     is_carried: bool
-    output_differs: bool
-
-    @property
-    def limits(self) -> tuple[float, float]:
-        """The ends of the interval, or else the estimate."""
-        return (self.interval.low, self.interval.high) if self.interval else (self.estimate, self.estimate)
 
 
 @dataclass(frozen=True)
@@ -112,29 +109,49 @@ class ChangePoint:
         return "bad" if self.is_slower else "good"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Series:
     """The values of a metric of a configuration on one machine, in commit order, with its change points.
 
-    `content` is that of its results. `changes` is None where nothing tells the noise: then no change can be told
-    from it.
+    `content` is what any of its results tells. `changes` is None where nothing tells the noise: then no change can be
+    told from it.
     """
 
-    configuration: Mapping[str, Any]
+    axes: Axes
     metric: ComparedMetric
     machine: str
     content: Content
-    values: tuple[Value, ...]
+    values: list[Value] = field(default_factory=list)
     changes: tuple[ChangePoint, ...] | None = ()
+
+    @property
+    def configuration(self) -> dict[str, Any]:
+        """Its axes by name."""
+        return dict(zip(CONFIGURATION_AXES, self.axes, strict=True))
+
+    @property
+    def results(self) -> list[Result]:
+        """What its values are."""
+        return [value.result for value in self.values]
 
     @property
     def measured(self) -> list[Value]:
         """The values that are measurements of their own, and positive, as a ratio needs them."""
-        return [value for value in self.values if not value.is_carried and value.estimate > 0]
+        return [value for value in self.values if not value.is_carried and value.result.estimate > 0]
+
+    def takes(self, result: Result) -> bool:
+        """Whether a result differs in nothing that both tell."""
+        return all(a == b or not (a and b) for a, b in zip(self.content, result.content, strict=True))
+
+    def add(self, commit: int, result: Result) -> None:
+        """Append a result; the series learns from it what it does not know yet."""
+        is_carried = bool(self.values) and self.values[-1].result.measured == result.measured
+        self.values.append(Value(commit, result, is_carried))
+        self.content = tuple(known or told for known, told in zip(self.content, result.content, strict=True))
 
 
-def read_row(side: Side, machine: str, metrics: Sequence[ComparedMetric]) -> HistoryRow:
-    """Return what a history needs of a side."""
+def read_row(side: Side, metrics: Sequence[ComparedMetric]) -> HistoryRow:
+    """Return what a history needs of a side; which machine it is shows beside the others."""
     names = [metric.name for metric in metrics]
     points = points_of(side)
     return HistoryRow(
@@ -142,7 +159,6 @@ def read_row(side: Side, machine: str, metrics: Sequence[ComparedMetric]) -> His
         commit=side.revision,
         committed_at=side.committed_at,
         subject=side.subject,
-        machine=machine,
         results=_results(side.summary.filter(pl.col("metric").cast(pl.String).is_in(names)), points, side.manifests),
         not_ok={axes: point.status for axes, point in points.items() if point.status != OK},
         notes=side.notes,
@@ -196,68 +212,36 @@ def _content(point: ComparedPoint, manifest: Mapping[str, Any]) -> Content:
 def collect_series(rows: Sequence[HistoryRow]) -> list[Series]:
     """Return the series of these rows, which are in commit order, without change points.
 
-    Two contents go into one series where they differ in nothing that both tell; it learns what it does not know yet.
+    Two contents go into one series where they differ in nothing that both tell.
     """
     metrics = {metric.name: metric for metric in COMPARED}
-    found: dict[tuple[Axes, str, str], list[_Growing]] = {}
+    found: dict[tuple[Axes, str, str], list[Series]] = {}
     for place, row in enumerate(rows):
         for result in row.results:
-            some = found.setdefault((result.configuration, result.metric, row.machine), [])
-            growing = next((each for each in some if each.takes(result)), None)
-            if growing is None:
-                growing = _Growing(result.content)
-                some.append(growing)
-            growing.add(place, result)
-    return [
-        Series(
-            dict(zip(CONFIGURATION_AXES, axes, strict=True)), metrics[name], machine, each.content, tuple(each.values)
-        )
-        for (axes, name, machine), some in found.items()
-        for each in some
-    ]
+            alike = found.setdefault((result.configuration, result.metric, row.machine), [])
+            series = next((each for each in alike if each.takes(result)), None)
+            if series is None:
+                series = Series(result.configuration, metrics[result.metric], row.machine, result.content)
+                alike.append(series)
+            series.add(place, result)
+    return [series for alike in found.values() for series in alike]
 
 
-@dataclass
-class _Growing:
-    """A series while it is collected."""
-
-    content: Content
-    values: list[Value] = field(default_factory=list)
-    _last_measured: tuple[Any, ...] | None = None
-
-    def takes(self, result: Result) -> bool:
-        return all(a == b or not (a and b) for a, b in zip(self.content, result.content, strict=True))
-
-    def add(self, place: int, result: Result) -> None:
-        is_carried = result.measured == self._last_measured
-        self.values.append(
-            Value(place, result.estimate, result.interval, result.rounds, is_carried, result.output_differs)
-        )
-        self._last_measured = result.measured
-        self.content = tuple(known or told for known, told in zip(self.content, result.content, strict=True))
-
-
-def mark_changes(series: Sequence[Series], threshold: float) -> list[Series]:
-    """Return the series with their change points, which `hfbench.statistics.changepoints` finds.
+def mark_changes(series: Sequence[Series], threshold: float) -> None:
+    """Give the series their change points, which `hfbench.statistics.changepoints` finds.
 
     One series shows a step that is none in 5% of cases at most; of hundreds of series some would. So the smallest
     p-value of each is adjusted for all of them (`hfbench.statistics.verdicts`).
     """
-    steps = [_steps(each, threshold) for each in series]
+    steps = [find_steps([_observation(value) for value in each.measured], threshold=threshold) for each in series]
     lowest = [min((step.p_value for step in found or ()), default=1.0) for found in steps]
-    adjusted = adjusted_p_values(lowest)
-    return [
-        replace(each, changes=None if found is None else _changes(each, found) if p <= ERROR else ())
-        for each, found, p in zip(series, steps, adjusted, strict=True)
-    ]
+    for each, found, p_value in zip(series, steps, adjusted_p_values(lowest), strict=True):
+        each.changes = None if found is None else _changes(each, found) if p_value <= ERROR else ()
 
 
-def _steps(series: Series, threshold: float) -> list[Step] | None:
-    observations = []
-    for value in series.measured:
-        low, high = value.limits if value.interval else (None, None)
-        observations.append(Observation(value.estimate, low, high, value.rounds))
-    return find_steps(observations, threshold=threshold)
+def _observation(value: Value) -> Observation:
+    low, high = value.result.limits if value.result.interval else (None, None)
+    return Observation(value.result.estimate, low, high, value.result.rounds)
 
 
 def _changes(series: Series, steps: Sequence[Step]) -> tuple[ChangePoint, ...]:
@@ -292,12 +276,13 @@ def failing_since(rows: Sequence[HistoryRow]) -> list[tuple[Axes, int]]:
 
 def _value_text(value: Value, unit_size: float) -> str:
     """Return the estimate with half its interval; a result that is not its reference's is worth saying so."""
-    text = significant(value.estimate / unit_size)
+    result = value.result
+    text = significant(result.estimate / unit_size)
     if value.is_carried:
         return f"{_SAME_MEASUREMENT} {text}"
-    low, high = value.limits if value.interval else (None, None)
-    differs = " output differs" if value.output_differs else ""
-    return f"{text} {margin(value.estimate, low, high)}".strip() + differs
+    low, high = result.limits if result.interval else (None, None)
+    differs = " output differs" if result.output_differs else ""
+    return f"{text} {margin(result.estimate, low, high)}".strip() + differs
 
 
 def change_text(change: ChangePoint, metric: ComparedMetric, *, short: bool = False) -> str:
@@ -315,8 +300,7 @@ def line_column(label: str, texts: Sequence[str], roles: Sequence[Role] = ()) ->
 def value_cells(series: Series, rows: Sequence[HistoryRow], places: Sequence[int], unit_size: float) -> list[str]:
     """Return the metric in each of these rows, or else the status of a configuration that has no value."""
     values = {value.commit: _value_text(value, unit_size) for value in series.values}
-    key = tuple(series.configuration[axis] for axis in CONFIGURATION_AXES)
-    return [values.get(place) or rows[place].not_ok.get(key, MISSING) for place in places]
+    return [values.get(place) or rows[place].not_ok.get(series.axes, MISSING) for place in places]
 
 
 def change_cells(series: Series, places: Sequence[int], *, short: bool) -> tuple[list[str], list[Role]]:
@@ -329,24 +313,21 @@ def change_cells(series: Series, places: Sequence[int], *, short: bool) -> tuple
 
 def interval_strip(series: Series, places: Sequence[int]) -> list[str]:
     """Return a line a commit with the interval as a stroke and the estimate as a dot, all on one scale."""
-    values = {value.commit: value for value in series.values}
-    ends = [end for value in series.values for end in value.limits]
+    ends = [end for result in series.results for end in result.limits]
     lowest, span = min(ends), max(ends) - min(ends) or 1.0
 
-    def column(number: float) -> int:
-        return round((number - lowest) / span * (_STRIP_WIDTH - 1))
+    def strip(result: Result) -> str:
+        low, high, middle = (
+            round((number - lowest) / span * (_STRIP_WIDTH - 1)) for number in (*result.limits, result.estimate)
+        )
+        stroke = " " * low + "─" * (high - low + 1) + " " * (_STRIP_WIDTH - 1 - high)
+        return f"{stroke[:middle]}●{stroke[middle + 1 :]}"
 
-    def strip(value: Value) -> str:
-        low, high = map(column, value.limits)
-        line = [" "] * low + ["─"] * (high - low + 1) + [" "] * (_STRIP_WIDTH - 1 - high)
-        line[column(value.estimate)] = "●"
-        return "".join(line)
-
-    return [strip(values[place]) if place in values else "" for place in places]
+    strips = {value.commit: strip(value.result) for value in series.values}
+    return [strips.get(place, "") for place in places]
 
 
 def trend(series: Series) -> str:
     """Return the estimates as a line of bars, the lowest and the highest of them at its ends: not from zero."""
-    estimates = [value.estimate for value in series.values]
-    lowest, span = min(estimates), max(estimates) - min(estimates) or 1.0
-    return "".join(_BARS[round((estimate - lowest) / span * (len(_BARS) - 1))] for estimate in estimates)
+    estimates = [result.estimate for result in series.results]
+    return sparkline(estimates, min(estimates), max(estimates))

@@ -2,7 +2,6 @@
 
 import json
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,12 +16,9 @@ _INLINE_CHARACTERS = 110  # a list or dictionary that fits is written on one lin
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary name beside `path`; on success it is renamed to `path`, on any error it is removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")
     try:
         yield temporary
-        temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except OSError as error:
         error.filename = str(path)  # the name that a person knows
@@ -67,9 +63,3 @@ def readable_json(value: Any, indent: int = 0) -> str:
         ]
         return "{\n" + ",\n".join(lines) + "\n" + " " * indent + "}"
     return "[\n" + ",\n".join(pad + readable_json(item, indent + 1) for item in value) + "\n" + " " * indent + "]"
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

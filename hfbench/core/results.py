@@ -1,8 +1,17 @@
-"""Where results lie, as dvc.yaml names it: all paths are from the repository's root, in which stages run."""
+"""Where results lie, as dvc.yaml names it, and which points a person means by a word.
 
+All paths are from the repository's root, in which stages run.
+"""
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import TypeVar
 
+from hfbench.core.errors import UserError
 from hfbench.core.point import WORKLOAD_AXES, Configuration, joined
+
+T = TypeVar("T", bound=Hashable)
 
 LISTED_STAGE = "measure_listed@"
 PARAMS = Path("params.yaml")
@@ -40,6 +49,11 @@ def settings_path(point: Configuration) -> Path:
     return SETTINGS / f"{joined(used)}.json"
 
 
+def workloads_path(model: str) -> Path:
+    """Return where what the inputs of a model are made for lies; no attention has a name that begins so."""
+    return SETTINGS / f"workloads-{model}.json"
+
+
 def inputs_name(
     request_lengths: str, batch_size: int, sequence_length: int, max_new_tokens: int, context_depth: int
 ) -> str:
@@ -70,3 +84,50 @@ def sweep_stage(point: Configuration) -> str:
 def listed_stage(number: int, index: int) -> str:
     """Return the stage that measures an entry of `configurations:` in a round, as DVC names it."""
     return f"{LISTED_STAGE}{number}-is{index}"
+
+
+_FITS: tuple[Callable[[str, str], bool], ...] = (
+    lambda text, name: text == name,
+    lambda text, name: set(text.split()) <= set(name.split()),
+    lambda text, name: text in name or fnmatchcase(name, text),
+)
+_MOST_CANDIDATES = 20  # in an error message
+
+
+def points_meant(text: str, names: Mapping[T, Sequence[str]]) -> list[T]:
+    """Return the points that `text` means, none where it fits no name.
+
+    `names` has the same kinds of names for each point, such as key, name of the files and stage. The first rule that a
+    name fits decides, and of the kinds the first: the text is the whole name; all its words are words of it; it is a
+    part of it, or a pattern with `*`, `?` and `[]`. A record's file stands for its name, and booleans may be spelt as
+    DVC does in stages.
+    """
+    wanted = _plain(text.strip().removeprefix("./").removeprefix(f"{MEASUREMENTS.as_posix()}/").removesuffix(".json"))
+    for fits in _FITS if wanted else ():
+        for names_of_a_kind in zip(*names.values(), strict=True):
+            found = [point for point, name in zip(names, names_of_a_kind, strict=True) if fits(wanted, _plain(name))]
+            if found:
+                return found
+    return []
+
+
+def _plain(name: str) -> str:
+    """Return a name with booleans as in files: DVC names stages by Python's."""
+    return name.replace("-False", "-false").replace("-True", "-true")
+
+
+def configuration_meant(text: str, names: Mapping[T, Sequence[str]], *, among: str, asked: str = "--point") -> list[T]:
+    """Return the points that `text` means, which are rounds of one configuration; see `points_meant`.
+
+    The first name of each point is the key of its configuration. Raises `UserError` with the candidates where the text
+    fits several configurations, or none; it names the argument that `asked`, and `among` what it was looked for.
+    """
+    found = points_meant(text, names)
+    keys = list(dict.fromkeys(names[point][0] for point in found or names))
+    if found and len(keys) == 1:
+        return found
+    trouble = "several points. Name one of" if found else f"no point of {among}. There are"
+    more = f"\n  and {len(keys) - _MOST_CANDIDATES} more" if len(keys) > _MOST_CANDIDATES else ""
+    raise UserError(
+        f"{asked} {text!r} fits {trouble}:" + "".join(f"\n  {key}" for key in keys[:_MOST_CANDIDATES]) + more
+    )

@@ -3,16 +3,17 @@
 import os
 import platform
 import re
+import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from hfbench.core.record import SCHEMA_VERSION
 from hfbench.core.system import FILESYSTEM, read_integer, read_text
-from hfbench.environment.accelerators import describe_accelerators
 from hfbench.environment.packages import describe_compiler, describe_packages
 from hfbench.environment.processor import describe_cpu, read_cpuinfo
+from hfbench.monitoring import amd, intel, nvidia
 from hfbench.monitoring.host import control_groups
 from hfbench.monitoring.nvidia import name_visible_devices
 
@@ -54,14 +55,18 @@ _KERNEL_PARAMETER = re.compile(
 
 def describe_system(root: Path = FILESYSTEM) -> dict[str, Any]:
     """Return names, versions and limits; the memory limit is in bytes, the CPU limit in cores."""
+    flags = read_cpuinfo(root).get("flags")  # of x86, which alone says whether it is virtual
+    parameters = (read_text(root / "proc/cmdline") or "").partition(" -- ")[0].split()
     return {
         "os": platform.system(),
         "distribution": _distribution(),
         "kernel": platform.release(),
         "machine": platform.machine(),
         "libc": " ".join(platform.libc_ver()).strip() or None,
-        "virtual_machine": _virtual_machine(root),
-        "kernel_parameters": _kernel_parameters(root),
+        "virtual_machine": "hypervisor" in flags.split() if flags else None,
+        "kernel_parameters": sorted(
+            {each for each in parameters if _KERNEL_PARAMETER.fullmatch(each.partition("=")[0])}
+        ),
         "memory_limit_bytes": memory_limit(root),
         "cpu_limit_cores": cpu_limit(root),
     }
@@ -79,20 +84,6 @@ def _distribution() -> str | None:
     return " ".join(part for part in (release["NAME"], release.get("VERSION_ID", "")) if part)
 
 
-def _virtual_machine(root: Path) -> bool | None:
-    """Return whether the CPU says that it is virtual; None where it cannot say (only x86 has the flag)."""
-    flags = read_cpuinfo(root).get("flags")
-    return "hypervisor" in flags.split() if flags else None
-
-
-def _kernel_parameters(root: Path) -> list[str]:
-    words = (read_text(root / "proc/cmdline") or "").partition(" -- ")[0].split()
-    return sorted({word for word in words if _KERNEL_PARAMETER.fullmatch(word.partition("=")[0])})
-
-
-_GIB = 2**30
-
-
 def describe_memory(root: Path = FILESYSTEM) -> dict[str, Any]:
     """Return sizes in whole GiB and policies.
 
@@ -101,8 +92,8 @@ def describe_memory(root: Path = FILESYSTEM) -> dict[str, Any]:
     import psutil
 
     return {
-        "total_gib": round(psutil.virtual_memory().total / _GIB),
-        "swap_gib": round(psutil.swap_memory().total / _GIB),
+        "total_gib": round(psutil.virtual_memory().total / 2**30),
+        "swap_gib": round(psutil.swap_memory().total / 2**30),
         "transparent_hugepages": _chosen(root / "sys/kernel/mm/transparent_hugepage/enabled"),
         "transparent_hugepages_defrag": _chosen(root / "sys/kernel/mm/transparent_hugepage/defrag"),
         "numa_balancing": read_integer(root / "proc/sys/kernel/numa_balancing"),
@@ -145,9 +136,13 @@ _FOLDERS = re.compile(r"(^|[\s:;,='\"])(?:~[\w.-]*)?/(?:[^\s:;,='\"]*/)?")
 def relevant_variables(variables: Mapping[str, str]) -> dict[str, str]:
     """Return the variables that matter, sorted by name.
 
-    None of them is a secret or only says where something is, and a path in a value is cut to its last part.
+    None of them is a secret or only says where something is, a path in a value is cut to its last part, and a GPU is
+    named without its UUID.
     """
-    return {name: _FOLDERS.sub(r"\1", value) for name, value in sorted(variables.items()) if _is_kept(name, value)}
+    kept = {name: _FOLDERS.sub(r"\1", value) for name, value in sorted(variables.items()) if _is_kept(name, value)}
+    if "CUDA_VISIBLE_DEVICES" in kept:
+        kept["CUDA_VISIBLE_DEVICES"] = name_visible_devices(kept["CUDA_VISIBLE_DEVICES"])
+    return kept
 
 
 def _is_kept(name: str, value: str) -> bool:
@@ -157,7 +152,60 @@ def _is_kept(name: str, value: str) -> bool:
     return not is_location
 
 
-_VISIBLE_DEVICES = "CUDA_VISIBLE_DEVICES"
+# A path or an address would differ between equal machines.
+_PLACE = re.compile(r"0x[0-9a-fA-F]+|(?<![\w.])/[^\s'\":,]+")
+
+
+def describe_apple(notes: list[str]) -> list[dict[str, Any]]:
+    """Return what the one GPU of a Mac with Apple silicon is, which shares the machine's memory."""
+    if (platform.system(), platform.machine()) != ("Darwin", "arm64"):
+        return []
+    memory = _sysctl("hw.memsize")
+    if memory is None:
+        notes.append("apple: sysctl hw.memsize could not be read")
+    return [
+        {
+            "vendor": "apple",
+            "torch_device": "mps",
+            "name": _sysctl("machdep.cpu.brand_string"),
+            "memory_bytes": None if memory is None else int(memory),
+            "driver_version": platform.mac_ver()[0],  # the driver is a part of macOS
+        }
+    ]
+
+
+def _sysctl(name: str) -> str | None:
+    try:
+        output = subprocess.run(["sysctl", "-n", name], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return output.strip() or None
+
+
+Describe = Callable[[list[str]], list[dict[str, Any]]]
+VENDORS: dict[str, Describe] = {
+    "nvidia": nvidia.describe,
+    "amd": amd.describe,
+    "intel": intel.describe,
+    "apple": describe_apple,
+}
+
+
+def describe_accelerators(vendors: Mapping[str, Describe] = VENDORS) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return every device found, and a note for each thing that could not be read. Raises nothing.
+
+    Each vendor's function returns a dictionary for each device, in a stable order: vendor, torch_device, name,
+    memory_bytes, … It has none where the vendor's driver or library is not here; what could not be read although it is
+    here, the function adds to the list that it is given.
+    """
+    devices: list[dict[str, Any]] = []
+    notes: list[str] = []
+    for vendor, describe in vendors.items():
+        try:
+            devices += describe(notes)
+        except Exception as error:  # a vendor's broken driver must not stop a measurement on the CPU
+            notes.append(f"{vendor}: {type(error).__name__}: {error}")
+    return devices, [_PLACE.sub("…", note) for note in notes]
 
 
 def describe() -> dict[str, Any]:
@@ -174,24 +222,13 @@ def describe() -> dict[str, Any]:
         "memory": describe_memory(),
         "accelerators": accelerators,
         "accelerator_notes": notes,
-        "python": _describe_python(),
+        "python": {
+            "version": platform.python_version(),
+            "implementation": platform.python_implementation(),
+            "compiler": platform.python_compiler(),
+            "abi_flags": getattr(sys, "abiflags", ""),  # a debug build, or one without the global interpreter lock
+        },
         "compiler": describe_compiler(os.environ),
         "packages": describe_packages(),
-        "variables": _describe_variables(),
+        "variables": relevant_variables(os.environ),
     }
-
-
-def _describe_python() -> dict[str, str]:
-    return {
-        "version": platform.python_version(),
-        "implementation": platform.python_implementation(),
-        "compiler": platform.python_compiler(),
-        "abi_flags": getattr(sys, "abiflags", ""),  # a debug build, or one without the global interpreter lock
-    }
-
-
-def _describe_variables() -> dict[str, str]:
-    variables = relevant_variables(os.environ)
-    if _VISIBLE_DEVICES in variables:
-        variables[_VISIBLE_DEVICES] = name_visible_devices(variables[_VISIBLE_DEVICES])
-    return variables

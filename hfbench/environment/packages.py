@@ -10,6 +10,7 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -22,14 +23,13 @@ from packaging.utils import canonicalize_name
 
 from hfbench.git import run_git
 
-State = dict[str, str | None]
 # Of a larger file only the size counts: it is data or weights, and would be read at every `dvc repro`.
 _LARGE_BYTES = 64 * 2**20
 # All that a user's git configuration could change is set.
 _STATUS_OPTIONS = ("--porcelain=v1", "-z", "--untracked-files=all", "--ignore-submodules=none", "--no-renames")
 
 
-def checkout_state(path: Path) -> State:
+def checkout_state(path: Path) -> dict[str, str | None]:
     """Return the `commit` and `uncommitted` of a folder or a file.
 
     `commit` is the last commit that changed it: commits elsewhere in a repository do not count. `uncommitted` is a
@@ -68,13 +68,13 @@ def _python_files(path: Path) -> Iterator[Path]:
 
 def _digest(base: Path, paths: Iterable[Path]) -> str | None:
     """Return a sha256 over names (relative to `base`) and contents, in the order of names; None without any file."""
-    lines = sorted(f"{path.relative_to(base).as_posix()} {_content(path)}\n" for path in paths if not _is_cache(path))
+    lines = sorted(
+        f"{path.relative_to(base).as_posix()} {_content(path)}\n"
+        for path in paths
+        # Python makes these by itself, even in a repository that does not ignore them.
+        if path.suffix != ".pyc" and "__pycache__" not in path.parts
+    )
     return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest() if lines else None
-
-
-def _is_cache(path: Path) -> bool:
-    """Whether Python makes the file by itself, even in a repository that does not ignore it."""
-    return path.suffix == ".pyc" or "__pycache__" in path.parts
 
 
 def _content(path: Path) -> str:
@@ -179,15 +179,13 @@ def describe_compiler(variables: Mapping[str, str]) -> str | None:
 
 
 # What loads and runs a model, and what torch or transformers pick up by themselves where it is installed.
-# One string, because a module that holds the bare name of a library is taken for one that imports it
-# (tests/test_stage_dependencies.py).
 ROOTS = tuple(
     """
     torch transformers kernels accelerate safetensors tokenizers numpy triton
     flash-attn flash-attn-3 flash-attn-4 xformers torchao bitsandbytes liger-kernel optimum optimum-quanto deepspeed
     mamba-ssm causal-conv1d flash-linear-attention einops intel-extension-for-pytorch
     autoawq compressed-tensors gptqmodel hqq
-    """.split()  # noqa: SIM905
+    """.split()  # noqa: SIM905 (quotes would hide the names)
 )
 
 
@@ -212,24 +210,19 @@ def _required(roots: Iterable[str]) -> dict[str, metadata.Distribution]:
         if (name, extras) in seen:
             continue
         seen.add((name, extras))
-        if name not in found:
-            try:
-                found[name] = metadata.distribution(name)
-            except metadata.PackageNotFoundError:
-                continue
-        waiting += _requirements(found[name], extras)
+        try:
+            found.setdefault(name, metadata.distribution(name))
+        except metadata.PackageNotFoundError:
+            continue
+        for line in found[name].requires or []:
+            with suppress(InvalidRequirement):  # metadata older than the rules; pip ignores it too
+                requirement = Requirement(line)
+                if _applies(requirement, extras):
+                    waiting.append((requirement.name, frozenset(requirement.extras)))
     return found
 
 
-def _requirements(distribution: metadata.Distribution, extras: frozenset[str]) -> list[tuple[str, frozenset[str]]]:
-    """Return the names that apply here, each with the extras asked of it (torch asks so for its CUDA libraries)."""
-    wanted: list[tuple[str, frozenset[str]]] = []
-    for line in distribution.requires or []:
-        try:
-            requirement = Requirement(line)
-        except InvalidRequirement:
-            continue  # metadata older than the rules; pip ignores it too
-        marker = requirement.marker
-        if marker is None or any(marker.evaluate({"extra": extra}) for extra in ("", *sorted(extras))):
-            wanted.append((requirement.name, frozenset(requirement.extras)))
-    return wanted
+def _applies(requirement: Requirement, extras: frozenset[str]) -> bool:
+    """Whether it is required here, where these extras are asked for (torch asks so for its CUDA libraries)."""
+    marker = requirement.marker
+    return marker is None or any(marker.evaluate({"extra": extra}) for extra in ("", *extras))

@@ -3,15 +3,12 @@
 import platform
 import re
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from hfbench.core.system import FILESYSTEM, read_integer, read_text, usable_cpus
 from hfbench.monitoring.host import CPUS
-
-# The switches of boost, of which a machine has one at most: 1 in the first and 0 in the second switch it off.
-NO_TURBO = f"{CPUS}/intel_pstate/no_turbo"
-BOOST = f"{CPUS}/cpufreq/boost"
 
 
 def read_cpuinfo(root: Path = FILESYSTEM) -> dict[str, str]:
@@ -27,21 +24,24 @@ def describe_topology(available: frozenset[int], root: Path = FILESYSTEM) -> dic
     Which CPUs these are is left out: a batch system hands out other numbers at each start.
     """
     online = (_read_list(root / CPUS / "online") or available) | available
-    usable = online & available
     core_of = {cpu: _core(cpu, root) for cpu in online}
     socket_of = {cpu: read_text(root / CPUS / f"cpu{cpu}/topology/physical_package_id") for cpu in online}
     nodes = [_read_list(node / "cpulist") for node in (root / "sys/devices/system/node").glob("node[0-9]*")]
     representatives = sorted({core: cpu for cpu, core in core_of.items()}.values())
+
+    def counts(cpus: frozenset[int]) -> dict[str, int]:
+        return {
+            "sockets": len({socket_of[cpu] for cpu in cpus}),
+            "numa_nodes": max(1, sum(1 for node in nodes if node & cpus)),
+            "physical_cores": len({core_of[cpu] for cpu in cpus}),
+            "logical_cores": len(cpus),
+        }
+
     return {
-        "sockets": len(set(socket_of.values())),
-        "numa_nodes": max(1, len(nodes)),
-        "physical_cores": len(set(core_of.values())),
-        "logical_cores": len(online),
-        "available_sockets": len({socket_of[cpu] for cpu in usable}),
-        "available_numa_nodes": max(1, sum(1 for node in nodes if node & usable)),
-        "available_physical_cores": len({core_of[cpu] for cpu in usable}),
-        "available_logical_cores": len(usable),
-        "smt": len(set(core_of.values())) < len(online),
+        **counts(online),
+        "numa_nodes": max(1, len(nodes)),  # those without a CPU too
+        **{f"available_{name}": count for name, count in counts(online & available).items()},
+        "smt": len(representatives) < len(online),
         "caches": _caches(representatives, root),
     }
 
@@ -67,15 +67,14 @@ def _caches(cpus: list[int], root: Path) -> list[dict[str, Any]]:
     instances: set[tuple[int, str, str, frozenset[int]]] = set()
     for cpu in cpus:
         for index in (root / CPUS / f"cpu{cpu}/cache").glob("index[0-9]*"):
-            kind, size = read_text(index / "type"), read_text(index / "size")
-            level = read_integer(index / "level")
+            level, kind, size = read_integer(index / "level"), read_text(index / "type"), read_text(index / "size")
             if level and kind and size:
                 shared = _read_list(index / "shared_cpu_list") or frozenset({cpu})
                 instances.add((level, kind.lower(), size, shared))
-    counts = Counter((level, kind, size) for level, kind, size, _ in instances)
+    counts = Counter(instance[:3] for instance in instances)
     return [
-        {"level": level, "type": kind, "size": size, "count": counts[level, kind, size]}
-        for level, kind, size in sorted(counts)
+        {"level": level, "type": kind, "size": size, "count": count}
+        for (level, kind, size), count in sorted(counts.items())
     ]
 
 
@@ -83,6 +82,27 @@ def _caches(cpus: list[int], root: Path) -> list[dict[str, Any]]:
 _INSTRUCTION_SET = re.compile(
     r"sse4_[12]|avx\w*|amx\w*|fma4?|f16c|gfni|vaes|vpclmulqdq|asimd\w*|sve\w*|sme(?!p)\w*|bf16|i8mm|fphp"
 )
+# Of each dtype, the instruction sets that have products of it (x86, Arm). Without one of them torch converts to float32
+# and back. Sources: Intel Architecture Instruction Set Extensions Programming Reference; Arm Architecture Reference
+# Manual, A-profile, FEAT_BF16 and FEAT_FP16; Linux spells them so in arch/x86/include/asm/cpufeatures.h and
+# arch/arm64/kernel/cpuinfo.c.
+_PRODUCTS_OF = {
+    "bfloat16": {"avx512_bf16", "amx_bf16", "bf16", "svebf16"},
+    "float16": {"avx512_fp16", "amx_fp16", "asimdhp"},
+}
+# What tells that the instruction sets of a processor are known.
+_BASELINES = {"avx", "avx2", "sse4_1", "sse4_2", "asimd"}
+
+
+def emulated_dtypes(instruction_sets: Iterable[str]) -> list[str]:
+    """Return the dtypes that a processor has no products of, so that torch emulates them by those of float32.
+
+    None is known of a processor that does not tell its instruction sets, or is neither of x86 nor of Arm.
+    """
+    known = set(instruction_sets)
+    return [dtype for dtype, sets in _PRODUCTS_OF.items() if known & _BASELINES and not known & sets]
+
+
 # Arm cores say no name in /proc/cpuinfo. Source: arch/arm64/include/asm/cputype.h of Linux.
 _ARM_CORES = {
     ("0x41", "0xd0c"): "Arm Neoverse N1",
@@ -104,11 +124,13 @@ def describe_cpu(root: Path = FILESYSTEM, available: frozenset[int] | None = Non
         available = usable_cpus()
     cpuinfo = read_cpuinfo(root)
     flags = (cpuinfo.get("flags") or cpuinfo.get("Features") or "").split()
+    instruction_sets = sorted(flag for flag in set(flags) if _INSTRUCTION_SET.fullmatch(flag))
     return {
         "brand": cpuinfo.get("model name") or _arm_name(cpuinfo) or cpuinfo.get("cpu") or cpuinfo.get("uarch"),
         "microcode": cpuinfo.get("microcode"),
         **describe_topology(available, root),
-        "instruction_sets": sorted(flag for flag in set(flags) if _INSTRUCTION_SET.fullmatch(flag)),
+        "instruction_sets": instruction_sets,
+        "emulated_dtypes": emulated_dtypes(instruction_sets),
         "frequency": _frequency_policy(available, root),
     }
 
@@ -135,8 +157,8 @@ def _frequency_policy(cpus: frozenset[int], root: Path) -> dict[str, Any]:
     def chosen(name: str) -> list[str]:
         return sorted({reading for folder in folders if (reading := read_text(folder / name))})
 
-    boost = read_integer(root / BOOST)
-    no_turbo = read_integer(root / NO_TURBO)
+    # A machine has one of the two at most.
+    boost, no_turbo = read_integer(root / CPUS / "cpufreq/boost"), read_integer(root / CPUS / "intel_pstate/no_turbo")
     return {
         "available_cores_by_max_mhz": {str(mhz): counts[mhz] for mhz in sorted(counts)} or None,
         "drivers": chosen("scaling_driver"),
@@ -154,6 +176,7 @@ def _describe_elsewhere() -> dict[str, Any]:
 
     info = cpuinfo.get_cpu_info()  # starts processes, which is why Linux does without it
     logical, physical = psutil.cpu_count(), psutil.cpu_count(logical=False)
+    instruction_sets = sorted(flag for flag in info.get("flags", []) if _INSTRUCTION_SET.fullmatch(flag))
     sizes = {level: info.get(f"{level}_cache_size") for level in ("l1_data", "l1_instruction", "l2", "l3")}
     return {
         "brand": info.get("brand_raw"),
@@ -163,5 +186,6 @@ def _describe_elsewhere() -> dict[str, Any]:
         "available_logical_cores": logical,
         "smt": None if physical is None or logical is None else physical < logical,
         "caches": [{"level": level, "size": size} for level, size in sizes.items() if size],
-        "instruction_sets": sorted(flag for flag in info.get("flags", []) if _INSTRUCTION_SET.fullmatch(flag)),
+        "instruction_sets": instruction_sets,
+        "emulated_dtypes": emulated_dtypes(instruction_sets),
     }

@@ -27,19 +27,9 @@ _DTYPE = "bfloat16"  # the only one that benchmark_v2 loads
 _PAGED = "paged|"  # what continuous batching calls an attention implementation
 _SDPA = "sdpa"
 _DEFAULT_COMPILE_MODE = "reduce-overhead"  # transformers.CompileConfig's, where only other arguments are given
-# The axes that are in the layout, if under other names and in parts, and those that are keys of hfbench's own there.
-_THEIR_AXES = {
-    "model",
-    "attn_implementation",
-    "compile_mode",
-    "use_kernels",
-    "continuous_batching",
-    "dtype",
-    "batch_size",
-    "sequence_length",
-    "max_new_tokens",
-}
-_OWN_AXES = tuple(axis for axis in CONFIGURATION_AXES if axis not in _THEIR_AXES)
+# The axes that are keys of hfbench's own there; the others are in the layout, if under other names or in parts.
+_IN_PARTS = {"compile_mode", "use_kernels", "continuous_batching", "dtype"}
+_OWN_AXES = tuple(axis for axis in USUAL if axis not in _IN_PARTS)
 
 
 def benchmark_config(
@@ -60,6 +50,9 @@ def benchmark_config(
     attention, _, backend = axes["attn_implementation"].partition(":")
     if attention != _SDPA:
         attention, backend = axes["attn_implementation"], ""
+    if not compile_kwargs and axes["compile_mode"] != "off":  # `CompileConfig.to_dict()` as hfbench makes one
+        mode = axes["compile_mode"]
+        compile_kwargs = {"fullgraph": False, "dynamic": None, "backend": "inductor", "mode": mode, "options": None}
     config = {
         "name": "",
         "warmup_iterations": warmup_iterations,
@@ -70,7 +63,7 @@ def benchmark_config(
         "sequence_length": axes["sequence_length"],
         "num_tokens_to_generate": axes["max_new_tokens"],
         "attn_implementation": attention,
-        "compile_kwargs": compile_kwargs or _compile_kwargs(axes["compile_mode"]),
+        "compile_kwargs": compile_kwargs or None,
         "kernelize": axes["use_kernels"],
         **({"sdpa_backend": backend} if backend else {}),
         **({"dtype": axes["dtype"]} if axes["dtype"] != _DTYPE else {}),
@@ -82,13 +75,6 @@ def benchmark_config(
 def config_hash(config: Mapping[str, Any]) -> str:
     """Return `BenchmarkConfig.hash`, under which an entry stands."""
     return hashlib.sha256(json.dumps(config).encode()).hexdigest()
-
-
-def _compile_kwargs(compile_mode: str) -> dict[str, Any] | None:
-    """Return `CompileConfig.to_dict()` as hfbench makes one."""
-    if compile_mode == "off":
-        return None
-    return {"fullgraph": False, "dynamic": None, "backend": "inductor", "mode": compile_mode, "options": None}
 
 
 def _name(config: Mapping[str, Any]) -> str:
@@ -239,8 +225,9 @@ def _axes(config: Mapping[str, Any], exported: Mapping[str, Any], path: Path, wh
             f"{path}: {where}: attn_implementation is {config['attn_implementation']!r}, which is for continuous "
             "batching, and continuous_batching is false. Change one of them."
         )
+    attention, backend = config["attn_implementation"].removeprefix(_PAGED), config["sdpa_backend"]
     axes = {
-        "attn_implementation": _attention_of(config),
+        "attn_implementation": f"{attention}:{backend}" if attention == _SDPA and backend else attention,
         # An export may have a mode's options in place of the mode.
         "compile_mode": exported.get("compile_mode", _compile_mode_of(config)),
         "use_kernels": config["kernelize"],
@@ -253,12 +240,6 @@ def _axes(config: Mapping[str, Any], exported: Mapping[str, Any], path: Path, wh
     }
     _checked(Listed, {"model": "any", **axes}, path, where)
     return {axis: axes[axis] for axis in CONFIGURATION_AXES if axis in axes}
-
-
-def _attention_of(config: Mapping[str, Any]) -> str:
-    """Return hfbench's `attn_implementation` of a config, with its SDPA backend where it names one."""
-    attention, backend = config["attn_implementation"].removeprefix(_PAGED), config["sdpa_backend"]
-    return f"{attention}:{backend}" if attention == _SDPA and backend else attention
 
 
 def _compile_mode_of(config: Mapping[str, Any]) -> str:
@@ -298,12 +279,14 @@ def _checked(schema: type[BaseModel], content: Any, path: Path, where: str) -> B
 
 def _agreed(compiled: Mapping[str, dict[str, Any]], path: Path) -> dict[str, Any] | None:
     """Return what all configurations that compile ask of `compile:`."""
-    first = next(iter(compiled), None)
-    for where, asked in compiled.items():
+    if not compiled:
+        return None
+    (first, agreed), *others = compiled.items()
+    for where, asked in others:
         for key, value in asked.items():
-            if first is not None and value != compiled[first][key]:
+            if value != agreed[key]:
                 raise UserError(
-                    f"{path}: {where} compiles with {key} {value!r} and {first} with {compiled[first][key]!r}, and "
+                    f"{path}: {where} compiles with {key} {value!r} and {first} with {agreed[key]!r}, and "
                     "compile: in params.yaml holds for all. Import them apart, from two files."
                 )
-    return compiled[first] if first is not None else None
+    return agreed

@@ -19,6 +19,7 @@ from hfbench.tables.facts import FACT_TYPES
 from hfbench.tables.store import MeasuredPoint, flat_csv, load_records, measured_points, read_table, write_table
 
 _GIB = 2**30
+_Rounds = Sequence[tuple[MeasuredPoint, Mapping[str, Any]]]  # points with their facts
 
 
 def samples_of(record: Record) -> list[Iteration]:
@@ -39,7 +40,11 @@ def measurements(records: Sequence[Record]) -> dict[str, Any]:
         "e2e_latency": [iteration.call_seconds for _, iteration in samples],
         "time_to_first_token": [min(times[0] for times in each.token_seconds) for _, each in samples],
         "inter_token_latency": [_inter_token_latency(iteration) for _, iteration in samples],
-        "shape_and_decoded_outputs": [_shape_and_output(record, iteration) for record, iteration in samples],
+        # A record decodes the beginning of the first row, of one iteration.
+        "shape_and_decoded_outputs": [
+            f"{(record.configuration.batch_size, max(each.new_tokens))} | {record.output.get('text') or ''}"
+            for record, each in samples
+        ],
         "gpu_metrics": gpu_metrics if any(metrics is not None for metrics in gpu_metrics) else None,
         "timestamps": [[list(times) for times in iteration.token_seconds] for _, iteration in samples],
     }
@@ -48,12 +53,6 @@ def measurements(records: Sequence[Record]) -> dict[str, Any]:
 def _inter_token_latency(iteration: Iteration) -> float | None:
     gaps = [(times[-1] - times[0]) / (len(times) - 1) for times in iteration.token_seconds if len(times) > 1]
     return sum(gaps) / len(gaps) if gaps else None
-
-
-def _shape_and_output(record: Record, iteration: Iteration) -> str:
-    """Return shape and text as theirs; a record decodes the beginning of the first row, of one iteration."""
-    shape = (record.configuration.batch_size, max(iteration.new_tokens))
-    return f"{shape} | {record.output.get('text') or ''}"
 
 
 def _gpu_metrics(record: Record, iteration: Iteration) -> dict[str, Any] | None:
@@ -74,17 +73,14 @@ def _gpu_metrics(record: Record, iteration: Iteration) -> dict[str, Any] | None:
         if iteration.start_seconds <= at <= end and None not in (utilisation, used)
     ]
     first = rows[0][0] if rows else 0.0
+    begun = datetime.fromisoformat(record.started_at).timestamp() if record.started_at else 0.0
     return {
         "utilization": [utilisation for _, utilisation, _ in rows],
         "memory_used": [used / _GIB for _, _, used in rows if used is not None],
         "timestamps": [at - first for at, _, _ in rows],
-        "timestamp_0": _epoch_seconds(record) + first if rows else 0.0,
+        "timestamp_0": begun + first if rows else 0.0,
         "monitoring_status": "success" if rows else "no_samples_collected",
     }
-
-
-def _epoch_seconds(record: Record) -> float:
-    return datetime.fromisoformat(record.started_at).timestamp() if record.started_at else 0.0
 
 
 _TABLES = ("summary", "samples", "points")
@@ -133,10 +129,7 @@ def export_benchmark_v2(results: Path, output: Path) -> list[Path]:
 
 
 def _entries(
-    points: Sequence[tuple[MeasuredPoint, Mapping[str, Any]]],
-    results: Path,
-    environment: Mapping[str, Any],
-    model_id: str,
+    points: _Rounds, results: Path, environment: Mapping[str, Any], model_id: str
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield an entry for each configuration under its hash, its records read one configuration at a time."""
     by_key: dict[str, list[tuple[MeasuredPoint, Mapping[str, Any]]]] = {}
@@ -186,11 +179,7 @@ def _metadata(
     }
 
 
-def _extension(
-    rounds: Sequence[tuple[MeasuredPoint, Mapping[str, Any]]],
-    records: Sequence[Record],
-    environment: Mapping[str, Any],
-) -> dict[str, Any]:
+def _extension(rounds: _Rounds, records: Sequence[Record], environment: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the layout has no place for: the configuration's axes, which samples are of which round, the facts.
 
     Samples without token times, of which theirs have none, are left out.

@@ -1,46 +1,132 @@
-"""What a model's inputs stage does: from a manifest, a sweep and a prompt to a folder of inputs files."""
+"""What a model's inputs stage does: from a manifest, workloads and a prompt to a folder of inputs files."""
 
+import json
+import random
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors.numpy import save
 
 from hfbench.core.errors import UserError
-from hfbench.core.point import Configuration
+from hfbench.core.files import atomic_path
+from hfbench.core.point import UNIFORM
 from hfbench.core.record import Manifest
-from hfbench.inputs import artifact
-from hfbench.inputs.shapes import Requests, Shape, check_positions, requests_of, shapes_of
 from hfbench.inputs.tokenizer import TokenizedPrompt, read_prompt, tokenize_prompt
 from hfbench.model.manifest import materialise
-from hfbench.params.sections import ListedLengths, LogNormalLengths
+from hfbench.params.sections import LogNormalLengths, RequestLengths, Shape, Workloads
 
 
-def exact_rows(
-    prefix_ids: NDArray[np.int64], text_ids: NDArray[np.int64], batch_size: int, sequence_length: int
-) -> NDArray[np.int64]:
-    """Return int64 token ids of shape `(batch_size, sequence_length)`, without padding.
+def prepare_inputs(manifest: Manifest, workloads: Workloads, prompt_path: Path, folder: Path) -> None:
+    """Write one inputs file for each shape into `folder`; none where one of them cannot be made.
 
-    Each row is `prefix_ids` (what the tokenizer puts before a text, such as BOS) and then text. Row 0 reads the text
-    from its beginning and row i reads on where row i - 1 ended; a text that ends begins again. Rows differ on purpose:
-    identical rows would send every token of a mixture of experts to the same experts and be shared whole by a prefix
-    cache, and so flatter both.
-
-    `sequence_length` must be greater than the length of `prefix_ids`, and `text_ids` must not be empty.
+    A file's bytes depend on its own shape and lengths, the prompt and the model alone, so that another shape changes no
+    other file. Raises `UserError` on too few positions, on a prompt or tokenizer of no use, on token ids outside the
+    model's vocabulary, and on rows too short to hold text.
     """
-    text_per_row = sequence_length - len(prefix_ids)
-    positions = np.arange(batch_size * text_per_row).reshape(batch_size, text_per_row) % len(text_ids)
-    prefix = np.broadcast_to(prefix_ids, (batch_size, len(prefix_ids)))
-    return np.concatenate([prefix, text_ids[positions]], axis=1, dtype=np.int64)
+    shapes = workloads.shapes
+    if not shapes:  # no point is of this model
+        folder.mkdir(parents=True, exist_ok=True)
+        return
+    check_positions(manifest, shapes)
+    prompt = read_prompt(prompt_path)
+    tokenized = tokenize_prompt(manifest, materialise(manifest), prompt)
+    prefix_tokens = len(tokenized.prefix_ids)
+    for shape in shapes:
+        _check_room_for_text(manifest, shape, prefix_tokens)
+    requests = [requests_of(shape, workloads.request_lengths, prefix_tokens, manifest.name) for shape in shapes]
+    for shape, unequal in zip(shapes, requests, strict=True):
+        _write(folder / shape.file_name, shape, unequal, tokenized)
 
 
-def padded_rows(
+def check_positions(manifest: Manifest, shapes: Iterable[Shape]) -> None:
+    """Raise `UserError` where a prompt, or a prompt and its new tokens, needs more positions than the model has."""
+    limit = manifest.max_position_embeddings
+    if limit is None:
+        return
+    for shape in shapes:
+        parts = {"context_depth": shape.context_depth, "sequence_length": shape.sequence_length}
+        if shape.row_tokens <= limit:
+            parts["max_new_tokens"] = shape.max_new_tokens
+        if sum(parts.values()) > limit:
+            named = [f"{name} is {value}" for name, value in parts.items() if value]
+            together = f", together {sum(parts.values())} tokens," if len(named) > 1 else ","
+            raise UserError(
+                f"{' and '.join(named)}{together} and the model {manifest.name!r} has {limit} positions "
+                "(max_position_embeddings). Ask for less, new tokens included, or choose another model."
+            )
+
+
+def _check_room_for_text(manifest: Manifest, shape: Shape, prefix_tokens: int) -> None:
+    if shape.row_tokens <= prefix_tokens:
+        after = f" after a context_depth of {shape.context_depth}" if shape.context_depth else ""
+        raise UserError(
+            f"sequence_length is {shape.sequence_length}{after}, and the tokenizer of {manifest.name!r} begins each "
+            f"row with {prefix_tokens} special token(s), which leaves no room for text. Ask for at least "
+            f"{prefix_tokens + 1 - shape.context_depth}."
+        )
+
+
+@dataclass(frozen=True)
+class Requests:
+    """The prompt and new tokens of each request, in the order in which they are handed over."""
+
+    prompt_tokens: tuple[int, ...]
+    new_tokens: tuple[int, ...]
+
+
+def requests_of(shape: Shape, lengths: Mapping[str, RequestLengths], prefix_tokens: int, model: str) -> Requests | None:
+    """Return the requests of a shape, the longest with its prompt and new tokens, or None where all are alike.
+
+    `lengths` is the section `request_lengths` of the params, which has the shape's entry; `prefix_tokens` is what the
+    tokenizer puts before each text, and each prompt has at least one more. Raises `UserError` where a listed one has
+    not.
+    """
+    if shape.request_lengths == UNIFORM:
+        return None
+    entry = lengths[shape.request_lengths]
+    if isinstance(entry, LogNormalLengths):
+        return draw(entry, shape.sequence_length, shape.max_new_tokens, prefix_tokens + 1)
+    shortest = min(entry.prompt_tokens)
+    if shortest <= prefix_tokens:
+        raise UserError(
+            f"request_lengths.{shape.request_lengths} has a prompt of {shortest} token(s), and the tokenizer of "
+            f"{model!r} begins each row with {prefix_tokens} special token(s), which leaves no room for text. "
+            f"Ask for at least {prefix_tokens + 1}."
+        )
+    return Requests(tuple(entry.prompt_tokens), tuple(entry.new_tokens))
+
+
+def draw(entry: LogNormalLengths, longest_prompt: int, most_new_tokens: int, shortest_prompt: int) -> Requests:
+    """Return lengths drawn from the log-normal distribution with mean 0 and `sigma` of the logarithm.
+
+    They are scaled so that the longest is the one asked for, and rounded. Prompts are drawn first, then new tokens,
+    from Python's `random.Random(seed)`, which gives the same numbers everywhere.
+    """
+    source = random.Random(entry.seed)
+    prompts, new_tokens = (
+        [source.lognormvariate(0, entry.sigma) for _ in range(entry.requests)] for _ in ("prompts", "new tokens")
+    )
+    return Requests(_scaled(prompts, longest_prompt, shortest_prompt), _scaled(new_tokens, most_new_tokens, 1))
+
+
+def _scaled(draws: list[float], longest: int, shortest: int) -> tuple[int, ...]:
+    largest = max(draws)
+    return tuple(max(shortest, round(value / largest * longest)) for value in draws)
+
+
+def token_rows(
     prefix_ids: NDArray[np.int64], text_ids: NDArray[np.int64], lengths: Sequence[int], pad_token_id: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return int64 token ids and attention mask of shape `(len(lengths), max(lengths))`, padded on the left.
 
-    Each row has as many tokens as `lengths` says, at least one more than `prefix_ids`, read as in `exact_rows`. The
-    mask is 0 for padding.
+    Each row has as many tokens as `lengths` says, at least one more than `prefix_ids`: these (what the tokenizer puts
+    before a text, such as BOS) and then text. Row 0 reads the text from its beginning and row i reads on where row
+    i - 1 ended; a text, which must not be empty, begins again where it ends. Rows differ on purpose: identical rows
+    would send every token of a mixture of experts to the same experts and be shared whole by a prefix cache, and so
+    flatter both. The mask is 0 for padding.
     """
     longest, read = max(lengths), 0
     rows = np.full((len(lengths), longest), pad_token_id, dtype=np.int64)
@@ -54,71 +140,43 @@ def padded_rows(
     return rows, mask
 
 
-def count_distinct(rows: NDArray[np.int64]) -> int:
-    """Return how many of the rows differ from each other; a short text makes rows of a large batch repeat."""
-    return len(np.unique(rows, axis=0))
-
-
-def prepare_inputs(
-    manifest: Manifest,
-    points: Iterable[Configuration],
-    prompt_path: Path,
-    folder: Path,
-    lengths: Mapping[str, ListedLengths | LogNormalLengths],
-) -> None:
-    """Write one inputs file for each shape of the points into `folder`; none where one of them cannot be made.
-
-    `lengths` are the `request_lengths` of the params. A file's bytes depend on its own shape and lengths, the prompt
-    and the model alone, so that another shape changes no other file. Raises `UserError` on too few positions, on a
-    prompt or tokenizer of no use, on token ids outside the model's vocabulary, and on rows too short to hold text.
-    """
-    shapes = shapes_of(points)
-    check_positions(manifest, shapes)
-    prompt = read_prompt(prompt_path)
-    tokenized = tokenize_prompt(manifest, materialise(manifest), prompt)
-    prefix_tokens = len(tokenized.prefix_ids)
-    for shape in shapes:
-        _check_room_for_text(manifest, shape, prefix_tokens)
-    requests = [requests_of(shape, lengths, prefix_tokens, manifest.name) for shape in shapes]
-    for shape, unequal in zip(shapes, requests, strict=True):
-        if unequal is None:
-            _write(folder / shape.file_name, shape, tokenized)
-        else:
-            _write_requests(folder / shape.file_name, shape, unequal, tokenized)
-
-
-def _check_room_for_text(manifest: Manifest, shape: Shape, prefix_tokens: int) -> None:
-    if shape.row_tokens <= prefix_tokens:
-        after = f" after a context_depth of {shape.context_depth}" if shape.context_depth else ""
-        raise UserError(
-            f"sequence_length is {shape.sequence_length}{after}, and the tokenizer of {manifest.name!r} begins each "
-            f"row with {prefix_tokens} special token(s), which leaves no room for text. Ask for at least "
-            f"{prefix_tokens + 1 - shape.context_depth}."
-        )
-
-
-def _write(path: Path, shape: Shape, tokenized: TokenizedPrompt) -> None:
-    rows = exact_rows(tokenized.prefix_ids, tokenized.text_ids, shape.batch_size, shape.row_tokens)
-    artifact.write(path, rows, np.ones_like(rows), _metadata(shape, tokenized, rows))
-
-
-def _write_requests(path: Path, shape: Shape, requests: Requests, tokenized: TokenizedPrompt) -> None:
+def _write(path: Path, shape: Shape, requests: Requests | None, tokenized: TokenizedPrompt) -> None:
+    """Write `input_ids` and `attention_mask` as safetensors, for requests the lengths of each beside them."""
+    lengths = requests.prompt_tokens if requests else [shape.row_tokens] * shape.batch_size
     pad_token_id = int(tokenized.metadata["pad_token_id"])
-    rows, mask = padded_rows(tokenized.prefix_ids, tokenized.text_ids, requests.prompt_tokens, pad_token_id)
+    rows, mask = token_rows(tokenized.prefix_ids, tokenized.text_ids, lengths, pad_token_id)
+    tensors = {"attention_mask": mask, "input_ids": rows}
     metadata = {
-        **_metadata(shape, tokenized, rows),
-        "requests": str(len(rows)),
-        "total_prompt_tokens": str(sum(requests.prompt_tokens)),
-        "total_new_tokens": str(sum(requests.new_tokens)),
-    }
-    artifact.write(path, rows, mask, metadata, np.array(requests.new_tokens, dtype=np.int64))
-
-
-def _metadata(shape: Shape, tokenized: TokenizedPrompt, rows: NDArray[np.int64]) -> dict[str, str]:
-    return {
         **tokenized.metadata,
         "batch_size": str(shape.batch_size),
         "sequence_length": str(shape.sequence_length),
         "context_depth": str(shape.context_depth),
-        "distinct_rows": str(count_distinct(rows)),
+        "distinct_rows": str(len(np.unique(rows, axis=0))),  # a short text makes rows of a large batch repeat
     }
+    if requests:
+        tensors |= {name: np.array(values, dtype=np.int64) for name, values in vars(requests).items()}
+        metadata |= {
+            "requests": str(len(rows)),
+            "total_prompt_tokens": str(sum(requests.prompt_tokens)),
+            "total_new_tokens": str(sum(requests.new_tokens)),
+        }
+    content = with_canonical_header(save(tensors, metadata=metadata))
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+
+
+# https://huggingface.co/docs/safetensors: 8 bytes hold the header's size, then JSON padded with spaces, then the data.
+_SIZE_BYTES = 8
+_ALIGNMENT_BYTES = 8
+
+
+def with_canonical_header(content: bytes) -> bytes:
+    """Return the bytes of a safetensors file with its header sorted, the same on every run and machine.
+
+    DVC knows the file by its hash, and safetensors keeps metadata in a hash map, whose order changes from call to call.
+    """
+    data_start = _SIZE_BYTES + int.from_bytes(content[:_SIZE_BYTES], "little")
+    header = json.loads(content[_SIZE_BYTES:data_start])
+    text = json.dumps(header, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+    text += b" " * (-len(text) % _ALIGNMENT_BYTES)
+    return len(text).to_bytes(_SIZE_BYTES, "little") + text + content[data_start:]

@@ -1,6 +1,7 @@
 """What the loaded model needs: weights that a decoding step reads, what a token multiplies, the cache it takes."""
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +10,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.generation.utils import ALL_CACHE_NAMES
 
+from hfbench.measure.counting import Count, Products, count_products, difference
 from hfbench.measure.prompt import Prompt, longest_row
 
 # The names under which configs say how many experts there are, and how many a token goes through.
@@ -22,6 +24,7 @@ _EXPERTS_PER_TOKEN = (
     "moe_k",
 )
 _ROUTED = "experts"  # the module that holds the routed experts; shared ones have other names
+_WINDOW = ("sliding_window", "attention_chunk_size")
 _SHORT = 8  # prompt tokens of the forward pass that fills a cache
 
 
@@ -32,41 +35,95 @@ class _Use:
     parameter: nn.Parameter
     owners: list[tuple[str, nn.Module]] = field(default_factory=list)
 
+    @property
+    def layer(self) -> int | None:
+        """The number of the layer that it belongs to, which is the first in its name."""
+        return next((int(part) for part in self.owners[0][0].split(".") if part.isdigit()), None)
 
-def describe_needs(model: PreTrainedModel, cache: Any) -> dict[str, Any]:
+    def times(self, calls: Mapping[int, int]) -> int:
+        """Return how often a forward pass uses it, at least once: fused code takes it without calling its module."""
+        return max(1, sum(calls.get(id(owner), 0) for _, owner in self.owners))
+
+
+def describe_needs(model: PreTrainedModel, cache: Any, prompt: Prompt) -> dict[str, Any]:
     """Return, ready for JSON, what `hfbench.tables.roofline` computes with.
 
     `cache` is what a call of `generate` filled (`past_key_values` of its output). The entries are those of
-    `count_weights`, `attention_heads` (query heads a layer; None where the config has none), and `cache` as
-    `cache_layout` returns it.
+    `count_weights`, `cache` as `cache_layout` returns it, and `unknown`: the reasons, in words, why the bytes that the
+    model reads (`bytes`) and the FLOPs that it needs (`flops`) are not known, where they are not.
+
+    FLOPs are known where torch's own count of a short forward pass over the prompt's first tokens agrees.
     """
-    config = model.config.get_text_config(decoder=True)
-    return {
-        **count_weights(model),
-        "attention_heads": _first(config, ("num_attention_heads",)),
-        "cache": cache_layout(cache, _first(config, ("sliding_window", "attention_chunk_size"))),
-    }
+    try:
+        count, failed = count_products(model, prompt), None
+    except Exception as error:  # a model that runs only as it is measured is measured all the same
+        count, failed = None, f"counting a short forward pass failed: {type(error).__name__}: {error}".split("\n")[0]
+    needs = {**count_weights(model, count), "cache": cache_layout(cache, model)}
+    unread = _uncountable(model, cache, needs)
+    flops = unread or failed or _miscounted(model, needs, count, prompt.input_ids.shape[1])
+    return {**needs, "unknown": {name: why for name, why in (("bytes", unread), ("flops", flops)) if why}}
 
 
-def count_weights(model: PreTrainedModel) -> dict[str, Any]:
+def _uncountable(model: PreTrainedModel, cache: Any, needs: Mapping[str, Any]) -> str | None:
+    """Return, in words, why neither bytes nor FLOPs can be counted."""
+    config = type(model.config).__name__
+    if getattr(model.config, "quantization_config", None) or not all(map(torch.is_floating_point, model.parameters())):
+        return "the weights are packed, so that their tensors do not say how many there are"
+    if needs["cache"] is None:
+        return f"the cache ({type(cache).__name__}) is of a form that hfbench does not know"
+    if any(None in (each["experts"], each["experts_per_token"]) for each in needs["routed_experts"]):
+        return f"the config ({config}) does not say how many experts a token goes through"
+    return None
+
+
+def _miscounted(model: PreTrainedModel, needs: Mapping[str, Any], count: Count | None, tokens: int) -> str | None:
+    """Return, in words, by how much torch's count differs from the formula for a prompt of so many tokens."""
+    if count is None:
+        return None
+    if any(kind["query_heads"] is None for kind in needs["cache"]["attention"]):
+        return f"the config ({type(model.config).__name__}) does not say how many heads attention has"
+    found = difference(count, _expected(needs, count), tokens)
+    if found and needs["cache"]["state_bytes_per_row"]:
+        return f"{found}; its layers with a constant state multiply more, by how much depends on their code"
+    return found
+
+
+def _expected(needs: Mapping[str, Any], count: Count) -> Products:
+    """Return what torch should count in a pass of so many tokens, all pairs of which attention multiplies."""
+    parameters = needs["dense_matmul_parameters"] + sum(
+        each["matmul_parameters"] * each["experts_per_token"] / each["experts"] for each in needs["routed_experts"]
+    )
+    pairs = sum(
+        2 * kind["layers"] * kind["query_heads"] * (kind["key_dim"] + kind["value_dim"])
+        for kind in needs["cache"]["attention"]
+    )
+    head = 2.0 * needs["head_matmul_parameters"]
+    return Products(pairs, 2 * parameters + (0 if count.keeps_one else head), head if count.keeps_one else 0)
+
+
+def count_weights(model: PreTrainedModel, count: Count | None = None) -> dict[str, Any]:
     """Return where the bytes and the multiplications of the loaded parameters go. A tied parameter counts once.
 
     `dense_weight_bytes` are read whole in every decoding step: layers, norms, shared experts, the output head.
-    `routed_expert_weight_bytes` are all routed experts together, of which a step reads some. `embedding_table_bytes`
-    are looked up, a row a token, and so hardly read; a table that is also the output head is dense.
-    `unread_weight_bytes` are no part of the text decoder, as a vision tower. The four sum up to the weights in memory.
+    `routed_experts` has an entry for each kind of layer with experts, of which a step reads some: `weight_bytes` and
+    `matmul_parameters` of all of them, `experts` and `experts_per_token`, which are None where the config does not
+    tell. `embedding_table_bytes` are looked up, a row a token, and so hardly read; a table that is also the output head
+    is dense. `unread_weight_bytes` are no part of the text decoder, as a vision tower. All these sum up to the weights
+    in memory. `repeated_weight_bytes` are read once more each time that a step goes through a block again.
 
-    `dense_matmul_parameters`, without the head, multiply each token once, `head_matmul_parameters` each token whose
-    logits are computed, `routed_expert_matmul_parameters` are those of all routed experts. `experts` and
-    `experts_per_token` are None where there are no experts, and where the config does not tell.
+    `dense_matmul_parameters` multiply each token, as often as their block is used; `head_matmul_parameters`, which are
+    all that comes after the base model, each token whose logits are computed. Without a `count` each block is used
+    once.
     """
-    config = model.config.get_text_config(decoder=True)
-    experts, per_token = _first(config, _EXPERTS), _first(config, _EXPERTS_PER_TOKEN)
-    unread, head = _unread(model), _head_weight(model)
-    counts: Counter[str] = Counter()
+    config, calls = model.config.get_text_config(decoder=True), Counter[int]() if count is None else count.calls
+    unread, head = _unread(model, calls), _head_weight(model)
+    base = {id(parameter) for parameter in model.base_model.parameters()}
+    counts: Counter[str] = Counter(dict.fromkeys(_COUNTS, 0))
+    routed: dict[tuple[int | None, int | None], Counter[str]] = {}
     for use in _uses(model):
         parameter, size = use.parameter, use.parameter.numel()
         size_bytes = size * parameter.element_size()
+        numbers = (_number(config, _EXPERTS, use.layer), _number(config, _EXPERTS_PER_TOKEN, use.layer))
         if id(parameter) in unread:
             counts["unread_weight_bytes"] += size_bytes
         elif parameter is head:
@@ -74,56 +131,94 @@ def count_weights(model: PreTrainedModel) -> dict[str, Any]:
             counts["head_matmul_parameters"] += size
         elif all(isinstance(owner, nn.Embedding) for _, owner in use.owners):
             counts["embedding_table_bytes"] += size_bytes
+        elif _is_routed_expert(use, numbers[0] if numbers[1] else None):
+            kind = routed.setdefault(numbers, Counter())
+            kind["weight_bytes"] += size_bytes
+            kind["matmul_parameters"] += size * _is_matrix(use)
         else:
-            kind = "routed_expert" if _is_routed_expert(use, experts if per_token else None) else "dense"
-            counts[f"{kind}_weight_bytes"] += size_bytes
-            counts[f"{kind}_matmul_parameters"] += size * _is_matrix(use)
-    known = counts["routed_expert_weight_bytes"] > 0 and None not in (experts, per_token)
-    return {
-        **{name: counts[name] for name in _COUNTS},
-        "experts": experts if known else None,
-        "experts_per_token": per_token if known else None,
-    }
+            times = use.times(calls)
+            counts["dense_weight_bytes"] += size_bytes
+            counts["repeated_weight_bytes"] += size_bytes * (times - 1)
+            part = "dense" if id(parameter) in base else "head"
+            counts[f"{part}_matmul_parameters"] += size * times * _is_matrix(use)
+    names = ("experts", "experts_per_token")
+    experts = [{**kind, **dict(zip(names, numbers, strict=True))} for numbers, kind in routed.items()]
+    return {**counts, "routed_experts": experts}
 
 
 _COUNTS = (
     "dense_weight_bytes",
-    "routed_expert_weight_bytes",
+    "repeated_weight_bytes",
     "embedding_table_bytes",
     "unread_weight_bytes",
     "dense_matmul_parameters",
-    "routed_expert_matmul_parameters",
     "head_matmul_parameters",
 )
 
 
-def cache_layout(cache: Any, sliding_window: int | None) -> dict[str, Any] | None:
+def cache_layout(cache: Any, model: PreTrainedModel) -> dict[str, Any] | None:
     """Return what a cache object holds for each token and row, from its tensors; None for a cache of unknown form.
 
-    `attention` has an entry for each kind of layer: `layers`, how many have keys and values of their own;
-    `bytes_per_token_per_row` of one such layer; `key_dim` and `value_dim` of a head; `window_tokens`, beyond which it
-    does not grow (None: it grows with every token). `state_bytes_per_row` is the constant state of all linear-attention
-    and state-space layers together. `sliding_window` is the config's: a static layer knows no more than its own length.
+    `attention` has an entry for each kind of layer: `layers`, how many attend to keys and values of that kind, of their
+    own or another layer's; `query_heads` of a layer, None where the model does not tell; `bytes_per_token_per_row` of
+    its keys and values; `key_dim` and `value_dim` of a head, as attention multiplies them; `window_tokens`, beyond
+    which it does not grow (None: it grows with every token). `state_bytes_per_row` is the constant state of all
+    linear-attention and state-space layers together. A static layer knows no more than its own length, so that the
+    window is the config's.
     """
     if not hasattr(cache, "layers") or any(hasattr(layer, "_quantized_keys") for layer in cache.layers):
         return None
     state_bytes_per_row = 0
-    layers: Counter[tuple[int, int, int, int | None]] = Counter()
-    for layer in cache.layers:
+    config, sharing = model.config.get_text_config(decoder=True), _sharing(model)
+    layers: Counter[tuple[int | None, ...]] = Counter()
+    for index, layer in enumerate(cache.layers):
         for states in (getattr(layer, "conv_states", None), getattr(layer, "recurrent_states", None)):
             tensors = [tensor for tensor in (states or {}).values() if tensor is not None]
             state_bytes_per_row += sum(tensor.nbytes // tensor.shape[0] for tensor in tensors)
         keys, values = getattr(layer, "keys", None), getattr(layer, "values", None)
         if keys is None or values is None or not keys.numel():  # shares another layer's, or has none
             continue
-        rows, positions = keys.shape[0], keys.shape[-2]
         held = [keys, values, *filter(None.__ne__, [getattr(layer, "indexer_keys", None)])]
-        size = sum(tensor.nbytes for tensor in held) // (rows * positions)
-        window = getattr(layer, "sliding_window", sliding_window) if getattr(layer, "is_sliding", False) else None
-        layers[size, keys.shape[-1], values.shape[-1], window] += 1
-    names = ("bytes_per_token_per_row", "key_dim", "value_dim", "window_tokens")
+        size = sum(tensor.nbytes for tensor in held) // (keys.shape[0] * keys.shape[-2])
+        window = getattr(layer, "sliding_window", _number(config, _WINDOW, index))
+        window = window if getattr(layer, "is_sliding", False) else None
+        heads = _number(config, ("num_attention_heads",), index)
+        layers[heads, size, *_head_dims(config, keys, values), window] += 1 + sharing[index]
+    names = ("query_heads", "bytes_per_token_per_row", "key_dim", "value_dim", "window_tokens")
     attention = [{"layers": count, **dict(zip(names, kind, strict=True))} for kind, count in layers.items()]
     return {"attention": attention, "state_bytes_per_row": state_bytes_per_row}
+
+
+def _head_dims(config: Any, keys: torch.Tensor, values: torch.Tensor) -> tuple[int, int]:
+    """Return the dimensions of a head's keys and values, which multi-head latent attention makes of what it caches."""
+    if keys.shape[-1] == getattr(config, "kv_lora_rank", None):
+        return config.qk_nope_head_dim + config.qk_rope_head_dim, config.v_head_dim
+    return keys.shape[-1], values.shape[-1]
+
+
+def _sharing(model: PreTrainedModel) -> Counter[int]:
+    """Return, for each layer, how many layers without keys and values of their own attend to its."""
+    config = model.config.get_text_config(decoder=True)
+    shared = {
+        module.layer_idx: _source_layer(module, config, module.layer_idx)
+        for module in model.get_decoder().modules()
+        if getattr(module, "is_kv_shared_layer", False) and hasattr(module, "layer_idx")
+    }
+    return Counter(shared.values())
+
+
+def _source_layer(module: nn.Module, config: Any, index: int) -> int:
+    """Return the layer whose keys and values a layer attends to that has none of its own.
+
+    Gemma 3n's modules say it, Mistral Large 4's config does; in Gemma 4 it is the last of the same type that has some.
+    """
+    sources = getattr(config, "kv_source_layers", None)
+    told = getattr(module, "kv_shared_layer_index", None) if sources is None else sources[index]
+    if told is not None:
+        return int(told)
+    types: Sequence[str] = config.layer_types
+    own = len(types) - int(config.num_kv_shared_layers)
+    return max(layer for layer in range(own) if types[layer] == types[index])
 
 
 @torch.no_grad()
@@ -142,10 +237,22 @@ def _uses(model: PreTrainedModel) -> list[_Use]:
     return list(found.values())
 
 
-def _unread(model: PreTrainedModel) -> set[int]:
-    """Return the ids of the parameters of the base model that are not in its text decoder."""
+def _unread(model: PreTrainedModel, calls: Mapping[int, int]) -> set[int]:
+    """Return the ids of the parameters of the base model that generating text from text does not use.
+
+    They are in no text decoder, and their module was not called; or in a block that was not, as cross-attention to an
+    image. That a module was not called says nothing by itself: fused code takes the weights of the parts of a block.
+    """
     decoder = {id(parameter) for parameter in model.get_decoder().parameters()}
-    return {id(parameter) for parameter in model.base_model.parameters()} - decoder
+    base = {id(parameter) for parameter in model.base_model.parameters()}
+    called = {name for name, module in model.named_modules() if id(module) in calls}
+    found = set()
+    for use in _uses(model):
+        modules = {name.rpartition(".")[0] for name, _ in use.owners}
+        blocks = modules | {module.rpartition(".")[0] for module in modules}
+        if not modules & called and (id(use.parameter) not in decoder or (called and not blocks & called)):
+            found.add(id(use.parameter))
+    return found & base
 
 
 def _head_weight(model: PreTrainedModel) -> nn.Parameter | None:
@@ -179,5 +286,16 @@ def _is_convolution(module: nn.Module) -> bool:
     return isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)
 
 
-def _first(config: Any, names: tuple[str, ...]) -> int | None:
-    return next((value for name in names if isinstance(value := getattr(config, name, None), int)), None)
+def _number(config: Any, names: tuple[str, ...], layer: int | None) -> int | None:
+    """Return the first of these numbers that the config has; of the layer, where it has one for each layer."""
+    for name in names:
+        try:
+            value = getattr(config, name, None)
+        except RuntimeError:  # AmbiguousGlobalPerLayerAttributeError: each layer has a config of its own
+            value = None if layer is None else getattr(config.per_layer_config[layer], name, None)
+        if isinstance(value, list | tuple):
+            value = value[layer] if layer is not None and layer < len(value) else None
+        if isinstance(value, int):
+            return value
+    nested = getattr(config, "ffn_config", None)  # DBRX
+    return None if nested is None else _number(nested, names, layer)

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,7 +16,7 @@ from hfbench.core.point import Configuration
 from hfbench.core.record import Settings
 from hfbench.measure.compiling import compile_config
 from hfbench.measure.device import Device
-from hfbench.measure.generation import Call, generation_config
+from hfbench.measure.generation import Call, Probe, Run, generation_config
 from hfbench.measure.prompt import Prompt, new_tokens_of, request_tokens
 
 _POLL_SECONDS = 1.0  # between looks at whether the manager's thread is still alive
@@ -119,13 +119,13 @@ def _collect(manager: ContinuousBatchingManager, count: int) -> dict[str, Genera
 
 def prepare_generate_batch(
     model: PreTrainedModel, configuration: Configuration, settings: Settings, prompt: Prompt, device: Device
-) -> Callable[[bool], Call]:
-    """Return the function that runs one iteration of continuous batching."""
+) -> Run:
+    """Return the function that runs one iteration of continuous batching, which no probe looks into."""
     config = generation_config(configuration, settings, prompt)
     batching = Batching(model, config, continuous_batching_config(configuration, settings), prompt)
     new_tokens = new_tokens_of(prompt, configuration)
 
-    def call(observed: bool) -> Call:
+    def call(observed: bool, probe: Probe | None = None) -> Call:  # noqa: ARG001, it can only look into `generate`
         device.synchronize()
         start, outputs = batching.run(new_tokens, observed)
         device.synchronize()

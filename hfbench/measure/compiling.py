@@ -86,8 +86,9 @@ def describe_compilation() -> dict[str, Any]:
 
     `graphs` counts compiled frames with operations in them; `seconds` is the time the outer frames took;
     `fell_back` holds the reasons for which a frame was given up and runs uncompiled; `cache_hits` counts graphs that
-    inductor found in its cache folder; `cuda_graphs_recorded` is whether there is any, and `cuda_graphs_skipped` counts
-    the graphs for which torch gave up on it.
+    inductor found in its cache folder; `fused_attention` counts where it put SDPA in place of what the model computes;
+    `cuda_graphs_recorded` is whether there is any, and `cuda_graphs_skipped` counts the graphs for which torch gave up
+    on it.
     """
     metrics = [metric for metric in get_compilation_metrics() if not _is_foreign(metric)]
     done = [metric for metric in metrics if metric.fail_type is None and metric.graph_op_count]
@@ -100,40 +101,49 @@ def describe_compilation() -> dict[str, Any]:
         "recompiles": [_one_line(metric.recompile_reason) for metric in metrics if metric.recompile_reason][:20],
         "fell_back": [_one_line(metric.fail_reason or metric.fail_type) for metric in metrics if metric.fail_type][:10],
         "cache_hits": inductor.get("fxgraph_cache_hit", 0),
+        "fused_attention": inductor.get("fuse_attention", 0),
         "cuda_graphs_recorded": _RECORDED in inductor,
         "cuda_graphs_skipped": inductor.get("cudagraph_skips", 0),
     }
 
 
-def watch_compiled_call(model: PreTrainedModel, call: Callable[[bool], Any]) -> dict[str, Any]:
-    """Run one iteration of `generate`; return what it entered, and the config with which transformers compiled.
+def watch_compiled_call(model: PreTrainedModel, call: Callable[[], Any]) -> dict[str, Any]:
+    """Run a call of `generate`; return what it entered, and the config with which transformers compiled.
 
     `compiled_calls` counts entries into code that Dynamo made, whatever the backend; `inductor_calls` calls of graphs
-    that inductor compiled. `experts_operators` are there for a model with experts: compiled in another dtype than
-    bfloat16, grouped_mm is a loop over them (transformers 5.22, `integrations.moe._can_use_grouped_mm`).
+    that inductor compiled; `cuda_graph_replays` CUDA graphs that were replayed, not run. `experts_operators` are there
+    for a model with experts: compiled in another dtype than bfloat16, grouped_mm is a loop over them (transformers
+    5.22, `integrations.moe._can_use_grouped_mm`).
     """
     has_experts = bool(find_experts(model).modules)
     with watch_operators() if has_experts else nullcontext(Operators()) as operators, watch_functions() as evidence:
-        call(False)
+        call()
     config = getattr(model, "_last_compile_config", None)
     return {
         "compiled_calls": evidence.compiled_calls,
         "inductor_calls": evidence.inductor_calls,
+        "cuda_graph_replays": evidence.cuda_graph_replays,
         **({"experts_operators": dict(operators.experts)} if has_experts else {}),
         "config": None if config is None else config.to_dict(),
     }
 
 
-def compilation_differences(steps: int, asked: CompileConfig | None, compilation: dict[str, Any]) -> list[str]:
-    """Return where compilation is not what was asked for; an iteration has so many decoding `steps`.
+def compilation_differences(
+    steps: int, asked: CompileConfig | None, compilation: dict[str, Any], attn_implementation: str = ""
+) -> list[str]:
+    """Return where compilation is not what was asked for; the watched call has so many compiled `steps`.
 
-    `compilation` is what `describe_compilation` returns and, where a call could be watched, `watch_compiled_call`.
+    `attn_implementation` is what attention was to be. `compilation` is what `describe_compilation` returns and, where a
+    call could be watched, `watch_compiled_call`.
     """
     if asked is None:
         return [f"{compilation['graphs']} graphs were compiled"] if compilation["graphs"] else []
     found = []
     if not compilation["graphs"]:
         found.append("nothing was compiled")
+    if attn_implementation == "eager" and compilation.get("fused_attention"):
+        places = compilation["fused_attention"]
+        found.append(f"inductor put scaled_dot_product_attention in place of eager attention, {places} times")
     given_up = [reason for reason in compilation["fell_back"] if _RECOMPILE_LIMIT in reason.lower()]
     if given_up:
         found.append(f"torch gave up recompiling and ran uncompiled: {given_up[0]}")
@@ -159,8 +169,18 @@ def _call_differences(steps: int, asked: CompileConfig, compilation: dict[str, A
         for name, value in asked.to_dict().items()
         if used and used[name] != value
     ]
-    if _wants_cuda_graphs(asked) and not compilation["cuda_graphs_recorded"]:
-        found.append(f"no CUDA graph was recorded; torch skipped {compilation['cuda_graphs_skipped']}: see the log")
+    return [*found, *_cuda_graph_differences(steps, asked, compilation)]
+
+
+def _cuda_graph_differences(steps: int, asked: CompileConfig, compilation: dict[str, Any]) -> list[str]:
+    if not _wants_cuda_graphs(asked):
+        return []
+    skipped, replays = compilation["cuda_graphs_skipped"], compilation["cuda_graph_replays"]
+    if not compilation["cuda_graphs_recorded"]:
+        return [f"no CUDA graph was recorded; torch skipped {skipped}: see the log"]
+    found = [f"torch made no CUDA graph of {skipped} compiled graphs: see the log"] if skipped else []
+    if replays < steps:
+        found.append(f"CUDA graphs were replayed {replays} times in {steps} decoding steps")
     return found
 
 

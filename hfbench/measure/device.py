@@ -1,10 +1,15 @@
 """What differs between devices: finding one, waiting for it, and how much of its memory was taken."""
 
+import ctypes
 import resource
 import sys
-from typing import Protocol
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Protocol
 
 import torch
+from transformers import LogitsProcessor, LogitsProcessorList
 
 from hfbench.measure.failure import DeviceMissingError
 
@@ -20,7 +25,10 @@ class Device(Protocol):
         """Wait until all work queued on the device is done."""
 
     def peak_bytes(self) -> int:
-        """Return the most memory that this process has held so far, in bytes."""
+        """Return the most memory that this process has held since the last reset, in bytes."""
+
+    def reset_peak(self) -> bool:
+        """Let the peak begin anew with what is held now; return whether the device can."""
 
 
 class Cpu:
@@ -34,9 +42,26 @@ class Cpu:
         """Do nothing: the CPU's work is done when a call returns."""
 
     def peak_bytes(self) -> int:
-        """Return the process's largest resident set, in bytes."""
+        """Return the process's largest resident set since the last reset, in bytes."""
+        with suppress(OSError):
+            for line in _STATUS.read_text().splitlines():
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) * 1024
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024  # kilobytes but on macOS
+
+    def reset_peak(self) -> bool:
+        """Give back to the system what was freed, and reset the peak as proc(5) says; only Linux can."""
+        try:
+            with suppress(AttributeError):  # of glibc alone
+                ctypes.CDLL(None).malloc_trim(0)
+            _CLEAR_REFS.write_text("5")
+        except OSError:
+            return False
+        return True
+
+
+_STATUS, _CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 class Accelerator:
@@ -55,10 +80,61 @@ class Accelerator:
         torch.accelerator.synchronize(self.torch_device)
 
     def peak_bytes(self) -> int:
-        """Return the most memory that torch's allocator has held on the device, in bytes."""
+        """Return the most memory that torch's allocator has held on the device since the last reset, in bytes."""
         if self.torch_device.type == "mps":  # keeps no peak; what the driver gave so far never shrinks between calls
             return torch.mps.driver_allocated_memory()
         return torch.accelerator.max_memory_allocated(self.torch_device)
+
+    def reset_peak(self) -> bool:
+        """Reset the allocator's peak, and let go of what it keeps and nothing holds."""
+        if self.torch_device.type == "mps":
+            return False
+        torch.accelerator.empty_cache()
+        torch.accelerator.reset_peak_memory_stats(self.torch_device)
+        return True
+
+
+class Peaks:
+    """Watches the memory of one call of `generate`: what the prefill takes, and what the decoding steps take."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self._can_reset = True
+        self.prefill_bytes = 0
+        self.decode_bytes = 0
+
+    def arguments(self, *_: Any) -> dict[str, Any]:
+        """Return the arguments of `generate` that say where the prefill ends; it begins now."""
+        self._can_reset &= self._device.reset_peak()
+        return {"logits_processor": LogitsProcessorList([_AtFirstLogits(self._end_prefill)])}
+
+    def take(self, output: Any) -> torch.Tensor:
+        """Note what the decoding steps took; return the output, which is the sequences."""
+        self.decode_bytes = max(self.decode_bytes, self._device.peak_bytes())
+        sequences: torch.Tensor = output
+        return sequences
+
+    def describe(self) -> dict[str, int]:
+        """Return both peaks in bytes, ready for JSON; empty where no call was watched, or the peak cannot be reset."""
+        if not self._can_reset or not self.decode_bytes:
+            return {}
+        return {"prefill_peak_bytes": self.prefill_bytes, "decode_peak_bytes": self.decode_bytes}
+
+    def _end_prefill(self) -> None:
+        self._device.synchronize()
+        self.prefill_bytes = max(self.prefill_bytes, self._device.peak_bytes())
+        self._device.reset_peak()
+
+
+class _AtFirstLogits(LogitsProcessor):
+    def __init__(self, tell: Callable[[], None]) -> None:
+        self._tell: Callable[[], None] | None = tell
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:  # noqa: ARG002
+        if self._tell is not None:
+            self._tell()
+            self._tell = None
+        return scores
 
 
 def open_device(name: str) -> Device:

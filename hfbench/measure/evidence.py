@@ -19,7 +19,9 @@ _INDUCTOR_GRAPH = ("torch._inductor.output_code", "__call__")
 # The name of a compiled graph in the code that Dynamo puts in place of a function's own, with whatever backend.
 _DYNAMO_GRAPH = "__compiled_fn"
 FLEX_ATTENTION_FILE = "torch/nn/attention/flex_attention.py"  # which compiles itself in every model
-_PAGED_CACHE = "PagedAttentionCache."  # whose methods continuous batching goes through
+_PAGED_UPDATE = "PagedAttentionCache.update"  # by which attention writes to the cache of continuous batching
+_CUDA_GRAPH_REPLAY = ("torch._inductor.cudagraph_trees", "CUDAGraphNode.run")
+_SOFTMAX = "aten::_softmax"
 _SDPA = "scaled_dot_product_attention"
 # Operator of torch → SDPA backend. The math backend dissolves into matrix products and has none.
 _SDPA_OPERATORS = {
@@ -39,7 +41,7 @@ _EXPERTS_OPERATORS = {
 
 @dataclass
 class Evidence:
-    """Counts of what was seen: attention functions by full name, SDPA, compiled code, paged cache, methods.
+    """Counts of what was seen: attention functions by full name, SDPA, compiled code, CUDA graphs, methods.
 
     `compiled_calls` are entries into functions that Dynamo rewrote, flex attention's own left out; `inductor_calls` are
     calls of graphs that inductor compiled. `method_calls` has, in the order of the first call, the code of a method and
@@ -50,16 +52,18 @@ class Evidence:
     sdpa_calls: int = 0
     compiled_calls: int = 0
     inductor_calls: int = 0
-    paged_cache_calls: int = 0
+    paged_cache_updates: int = 0
+    cuda_graph_replays: int = 0
     method_calls: Counter[tuple[CodeType, int]] = field(default_factory=Counter)
 
 
 @dataclass
 class Operators:
-    """Counts of operators that the profiler saw: SDPA's backends, and those by which experts computed."""
+    """Counts of operators that the profiler saw: SDPA's backends, those by which experts computed, and softmax."""
 
     sdpa: Counter[str] = field(default_factory=Counter)
     experts: Counter[str] = field(default_factory=Counter)
+    softmax: int = 0
 
 
 @contextmanager
@@ -80,8 +84,10 @@ def watch_functions(methods: Container[CodeType] = ()) -> Iterator[Evidence]:
                 evidence.inductor_calls += 1
             elif _is_compiled(frame.f_code):
                 evidence.compiled_calls += 1
-            elif frame.f_code.co_qualname.startswith(_PAGED_CACHE):
-                evidence.paged_cache_calls += 1
+            elif frame.f_code.co_qualname == _PAGED_UPDATE:
+                evidence.paged_cache_updates += 1
+            elif (module, frame.f_code.co_qualname) == _CUDA_GRAPH_REPLAY:
+                evidence.cuda_graph_replays += 1
             elif frame.f_code in methods:
                 evidence.method_calls[frame.f_code, id(frame.f_locals[frame.f_code.co_varnames[0]])] += 1
         elif event == "c_call" and argument.__name__ == _SDPA:
@@ -130,3 +136,4 @@ def watch_operators() -> Iterator[Operators]:
     names = [event.name() for event in profiler.profiler.kineto_results.events()]
     operators.sdpa.update(_SDPA_OPERATORS[name] for name in names if name in _SDPA_OPERATORS)
     operators.experts.update(_EXPERTS_OPERATORS[name] for name in names if name in _EXPERTS_OPERATORS)
+    operators.softmax = names.count(_SOFTMAX)

@@ -16,12 +16,15 @@ _REFUSALS = (
     "no available kernel",
     "cannot find a build variant for this system",
     "is not supported for continuous batching",
+    "was called without a paged attention cache",  # by a model that does not hand it on to its attention
+    "invalid layer type",  # which the paged cache does not know
     "async batching requires a device type",
     "no pinned memory allocator is available",
     "strides should be multiple of 16 bytes",  # grouped_mm, of experts whose sizes do not suit it
     "does not support",
     "not supported",
     "cannot use prefill chunking without a cache",
+    "object has no attribute 'past_key_values'",  # of what the model returns, when the prompt goes in by chunks
     "invalidcxxcompiler",
     "no working c++ compiler",
 )

@@ -2,8 +2,9 @@
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from transformers import GenerationConfig, PreTrainedModel
@@ -31,6 +32,26 @@ class Call:
     end: float
     token_times: list[list[float]]
     tokens: list[list[int]]
+
+
+class Probe(Protocol):
+    """What looks into a call that is not timed: its logits, or its memory."""
+
+    def arguments(self, given: Mapping[str, Any], prompt: Prompt, new_tokens: int, /) -> dict[str, Any]:
+        """Return arguments of `generate` beside the `given` ones or in their place, right before it is called.
+
+        Those have the generation config, and a cache where there is one that holds the prompt's context.
+        """
+
+    def take(self, output: Any, /) -> torch.Tensor:
+        """Return the sequences of what `generate` returned, int64 of shape (rows, tokens), with the prompt's."""
+
+
+class Run(Protocol):
+    """The prepared call: one iteration of the workload, exactly as it is timed."""
+
+    def __call__(self, observed: bool, probe: Probe | None = None, /) -> Call:
+        """Run it. `observed` is whether the time of each token is read; with a probe it is looked at, not timed."""
 
 
 class TokenClock(BaseStreamer):
@@ -73,34 +94,35 @@ def _cache_implementation(configuration: Configuration, prompt: Prompt) -> str |
 
 def prepare_generate(
     model: PreTrainedModel, configuration: Configuration, settings: Settings, prompt: Prompt, device: Device
-) -> Callable[[bool], Call]:
-    """Return the function that runs one iteration of `generate`; its argument says whether each token is observed."""
+) -> Run:
+    """Return the function that runs one iteration of `generate`: one call, or one for each padded batch."""
+    if prompt.new_tokens:
+        return _prepare_batches(model, configuration, settings, prompt, device)
     config = generation_config(configuration, settings, prompt)
     fill_context = prepare_context(model, configuration, prompt, configuration.max_new_tokens)
 
-    def call(observed: bool) -> Call:
+    def call(observed: bool, probe: Probe | None = None) -> Call:
         clock = TokenClock() if observed else None
-        context = fill_context()
+        arguments = {"generation_config": config, **fill_context()}
+        if probe:
+            arguments |= probe.arguments(arguments, prompt, configuration.max_new_tokens)
         device.synchronize()
         start = time.perf_counter()
-        sequences = model.generate(  # type: ignore[operator]
-            prompt.input_ids,
-            attention_mask=prompt.attention_mask,
-            generation_config=config,
-            streamer=clock,
-            **context,
+        output = model.generate(  # type: ignore[operator]
+            prompt.input_ids, attention_mask=prompt.attention_mask, streamer=clock, **arguments
         )
         device.synchronize()
         end = time.perf_counter()
+        sequences = probe.take(output) if probe else output
         tokens = sequences[:, prompt.input_ids.shape[1] :].tolist()
         return Call(start, end, end, [clock.readings[1:]] if clock else [], tokens)
 
     return call
 
 
-def prepare_padded_generate(
+def _prepare_batches(
     model: PreTrainedModel, configuration: Configuration, settings: Settings, prompt: Prompt, device: Device
-) -> Callable[[bool], Call]:
+) -> Run:
     """Return the function that runs one iteration: all batches, each until its longest request has its tokens.
 
     A request's tokens and token times are its batch's, cut to its own number; what it got beyond them is waste.
@@ -108,17 +130,19 @@ def prepare_padded_generate(
     batches = batches_of(prompt, configuration.batch_size)
     configs = [_config_of(batch, configuration, settings) for batch in batches]
 
-    def call(observed: bool) -> Call:
+    def call(observed: bool, probe: Probe | None = None) -> Call:
         clocks: list[TokenClock | None] = [TokenClock() if observed else None for _ in batches]
         sequences: list[torch.Tensor] = []
         device.synchronize()
         start = time.perf_counter()
         for batch, config, clock in zip(batches, configs, clocks, strict=True):
-            sequences.append(
-                model.generate(  # type: ignore[operator]
-                    batch.input_ids, attention_mask=batch.attention_mask, generation_config=config, streamer=clock
-                )
+            arguments: dict[str, Any] = {"generation_config": config}
+            if probe:
+                arguments |= probe.arguments(arguments, batch, max(batch.new_tokens))
+            output = model.generate(  # type: ignore[operator]
+                batch.input_ids, attention_mask=batch.attention_mask, streamer=clock, **arguments
             )
+            sequences.append(probe.take(output) if probe else output)
         device.synchronize()
         end = time.perf_counter()
         times, tokens = [], []

@@ -1,55 +1,379 @@
-"""Whether the loaded model still computes what it should: the prompt's likelihood and the most likely tokens."""
+"""Whether what is timed computes what the model computes: its logits, against those of one plain forward pass.
+
+Plain is: uncompiled, a row by itself without padding, and without a cache wherever the row is not too long for that.
+The measured path is given the same tokens, one decoding step after another, by whatever cache, chunks and compiled code
+it is timed with.
+"""
 
 import math
+from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel, StoppingCriteria, StoppingCriteriaList
 
 from hfbench.measure.failure import NotFiniteError
-from hfbench.measure.prompt import Prompt, context_cache, longest_row
+from hfbench.measure.prompt import CACHE, Passes, Prompt, row_tokens, tokens_in
 
-_LOGITS_AT_ONCE = 2**28  # elements; 1 GiB in float32
+MOST_STEPS = 8  # logits of each row that are compared: those after the prefill, and of the decoding steps that follow
+_LOGITS_AT_ONCE = 2**27  # elements; 512 MiB in float32
+_SCORED_AT_ONCE = 2**24  # elements; 64 MiB in float32
+_TOKENS_AT_ONCE = 4096  # of a row without a cache; eager attention of 32 heads then takes some 2 GiB a layer
+_TOKENS_TOGETHER = 2**14  # of several rows
+_NO_PIECES = "the model hands on no cache by which a row of this length could go in by pieces"
+_SUPPRESSED = 1e30  # how models write the logit of a token that they never give: the least number of the dtype
+
+# The root mean square of the logits' difference, over that of the logits, in units of torch.finfo(dtype).eps and of the
+# square root of the layers: each layer adds a rounding of its own, and independent ones add up as their squares. Of 35
+# families of random models (2 to 4 layers) and two trained ones (6 and 30), through dynamic and static caches, chunks,
+# a context and padding, the largest that was no fault was 4.4 in float32, and 0.9 in bfloat16, where sums are float32
+# and only what comes out of a layer is rounded. A forgotten state was 75 and more in float32. So: four times of what
+# was seen.
+_ROUNDING = {torch.float32: 16.0, torch.bfloat16: 4.0, torch.float16: 4.0}
+_UNRELATED = 0.5  # the difference of unrelated logits is 1.4 of their size
+# A single log-probability may be as far out as the largest of many normal deviates.
+_SINGLE = 4.0
+
+
+@dataclass
+class Reference:
+    """What the plain pass gives for `tokens`, which follow each row of the prompt.
+
+    `tokens` is int64 of shape (rows, steps), `logits` of shape (rows, steps, vocabulary) in the model's dtype.
+    `missing` says why there are no logits.
+    """
+
+    tokens: torch.Tensor
+    logits: torch.Tensor | None
+    missing: str | None = None
+
+
+@dataclass
+class LogitsComparison:
+    """How far the logits of the measured path are from the reference; filled step by step.
+
+    `difference` is the root mean square over the vocabulary relative to that of the reference's logits, the largest of
+    all rows and steps; `nll` and `reference_nll` are sums in nats, of `count` tokens.
+    """
+
+    difference: float = 0.0
+    nll: float = 0.0
+    reference_nll: float = 0.0
+    count: int = 0
+    top1: list[int] = field(default_factory=list)
+    same_top1: int = 0
+
+    def add(self, logits: torch.Tensor, expected: torch.Tensor, tokens: torch.Tensor) -> None:
+        """Compare the logits of one step, both of shape (rows, vocabulary), and score the rows' `tokens`.
+
+        Raises `NotFiniteError` where the measured ones are no numbers.
+        """
+        logits, expected = logits.float(), expected.float()
+        usable = expected.isfinite() & (expected.abs() < _SUPPRESSED)
+        if not logits[usable].isfinite().all():
+            raise NotFiniteError("the logits of a decoding step are no numbers on the measured path")
+        apart = torch.where(usable, logits - expected, 0.0).square().sum(-1)
+        size = torch.where(usable, expected, 0.0).square().sum(-1)
+        self.difference = max(self.difference, (apart / size.clamp_min(1e-30)).sqrt().max().item())
+        self.nll -= _log_probability(logits, tokens).sum().item()
+        self.reference_nll -= _log_probability(expected, tokens).sum().item()
+        self.count += len(tokens)
+        top1, same = logits.argmax(-1), expected.argmax(-1)
+        self.top1 += top1.tolist()
+        self.same_top1 += int((top1 == same).sum())
+
+    def add_scored(self, log_probabilities: Sequence[float], expected: torch.Tensor, tokens: torch.Tensor) -> None:
+        """Compare the log-probabilities of the `tokens` that a row chose, where they are all that is handed out.
+
+        `expected` are the reference's logits of the row, of shape (steps, vocabulary).
+        """
+        expected = expected.float()
+        size = expected.square().mean(-1).sqrt()
+        scored = _log_probability(expected, tokens)
+        measured = torch.tensor(log_probabilities, device=expected.device)
+        if not measured.isfinite().all():
+            raise NotFiniteError("a log-probability is no number on the measured path")
+        self.difference = max(self.difference, ((measured - scored).abs() / size).max().item() / _SINGLE)
+        self.nll -= float(sum(log_probabilities))
+        self.reference_nll -= scored.sum().item()
+        self.count += len(tokens)
+        self.top1 += tokens.tolist()
+        self.same_top1 += int((tokens == expected.argmax(-1)).sum())
+
+    def describe(self, model: PreTrainedModel, rows: int, steps: int) -> dict[str, Any]:
+        """Return the comparison, ready for JSON; `agrees` is whether rounding explains the difference."""
+        most = tolerance(model)
+        return {
+            "checked": True,
+            "rows": rows,
+            "steps": steps,
+            "logits_difference": self.difference,
+            "tolerance": most,
+            "agrees": self.difference <= most,
+            "nll": self.nll / self.count,
+            "reference_nll": self.reference_nll / self.count,
+            "top1_agreement": self.same_top1 / self.count,
+            "top1": self.top1,
+        }
+
+
+def not_checked(reason: str) -> dict[str, Any]:
+    """Return what stands in the record where the measured path could not be compared."""
+    return {"checked": False, "reason": reason}
+
+
+def path_differences(dtype: str, path: dict[str, Any]) -> list[str]:
+    """Return, in words, where the measured path computes something else than the model.
+
+    In float32 rounding is so small that what is beyond it is a fault. In half precision a mixture of experts may choose
+    another expert for it, so that only what has little to do with the reference is one; the tables flag the rest.
+    """
+    if path.get("agrees", True) or (dtype != "float32" and path["logits_difference"] < _UNRELATED):
+        return []
+    return [
+        f"what is timed computes something else than one plain forward pass: after the prompt the logits are "
+        f"{path['logits_difference']:.1e} of their size apart, and rounding explains {path['tolerance']:.1e}"
+    ]
+
+
+def tolerance(model: PreTrainedModel) -> float:
+    """Return the relative difference of logits that rounding explains in the model's dtype and depth."""
+    layers = getattr(model.config.get_text_config(decoder=True), "num_hidden_layers", None) or 1
+    return _ROUNDING[model.dtype] * torch.finfo(model.dtype).eps * math.sqrt(layers)
+
+
+class Steps:
+    """Gives `generate` the reference's tokens in place of its own choice, and compares the logits of each step."""
+
+    def __init__(self, reference: Reference, passes: Passes | None = None) -> None:
+        """`passes` are those of the model that makes the call."""
+        self._reference = reference
+        self._passes = passes
+        self._rows_done = 0
+        self.comparison = LogitsComparison()
+        self.decoding_steps = 0  # of all calls
+        # Of the last call:
+        self.cache: Any = None
+        self.tokens_before = 0  # in the cache
+        self.new_tokens = 0
+
+    def arguments(self, given: Mapping[str, Any], prompt: Prompt, new_tokens: int) -> dict[str, Any]:
+        """Return the arguments of `generate` for the next rows, which are `prompt`'s; it ends after the steps."""
+        rows = slice(self._rows_done, self._rows_done + len(prompt.input_ids))
+        self._rows_done = rows.stop
+        if self._passes is not None:
+            self._passes.begin_call()
+        cache = given.get(CACHE)
+        self.tokens_before = 0 if cache is None else tokens_in(cache)
+        self.new_tokens = steps = min(new_tokens, self._reference.tokens.shape[1])
+        self.decoding_steps += steps - 1
+        config = copy(given["generation_config"])
+        config.return_dict_in_generate = True
+        return {
+            "generation_config": config,
+            "logits_processor": LogitsProcessorList([_Forced(self._reference, rows, self.comparison)]),
+            "stopping_criteria": StoppingCriteriaList([_StopAt(prompt.input_ids.shape[1] + steps)]),
+        }
+
+    def take(self, output: Any) -> torch.Tensor:
+        """Keep the cache of a call's output; return its sequences."""
+        self.cache = output.get(CACHE)
+        sequences: torch.Tensor = output.sequences
+        return sequences
+
+    def describe(self, model: PreTrainedModel) -> dict[str, Any]:
+        """Return the comparison as `LogitsComparison.describe` does, or why there is none."""
+        if self._reference.logits is None:
+            return not_checked(str(self._reference.missing))
+        return self.comparison.describe(model, *self._reference.tokens.shape)
+
+
+class _Forced(LogitsProcessor):
+    def __init__(self, reference: Reference, rows: slice, comparison: LogitsComparison) -> None:
+        self._tokens = reference.tokens[rows]
+        self._logits = None if reference.logits is None else reference.logits[rows]
+        self._comparison = comparison
+        self._step = 0
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:  # noqa: ARG002
+        tokens = self._tokens[:, self._step]
+        if self._logits is not None:
+            self._comparison.add(scores, self._logits[:, self._step], tokens)
+        self._step += 1
+        forced = torch.full_like(scores, -math.inf)
+        return forced.scatter_(1, tokens[:, None], 0.0)  # type: ignore[return-value]
+
+
+class _StopAt(StoppingCriteria):
+    """Ends at this length, with the room of the measured call: a shorter `max_new_tokens` makes a smaller cache."""
+
+    def __init__(self, length: int) -> None:
+        self._length = length
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **_: Any) -> torch.BoolTensor:  # noqa: ARG002
+        done = input_ids.shape[1] >= self._length
+        return torch.full(input_ids.shape[:1], done, dtype=torch.bool, device=input_ids.device)  # type: ignore[return-value]
+
+
+def first_tokens(prompt: Prompt, steps: int) -> torch.Tensor:
+    """Return the first `steps` tokens of each row after its context, over again where it has fewer; (rows, steps)."""
+    rows = [row[prompt.context_depth :] for row in row_tokens(prompt)]
+    return torch.stack([row.repeat(1 + steps // len(row))[:steps] for row in rows])
 
 
 @torch.no_grad()
-def check_prompt(model: PreTrainedModel, prompt: Prompt, vocab_size: int) -> dict[str, Any]:
-    """Return the negative log-likelihood (mean nats a token) of a row of the prompt, and the top-1 tokens.
+def check_prompt(model: PreTrainedModel, prompt: Prompt, steps: int) -> tuple[dict[str, Any], Reference]:
+    """Return the prompt's negative log-likelihood (mean nats a token) with its top-1 tokens, and the reference.
 
-    The row is the first without padding. It is teacher-forced, in one forward pass unless the logits would be larger
-    than 1 GiB; then it needs a model that takes `past_key_values`, and both are None for any other. After a context the
-    prompt is still all that is scored: `nll_positions` are the first and the last token of the row that the likelihood
-    is of, counted from 0. The prompt's own first token is not among them, so that for a prompt of one token there is
-    none. Raises `NotFiniteError` where the likelihood is no number.
+    The likelihood is of the first row without padding. After a context the prompt is still all that is scored:
+    `nll_positions` are the first and the last token of the row that the likelihood is of, counted from 0. The prompt's
+    own first token is not among them, so that for a prompt of one token there is none. The reference's tokens are the
+    first `steps` of each row once more, the same for each configuration of a workload. A model that can neither take
+    the row at once nor hand on its state has None for all. Raises `NotFiniteError` where the likelihood is no number.
     """
-    prompt = longest_row(prompt)
-    row = prompt.input_ids
-    length = row.shape[1]
-    step = max(1, _LOGITS_AT_ONCE // max(1, vocab_size))
-    top1: list[int] = []
-    depth, cache = prompt.context_depth, context_cache(model, prompt)
-    total = 0.0
-    for start in range(0, length, step):
-        end = min(length, start + step)
-        output = model(
-            row[:, start:end],
-            attention_mask=prompt.attention_mask[:, : depth + end],
-            past_key_values=cache,
-            use_cache=step < length or depth > 0,
-        )
-        cache = output.get("past_key_values")
-        if cache is None and end < length:  # an architecture whose state cannot be handed on by this name
-            return {"prompt_nll": None, "prompt_top1": None}
-        log_probabilities = output.logits[0].float().log_softmax(-1)
-        top1 += log_probabilities.argmax(-1).tolist()
-        targets = row[0, start + 1 : min(end + 1, length)]
-        total -= log_probabilities[: len(targets)].gather(1, targets[:, None]).double().sum().item()
+    rows, tokens = row_tokens(prompt), first_tokens(prompt, steps)
+    depth = prompt.context_depth
+    longest = max(range(len(rows)), key=lambda index: len(rows[index]))
+    whole = torch.cat([rows[longest], tokens[longest, :-1]])
+    scored = _score(model, whole, depth, steps, len(prompt.input_ids[0]))
+    if scored is None:
+        return {"prompt_nll": None, "prompt_top1": None}, Reference(tokens, None, _NO_PIECES)
+    total, top1, last = scored
+    others = _logits_after(model, rows, tokens, [index for index in range(len(rows)) if index != longest])
+    reference = Reference(tokens, *_stacked({**others, longest: last}))
+    length = len(rows[longest]) - depth
+    if length == 1:
+        return {"prompt_nll": None, "prompt_top1": top1}, reference
     if not math.isfinite(total):
         raise NotFiniteError(
             f"the negative log-likelihood of the prompt is {total}: the model overflows in "
             f"{str(model.dtype).removeprefix('torch.')}, or its weights are broken"
         )
-    if length == 1:
-        return {"prompt_nll": None, "prompt_top1": top1}
     nll_positions = [depth + 1, depth + length - 1]
-    return {"prompt_nll": total / (length - 1), "prompt_top1": top1, "nll_positions": nll_positions}
+    return {"prompt_nll": total / (length - 1), "prompt_top1": top1, "nll_positions": nll_positions}, reference
+
+
+@torch.no_grad()
+def reference_of(model: PreTrainedModel, prompt: Prompt, tokens: torch.Tensor) -> Reference:
+    """Return the reference for tokens that the measured path has chosen; int64 of shape (rows, steps)."""
+    rows = row_tokens(prompt)
+    logits = _logits_after(model, rows, tokens, list(range(len(rows))))
+    return Reference(tokens, *_stacked(logits))
+
+
+def steps_of(model: PreTrainedModel, prompt: Prompt, new_tokens: int) -> int:
+    """Return how many steps of each row are compared: the first few, or fewer where their logits are large.
+
+    They end before a length at which the model changes its rotary frequencies: it then takes in all tokens anew, and
+    gives the earlier steps other logits than they had.
+    """
+    rows, length = prompt.attention_mask.shape
+    switch = _rotary_switch(model)
+    if switch is not None and length <= switch:
+        new_tokens = min(new_tokens, switch - length + 1)
+    vocabulary: int = model.config.get_text_config(decoder=True).vocab_size
+    return min(MOST_STEPS, new_tokens, max(2, _LOGITS_AT_ONCE // (rows * vocabulary)))
+
+
+def _rotary_switch(model: PreTrainedModel) -> int | None:
+    """Return the longest row, in tokens, that has the frequencies of short ones; None where all have the same."""
+    parameters = getattr(model.config.get_text_config(decoder=True), "rope_parameters", None) or {}
+    kinds = [parameters, *(each for each in parameters.values() if isinstance(each, dict))]
+    switches = [each.get("original_max_position_embeddings") for each in kinds if each.get("rope_type") == "longrope"]
+    return min((each for each in switches if each), default=None)
+
+
+def _score(
+    model: PreTrainedModel, row: torch.Tensor, depth: int, steps: int, at_once: int
+) -> tuple[float, list[int], torch.Tensor] | None:
+    """Return the row's negative log-likelihood after `depth` without the last `steps` - 1 tokens, top-1, and logits.
+
+    The logits are of the last `steps` positions.
+    """
+    total, top1, last = 0.0, list[int](), list[torch.Tensor]()
+    end = len(row) - steps + 1
+    for start, logits in _pieces(model, row[None], len(row) - depth, at_once):
+        if logits is None:
+            return None
+        for offset, part in _slices(logits[0]):
+            first = start + offset
+            targets = row[first + 1 : min(first + len(part) + 1, end)]
+            total -= _log_probability(part[: len(targets)].float(), targets).double().sum().item()
+            top1 += part[: max(0, end - first)].float().argmax(-1).tolist()
+        last = [*last, logits[0, -steps:]]
+    return total, top1, torch.cat(last)[-steps:].clone()
+
+
+def _stacked(logits: Mapping[int, torch.Tensor | None]) -> tuple[torch.Tensor | None, str | None]:
+    """Return the rows' logits in order as one tensor, or why there is none."""
+    found = [each for _, each in sorted(logits.items()) if each is not None]
+    return (torch.stack(found), None) if len(found) == len(logits) else (None, _NO_PIECES)
+
+
+def _logits_after(
+    model: PreTrainedModel, rows: list[torch.Tensor], tokens: torch.Tensor, wanted: list[int]
+) -> dict[int, torch.Tensor | None]:
+    """Return the logits at the `tokens` after each of the `wanted` rows, (steps, vocabulary); None as `_pieces` says.
+
+    Rows of one length go in together.
+    """
+    found: dict[int, torch.Tensor | None] = {}
+    while wanted:
+        length, steps = len(rows[wanted[0]]), tokens.shape[1]
+        together = [index for index in wanted if len(rows[index]) == length]
+        together = together[: max(1, _TOKENS_TOGETHER // (length + steps))]
+        wanted = [index for index in wanted if index not in together]
+        whole = torch.stack([torch.cat([rows[index], tokens[index, :-1]]) for index in together])
+        *_, (_, logits) = _pieces(model, whole, steps, length)
+        found |= {index: None if logits is None else logits[place] for place, index in enumerate(together)}
+    return found
+
+
+def _pieces(
+    model: PreTrainedModel, rows: torch.Tensor, scored: int, at_once: int
+) -> Iterator[tuple[int, torch.Tensor | None]]:
+    """Yield the logits of the last `scored` positions, in order, each with its first position.
+
+    In one pass without a cache where the rows are no longer than what the measured path takes in `at_once`, or 4096
+    tokens, and the logits no larger than `_LOGITS_AT_ONCE`; else in pieces through the model's own dynamic cache. None
+    where the model hands out no cache under the name by which it takes one.
+    """
+    count, length = rows.shape
+    vocabulary = model.config.get_text_config(decoder=True).vocab_size
+    most = max(1, _LOGITS_AT_ONCE // (vocabulary * count))
+    if length <= max(_TOKENS_AT_ONCE, at_once + MOST_STEPS) and scored <= most:
+        yield length - scored, _forward(model, rows, length, scored, use_cache=False).logits[:, -scored:]
+        return
+    first, cache = length - scored, None
+    starts = [*range(0, first, _TOKENS_AT_ONCE), *range(first, length, min(most, _TOKENS_AT_ONCE))]
+    for start, end in zip(starts, [*starts[1:], length], strict=True):
+        wanted = 1 if start < first else end - start
+        output = _forward(model, rows[:, start:end], end, wanted, use_cache=True, **{CACHE: cache})
+        cache = output.get(CACHE)
+        if cache is None and end < length:
+            yield start, None
+            return
+        if start >= first:
+            yield start, output.logits[:, -wanted:]
+
+
+def _forward(model: PreTrainedModel, tokens: torch.Tensor, seen: int, wanted: int, **arguments: Any) -> Any:
+    mask = torch.ones((len(tokens), seen), dtype=torch.int64, device=tokens.device)
+    if model._supports_logits_to_keep():  # type: ignore[operator]
+        arguments["logits_to_keep"] = wanted
+    if arguments.get(CACHE, True) is None:
+        del arguments[CACHE]
+    return model(tokens, attention_mask=mask, **arguments)
+
+
+def _slices(logits: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
+    """Yield parts of logits of shape (positions, vocabulary) with the first position of each."""
+    positions = max(1, _SCORED_AT_ONCE // logits.shape[-1])
+    for start in range(0, len(logits), positions):
+        yield start, logits[start : start + positions]
+
+
+def _log_probability(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    return logits.log_softmax(-1).gather(-1, tokens[:, None])[:, 0]

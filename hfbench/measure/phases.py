@@ -1,8 +1,8 @@
 """One configuration, phase by phase, in the worker."""
 
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,8 +22,8 @@ from hfbench.measure.batching import (
     requested_batching,
 )
 from hfbench.measure.compiling import check_compile_config, compile_config
-from hfbench.measure.device import Device, open_device
-from hfbench.measure.generation import Call, prepare_generate, prepare_padded_generate
+from hfbench.measure.device import Device, Peaks, open_device
+from hfbench.measure.generation import Call, Probe, Run, prepare_generate
 from hfbench.measure.kernels import (
     check_unedited,
     kernel_device,
@@ -33,15 +33,15 @@ from hfbench.measure.kernels import (
     open_kernels,
 )
 from hfbench.measure.loading import load_model, sdpa_backend
-from hfbench.measure.output import check_prompt
+from hfbench.measure.output import Reference, Steps, check_prompt, path_differences, steps_of
 from hfbench.measure.process import Reporter
 from hfbench.measure.prompt import (
     Prompt,
-    batches_of,
     describe_batches,
     describe_requests,
     expected_lengths,
     load_prompt,
+    longest_row,
     new_tokens_of,
 )
 from hfbench.measure.sampling import Sampler
@@ -60,7 +60,8 @@ class Measurement:
     _device: Device
     _prompt: Prompt
     _model: PreTrainedModel
-    _call: Callable[[bool], Call]
+    _call: Run
+    _chosen: list[list[int]]
     _sampler: Sampler
     _compile: CompileConfig | None
     _first_compilation: dict[str, Any]
@@ -73,6 +74,8 @@ class Measurement:
         self._manifest = Manifest.load(manifest_path(task.configuration.model))
         self._effective: dict[str, Any] = {}
         self._output: dict[str, Any] = {}
+        self._memory: dict[str, int] = {}
+        self._peaks: Peaks | None = None
         self._sdpa = ExitStack()
         compiling.remember_all()
 
@@ -104,6 +107,7 @@ class Measurement:
         )
         self._device.synchronize()
         self._reporter.update(load_seconds=round(time.perf_counter() - start, 9))
+        self._memory = {"load_peak_bytes": self._device.peak_bytes()}
         check_unedited(self._settings)  # now that what was in its folder is imported
         self._effective = {
             **verification.describe_model(self._model, self._device),
@@ -121,47 +125,77 @@ class Measurement:
         """
         self._call = self._prepare_call()
         new_tokens = new_tokens_of(self._prompt, self._configuration)
-        self._sampler = Sampler(lambda observed: self._call(observed), new_tokens, self._reporter)
+        self._sampler = Sampler(self._run, new_tokens, self._reporter)
+        self._device.reset_peak()
         with refusals_explained():
             call = self._sampler.first_call()
+        self._memory |= {"first_call_peak_bytes": self._device.peak_bytes()}  # compiling among it
         self._reporter.update(first_call_seconds=round(call.last_token - call.start, 9))
         self._output["tokens"] = max(call.tokens, key=len)  # of the first row, where all are alike
+        self._chosen = call.tokens
         self._reporter.update(output=self._output)
         self._first_compilation = compiling.describe_compilation()
 
-    def _prepare_call(self) -> Callable[[bool], Call]:
-        prepare = prepare_padded_generate if self._prompt.new_tokens else prepare_generate
-        if self._configuration.continuous_batching:
-            prepare = prepare_generate_batch
+    def _run(self, observed: bool, probe: Probe | None = None) -> Call:
+        return self._call(observed, probe)  # which is another one after continuous batching was verified
+
+    def _prepare_call(self) -> Run:
+        prepare = prepare_generate_batch if self._configuration.continuous_batching else prepare_generate
         return prepare(self._model, self._configuration, self._settings, self._prompt, self._device)
 
     def verify(self) -> list[str]:
-        """Watch what a short call runs through and check the prompt's likelihood; return the differences."""
-        if self._configuration.continuous_batching:
+        """Watch what a short call runs through and check what it computes; return the differences.
+
+        What is compiled is compared in `conclude`, when it is.
+        """
+        is_compiled, is_batched = self._compile is not None, self._configuration.continuous_batching
+        if is_batched:
             # The short call would run compiled through the first call's manager, and both caches would take memory.
             self._call = self._prepare_call()
             self._model.destroy_cached_continuous_batching_manager()  # type: ignore[operator]
-        watched, cache = verification.watch_short_call(self._model, self._configuration, self._settings, self._prompt)
+        if is_compiled or is_batched:  # which takes no tokens of a reference
+            output, reference = check_prompt(self._model, longest_row(self._prompt), 1)[0], None
+        else:
+            output, reference = self._check_prompt()
+        self._output |= output
+        self._reporter.update(output=self._output)
+        watched, cache, path = verification.watch_short_call(
+            self._model, self._configuration, self._settings, self._prompt, reference
+        )
+        del reference
         self._effective |= watched | describe_batches(self._prompt, self._configuration)
-        needs = describe_needs(self._model, fill_cache(self._model, self._prompt) if cache is None else cache)
-        del cache  # it would count as memory
+        filled = fill_cache(self._model, self._prompt) if cache is None else cache
+        needs = describe_needs(self._model, filled, self._prompt)
+        del cache, filled  # it would count as memory
         self._reporter.update(effective=self._effective, accounting=needs)
-        self._output |= check_prompt(self._model, self._prompt, self._model.config.get_text_config().vocab_size)
         if loading.uses_static_flex_attention(self._configuration):
             # What that compiled, for a key length of its own, would make torch run the measured calls on code for any.
             torch.compiler.reset()
-        self._reporter.update(output=self._output)
         kind = kernel_device(self._device)
         found = [
             *verification.differences(self._configuration, self._effective),
             *kernel_differences(self._configuration, self._settings, kind, self._effective),
         ]
+        if not is_compiled:
+            found += self._report_path(path)
         # Compiling, which this call left out, decides on padding and graphs too: `conclude` looks at those.
-        return found if self._configuration.compile_mode != "off" else [*found, *self._batching_differences()]
+        return found if is_compiled else [*found, *self._batching_differences()]
+
+    def _check_prompt(self) -> tuple[dict[str, Any], Reference]:
+        new_tokens = max(new_tokens_of(self._prompt, self._configuration))
+        steps = steps_of(self._model, self._prompt, new_tokens)
+        return check_prompt(self._model, self._prompt, steps)
+
+    def _report_path(self, path: dict[str, Any]) -> list[str]:
+        self._output["path"] = path
+        self._reporter.update(output=self._output)
+        return path_differences(self._configuration.dtype, path)
 
     def warm_up(self) -> None:
-        """Run the warm-up iterations."""
-        self._reporter.update(warmup_steady=self._sampler.warm_up(self._task.sampling))
+        """Run the warm-up iterations; the first tells the memory of prefill and decode."""
+        self._device.reset_peak()  # the logits of the check are not the model's memory
+        self._peaks = None if self._configuration.continuous_batching else Peaks(self._device)
+        self._reporter.update(warmup_steady=self._sampler.warm_up(self._task.sampling, self._peaks))
         self._compiled_before = compiling.compile_ids()
 
     def sample(self) -> None:
@@ -174,32 +208,45 @@ class Measurement:
 
     def conclude(self) -> list[str]:
         """Report memory and what was compiled; return where that is not what was asked for."""
-        memory = {"peak_bytes": self._device.peak_bytes(), "kind": self._device.memory_kind}
+        split = self._peaks.describe() if self._peaks else {}
+        peak = max(self._device.peak_bytes(), *split.values(), 0)
+        memory = {"peak_bytes": peak, **self._memory, **split, "kind": self._device.memory_kind}
         # Only now: the tokenizer would count as memory.
         self._output["text"] = self._decode(self._output["tokens"][:_SAMPLE_TOKENS])
         self._reporter.update(memory=memory, output=self._output)
         compiled = compiling.describe_compilation() | {name: self._first_compilation[name] for name in _OF_FIRST_CALL}
         compiled["recompiles_while_sampling"] = compiling.compiled_since(self._compiled_before)
-        if self._compile is not None and not self._configuration.continuous_batching:  # whose thread is not watched
-            compiled |= compiling.watch_compiled_call(self._model, self._call)
+        found, decoding_steps = list[str](), 0
         if self._configuration.continuous_batching:  # what sampled, where verifying had a manager of its own
             self._effective["continuous_batching_config"] = effective_batching(kept_manager(self._model))
-        return [*self._report_compilation(compiled), *self._batching_differences()]
+            found = self._compare_chosen()
+        elif self._compile is not None:  # of continuous batching the thread is not watched
+            steps = Steps(self._check_prompt()[1])
+            compiled |= compiling.watch_compiled_call(self._model, partial(self._call, False, steps))
+            self._effective |= verification.describe_held(self._prompt, self._configuration, steps)
+            found = self._report_path(steps.describe(self._model))
+            found += verification.held_differences(self._effective)
+            decoding_steps = steps.decoding_steps
+        return [*self._report_compilation(compiled, decoding_steps), *self._batching_differences(), *found]
+
+    def _compare_chosen(self) -> list[str]:
+        """Compare the tokens that the first call chose with those that were checked."""
+        path = self._output["path"]
+        checked = path.pop("tokens", [])
+        same = all(row[: len(first)] == first for row, first in zip(self._chosen, checked, strict=False))
+        return self._report_path({**path, "timed_tokens_agree": same} if checked else path)
 
     def conclude_first_call(self) -> list[str]:
         """Report what the first call compiled, where it was all that was asked; return differences as `conclude`."""
         return self._report_compilation(self._first_compilation)
 
-    def _report_compilation(self, compiled: dict[str, Any]) -> list[str]:
+    def _report_compilation(self, compiled: dict[str, Any], decoding_steps: int = 0) -> list[str]:
+        chunks = len(expected_lengths(self._configuration)) if self._configuration.prefill_chunk_size else 0
         self._effective["compilation"] = compiled
         self._reporter.update(effective=self._effective)
-        steps = sum(
-            max(new_tokens_of(batch, self._configuration)) - 1
-            for batch in batches_of(self._prompt, self._configuration.batch_size)
+        return compiling.compilation_differences(
+            decoding_steps + chunks, self._compile, compiled, self._configuration.attn_implementation
         )
-        if self._configuration.prefill_chunk_size:  # whose chunks transformers compiles too
-            steps += len(expected_lengths(self._configuration))
-        return compiling.compilation_differences(steps, self._compile, compiled)
 
     def _batching_differences(self) -> list[str]:
         asked, ran = (known.get("continuous_batching_config") for known in (self._requested, self._effective))

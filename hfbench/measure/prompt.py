@@ -4,7 +4,7 @@ import dataclasses
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +59,14 @@ def new_tokens_of(prompt: Prompt, configuration: Configuration) -> tuple[int, ..
 
 
 def request_tokens(prompt: Prompt) -> list[list[int]]:
-    """Return each row's tokens without its padding."""
-    rows = zip(prompt.input_ids, prompt.attention_mask, strict=True)
-    return [row[mask.bool()].tolist() for row, mask in rows]
+    """Return each row's tokens without its padding, as lists."""
+    return [row.tolist() for row in row_tokens(prompt)]
+
+
+def row_tokens(prompt: Prompt) -> list[torch.Tensor]:
+    """Return each row's tokens without its padding, the context among them; int64 of shape (tokens,) each."""
+    rows = prompt.input_ids if prompt.context_ids is None else torch.cat([prompt.context_ids, prompt.input_ids], dim=1)
+    return [row[mask.bool()] for row, mask in zip(rows, prompt.attention_mask, strict=True)]
 
 
 def longest_row(prompt: Prompt) -> Prompt:
@@ -122,7 +127,7 @@ def describe_batches(prompt: Prompt, configuration: Configuration) -> dict[str, 
 # Tokens of a row that go through the model at once, as in llama-bench by default (-ub): what they take beside the cache
 # stays what a prefill of that length takes, however long the context is.
 _FILL_TOKENS = 512
-_CACHE = "past_key_values"  # under this name alone does `generate` look for what a cache holds already
+CACHE = "past_key_values"  # under this name alone does `generate` look for what a cache holds already
 
 
 def prepare_context(
@@ -150,7 +155,7 @@ def prepare_context(
             static.reset()
         cache = DynamicCache(config=config) if static is None else static
         _fill(model, prompt, cache)
-        return {_CACHE: cache}
+        return {CACHE: cache}
 
     return fill
 
@@ -169,6 +174,16 @@ def tokens_in(cache: Any) -> int:
     return int(cache.get_seq_length())
 
 
+def held_tokens(cache: Any) -> list[int] | None:
+    """Return the numbers of tokens that a cache's layers of attention have taken in, each once, smallest first.
+
+    Layers that hold nothing are left out where others do. None where the cache is none, or has no such layers.
+    """
+    layers = [layer for layer in getattr(cache, "layers", None) or () if hasattr(layer, "keys")]
+    counts = {int(layer.get_seq_length()) for layer in layers}
+    return sorted(counts - {0} or counts) or None
+
+
 @torch.no_grad()
 def _fill(model: PreTrainedModel, prompt: Prompt, cache: Any) -> None:
     context = prompt.context_ids
@@ -178,7 +193,7 @@ def _fill(model: PreTrainedModel, prompt: Prompt, cache: Any) -> None:
     few_logits = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
     for start in range(0, depth, _FILL_TOKENS):
         end = min(depth, start + _FILL_TOKENS)
-        arguments = {_CACHE: cache, "attention_mask": prompt.attention_mask[:, :end], "use_cache": True, **few_logits}
+        arguments = {CACHE: cache, "attention_mask": prompt.attention_mask[:, :end], "use_cache": True, **few_logits}
         model(context[:, start:end], **arguments)
     if tokens_in(cache) != depth:
         raise WrongTokenCountError(
@@ -188,24 +203,57 @@ def _fill(model: PreTrainedModel, prompt: Prompt, cache: Any) -> None:
 
 def _require_cache(model: PreTrainedModel) -> None:
     is_usual: bool = model._supports_default_dynamic_cache()  # type: ignore[operator]
-    if not is_usual or _CACHE not in inspect.signature(model.forward).parameters:
+    if not is_usual or CACHE not in inspect.signature(model.forward).parameters:
         raise NotImplementedError(
-            f"{type(model).__name__} takes no {_CACHE} that was filled before, which context_depth needs"
+            f"{type(model).__name__} takes no {CACHE} that was filled before, which context_depth needs"
         )
 
 
+@dataclass
+class Passes:
+    """The forward passes of a model: how many tokens of a row each took in, and the rotary frequencies that it used."""
+
+    lengths: list[int] = field(default_factory=list)
+    frequencies: list[tuple[float, ...]] = field(default_factory=list)
+    start: int = 0  # the first pass of the call; before it the cache was filled
+
+    def begin_call(self) -> None:
+        """Say that the call begins now: the passes so far have filled its cache with a context."""
+        self.start = len(self.lengths)
+
+    def prefill_lengths(self, decoding_steps: int) -> list[int]:
+        """Return the lengths in which the prompt went in, of a call with so many passes after it."""
+        return self.lengths[self.start : len(self.lengths) - decoding_steps]
+
+    def frequencies_changed_at(self) -> int | None:
+        """Return before which token, counted from 0, the frequencies changed while the cache was kept.
+
+        The keys that it holds were then rotated by others than the queries. None where that was not so, as where the
+        model then takes in all tokens anew.
+        """
+        seen = 0
+        for index, length in enumerate(self.lengths):
+            is_anew = length >= seen
+            if index and not is_anew and self.frequencies[index] != self.frequencies[index - 1]:
+                return seen
+            seen = length if is_anew else seen + length
+        return None
+
+
 @contextmanager
-def forward_lengths(model: nn.Module) -> Iterator[list[int]]:
-    """Yield a list that gets, for each forward pass of the model inside, how many tokens of a row it takes in."""
-    lengths: list[int] = []
+def watch_passes(model: nn.Module) -> Iterator[Passes]:
+    """Yield what gets, for each uncompiled forward pass of the model inside, its length and its rotary frequencies."""
+    passes = Passes()
+    rotary: list[Any] = [each for each in model.modules() if isinstance(getattr(each, "inv_freq", None), torch.Tensor)]
 
-    def note(_: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
+    def note(_: nn.Module, positional: tuple[Any, ...], named: dict[str, Any], __: Any) -> None:
         tokens = named.get("input_ids", positional[0] if positional else None)
-        lengths.append(-1 if tokens is None else int(tokens.shape[1]))
+        passes.lengths.append(-1 if tokens is None else int(tokens.shape[1]))
+        passes.frequencies.append(tuple(float(module.inv_freq.double().sum()) for module in rotary))
 
-    handle = model.register_forward_pre_hook(note, with_kwargs=True)
+    handle = model.register_forward_hook(note, with_kwargs=True)
     try:
-        yield lengths
+        yield passes
     finally:
         handle.remove()
 
@@ -223,13 +271,20 @@ def expected_lengths(configuration: Configuration) -> list[int]:
 def prefill_differences(configuration: Configuration, effective: dict[str, Any]) -> list[str]:
     """Return, in words, where prompt and context went in otherwise than asked.
 
-    `effective` has `prefill_lengths`, of the forward passes until the first new token, and `context`: None, or the
-    tokens in the cache before and after the verifying call of `new_tokens` tokens. With continuous batching, whose
-    passes hold tokens of many requests, and with requests of unequal lengths, there is nothing to compare.
+    `effective` has `prefill_lengths`, of the forward passes until the first new token, `context`: None, or the tokens
+    in the cache before and after the verifying call of `new_tokens` tokens, and `rotary_frequencies_changed_at`. With
+    continuous batching, whose passes hold tokens of many requests, and with requests of unequal lengths, there is
+    nothing to compare.
     """
     if configuration.continuous_batching or configuration.request_lengths != UNIFORM:
         return []
     found = []
+    changed = effective["rotary_frequencies_changed_at"]
+    if changed is not None:
+        found.append(
+            f"the model changed its rotary frequencies before token {changed + 1} and kept what the cache held, whose "
+            "keys are rotated by the frequencies before"
+        )
     lengths, expected = effective["prefill_lengths"], expected_lengths(configuration)
     if lengths != expected:
         found.append(f"the prompt went in as {_listed(lengths)} tokens, not as {_listed(expected)}")

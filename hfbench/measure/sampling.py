@@ -3,7 +3,7 @@
 import dataclasses
 import gc
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from math import comb, log
@@ -13,7 +13,7 @@ from typing import Protocol
 
 from hfbench.core.record import Iteration, Sampling
 from hfbench.measure.failure import WrongTokenCountError
-from hfbench.measure.generation import Call
+from hfbench.measure.generation import Call, Probe, Run
 from hfbench.measure.process import Reporter
 
 CONFIDENCE = 0.95
@@ -149,7 +149,7 @@ def is_steady(latencies: Sequence[float]) -> bool:
 class Sampler:
     """Runs iterations of one prepared call and reports each; `new_tokens` is what each request must get, exactly."""
 
-    def __init__(self, call: Callable[[bool], Call], new_tokens: tuple[int, ...], reporter: Reporter) -> None:
+    def __init__(self, call: Run, new_tokens: tuple[int, ...], reporter: Reporter) -> None:
         self._call = call
         self._new_tokens = new_tokens
         self._reporter = reporter
@@ -161,15 +161,17 @@ class Sampler:
         self._latencies.append(iteration.end_to_end_seconds)
         return call
 
-    def warm_up(self, sampling: Sampling) -> bool:
+    def warm_up(self, sampling: Sampling, probe: Probe | None = None) -> bool:
         """Run full-length iterations, which are recorded and count for nothing, until they are steady.
 
-        The first call counts as one of them. Return whether they were before `max_warmup_iterations` was reached.
+        The first call counts as one of them. Return whether they were before `max_warmup_iterations` was reached. The
+        probe looks into the first.
         """
         for iterations in range(sampling.max_warmup_iterations):
             if iterations >= sampling.min_warmup_iterations and is_steady(self._latencies):
                 return True
-            self._latencies.append(self._run("warmup", observed=True)[0].end_to_end_seconds)
+            iteration, _ = self._run("warmup", observed=True, probe=None if iterations else probe)
+            self._latencies.append(iteration.end_to_end_seconds)
         return is_steady(self._latencies)
 
     def sample(self, sampling: Sampling) -> str:
@@ -190,9 +192,9 @@ class Sampler:
                 return reason
         raise AssertionError("the stopping rule never stopped")
 
-    def _run(self, phase: str, observed: bool) -> tuple[Iteration, Call]:
+    def _run(self, phase: str, observed: bool, probe: Probe | None = None) -> tuple[Iteration, Call]:
         with _garbage_collected_before():
-            call = self._call(observed)
+            call = self._call(observed, probe)
         iteration = Iteration(
             phase=phase,
             observed=observed,

@@ -1,25 +1,37 @@
 """What really runs, beside what was asked: the effective configuration and where it differs."""
 
+import dataclasses
 import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import CompileConfig, GenerationConfig, PreTrainedModel
+from transformers import CompileConfig, DynamicCache, GenerationConfig, PreTrainedModel
+from transformers.cache_utils import LinearAttentionCacheLayerMixin
 
 from hfbench.core.point import Configuration
 from hfbench.core.record import Settings
 from hfbench.measure import loading
 from hfbench.measure.batching import Batching, continuous_batching_config, effective_batching
-from hfbench.measure.device import Device
+from hfbench.measure.device import Cpu, Device
 from hfbench.measure.evidence import watch_functions, watch_operators
 from hfbench.measure.experts import describe_experts, experts_differences, find_experts
-from hfbench.measure.generation import generation_config
+from hfbench.measure.generation import generation_config, prepare_generate
 from hfbench.measure.loading import split_attention, unpinned
+from hfbench.measure.output import LogitsComparison, Reference, Steps, first_tokens, not_checked, reference_of, steps_of
 from hfbench.measure.process import SETTINGS
-from hfbench.measure.prompt import Prompt, batches_of, forward_lengths, prefill_differences, prepare_context, tokens_in
+from hfbench.measure.prompt import (
+    Prompt,
+    batches_of,
+    held_tokens,
+    new_tokens_of,
+    prefill_differences,
+    tokens_in,
+    watch_passes,
+)
 from hfbench.measure.support import refusals_explained
 
 _FLOATING = ("float", "bfloat")  # how torch's floating-point dtypes begin
@@ -92,6 +104,7 @@ def _dtypes(tensors: Iterable[torch.Tensor]) -> dict[str, int]:
 
 
 _CACHES = {"static": "StaticCache", "dynamic": "DynamicCache"}
+_OTHER_SHAPE = "index_copy_(): Source/destination tensor must have same slice shapes"  # how torch says it
 _SHORT = 2  # new tokens of the verifying call: one from the prefill, one from a decoding step
 
 
@@ -116,72 +129,151 @@ def describe_model(model: PreTrainedModel, device: Device) -> dict[str, Any]:
 
 
 def watch_short_call(
-    model: PreTrainedModel, configuration: Configuration, settings: Settings, prompt: Prompt
-) -> tuple[dict[str, Any], Any]:
-    """Run one prefill and one decoding step, uncompiled.
+    model: PreTrainedModel,
+    configuration: Configuration,
+    settings: Settings,
+    prompt: Prompt,
+    reference: Reference | None = None,
+) -> tuple[dict[str, Any], Any, dict[str, Any]]:
+    """Run the prefill and some decoding steps, uncompiled, with the reference's tokens, or two of its own.
 
     Return which attention, which experts and which kind of cache they went through, how prompt and context went in, and
-    the cache itself (None where it stays inside continuous batching, or there is none). Of requests of unequal lengths,
-    the first that run together are taken.
+    what the cache then held; the cache itself (None where it stays inside continuous batching, or there is none); and
+    how the logits compare to the reference's. Continuous batching takes no tokens, and chooses its own.
     """
-    prompt = batches_of(prompt, configuration.batch_size)[0]
     if configuration.attn_implementation == loading.FLEX:  # it compiles, longer when watched
-        _short_generate(model, configuration, settings, prompt)
+        _short_generate(model, configuration, settings, prompt, None)
     experts = find_experts(model)
+    path, cache = not_checked("this call had no reference"), None
+    batch: _ShortBatch | None = None
     with refusals_explained(), watch_operators() as operators, watch_functions(experts.functions) as evidence:
         if configuration.continuous_batching:
-            cache, seen = None, _short_batch(model, configuration, settings, prompt)
+            batch = _ShortBatch.run(model, configuration, settings, prompt)
+            seen = {"continuous_batching_config": batch.effective}
         else:
-            cache, seen = _short_generate(model, configuration, settings, prompt)
+            cache, seen, path = _short_generate(model, configuration, settings, prompt, reference)
+    if batch is not None:
+        _require_paged(model, evidence.paged_cache_updates)
+        path = batch.compare(model, prompt)
     kind = None if cache is None else type(cache).__name__
-    paged = "PagedAttentionCache" if evidence.paged_cache_calls else None
     watched = {
         "attention_functions": dict(evidence.functions),
         "sdpa_calls": evidence.sdpa_calls,
         "sdpa_backends": dict(operators.sdpa),
+        "softmax_calls": operators.softmax,
         **describe_experts(experts, evidence.method_calls, operators.experts),
-        "cache": paged if configuration.continuous_batching else kind,
+        "cache": "PagedAttentionCache" if batch is not None else kind,
         "cache_layers": dict(Counter(type(layer).__name__ for layer in getattr(cache, "layers", []))),
         **seen,
     }
-    return watched, cache
+    return watched, cache, path
 
 
 def _short_generate(
-    model: PreTrainedModel, configuration: Configuration, settings: Settings, prompt: Prompt
-) -> tuple[Any, dict[str, Any]]:
-    config = generation_config(configuration, settings, prompt)
-    new_tokens = min(_SHORT, configuration.max_new_tokens)
-    config.update(max_new_tokens=new_tokens, return_dict_in_generate=True, disable_compile=True)
-    if config.cache_implementation == "static":  # as long a cache as the measured call's
-        config.max_cache_len = prompt.input_ids.shape[1] + configuration.max_new_tokens - 1
-    context = prepare_context(model, configuration, prompt, configuration.max_new_tokens)()
-    before = [tokens_in(cache) for cache in context.values()]
-    arguments = {"attention_mask": prompt.attention_mask, "generation_config": config, **context}
-    with forward_lengths(model) as lengths:
-        output = model.generate(prompt.input_ids, **arguments)  # type: ignore[operator]
-    cache = getattr(output, "past_key_values", None)
-    went_in: dict[str, Any] = {"prefill_lengths": lengths[: len(lengths) - new_tokens + 1], "context": None}
-    if before:
-        after = None if cache is None else tokens_in(cache)
-        went_in["context"] = {"tokens_before": before[0], "tokens_after": after, "new_tokens": new_tokens}
-    return cache, went_in
+    model: PreTrainedModel,
+    configuration: Configuration,
+    settings: Settings,
+    prompt: Prompt,
+    reference: Reference | None,
+) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+    kind = "static" if configuration.is_static else configuration.cache_implementation
+    uncompiled = dataclasses.replace(configuration, compile_mode="off", cache_implementation=kind)
+    if reference is None:
+        tokens = first_tokens(prompt, min(_SHORT, configuration.max_new_tokens))
+        reference = Reference(tokens, None, "this call had no reference")
+    with watch_passes(model) as passes:
+        steps = Steps(reference, passes)
+        # Nothing is timed: there is no device to wait for.
+        prepare_generate(model, uncompiled, settings, prompt, Cpu())(False, steps)
+    seen = {
+        "prefill_lengths": passes.prefill_lengths(steps.new_tokens - 1),
+        "rotary_frequencies_changed_at": None if prompt.new_tokens else passes.frequencies_changed_at(),
+        **describe_held(prompt, configuration, steps),
+    }
+    return steps.cache, seen, steps.describe(model)
 
 
-def _short_batch(
-    model: PreTrainedModel, configuration: Configuration, settings: Settings, prompt: Prompt
-) -> dict[str, Any]:
-    """Run the requests for two tokens each; return what the manager does."""
-    config: GenerationConfig = generation_config(configuration, settings, prompt)
-    config.max_new_tokens = new_tokens = min(_SHORT, configuration.max_new_tokens)
-    asked = continuous_batching_config(configuration, settings)
-    asked.varlen_compile_config = asked.decode_compile_config = None
-    batching = Batching(model, config, asked, prompt)
-    batching.run((new_tokens,) * len(prompt.input_ids), observed=False)
-    assert batching.manager is not None
-    effective = effective_batching(batching.manager)
-    model.destroy_cached_continuous_batching_manager()  # type: ignore[operator]
-    return {"continuous_batching_config": effective}
+def describe_held(prompt: Prompt, configuration: Configuration, steps: Steps) -> dict[str, Any]:
+    """Return, for `effective`, the tokens that the cache held before and after a checked call; None if unknown.
+
+    Of requests of unequal lengths it is the last batch's cache.
+    """
+    context = None
+    if prompt.context_depth:
+        after = None if steps.cache is None else tokens_in(steps.cache)
+        context = {"tokens_before": steps.tokens_before, "tokens_after": after, "new_tokens": steps.new_tokens}
+    prompt_tokens = batches_of(prompt, configuration.batch_size)[-1].input_ids.shape[1]
+    held = {"tokens": held_tokens(steps.cache), "expected": prompt.context_depth + prompt_tokens + steps.new_tokens - 1}
+    return {"context": context, "cache_held": held}
+
+
+@dataclass(frozen=True)
+class _ShortBatch:
+    """The first tokens that continuous batching chose for each request, their log-probabilities, and what it did."""
+
+    effective: dict[str, Any]
+    tokens: list[list[int]]
+    log_probabilities: list[list[float]]
+
+    @classmethod
+    def run(
+        cls, model: PreTrainedModel, configuration: Configuration, settings: Settings, prompt: Prompt
+    ) -> "_ShortBatch":
+        """Run the requests for their first tokens, uncompiled."""
+        _require_no_state(model)
+        config: GenerationConfig = generation_config(configuration, settings, prompt)
+        rows = len(prompt.input_ids)
+        steps = steps_of(model, prompt, min(new_tokens_of(prompt, configuration)))
+        config.max_new_tokens = steps
+        asked = continuous_batching_config(configuration, settings)
+        asked.varlen_compile_config = asked.decode_compile_config = None
+        asked.return_logprobs = True
+        batching = Batching(model, config, asked, prompt)
+        try:
+            _, outputs = batching.run((steps,) * rows, observed=False)
+        except RuntimeError as error:
+            if _OTHER_SHAPE in str(error):
+                raise NotImplementedError(
+                    f"the keys and values of {type(model).__name__} have other shapes than the one that the paged "
+                    "cache of continuous batching takes from its config"
+                ) from error
+            raise
+        assert batching.manager is not None
+        effective = effective_batching(batching.manager)
+        model.destroy_cached_continuous_batching_manager()  # type: ignore[operator]
+        tokens, scores = zip(*((output.generated_tokens, output.logprobs) for output in outputs), strict=True)
+        return cls(effective, [list(row) for row in tokens], [list(row) for row in scores])
+
+    def compare(self, model: PreTrainedModel, prompt: Prompt) -> dict[str, Any]:
+        """Compare with the reference for the same tokens; `tokens` are kept for what the timed call chooses."""
+        tokens = torch.tensor(self.tokens, device=prompt.input_ids.device)
+        reference = reference_of(model, prompt, tokens)
+        if reference.logits is None:
+            return not_checked(str(reference.missing))
+        comparison = LogitsComparison()
+        for scores, expected, chosen in zip(self.log_probabilities, reference.logits, tokens, strict=True):
+            comparison.add_scored(scores, expected, chosen)
+        return {**comparison.describe(model, *tokens.shape), "tokens": self.tokens}
+
+
+def _require_no_state(model: PreTrainedModel) -> None:
+    layers = DynamicCache(config=model.config.get_text_config(decoder=True)).layers
+    recurrent = sum(isinstance(layer, LinearAttentionCacheLayerMixin) for layer in layers)
+    if recurrent or getattr(model, "_is_stateful", False):
+        kinds = getattr(model.config.get_text_config(decoder=True), "layer_types", None) or ()
+        named = ", ".join(dict.fromkeys(kind for kind in kinds if "full" not in kind and "sliding" not in kind))
+        raise NotImplementedError(
+            f"{type(model).__name__} has layers that keep a state{f' ({named})' if named else ''}, for which the paged "
+            "cache of continuous batching has no room"
+        )
+
+
+def _require_paged(model: PreTrainedModel, updates: int) -> None:
+    if not updates:
+        raise NotImplementedError(
+            f"{type(model).__name__} computes attention by code of its own, which never writes to the paged cache of "
+            "continuous batching"
+        )
 
 
 def differences(configuration: Configuration, effective: dict[str, Any]) -> list[str]:
@@ -201,7 +293,16 @@ def differences(configuration: Configuration, effective: dict[str, Any]) -> list
     cache = "PagedAttentionCache" if configuration.continuous_batching else _CACHES.get(kind)
     if cache and effective["cache"] != cache:
         found.append(f"the cache is {effective['cache']}, not {cache}")
-    return found
+    return [*found, *held_differences(effective)]
+
+
+def held_differences(effective: dict[str, Any]) -> list[str]:
+    """Return, in words, where the cache does not hold what a call took in."""
+    held = effective.get("cache_held") or {}
+    if not held.get("tokens") or held["tokens"] == [held["expected"]]:
+        return []
+    listed = ", ".join(map(str, held["tokens"]))
+    return [f"the cache holds {listed} tokens after a call that took in {held['expected']}"]
 
 
 def _attention_differences(configuration: Configuration, effective: dict[str, Any]) -> list[str]:
@@ -217,6 +318,9 @@ def _attention_differences(configuration: Configuration, effective: dict[str, An
         found.append("attention went through scaled_dot_product_attention")
     if implementation not in ("sdpa", "eager") and not any(_is_kind(name, implementation) for name in functions):
         found.append(f"{implementation} was not called; attention functions seen: {seen}")
+    has_attention = (effective.get("cache_held") or {}).get("tokens") is not None
+    if implementation == "eager" and has_attention and not functions and not effective["softmax_calls"]:
+        found.append("no attention was seen: neither a function of transformers' interface nor a softmax ran")
     if any(("eager" in name) != (implementation == "eager") for name in functions):
         found.append(f"other attention functions than {implementation}'s ran: {seen}")
     if backend:

@@ -34,14 +34,18 @@ def main() -> None:
     """Measure the task and report how it ended; exits 0 unless the worker itself is broken."""
     die_with_parent()
     reporter = Reporter(int(sys.argv[1]), float(sys.argv[2]))
-    task = Task.from_json(json.load(sys.stdin))
+    run(Task.from_json(json.load(sys.stdin)), reporter, first_call_only=FIRST_CALL in sys.argv[3:])
+
+
+def run(task: Task, reporter: Reporter, *, first_call_only: bool = False) -> None:
+    """Measure the task in this process and report how it ended."""
     phase = "import"
     try:
         reporter.phase(phase)
         from hfbench.measure.phases import Measurement
 
         point = Measurement(task, reporter)
-        for phase in (*_UNTIL_FIRST_CALL, "conclude first call") if FIRST_CALL in sys.argv[3:] else _PHASES:
+        for phase in (*_UNTIL_FIRST_CALL, "conclude first call") if first_call_only else _PHASES:
             reporter.phase(phase)
             found = _run_phase(point, phase)
             if found:

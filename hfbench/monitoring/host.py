@@ -60,33 +60,26 @@ def _energy(root: Path) -> Gauge:
     """Return the gauge of the energy that the processors took since the first reading (RAPL, all packages)."""
     zones = sorted((root / "sys/class/powercap").glob("intel-rapl:[0-9]*"))
     packages = [zone for zone in zones if (read_text(zone / "name") or "").startswith("package")]
-    counters = [_EnergyCounter(zone) for zone in packages]
+    full = [read_integer(zone / "max_energy_range_uj") or 0 for zone in packages]
+    counters = [str(zone / "energy_uj") for zone in packages]  # strings are opened faster than paths
+    last = [read_integer(counter) for counter in counters]
+    total = 0  # microjoules
 
     def read() -> Sequence[Value]:
-        microjoules = [value for counter in counters if (value := counter.read()) is not None]
-        return [round(sum(microjoules) / 1e6, 6) if counters and len(microjoules) == len(counters) else None]
+        nonlocal last, total
+        now = [read_integer(counter) for counter in counters]
+        steps = [
+            after - before + (most if after < before else 0)  # the hardware's counter starts again when it is full
+            for before, after, most in zip(last, now, full, strict=True)
+            if before is not None and after is not None
+        ]
+        if not packages or len(steps) < len(packages):
+            return [None]
+        last, total = now, total + sum(steps)
+        return [round(total / 1e6, 6)]
 
     otherwise = "the energy counters of the processor (RAPL) are missing, or open to root only"
     return Gauge(("cpu_energy_joules",), read, otherwise)
-
-
-class _EnergyCounter:
-    """One package's energy in microjoules since the first reading; the hardware's counter starts again when full."""
-
-    def __init__(self, zone: Path) -> None:
-        self._file = str(zone / "energy_uj")
-        self._full = read_integer(zone / "max_energy_range_uj") or 0
-        self._last = read_integer(self._file)
-        self._total = 0
-
-    def read(self) -> int | None:
-        reading = read_integer(self._file)
-        if reading is None or self._last is None:
-            return None
-        step = reading - self._last
-        self._last = reading
-        self._total += step if step >= 0 else step + self._full
-        return self._total
 
 
 _GROUPS = "sys/fs/cgroup"

@@ -1,7 +1,7 @@
 """Intel GPUs (XPU), described and read through the files of the Linux drivers i915 and xe."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,6 @@ def describe(notes: list[str], root: Path = FILESYSTEM) -> list[dict[str, Any]]:
 
 
 def _describe(folder: Path, runtime: str) -> dict[str, Any]:
-    cards = sorted((folder / "drm").glob("card[0-9]*"))
-    graphics = sorted(folder.glob("tile*/gt*/freq0"))  # of xe: one for each tile; the first is the compute engine's
     tiles = [read_integer(file) for file in sorted(folder.glob("tile*/physical_vram_size_bytes"))]
     return {
         "vendor": "intel",
@@ -35,15 +33,15 @@ def _describe(folder: Path, runtime: str) -> dict[str, Any]:
         "memory_bytes": sum(size for size in tiles if size) or None,
         "driver_version": runtime,
         "kernel_driver": Path(os.path.realpath(folder / "driver")).name,
-        "max_clock_mhz": _first([*(card / "gt_RP0_freq_mhz" for card in cards), *(gt / "rp0_freq" for gt in graphics)]),
-        "clock_limit_mhz": _first(
-            [*(card / "gt_max_freq_mhz" for card in cards), *(gt / "max_freq" for gt in graphics)]
-        ),
+        # Of i915, and of xe, where each tile has one: the first is the compute engine's.
+        "max_clock_mhz": _first(folder, "drm/card[0-9]*/gt_RP0_freq_mhz", "tile*/gt*/freq0/rp0_freq"),
+        "clock_limit_mhz": _first(folder, "drm/card[0-9]*/gt_max_freq_mhz", "tile*/gt*/freq0/max_freq"),
     }
 
 
-def _first(paths: Iterable[Path]) -> int | None:
-    return next((reading for path in paths if (reading := read_integer(path)) is not None), None)
+def _first(folder: Path, *patterns: str) -> int | None:
+    files = (file for pattern in patterns for file in sorted(folder.glob(pattern)))
+    return next((reading for file in files if (reading := read_integer(file)) is not None), None)
 
 
 def _runtime_version(root: Path) -> str | None:

@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import reduce
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -39,36 +40,25 @@ def rewrite(path: Path, values: Mapping[str, Any]) -> bool:
     text = path.read_text(encoding="utf-8")
     changed = {}
     for key, value in values.items():
-        section, last = _section(content, key)
+        *parents, last = key.split(".")
+        section = reduce(lambda section, name: section.get(name) or {}, parents, content)
         if last not in section:
             raise UserError(f"{path} has no key {key}, which is to be {_flow(value)}. Add it.")
         if section[last] != value:
             section[last] = changed[key] = value
     checked_params(path, content)
-    new = _edited(text, changed, content)
-    if new is None:
+    new = text
+    try:
+        for key, value in changed.items():
+            new = _replaced(new, key.split("."), value)
+        is_right = YAML(typ="safe").load(new) == content  # not where an alias stands for one of them
+    except (YAMLError, KeyError):
+        is_right = False
+    if not is_right:
         raise UserError(f"{path}: cannot replace {', '.join(changed)} as written there. Write the values out plainly.")
     if new != text:
         write_text(path, new)
     return new != text
-
-
-def _edited(text: str, changed: Mapping[str, Any], content: Any) -> str | None:
-    """Return YAML with values replaced; None where that is not `content`: an alias may stand for one of them."""
-    try:
-        for key, value in changed.items():
-            text = _replaced(text, key.split("."), value)
-        return text if YAML(typ="safe").load(text) == content else None
-    except (YAMLError, KeyError):
-        return None
-
-
-def _section(content: Any, key: str) -> tuple[Any, str]:
-    """Return the mapping that holds the key, {} where there is none, and the last part of the key."""
-    *parents, last = key.split(".")
-    for name in parents:
-        content = content.get(name) or {}
-    return content, last
 
 
 def _replaced(text: str, keys: list[str], value: Any) -> str:
@@ -187,13 +177,9 @@ def listed(chosen: Sequence[Way], sweep: Mapping[str, Sequence[Any]]) -> list[di
 
     `sweep` has the values of each axis.
     """
-    ways_axes = asdict(chosen[0]).keys()
-    others = [axis for axis in CONFIGURATION_AXES if axis not in ways_axes]
-    entries = [
-        {**asdict(way), **dict(zip(others, values, strict=True))}
-        for values in product(*(sweep[axis] for axis in others))
-        for way in chosen
-    ]
+    others = [axis for axis in CONFIGURATION_AXES if axis not in _CROSSED]
+    combinations = [dict(zip(others, values, strict=True)) for values in product(*(sweep[axis] for axis in others))]
+    entries = [combination | asdict(way) for combination in combinations for way in chosen]
     return [{axis: entry[axis] for axis in CONFIGURATION_AXES} for entry in entries]
 
 

@@ -23,6 +23,8 @@ from hfbench.params.sections import (
     ListedLengths,
     NotReserved,
     RequestLengths,
+    Shape,
+    Workloads,
     contradiction,
 )
 from hfbench.params.values import Count, Device, Every, Listed, MonitorInterval, StoppingRule, Sweep
@@ -39,7 +41,8 @@ def sentence(path: Path, detail: ErrorDetails, root: type[BaseModel]) -> str:
     if kind == "extra_forbidden":
         return f"{path}: {key} is not a key that hfbench knows. {_did_you_mean(location, root)}"
     if kind == "missing":
-        return f"{path}: {key} is missing. {_allowed(location)}".strip()
+        how = " as a list of at least one value" if location[0] == "sweep" else ""
+        return f"{path}: {key} is missing. Add it{how}."
     if kind == "value_error":
         message = f"expected {detail['ctx']['error']}"
     elif kind.startswith("union_tag"):
@@ -55,23 +58,14 @@ def _did_you_mean(location: list[Any], root: type[BaseModel]) -> str:
     for part in location[:-1]:
         if isinstance(part, int):
             section = get_args(section)[0]
-        elif not _is_section(section):
-            break
-        else:
-            section = section.model_fields[part].annotation
-    if not _is_section(section):
+        else:  # the entries of a dictionary are of several kinds
+            fields = getattr(section, "model_fields", {})
+            section = fields[part].annotation if part in fields else None
+    known = list(getattr(section, "model_fields", {}))
+    if not known:
         return "Remove it."
-    known = list(section.model_fields)
     close = difflib.get_close_matches(str(location[-1]), known, n=1)
     return f"Did you mean {close[0]}?" if close else f"Expected one of: {', '.join(known)}."
-
-
-def _is_section(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
-
-
-def _allowed(location: list[Any]) -> str:
-    return "Add it as a list of at least one value." if location[0] == "sweep" else "Add it."
 
 
 class SamplingParams(Strict):
@@ -121,23 +115,22 @@ class Params(Strict):
     def points(self) -> list[Configuration]:
         """Return all points by round: those of the sweep, and then the listed ones."""
         swept = self.sweep.points()
-        return [
-            point
-            for number in self.sweep.round
-            for point in (
-                *(point for point in swept if point.round == number),
-                *(listed.in_round(number) for listed in self.configurations),
-            )
-        ]
+        listed = [each.in_round(number) for number in self.sweep.round for each in self.configurations]
+        return sorted([*swept, *listed], key=lambda point: self.sweep.round.index(point.round))
 
-    def workloads(self, model: str) -> list[Configuration]:
-        """Return a configuration for each workload of the model, whatever the axes hold that say how it runs."""
-        listed = [each.in_round(1) for each in self.configurations if each.model == model]
-        return [*self.sweep.workloads(model), *listed]
+    def workloads(self, model: str) -> Workloads:
+        """Return what the points of the model compute, whatever their axes hold that say how; none without points."""
+        points = [point for point in self.points() if point.model == model]
+        shapes = list(dict.fromkeys(map(Shape.of, points)))
+        named = {shape.request_lengths for shape in shapes}
+        return Workloads(
+            shapes=shapes,
+            request_lengths={name: entry for name, entry in self.request_lengths.items() if name in named},
+        )
 
     def dtypes(self) -> list[str]:
-        """Return the dtypes of the sweep and of the listed configurations."""
-        return sorted({*self.sweep.dtype, *(each.dtype for each in self.configurations)})
+        """Return the dtypes of the points."""
+        return sorted({point.dtype for point in self.points()})
 
     def stages(self) -> dict[Configuration, str]:
         """Return the stage that measures each point, as DVC names it."""
@@ -160,7 +153,16 @@ def checked_params(path: Path, content: Any) -> Params:
         params = Params.model_validate(content)
     except ValidationError as error:
         raise UserError("\n".join(dict.fromkeys(sentence(path, detail, Params) for detail in error.errors()))) from None
-    _check_references(path, params, content)
+    complaint = (
+        _unknown_name(params)
+        or _longest_request(params)
+        or _nothing_or_twice(params)
+        or contradiction(params.kernels)
+        or _other_order(content["configurations"])
+        or _bounds(params.sampling)
+    )
+    if complaint:
+        raise UserError(f"{path}: {complaint}")
     return params
 
 
@@ -180,19 +182,6 @@ def parse_yaml(content: bytes, path: Path | str) -> Any:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from None
 
 
-def _check_references(path: Path, params: Params, content: Any) -> None:
-    complaint = (
-        _unknown_name(params)
-        or _longest_request(params)
-        or _nothing_or_twice(params)
-        or contradiction(params.kernels)
-        or _other_order(content["configurations"])
-        or _bounds(params.sampling)
-    )
-    if complaint:
-        raise UserError(f"{path}: {complaint}")
-
-
 def _unknown_name(params: Params) -> str | None:
     """Return a sentence on the first name that nothing in the file has."""
     for name in params.sweep.model:
@@ -200,13 +189,17 @@ def _unknown_name(params: Params) -> str | None:
             return (
                 f"sweep.model names {name!r}, which is not under models. Expected one of: {', '.join(params.models)}."
             )
-    for index, listed in _numbered(params):
+    for index, listed in enumerate(params.configurations):
         if listed.model not in params.sweep.model:
             known = ", ".join(params.sweep.model)
             return f"configurations.{index}.model is {listed.model!r}, not one of sweep.model ({known}). Add it there."
     lengths = (UNIFORM, *params.request_lengths)
-    named = [("sweep.request_lengths", name) for name in params.sweep.request_lengths]
-    named += [(f"configurations.{index}.request_lengths", each.request_lengths) for index, each in _numbered(params)]
+    # Without points of its own, the sweep names nothing.
+    named = [("sweep.request_lengths", name) for name in params.sweep.request_lengths if params.sweep.points()]
+    named += [
+        (f"configurations.{index}.request_lengths", listed.request_lengths)
+        for index, listed in enumerate(params.configurations)
+    ]
     for key, name in named:
         if name not in lengths:
             return f"{key} names {name!r}, which is not under request_lengths. Expected one of: {', '.join(lengths)}."
@@ -235,7 +228,7 @@ def _nothing_or_twice(params: Params) -> str | None:
     if not seen and not params.configurations:
         empty = next(axis for axis in AXES if not getattr(params.sweep, axis))
         return f"sweep.{empty} is empty and configurations lists nothing, so there is nothing to measure. Add a value."
-    for index, listed in _numbered(params):
+    for index, listed in enumerate(params.configurations):
         point = listed.in_round(params.sweep.round[0])
         if point in seen:
             return f"configurations.{index} is {seen[point]} already. Remove it here or there."
@@ -256,10 +249,6 @@ def _other_order(configurations: Sequence[Mapping[str, Any]]) -> str | None:
                     "DVC would not know the point from that of the sweep. Write them in the order of sweep."
                 )
     return None
-
-
-def _numbered(params: Params) -> list[tuple[int, Listed]]:
-    return list(enumerate(params.configurations))
 
 
 def _bounds(sampling: SamplingParams) -> str | None:

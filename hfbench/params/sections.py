@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
-from hfbench.core.point import HUB_NAME, UNIFORM
+from hfbench.core.point import HUB_NAME, UNIFORM, WORKLOAD_AXES, Configuration
+from hfbench.core.results import inputs_name
 from hfbench.core.sources import FilePath, Strict, matches
 from hfbench.params.values import Count, CountOrNone
 
@@ -132,6 +133,41 @@ RequestLengths = Annotated[
     Discriminator(_lengths_tag),
 ]
 NotReserved = AfterValidator(_not_reserved)
+
+
+class Shape(Strict):
+    """One input, in tokens: `batch_size` rows of `context_depth` and then `sequence_length` prompt tokens each.
+
+    Where `request_lengths` is not `uniform`, the rows are that entry's requests, the longest of them as long as this.
+    """
+
+    request_lengths: str
+    batch_size: int
+    sequence_length: int
+    max_new_tokens: int
+    context_depth: int
+
+    @classmethod
+    def of(cls, point: Configuration) -> Self:
+        """Return the shape of a point."""
+        return cls(**{axis: getattr(point, axis) for axis in WORKLOAD_AXES})
+
+    @property
+    def row_tokens(self) -> int:
+        """The prompt tokens of a row with those of its context."""
+        return self.context_depth + self.sequence_length
+
+    @property
+    def file_name(self) -> str:
+        """The name of this shape's file in the model's folder of inputs."""
+        return inputs_name(**self.model_dump())
+
+
+class Workloads(Strict):
+    """What the inputs of one model are made for: each shape once, and the entries of `request_lengths:` they name."""
+
+    shapes: list[Shape]
+    request_lengths: dict[str, RequestLengths]
 
 
 def contradiction(entries: Sequence[KernelEntry]) -> str | None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, create_model
 
-from hfbench.core.point import AXES, AXIS_TABLE, AXIS_TYPES, REFERENCE, WORKLOAD_AXES, Axis, Configuration
+from hfbench.core.point import AXES, AXIS_TABLE, AXIS_TYPES, Axis, Configuration
 from hfbench.core.sources import Strict, matches
 
 StoppingRule = Literal["precision", "fixed"]
@@ -19,24 +19,29 @@ def _unique(values: list[Any]) -> list[Any]:
     return values
 
 
-def _not_too_often(value: float) -> float:
-    if value != 0 and value < _SHORTEST_INTERVAL_SECONDS:
-        raise ValueError(f"0 (no monitoring), or at least {_SHORTEST_INTERVAL_SECONDS} s: the monitor must not disturb")
-    return value
+def _none_or(least: float, expected: str) -> AfterValidator:
+    """Accept 0, and numbers of at least `least`; `expected` says so and why."""
 
+    def check(value: Any) -> Any:
+        if value != 0 and value < least:
+            raise ValueError(expected)
+        return value
 
-def _not_every(value: int) -> int:
-    if value < 0 or value == 1:
-        raise ValueError("0 (none), or 2 and more: the iterations between are the ones that count")
-    return value
+    return AfterValidator(check)
 
 
 Device = Annotated[str, matches(r"auto|cpu|mps|(cuda|xpu)(:\d+)?", "auto, cpu, cuda, cuda:1, xpu or mps")]
 Count = Annotated[int, Field(ge=1)]
 CountOrNone = Annotated[int, Field(ge=0)]  # 0: none
 # Every so many iterations, and seconds between readings of the hardware; 0 for never.
-Every = Annotated[int, AfterValidator(_not_every)]
-MonitorInterval = Annotated[float, AfterValidator(_not_too_often)]
+Every = Annotated[int, _none_or(2, "0 (none), or 2 and more: the iterations between are the ones that count")]
+MonitorInterval = Annotated[
+    float,
+    _none_or(
+        _SHORTEST_INTERVAL_SECONDS,
+        f"0 (no monitoring), or at least {_SHORTEST_INTERVAL_SECONDS} s: the monitor must not disturb",
+    ),
+]
 
 
 def _value_type(name: str, axis: Axis) -> Any:
@@ -78,14 +83,6 @@ else:
 
 class Sweep(_Lists):
     """The axes, each a list; every combination of their values is measured, and none where one is empty."""
-
-    def workloads(self, model: str) -> list[Configuration]:
-        """Return a configuration for each combination of lengths and batch size, the other axes as is plain."""
-        lengths = [getattr(self, axis) for axis in WORKLOAD_AXES]
-        return [
-            Configuration(round=1, model=model, **REFERENCE, **dict(zip(WORKLOAD_AXES, values, strict=True)))
-            for values in product(*lengths)
-        ]
 
     def points(self) -> list[Configuration]:
         """Return every combination, the first axis slowest, as DVC's matrix orders them."""

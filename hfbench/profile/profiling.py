@@ -8,19 +8,16 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from rich.console import Console
-
 from hfbench.checkouts.workspace import dvc
 from hfbench.core.errors import UserError
 from hfbench.core.files import read_json
 from hfbench.core.point import Configuration
-from hfbench.core.results import PARAMS, PROFILES
+from hfbench.core.results import PARAMS, PROFILES, configuration_meant
 from hfbench.measure.process import end_process_group, scratch_folder, worker_environment
 from hfbench.measure.support import unsupported_reason
 from hfbench.measure.task import Task, parse_task
 from hfbench.params.schema import load_params
 from hfbench.profile.outcome import CONTEXT, DECODE, LOAD, PREFILL, OperatorTime, Profile
-from hfbench.report.detail import choose_point
 from hfbench.report.pages import Column, Heading, Page, Paragraph, Table, number, print_page, standard_output
 from hfbench.report.words import significant
 from hfbench.tables.metrics import axes_frame
@@ -28,14 +25,6 @@ from hfbench.tables.store import MeasuredPoint, measured_points
 
 _SHOWN = (LOAD, CONTEXT, PREFILL, DECODE)
 _PHASES = "phases"
-
-
-def print_profile(key: str, profile: Profile, trace: Path, console: Console) -> None:
-    """Print what a profile that is ok found, and where its trace is."""
-    print_page(_profile_page(key, profile), console)
-    console.print()
-    console.print(f"trace: {trace}", soft_wrap=True)
-    console.print("       open it at https://ui.perfetto.dev, which keeps it on this computer, or in chrome://tracing")
 
 
 def _profile_page(key: str, profile: Profile) -> Page:
@@ -91,14 +80,17 @@ def profile_point(text: str, output: Path | None) -> None:
     if not profile.is_ok:
         where = f" in the phase {profile.phase}" if profile.phase else ""
         raise UserError(f"{point.key} could not be profiled, {profile.status}{where}: {profile.reason} (log: {log})")
-    print_profile(point.key, profile, trace, standard_output())
+    console = standard_output()
+    print_page(_profile_page(point.key, profile), console)
+    console.print(f"\ntrace: {trace}", soft_wrap=True)
+    console.print("       open it at https://ui.perfetto.dev, which keeps it on this computer, or in chrome://tracing")
 
 
 def _choose(text: str, stages: dict[Configuration, str]) -> MeasuredPoint:
     """Return the first round of the point that `text` means, or the one whose stage it names."""
-    points = measured_points(axes_frame(stages))
-    named = [point for point, stage in zip(points, stages.values(), strict=True) if stage == text.strip()]
-    return (named or choose_point(text, points, asked="POINT", among="params.yaml"))[0]
+    known = dict(zip(stages, measured_points(axes_frame(stages)), strict=True))
+    names = {point: (known[point].key, point.file_name, stage) for point, stage in stages.items()}
+    return known[configuration_meant(text, names, among="params.yaml", asked="POINT")[0]]
 
 
 def _task(stage: str) -> Task:

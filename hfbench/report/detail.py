@@ -1,13 +1,11 @@
 """One point as a page: everything that its records and the tables say of it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from statistics import median
 
 import polars as pl
 
-from hfbench.core.errors import UserError
 from hfbench.core.record import OK, Record
-from hfbench.core.results import MEASUREMENTS
 from hfbench.report.frames import Results, warning_groups
 from hfbench.report.pages import Block, Cell, Column, Heading, Page, Paragraph, Properties, Table, number
 from hfbench.report.point_facts import (
@@ -25,44 +23,6 @@ from hfbench.report.point_facts import (
 )
 from hfbench.report.words import METRICS_SHOWN, counted, device_names, significant, span_text, warning_list
 from hfbench.tables.store import MeasuredPoint
-
-_LISTED = 12  # candidates in an error message
-
-
-def choose_point(
-    text: str, known: Sequence[MeasuredPoint], *, asked: str = "--point", among: str = "the results"
-) -> list[MeasuredPoint]:
-    """Return the rounds of the one configuration that `text` means, or one round where it names a stage or record.
-
-    It is, the first that fits: a configuration's key, a stage (`measure@…`) or the file of a record; words of a key; a
-    part of a key; a part of a stage. Raises `UserError` with the candidates where it fits several, or none; it names
-    the argument that `asked` for the point, and `among` what it was looked for.
-    """
-    wanted = text.strip().removesuffix(".json").removeprefix("measure@")
-    wanted = wanted.replace("-False", "-false").replace("-True", "-true")
-    wanted = wanted.removeprefix("./").removeprefix(f"{MEASUREMENTS.as_posix()}/")
-    words = set(wanted.split())
-    fits: tuple[Callable[[MeasuredPoint], bool], ...] = (
-        lambda point: wanted == point.key,
-        lambda point: wanted == point.name,
-        lambda point: words <= set(point.key.split()),
-        lambda point: wanted in point.key,
-        lambda point: wanted in point.name,
-    )
-    for fit in fits if wanted else ():
-        found = [point for point in known if fit(point)]
-        if len({point.key for point in found}) == 1:
-            return found
-        if found:
-            raise UserError(f"{asked} {text!r} fits several points. Name one of:{_listed(found)}")
-    raise UserError(f"{asked} {text!r} fits no point of {among}. There are:{_listed(known)}")
-
-
-def _listed(found: Sequence[MeasuredPoint]) -> str:
-    keys = list(dict.fromkeys(point.key for point in found))
-    more = f"\n  and {len(keys) - _LISTED} more" if len(keys) > _LISTED else ""
-    return "".join(f"\n  {key}" for key in keys[:_LISTED]) + more
-
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 ASCII = "_.-:=+*#"  # for a terminal without Unicode
@@ -150,12 +110,7 @@ def _samples(records: Sequence[Record], width: int, marks: str) -> Table:
         notes.append("the dim ones ran without the token observer and are not counted")
     if size > 1:
         notes.append(f"each bar is the slowest of {size}")
-    heads = [
-        Column("round"),
-        Column("in order"),
-        *map(number, ("n", "min", "median", "max")),
-        Column("ended by"),
-    ]
+    heads = [Column("round"), Column("in order"), *map(number, ("n", "min", "median", "max")), Column("ended by")]
     return Table.of_rows(heads, rows, title="End-to-end latency of the samples (s)", footer="; ".join(notes))
 
 
@@ -243,9 +198,10 @@ def _machine(records: Sequence[Record], marks: str) -> list[Block]:
     ]
     rows = []
     for reading in readings(records):
-        values, _ = slowest_of_each(reading.values, _MOST_MACHINE_SPARKS)
-        over_time = "increase" if reading.is_counter else sparkline(values, min(values), max(values), marks)
-        rows.append((reading.name, reading.unit, *reading.range, over_time))
+        least, most = min(reading.values), max(reading.values)
+        sparks, _ = slowest_of_each(reading.values, _MOST_MACHINE_SPARKS)
+        over_time = "increase" if reading.is_counter else sparkline(sparks, min(sparks), most, marks)
+        rows.append((reading.name, reading.unit, *map(significant, (least, median(reading.values), most)), over_time))
     heads = [Column("reading"), Column("unit"), *map(number, ("min", "median", "max")), Column("over time")]
     return [Properties("Memory and machine", tuple(fact for fact in facts if fact[1])), Table.of_rows(heads, rows)]
 

@@ -7,14 +7,13 @@ from typing import Any
 
 import polars as pl
 
-from hfbench.core.point import CONFIGURATION_AXES, REFERENCE, WAY_AXES, words_of
-from hfbench.core.point import WORKLOAD_AXES as LENGTH_AXES
+from hfbench.core.point import CONFIGURATION_AXES, REFERENCE, WAY_AXES, WORKLOAD_AXES, words_of
 from hfbench.core.record import OK
 from hfbench.tables.store import point_label, read_table
-from hfbench.tables.warnings import ConfigurationWarning, read_warnings
+from hfbench.tables.warnings import MeasurementWarning, read_warnings
 
-# Configurations are compared with those that do the same work.
-WORKLOAD_AXES = ("model", *LENGTH_AXES)
+# Configurations are compared with those that do the same work with the same model.
+MODEL_AND_WORK = ("model", *WORKLOAD_AXES)
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class Results:
     summary: pl.DataFrame
     points: pl.DataFrame
     configurations: pl.DataFrame
-    warnings: list[ConfigurationWarning]
+    warnings: list[MeasurementWarning]
 
 
 def read_results(tables: Path) -> Results:
@@ -70,7 +69,7 @@ def failure_rows(points: pl.DataFrame) -> pl.DataFrame:
 
 def _is_best(*, higher_is_better: bool) -> pl.Expr:
     estimate = pl.when("is_comparable").then("estimate")
-    lowest, highest = estimate.min().over(WORKLOAD_AXES), estimate.max().over(WORKLOAD_AXES)
+    lowest, highest = estimate.min().over(MODEL_AND_WORK), estimate.max().over(MODEL_AND_WORK)
     is_best = (estimate == (highest if higher_is_better else lowest)) & (lowest != highest)
     return is_best.fill_null(value=False)
 
@@ -81,7 +80,7 @@ def _sorted(rows: pl.DataFrame) -> pl.DataFrame:
         rows = rows.with_columns(end_to_end_seconds=pl.lit(None, dtype=pl.Float64))
     models = {model: place for place, model in enumerate(rows["model"].unique(maintain_order=True))}
     place = pl.col("model").replace_strict(models, return_dtype=pl.Int64)
-    keys = [place, *(pl.col(axis) for axis in WORKLOAD_AXES[1:])]
+    keys = [place, *(pl.col(axis) for axis in MODEL_AND_WORK[1:])]
     return rows.with_columns(workload=pl.struct(keys).rank("dense")).sort(
         "workload", "output_differs", "end_to_end_seconds", nulls_last=True, maintain_order=True
     )
@@ -91,34 +90,30 @@ def named_configurations(points: pl.DataFrame) -> pl.DataFrame:
     """Return a row for each configuration of the sweep, in its order, with the names that the report gives it.
 
     A configuration is a workload (what runs) and a way (how); the batch sizes of a scene make a frontier. Columns: the
-    axes; `way`, `workload` and `scene` (a workload without its batch size), in words that leave out what is the same
-    everywhere; `name`, way and workload together; `is_reference`, whether it runs in the plainest way.
+    axes; `way`, in short words for what is not usual, `workload` and `scene` (a workload without its batch size), which
+    leave out what is the same everywhere; `name`, which tells it from the others; `is_reference`, whether it runs in
+    the plainest way. The way of the only one is its attention.
     """
     axes = points.select(CONFIGURATION_AXES).unique(maintain_order=True)
     varying = varying_axes(points)
-    workload_axes = [axis for axis in WORKLOAD_AXES if axis in varying]
+    workload_axes = [axis for axis in MODEL_AND_WORK if axis in varying]
     scene_axes = [axis for axis in workload_axes if axis != "batch_size"]
     way_axes = [axis for axis in WAY_AXES if axis in varying]
-    names = [
-        {
-            "way": way_name(row, way_axes or ["attn_implementation"]),
-            "workload": workload_name(row, workload_axes),
-            "scene": workload_name(row, scene_axes),
-            "name": _full_name(row, way_axes, workload_axes),
-            "is_reference": all(row[axis] == value for axis, value in REFERENCE.items()),
-        }
-        for row in axes.to_dicts()
-    ]
+    names = []
+    for row in axes.to_dicts():
+        way = point_label(row, way_axes or ["attn_implementation"])
+        workload = workload_name(row, workload_axes)
+        names.append(
+            {
+                "way": way,
+                "workload": workload,
+                "scene": workload_name(row, scene_axes),
+                "name": ", ".join(filter(None, (way if way_axes else "", workload))) or way,
+                "is_reference": all(row[axis] == value for axis, value in REFERENCE.items()),
+            }
+        )
     types = {"way": pl.String, "workload": pl.String, "scene": pl.String, "name": pl.String, "is_reference": pl.Boolean}
     return pl.concat([axes, pl.DataFrame(names, schema=types)], how="horizontal")
-
-
-def way_name(configuration: Mapping[str, Any], axes: Sequence[str]) -> str:
-    """Return how a configuration runs, in short words for what is not usual in these axes: `sdpa compile-default`.
-
-    Where all is as usual, the words say that.
-    """
-    return point_label(configuration, axes) if axes else ""
 
 
 def workload_name(configuration: Mapping[str, Any], axes: Sequence[str]) -> str:
@@ -126,13 +121,6 @@ def workload_name(configuration: Mapping[str, Any], axes: Sequence[str]) -> str:
     return ", ".join(words_of(axis, configuration[axis]) for axis in axes)
 
 
-def _full_name(configuration: Mapping[str, Any], way_axes: Sequence[str], workload_axes: Sequence[str]) -> str:
-    """Return what tells a configuration from the others; for the only one, its attention."""
-    parts = (way_name(configuration, way_axes), workload_name(configuration, workload_axes))
-    return ", ".join(filter(None, parts)) or way_name(configuration, ["attn_implementation"])
-
-
-NAMES = ("configuration", "way", "workload", "scene", "name", "is_reference")
 Rounds = dict[int, list[float]]
 
 
@@ -197,9 +185,7 @@ def shown_names(names: Sequence[str], used: pl.Series) -> list[str]:
 
 
 def _named(frame: pl.DataFrame, names: pl.DataFrame) -> pl.DataFrame:
-    return frame.join(
-        names.select(*CONFIGURATION_AXES, *NAMES), on=CONFIGURATION_AXES, how="left", maintain_order="left"
-    )
+    return frame.join(names, on=CONFIGURATION_AXES, how="left", maintain_order="left")
 
 
 @dataclass(frozen=True)
@@ -211,14 +197,14 @@ class WarningGroup:
     findings: tuple[tuple[str, str], ...]
 
 
-def warning_groups(warnings: Sequence[ConfigurationWarning], points: pl.DataFrame) -> list[WarningGroup]:
+def warning_groups(warnings: Sequence[MeasurementWarning], points: pl.DataFrame) -> list[WarningGroup]:
     """Return the warnings in groups, in their order."""
     axes = varying_axes(points)
     measured = points.filter(pl.col("status") == OK).select(CONFIGURATION_AXES).n_unique()
     groups: dict[tuple[str, str], dict[str, list[str]]] = {}
     for each in warnings:
-        group = groups.setdefault((each.warning.title, each.warning.remedy), {})
-        group.setdefault(each.warning.what, []).append(point_label(each.configuration, axes))
+        group = groups.setdefault((each.title, each.remedy), {})
+        group.setdefault(each.what, []).append(point_label(each.configuration, axes))
     return [
         WarningGroup(title, remedy, tuple((_whose(labels, measured), what) for what, labels in group.items()))
         for (title, remedy), group in groups.items()

@@ -22,7 +22,6 @@ from hfbench.core.record import OK, Manifest
 from hfbench.core.results import manifest_path
 from hfbench.params.schema import read_yaml
 from hfbench.report.charts.capacity import memory_chart, roofline_chart, shares_chart
-from hfbench.report.charts.chart import number_column, word_column
 from hfbench.report.charts.samples import rounds_chart, token_latency_chart
 from hfbench.report.charts.speed import speed_chart, summary_sentence, winner_columns
 from hfbench.report.charts.startup import compiling_columns, startup_chart
@@ -39,17 +38,20 @@ from hfbench.report.frames import (
 from hfbench.report.pages import BEST_MARK, Column, printable
 from hfbench.report.speedups import winners
 from hfbench.report.words import (
+    METRICS_SHOWN,
     axis_text,
     captions,
     device_names,
     failure_columns,
     memory_unit,
+    number_column,
     rate,
     result_columns,
     significant,
     warning_columns,
+    word_column,
 )
-from hfbench.statistics.break_even import NEVER, PAID
+from hfbench.tables.configurations import NEVER, PAID
 from hfbench.tables.metrics import METRICS
 
 _HERE = Path(__file__).parent
@@ -101,6 +103,8 @@ def report_page(
         compiled={"rows": compiled.to_dicts(), "columns": compiling_columns(compiled)} if compiled.height else None,
         device=ceilings.get("device", "the device"),
         ceilings=ceiling_rows(ceilings),
+        slower_dtypes=slower_dtypes(ceilings),
+        unknown_utilisations=_unknown_utilisations(data.rows),
         results=[] if rows.is_empty() else result_columns(rows, points),
         section_ends=[one != other for one, other in pairwise(rows["workload"])],
         warnings=warning_columns(groups) if groups else [],
@@ -206,7 +210,7 @@ def _facts(
 ) -> _NamedValues:
     """Return what was measured on what, as far as it is known."""
     varied = [(AXIS_TABLE[axis].label, points[axis].unique(maintain_order=True)) for axis in varying_axes(points)]
-    started = sorted(time for time in points["started_at"] if time)
+    started = sorted(time.replace("T", " ").replace("+00:00", " UTC") for time in points["started_at"] if time)
     facts = [
         ("device", ", ".join(device_names(points))),
         *((f"model {manifest.name}", _origin(manifest)) for manifest in manifests),
@@ -214,7 +218,7 @@ def _facts(
         ("rounds", _rounds(points)),
         ("samples", f"{data.samples.height:,}" if data.samples.height else ""),
         ("libraries", ", ".join(_versions(environment))),
-        ("measured", " to ".join(dict.fromkeys(map(_time, (started[0], started[-1])))) if started else ""),
+        ("measured", " to ".join(dict.fromkeys((started[0], started[-1]))) if started else ""),
     ]
     return [(name, value) for name, value in facts if value]
 
@@ -245,11 +249,6 @@ def _versions(environment: Mapping[str, Any]) -> list[str]:
             changed = " with uncommitted changes" if package.get("uncommitted") else ""
             found.append(f"{name} {package.get('version', '')}{commit}{changed}")
     return found
-
-
-def _time(text: str) -> str:
-    """Return an ISO 8601 time as a person reads it."""
-    return text.replace("T", " ").replace("+00:00", " UTC")
 
 
 def _observer_cost(points: pl.DataFrame) -> dict[str, float] | None:
@@ -294,14 +293,46 @@ def _digest_columns(points: pl.DataFrame) -> list[Column]:
 def ceiling_rows(ceilings: Mapping[str, Any]) -> _NamedValues:
     """Return the rows of ceilings.json as name and rate; a rate that could not be measured is left out."""
     reads = {int(size): speed for size, speed in (ceilings.get("read_bytes_per_second_by_size") or {}).items()}
-    rows = [(f"reading {_size(size)} over and over", rate(speed, "B")) for size, speed in sorted(reads.items())]
-    copied = ceilings.get("copy_bytes_per_second")
-    if copied is not None:
-        rows.append(("memory copy, read plus written", rate(copied, "B")))
-    for dtype, flops in (ceilings.get("matmul_flops_per_second") or {}).items():
-        if flops is not None:
-            rows.append((f"matrix product, {dtype}", rate(flops, "FLOP")))
-    return rows
+    products = ceilings.get("matmul_flops_per_second") or {}
+    of_one_row = ceilings.get("single_row_flops_per_second") or {}
+    rows = [
+        *((f"reading {_size(size)} over and over", speed, "B") for size, speed in sorted(reads.items())),
+        ("memory copy, read plus written", ceilings.get("copy_bytes_per_second"), "B"),
+        *((f"matrix product, {dtype}", flops, "FLOP") for dtype, flops in products.items()),
+        *((f"product of one row, {dtype}", flops, "FLOP") for dtype, flops in of_one_row.items()),
+    ]
+    return [(name, rate(speed, unit)) for name, speed, unit in rows if speed is not None]
+
+
+def slower_dtypes(ceilings: Mapping[str, Any]) -> list[str]:
+    """Return a sentence for each dtype that the device computes more slowly than float32, and by how much."""
+    sentences = []
+    for dtype in ceilings.get("slower_than_float32", ()):
+        cause = "has no instructions for" if dtype in ceilings["emulated_dtypes"] else "is slow at"
+        rates = (
+            (words, ceilings[name][dtype], ceilings[name]["float32"])
+            for words, name in (
+                ("products reach", "matmul_flops_per_second"),
+                ("one row", "single_row_flops_per_second"),
+            )
+        )
+        both = [
+            f"{words} {rate(slower, 'FLOP')}, and {rate(faster, 'FLOP')} in float32"
+            for words, slower, faster in rates
+            if slower and faster
+        ]
+        sentences.append(f"The processor {cause} {dtype} products: {'; '.join(both)}.")
+    return sentences
+
+
+def _unknown_utilisations(rows: pl.DataFrame) -> _NamedValues:
+    """Return why which utilisations are not known, each reason with the configurations that it is of."""
+    found = [
+        (f"{METRICS_SHOWN[metric].label}: {why}", ", ".join(group["name"]))
+        for metric in ("mbu", "mfu")
+        for (why,), group in rows.drop_nulls(f"{metric}_unknown").group_by(f"{metric}_unknown", maintain_order=True)
+    ]
+    return [(names, reason) for reason, names in found]
 
 
 def _size(size_bytes: int) -> str:

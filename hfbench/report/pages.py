@@ -52,6 +52,11 @@ class Cell:
     margin: str = ""
     quiet_at: tuple[int, ...] = ()
 
+    @property
+    def marked(self) -> str:
+        """The text, with its mark where it is the best."""
+        return self.text + BEST_MARK * (self.role == "best")
+
 
 @dataclass(frozen=True)
 class Column:
@@ -284,14 +289,10 @@ def _rich_table(table: Table, width: int) -> rich.table.Table:
 
 
 def _rich_cell(cell: Cell) -> Text:
-    text = _text(cell.text + _mark(cell), cell.role)
+    text = _text(cell.marked, cell.role)
     for place in cell.quiet_at:
         text.stylize(_STYLES["quiet"], place, place + 1)
     return text
-
-
-def _mark(cell: Cell) -> str:
-    return BEST_MARK if cell.role == "best" else ""
 
 
 def total_width(columns: Sequence[Column]) -> int:
@@ -301,7 +302,7 @@ def total_width(columns: Sequence[Column]) -> int:
 
 
 def _body_width(column: Column) -> int:
-    widest = max((cell_len(each.text) + len(_mark(each)) for each in column.cells), default=0)
+    widest = max((cell_len(each.marked) for each in column.cells), default=0)
     return min(widest, _WIDEST_WORD) if column.kind == "word" else widest
 
 

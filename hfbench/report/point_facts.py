@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 from statistics import median
 from typing import Any
 
@@ -12,16 +12,16 @@ from hfbench.report.words import MISSING, axis_text, counted, significant
 from hfbench.tables.facts import kernel_origin
 
 _MIB = 2**20
-# A name ends with its unit; what is counted from the machine's start is shown as its increase.
+# A name ends with its unit; bytes are shown in MiB, and what is counted from the machine's start as its increase.
 _UNITS = {
-    "_bytes": ("MiB", 2**-20),
-    "_percent": ("%", 1.0),
-    "_celsius": ("°C", 1.0),
-    "_mhz": ("MHz", 1.0),
-    "_watts": ("W", 1.0),
-    "_joules": ("J", 1.0),
-    "_seconds": ("s", 1.0),
-    "_cores": ("cores", 1.0),
+    "bytes": "MiB",
+    "percent": "%",
+    "celsius": "°C",
+    "mhz": "MHz",
+    "watts": "W",
+    "joules": "J",
+    "seconds": "s",
+    "cores": "cores",
 }
 _COUNTERS = ("_joules", "_seconds", "_count")
 _UNSHOWN = ("throttle_mask",)  # bits, of which the warnings name the reasons
@@ -35,11 +35,6 @@ class Reading:
     unit: str
     values: tuple[float, ...]
     is_counter: bool
-
-    @property
-    def range(self) -> tuple[str, str, str]:
-        """The least, the median and the most, as text."""
-        return significant(min(self.values)), significant(median(self.values)), significant(max(self.values))
 
 
 def readings(records: Sequence[Record]) -> list[Reading]:
@@ -96,15 +91,14 @@ def _columns(monitoring: Mapping[str, Any]) -> Iterator[tuple[str, Sequence[floa
 
 
 def _reading(name: str, rounds: list[list[float]]) -> Reading:
-    unit, factor, label = "", 1.0, name
-    for suffix, (shown, size) in _UNITS.items():
-        if name.endswith(suffix):
-            unit, factor, label = shown, size, name.removesuffix(suffix)
+    label, _, suffix = name.rpartition("_")
+    unit = _UNITS.get(suffix, "")
+    factor = 1 / _MIB if unit == "MiB" else 1.0
     is_counter = name.endswith(_COUNTERS)
-    values = (
-        [known[-1] - known[0] for known in rounds] if is_counter else [value for known in rounds for value in known]
+    values = [known[-1] - known[0] for known in rounds] if is_counter else list(chain.from_iterable(rounds))
+    return Reading(
+        (label if unit else name).replace("_", " "), unit, tuple(value * factor for value in values), is_counter
     )
-    return Reading(label.replace("_", " "), unit, tuple(value * factor for value in values), is_counter)
 
 
 def asked_and_ran(record: Record) -> list[tuple[str, str, str]]:
@@ -127,7 +121,7 @@ def asked_and_ran(record: Record) -> list[tuple[str, str, str]]:
         (compile_label, _compile_asked(record), _compile_ran(ran.get("compilation"))),
         of("use_kernels", _kernels(ran.get("kernelized_layers"))),
         of("cache_implementation", _text(ran.get("cache"))),
-        of("continuous_batching", _batched(ran)),
+        of("continuous_batching", _text(ran["cache"] == "PagedAttentionCache") if "cache" in ran else MISSING),
         *_knobs(asked.get("continuous_batching_config") or {}, ran.get("continuous_batching_config") or {}),
         ("intra-op threads", _text(asked.get("intra_op_threads"), "any"), _text(ran.get("intra_op_threads"))),
     ]
@@ -137,11 +131,12 @@ def asked_and_ran(record: Record) -> list[tuple[str, str, str]]:
 def evidence(record: Record) -> list[tuple[str, str]]:
     """Return what was verified, as rows of name and finding; nothing of what the record does not tell."""
     ran = record.effective
+    registered = ran.get("attention_registered_as")
     rows = [
         ("architecture", _text(ran.get("architecture"))),
         ("weights", _weights(ran)),
         ("attention ran through", _counts(ran.get("attention_functions"), "call")),
-        ("attention registered as", _registered(ran)),
+        ("attention registered as", "" if registered == ran.get("attn_implementation") else _text(registered)),
         ("experts ran through", _counts(ran.get("experts_functions"), "call")),
         ("layers of the cache", _counts(ran.get("cache_layers"), "layer")),
         ("tensors on", _counts(ran.get("tensor_devices"), "tensor")),
@@ -159,15 +154,28 @@ def evidence(record: Record) -> list[tuple[str, str]]:
 def output_rows(record: Record, agreement: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the prompt's likelihood, and how the output agrees with its reference (a row of the table of points)."""
     nll, share = record.output.get("prompt_nll"), agreement.get("top1_agreement")
-    rows = [("prompt", "" if nll is None else f"{nll:.4f} nats a token")]
+    rows = [] if nll is None else [("prompt", f"{nll:.4f} nats a token")]
     if share is not None:
         difference = agreement.get("nll_difference")
         told = "" if difference is None else f", likelihood {difference:.2g} nats a token apart"
         rows.append(("against eager", f"{100 * share:.1f}% of the prompt's positions with the same top-1 token{told}"))
+    path = record.output.get("path") or {}
+    if path.get("checked"):
+        rows.append(("against a plain forward pass", _path(path)))
+    elif path:
+        rows.append(("against a plain forward pass", f"not checked: {path.get('reason')}"))
     first = agreement.get("first_different_token")
     if first is not None:
         rows.append(("first different token", f"number {first + 1} of the generated ones"))
-    return [(name, finding) for name, finding in rows if finding]
+    return rows
+
+
+def _path(path: Mapping[str, Any]) -> str:
+    found = "agrees" if path["agrees"] and path.get("timed_tokens_agree", True) else "differs"
+    return (
+        f"{found}: logits {path['logits_difference']:.1e} of their size apart over {path['steps']} steps of "
+        f"{path['rows']} row{'s' * (path['rows'] != 1)}; rounding explains {path['tolerance']:.1e}"
+    )
 
 
 def memory_text(records: Sequence[Record]) -> str:
@@ -184,16 +192,6 @@ def differing_rounds(records: Sequence[Record]) -> list[int]:
     """Return the rounds in which something else ran than in the first of them."""
     first = asked_and_ran(records[0])
     return [record.configuration.round for record in records[1:] if asked_and_ran(record) != first]
-
-
-def _batched(ran: Mapping[str, Any]) -> str:
-    return _text(ran["cache"] == "PagedAttentionCache") if "cache" in ran else MISSING
-
-
-def _registered(ran: Mapping[str, Any]) -> str:
-    """Return transformers' name of the attention where that is not the one it is asked for by."""
-    name = ran.get("attention_registered_as")
-    return "" if name == ran.get("attn_implementation") else _text(name)
 
 
 def _knobs(asked: Mapping[str, Any], ran: Mapping[str, Any]) -> list[tuple[str, str, str]]:
@@ -237,12 +235,14 @@ def _compilation(compilation: Mapping[str, Any] | None) -> str:
     if not compilation or not compilation.get("graphs"):
         return ""
     breaks, recompiles = compilation.get("graph_break_reasons", ()), compilation.get("recompiles", ())
-    seconds = f"compiled in {significant(compilation.get('seconds'))} s"
-    broken = counted(compilation.get("graph_breaks", 0), "graph break") + _first(breaks)
-    parts = [_compile_ran(compilation), seconds, broken]
-    parts.append(counted(len(recompiles), "recompile") + _first(recompiles))
-    while_sampling = len(compilation.get("recompiles_while_sampling", ()))
-    parts += [f"{counted(while_sampling, 'frame')} compiled while sampling"] if while_sampling else []
+    parts = [
+        _compile_ran(compilation),
+        f"compiled in {significant(compilation.get('seconds'))} s",
+        counted(compilation.get("graph_breaks", 0), "graph break") + _first(breaks),
+        counted(len(recompiles), "recompile") + _first(recompiles),
+    ]
+    if while_sampling := len(compilation.get("recompiles_while_sampling", ())):
+        parts.append(f"{counted(while_sampling, 'frame')} compiled while sampling")
     parts += [f"fell back: {reason}" for reason in compilation.get("fell_back", ())]
     return ", ".join(parts)
 
@@ -262,9 +262,8 @@ def _warm_start(warm: Mapping[str, Any]) -> str:
 def _kernels(layers: Sequence[Mapping[str, Any]] | None) -> str:
     if layers is None:
         return MISSING
-    return (
-        f"{sum(layer['replaced'] for layer in layers)} of {sum(layer['modules'] for layer in layers)} layers replaced"
-    )
+    replaced, modules = (sum(layer[name] for layer in layers) for name in ("replaced", "modules"))
+    return f"{replaced} of {modules} layers replaced"
 
 
 def _layers(layers: Sequence[Mapping[str, Any]] | None) -> str:
@@ -327,25 +326,19 @@ def request_times(records: Sequence[Record]) -> list[RequestTimes]:
     ]
     if not samples or len(samples[0]) < 2:
         return []
-    prompts = _prompt_tokens(ok[0], len(samples[0]))
+    axes = ok[0].configuration
+    is_uniform = axes.request_lengths == UNIFORM
+    prompts = [axes.sequence_length] * len(samples[0]) if is_uniform else ok[0].requested["requests"]["prompt_tokens"]
     return [_of_one(prompt, times) for prompt, times in zip(prompts, zip(*samples, strict=True), strict=True)]
-
-
-def _prompt_tokens(record: Record, requests: int) -> list[int]:
-    if record.configuration.request_lengths == UNIFORM:
-        return [record.configuration.sequence_length] * requests
-    lengths: list[int] = record.requested["requests"]["prompt_tokens"]
-    return lengths
 
 
 def _of_one(prompt_tokens: int, samples: Sequence[Sequence[float]]) -> RequestTimes:
     count = len(samples[0])
-    gaps = [(times[-1] - times[0]) / (count - 1) for times in samples] if count > 1 else []
     return RequestTimes(
         prompt_tokens=prompt_tokens,
         new_tokens=count,
         time_to_first_token_seconds=median(times[0] for times in samples),
-        inter_token_seconds=median(gaps) if gaps else None,
+        inter_token_seconds=median((times[-1] - times[0]) / (count - 1) for times in samples) if count > 1 else None,
         tokens_per_second=median(count / times[-1] for times in samples),
     )
 
@@ -360,7 +353,7 @@ def phases(records: Sequence[Record]) -> dict[str, list[tuple[float, float] | No
     first is the start of the worker.
     """
     spans = [_spans(record) for record in records]
-    return {name: [each.get(name) for each in spans] for name in dict.fromkeys(name for each in spans for name in each)}
+    return {name: [each.get(name) for each in spans] for name in dict.fromkeys(chain.from_iterable(spans))}
 
 
 def _spans(record: Record) -> dict[str, tuple[float, float]]:

@@ -10,22 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from rich.console import Console
 
 from hfbench.core.errors import UserError
 from hfbench.core.files import readable_json
-from hfbench.core.point import CONFIGURATION_AXES
-from hfbench.core.results import LISTED_STAGE, PARAMS
+from hfbench.core.point import CONFIGURATION_AXES, Configuration
+from hfbench.core.results import LISTED_STAGE, PARAMS, configuration_meant, sweep_stage
 from hfbench.params.schema import load_params
-from hfbench.report.detail import ASCII, BLOCKS, choose_point, point_page
-from hfbench.report.frames import (
-    Results,
-    failure_rows,
-    read_results,
-    result_rows,
-    varying_axes,
-    warning_groups,
-)
+from hfbench.report.detail import ASCII, BLOCKS, point_page
+from hfbench.report.frames import Results, failure_rows, read_results, result_rows, varying_axes, warning_groups
 from hfbench.report.pages import (
     Column,
     Heading,
@@ -115,15 +107,9 @@ def narrowed(results: Results, condition: str) -> Results:
 
 
 def _values(configurations: pl.DataFrame) -> str:
-    parts = [
-        f"{axis} is {', '.join(_literal(value) for value in configurations[axis].unique(maintain_order=True))}"
-        for axis in CONFIGURATION_AXES
-    ]
+    known = {axis: configurations[axis].unique(maintain_order=True) for axis in CONFIGURATION_AXES}
+    parts = [f"{axis} is {', '.join(map(readable_json, values))}" for axis, values in known.items()]
     return f"There {'; '.join(parts)}."
-
-
-def _literal(value: object) -> str:
-    return f'"{value}"' if isinstance(value, str) else str(value).lower()
 
 
 def sorted_rows(rows: pl.DataFrame, sort: str) -> pl.DataFrame:
@@ -175,15 +161,6 @@ def _normal(name: str) -> str:
 
 _NARROWEST_POINT = 26
 _GAP = 2  # blanks between two columns
-
-
-def print_results(tables: Path, console: Console | None = None) -> None:
-    """Print the results, the warnings and the points that are not ok, from the tables in this folder.
-
-    Raises `UserError` where the tables are missing.
-    """
-    console = console or standard_output()
-    print_page(results_page(chosen_view(read_results(tables), Choice()), console.width), console)
 
 
 def results_page(view: View, width: int | None = None) -> Page:
@@ -272,7 +249,7 @@ def result_json(view: View, *, only_columns: bool = False) -> dict[str, Any]:
     return {
         "configurations": result_data(view, only_columns=only_columns).to_dicts(),
         "warnings": [
-            {"point": each.point, "code": each.warning.code, "what": each.warning.what, "remedy": each.warning.remedy}
+            {"point": each.point, "code": each.code, "what": each.what, "remedy": each.remedy}
             for each in view.results.warnings
         ],
     }
@@ -322,21 +299,17 @@ def show_results(tables: Path, choice: Choice, format_name: str, report: Path) -
 
 
 def show_point(tables: Path, measurements: Path, text: str) -> None:
-    """Print all that is known of the point that `text` means. Raises `UserError`; see `choose_point`.
+    """Print all that is known of the point that `text` means.
 
-    A stage of a listed configuration has a number for a name: params.yaml tells whose that is.
+    Raises `UserError` where the results have no such point; see `hfbench.core.results.configuration_meant`.
     """
     results = read_results(tables)
-    chosen = choose_point(_listed_name(text) or text, measured_points(results.points))
+    known = {Configuration(**each.axes): each for each in measured_points(results.points)}
+    # A stage of a listed configuration has a number for a name: params.yaml tells whose that is.
+    stages = load_params(PARAMS).stages() if text.startswith(LISTED_STAGE) else {}
+    names = {point: (each.key, each.name, stages.get(point, sweep_stage(point))) for point, each in known.items()}
+    chosen = [known[point] for point in configuration_meant(text, names, among="the results")]
     records = load_records(chosen, measurements)
     console = standard_output()
     has_blocks = (console.encoding or "").lower().startswith("utf")
     print_page(point_page(chosen[0], records, results, console.width, BLOCKS if has_blocks else ASCII), console)
-
-
-def _listed_name(text: str) -> str | None:
-    """Return the name of the point's files where the text is a stage `measure_listed@…` of params.yaml."""
-    if not text.startswith(LISTED_STAGE):
-        return None
-    stages = load_params(PARAMS).stages()
-    return next((point.file_name for point, stage in stages.items() if stage == text), None)

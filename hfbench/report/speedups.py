@@ -1,6 +1,7 @@
 """Which way is fastest for each workload, by how much, and whether that is more than noise."""
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from hfbench.report.frames import ReportData, values_by_round
-from hfbench.report.words import MISSING, significant, span_text
+from hfbench.report.words import END_TO_END
 from hfbench.statistics.bootstrap import Interval
 from hfbench.statistics.ratios import Contrast, contrast
 from hfbench.statistics.verdicts import (
@@ -24,7 +25,6 @@ from hfbench.statistics.verdicts import (
 )
 from hfbench.tables.facts import start_time
 
-LATENCY = "end_to_end_seconds"
 Row = dict[str, Any]  # of `ReportData.rows`
 
 
@@ -71,16 +71,6 @@ class Winner:
         return self.verdict is not None and self.verdict.word == FASTER
 
 
-@dataclass(frozen=True)
-class _Race:
-    """The ways of a workload, the fastest first, with its contrasts to the others; `plain` is their baseline."""
-
-    order: tuple[Row, ...]
-    contrasts: tuple[Contrast, ...]
-    plain: Row
-    flagged: tuple[str, ...]
-
-
 def winners(data: ReportData) -> list[Winner]:
     """Return the winner of each workload that has one, in the order of the workloads.
 
@@ -88,8 +78,7 @@ def winners(data: ReportData) -> list[Winner]:
     It is the fastest beyond noise where it is faster than each other one: see
     `hfbench.statistics.verdicts.verdict_on_race`.
     """
-    measured = _Measured(data)
-    return [_winner(race, measured, measured.error) for race in measured.races]
+    return _judged(data)[1]
 
 
 def speedups(data: ReportData) -> list[Speedup]:
@@ -97,10 +86,37 @@ def speedups(data: ReportData) -> list[Speedup]:
 
     What computes something else, by its output, is left out: it may be fast because it is wrong.
     """
-    measured = _Measured(data)
-    return [
-        _comparison(row, against, measured.contrast(row, against), measured.error) for row, against in measured.pairs
-    ]
+    return _judged(data)[0]
+
+
+@dataclass(frozen=True)
+class _Race:
+    """The ways of a workload that are ranked, the fastest first, with its contrasts to the others."""
+
+    order: Sequence[Row]
+    contrasts: Sequence[Contrast]
+    flagged: tuple[str, ...]
+
+
+def _judged(data: ReportData) -> tuple[list[Speedup], list[Winner]]:
+    """Return the speedups and the winners: one family of tests, of each way with its baseline and of each race.
+
+    Each interval may err as that family allows, so that the page nowhere contradicts itself.
+    """
+    contrast_with = _contrasts(data)
+    pairs, races = [], []
+    for group in data.rows.drop_nulls(END_TO_END).partition_by("workload", maintain_order=True):
+        rows = group.to_dicts()
+        plain, ranked = baseline(rows), [row for row in rows if not row["output_differs"]]
+        pairs += [(row, plain, contrast_with(row, plain)) for row in ranked if row is not plain]
+        order = sorted(ranked, key=lambda row: float(row[END_TO_END]))
+        flagged = tuple(row["way"] for row in rows if row["output_differs"])
+        races += [_Race(order, [contrast_with(order[0], other) for other in order[1:]], flagged)] if order else []
+    tested = [*(tested_p_value(found) for *_, found in pairs), *(race_p_value(race.contrasts) for race in races)]
+    error = family_error([p_value for p_value in tested if p_value is not None])
+    found = [_comparison(*pair, error) for pair in pairs]
+    over_baselines = {each.configuration["configuration"]: each for each in found}
+    return found, [_winner(race, over_baselines.get(race.order[0]["configuration"]), error) for race in races]
 
 
 def baseline(rows: Sequence[Row]) -> Row:
@@ -109,71 +125,34 @@ def baseline(rows: Sequence[Row]) -> Row:
     return min(plain or rows, key=lambda row: int(row["configuration"]))
 
 
-class _Measured:
-    """All that the page compares, which is one family of tests: each way with its baseline, and each race.
-
-    `error` is what each interval of the family may err, so that the page nowhere contradicts itself.
-    """
-
-    def __init__(self, data: ReportData) -> None:
-        rounds = values_by_round(data.samples, LATENCY)
-        self._rounds = {
-            number: {of: np.array(values) for of, values in found.items()} for number, found in rounds.items()
-        }
-        self._started = _started(data)
-        groups = data.rows.drop_nulls(LATENCY).partition_by("workload", maintain_order=True)
-        workloads = [group.to_dicts() for group in groups]
-        self.pairs = [
-            (row, against)
-            for rows in workloads
-            for against in [baseline(rows)]
-            for row in _others(rows, against)
-            if not row["output_differs"]
-        ]
-        self.races = [race for rows in workloads if (race := self._race(rows))]
-        tested = [
-            *(tested_p_value(self.contrast(*pair)) for pair in self.pairs),
-            *(race_p_value(race.contrasts) for race in self.races),
-        ]
-        self.error = family_error([p_value for p_value in tested if p_value is not None])
-
-    def contrast(self, row: Row, against: Row) -> Contrast:
-        """Return the contrast of a row with the one that it is held against."""
-        own, other = row["configuration"], against["configuration"]
-        return contrast(
-            self._rounds[other], self._rounds[own], self._started.get(other, {}), self._started.get(own, {})
-        )
-
-    def _race(self, rows: Sequence[Row]) -> _Race | None:
-        order = sorted((row for row in rows if not row["output_differs"]), key=lambda row: float(row[LATENCY]))
-        if not order:
-            return None
-        contrasts = tuple(self.contrast(order[0], other) for other in order[1:])
-        flagged = tuple(row["way"] for row in rows if row["output_differs"])
-        return _Race(tuple(order), contrasts, baseline(rows), flagged)
-
-
-def _started(data: ReportData) -> Mapping[int, dict[int, datetime]]:
-    """Return, for each configuration, when each of its rounds started, where its record tells."""
-    found: dict[int, dict[int, datetime]] = {}
+def _contrasts(data: ReportData) -> Callable[[Row, Row], Contrast]:
+    """Return what gives the contrast of a row with the one that it is held against."""
+    values = {
+        configuration: {number: np.array(each) for number, each in rounds.items()}
+        for configuration, rounds in values_by_round(data.samples, END_TO_END).items()
+    }
+    started: dict[int, dict[int, datetime]] = defaultdict(dict)
     for configuration, number, text in data.points.select("configuration", "round", "started_at").iter_rows():
-        if (time := start_time(text)) is not None:
-            found.setdefault(configuration, {})[number] = time
-    return found
+        if (time := start_time(text)) is not None:  # where the record tells
+            started[configuration][number] = time
+
+    def contrast_with(row: Row, against: Row) -> Contrast:
+        own, other = row["configuration"], against["configuration"]
+        return contrast(values[other], values[own], started[other], started[own])
+
+    return contrast_with
 
 
-def _winner(race: _Race, measured: _Measured, error: float) -> Winner:
+def _winner(race: _Race, over_baseline: Speedup | None, error: float) -> Winner:
     first, *others = race.order
-    comparisons = [_comparison(first, other, each, error) for other, each in zip(others, race.contrasts, strict=True)]
+    comparisons = [_comparison(first, *each, error) for each in zip(others, race.contrasts, strict=True)]
     place, verdict = (
         verdict_on_race(race.contrasts, DEFAULT_THRESHOLD, error, higher_is_better=False) if others else (None, None)
     )
-    plain = race.plain
-    over_plain = _comparison(first, plain, measured.contrast(first, plain), error) if _others([first], plain) else None
     return Winner(
         configuration=first,
         runner_up=comparisons[0] if comparisons else None,
-        over_baseline=over_plain,
+        over_baseline=over_baseline,
         verdict=verdict,
         rival="" if place is None else others[place]["way"],
         rivals=tuple(each.against["way"] for each in comparisons if each.verdict.word != FASTER),
@@ -187,41 +166,5 @@ def _comparison(row: Row, against: Row, found: Contrast, error: float) -> Speedu
     interval = None
     if verdict.interval is not None:
         interval = Interval(1 / verdict.interval.estimate, 1 / verdict.interval.high, 1 / verdict.interval.low)
-    estimate = against[LATENCY] / row[LATENCY] if interval is None else interval.estimate
+    estimate = against[END_TO_END] / row[END_TO_END] if interval is None else interval.estimate
     return Speedup(row, against, estimate, interval, verdict)
-
-
-def _others(rows: Sequence[Row], row: Row) -> list[Row]:
-    return [each for each in rows if each["configuration"] != row["configuration"]]
-
-
-def interval_words(interval: Interval | None) -> str:
-    """Return the limits of an interval, or a dash."""
-    return MISSING if interval is None else span_text(interval.low, interval.high)
-
-
-def times_as_fast(comparison: Speedup) -> str:
-    """Return who is how many times as fast as whom, with the workload where it has a name."""
-    workload = comparison.configuration["workload"]
-    where = f" with {workload}" if workload else ""
-    speed = significant(comparison.estimate)
-    return f"{comparison.configuration['way']} is {speed}× as fast as {comparison.against['way']}{where}"
-
-
-def percent(value: float) -> str:
-    """Return a percentage with two significant digits."""
-    return f"{float(f'{value:.2g}'):g}%"
-
-
-def range_text(lowest: tuple[float, str], highest: tuple[float, str], unit: str) -> str:
-    """Return two numbers, each with whose it is, such as `740 MiB (sdpa) to 781 MiB (eager)`."""
-    (low, low_name), (high, high_name) = lowest, highest
-    if low_name == high_name:
-        return f"{significant(low)} {unit} ({low_name})"
-    return f"{significant(low)} {unit} ({low_name}) to {significant(high)} {unit} ({high_name})"
-
-
-def extremes(values: Sequence[float], names: Sequence[str]) -> tuple[tuple[float, str], tuple[float, str]]:
-    """Return the lowest and the highest value, each with its name. Raises `ValueError` where there is none."""
-    pairs = list(zip(values, names, strict=True))
-    return min(pairs), max(pairs)

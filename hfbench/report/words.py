@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Any
 
 import polars as pl
@@ -14,6 +15,7 @@ from hfbench.report.pages import Bullet, Bullets, Cell, Column, Kind, Role, numb
 from hfbench.tables.store import point_label
 
 MISSING = "–"
+NOT_KNOWN = "not known"
 _DIGITS = 3
 _LARGEST_PLAIN = 1e9  # more digits than these are read by nobody
 _MIB, _GIB = 2**20, 2**30
@@ -56,6 +58,22 @@ def interval_text(value: float | None, low: float | None, high: float | None) ->
     return span_text(low, high)
 
 
+def range_text(values: Iterable[float], names: Iterable[str], unit: str) -> str:
+    """Return the lowest and the highest value, each with whose it is: `740 MiB (sdpa) to 781 MiB (eager)`.
+
+    Raises `ValueError` where there is none.
+    """
+    pairs = list(zip(values, names, strict=True))
+    return " to ".join(
+        dict.fromkeys(f"{significant(value)} {unit} ({name})" for value, name in (min(pairs), max(pairs)))
+    )
+
+
+def percent(value: float) -> str:
+    """Return a percentage with two significant digits."""
+    return f"{float(f'{value:.2g}'):g}%"
+
+
 def memory_unit(largest_bytes: float) -> tuple[str, float]:
     """Return the name and size in bytes of the unit in which a table of memory sizes is shown."""
     return ("GiB", _GIB) if largest_bytes >= _GIB else ("MiB", _MIB)
@@ -93,7 +111,7 @@ def captions(points: pl.DataFrame, rows: pl.DataFrame) -> Captions:
     shared = ", ".join(f"{AXIS_TABLE[axis].label} {axis_text(points[axis][0])}" for axis in told)
     return Captions(
         title=" · ".join(
-            [_axis_values(points["model"]), ", ".join(device_names(points)), _axis_values(points["dtype"])]
+            map(", ".join, (_distinct(points["model"]), device_names(points), _distinct(points["dtype"])))
         ),
         constants=f"all with {shared}" if shared else "",
         counts=f"{counted(configurations, 'configuration')}, {ok} of {counted(points.height, 'record')} ok",
@@ -108,8 +126,11 @@ def axis_text(value: object) -> str:
 
 def device_names(points: pl.DataFrame) -> list[str]:
     """Return the names of the devices that were measured on, or the device asked for where no record names one."""
-    names = points["device_name"].drop_nulls().unique(maintain_order=True).to_list()
-    return names or points["device"].unique(maintain_order=True).to_list()
+    return _distinct(points["device_name"].drop_nulls()) or _distinct(points["device"])
+
+
+def _distinct(names: pl.Series) -> list[str]:
+    return names.unique(maintain_order=True).to_list()
 
 
 def _notes(rows: pl.DataFrame) -> list[str]:
@@ -134,10 +155,6 @@ def _workloads(rows: pl.DataFrame) -> list[str]:
         f"{most:,} each. They arrive together, and batch is how many run at a time."
         for name, requests, prompt, new, longest, most in found.unique(maintain_order=True).drop_nulls().rows()
     ]
-
-
-def _axis_values(column: pl.Series) -> str:
-    return ", ".join(column.unique(maintain_order=True).to_list())
 
 
 def counted(count: int, noun: str) -> str:
@@ -223,6 +240,20 @@ def _number_columns(rows: pl.DataFrame) -> list[Column]:
     ]
 
 
+def word_column(label: str, texts: Iterable[str]) -> Column:
+    """Return a column of words."""
+    return Column(label, "word").filled(texts)
+
+
+def number_column(
+    label: str, values: Iterable[float | str | None], unit: str = "", margins: Iterable[str] = ()
+) -> Column:
+    """Return a column of numbers: counts as they are, what was measured with three significant digits, or text."""
+    texts = (str(each) if isinstance(each, int | str) else significant(each) for each in values)
+    cells = (Cell(text, margin=each) for text, each in zip_longest(texts, margins, fillvalue=""))
+    return number(label, unit).filled(cells)
+
+
 def axis_column(rows: pl.DataFrame, axis: str) -> Column:
     """Return the column of an axis."""
     texts = (MISSING if value is None else axis_text(value) for value in rows[axis])
@@ -231,13 +262,19 @@ def axis_column(rows: pl.DataFrame, axis: str) -> Column:
 
 
 def metric_column(rows: pl.DataFrame, metric: str) -> Column:
-    """Return the column of a metric, dashes where it has no value; memory in a unit that keeps its numbers short."""
+    """Return the column of a metric, memory in a unit that keeps its numbers short.
+
+    Where it has no value stands a dash, and words where there is a reason that it is not known.
+    """
     shown = METRICS_SHOWN[metric]
     values, low, high, best = (_values(rows, f"{metric}{end}") for end in ("", "_low", "_high", "_best"))
     if metric == _PEAK_MEMORY:
         unit, size_bytes = memory_unit(max((value or 0 for value in values), default=0))
         shown = replace(shown, unit=unit, factor=1 / size_bytes)
-    texts = (significant(None if value is None else value * shown.factor) for value in values)
+    texts = (
+        NOT_KNOWN if value is None and why else significant(None if value is None else value * shown.factor)
+        for value, why in zip(values, _values(rows, f"{metric}_unknown"), strict=True)
+    )
     roles: Iterable[Role] = ("best" if is_best else "" for is_best in best)
     cells = map(Cell, texts, roles, map(margin, values, low, high))
     return number(shown.label, shown.unit, rank=shown.rank, name=metric).filled(cells)

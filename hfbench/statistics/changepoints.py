@@ -135,7 +135,7 @@ def estimate_noise(points: Sequence[Observation]) -> Noise | None:
 
 
 def _round_variance(point: Observation) -> float:
-    """Return the variance of the logarithm of one round, from the interval of `hfbench.statistics.intervals`."""
+    """Return the variance of the logarithm of one round, from the interval of `hfbench.statistics.bootstrap`."""
     if point.low is None or point.high is None or point.rounds < 2:
         return 0.0
     quantile = student(CONFIDENCE, point.rounds - 1)

@@ -188,7 +188,9 @@ def contrast(
         ratio = Ratio(1.0, ())
     elif obstacle is None:
         compute = independent_ratio if method == INDEPENDENT else paired_ratio
-        ratio = compute(_ordered(baseline), _ordered(candidate))
+        # Arrays are sequences of floats, though not to mypy.
+        old, new = ([side[number] for number in sorted(side)] for side in (baseline, candidate))
+        ratio = compute(old, new)  # type: ignore[arg-type]
     return Contrast(
         baseline=estimate(baseline) if baseline else None,
         candidate=estimate(candidate) if candidate else None,
@@ -238,7 +240,3 @@ def _obstacle(baseline: RoundValues, candidate: RoundValues) -> str | None:
     if any(not np.all(values > 0) for rounds in sides.values() for values in rounds.values()):
         return "a value is not positive, so that there is no ratio"
     return None
-
-
-def _ordered(rounds: RoundValues) -> list[list[float]]:
-    return [rounds[number] for number in sorted(rounds)]  # type: ignore[misc]  # arrays are sequences of floats

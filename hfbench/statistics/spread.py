@@ -1,59 +1,33 @@
-"""How values spread: between rounds and within them, by drift, and by outliers."""
+"""How values spread: between rounds and within them, by drift, by outliers, and into two modes.
+
+Modes are two groups into which iterations fall, as with two clock or cache states.
+"""
 
 from collections.abc import Sequence
+from math import ceil
 from statistics import fmean, median
 from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import kendalltau, theilslopes
 
-from hfbench.statistics.bootstrap import round_medians
+from hfbench.statistics.bootstrap import Floats, Rounds, round_medians
 
 # Of stationary processes one in a hundred is flagged: a sweep has hundreds, and at 5% each table would cry wolf.
 SIGNIFICANCE = 0.01
 # Of five values even those in perfect order have p = 2/5! = 0.017.
-FEWEST_VALUES = 6
+FEWEST_FOR_TREND = 6
 
 
-class Drift(NamedTuple):
-    """The change from the first to the last iteration as a share of the median: 0.05 is 5% slower, if of latencies.
+def drift(values: Sequence[float]) -> float:
+    """Return the change from the first to the last value as a share of the median: 0.05 is 5% slower, if of latencies.
 
-    `low` and `high` enclose `relative_change` with 99% confidence; `p_value` is that of no trend at all.
+    That is the median of the slopes between all pairs (P. K. Sen, JASA 63 (1968) 1379) times the steps from first to
+    last, of two values at least, in the order measured. Whether they drift at all: `trend_p_values`. Neither is misled
+    by an outlier. Both take the noise of consecutive iterations as independent; where it is not, the process wandered,
+    which is drift to whoever reads the number.
     """
-
-    relative_change: float
-    low: float
-    high: float
-    p_value: float
-
-    @property
-    def significant(self) -> bool:
-        """Whether a stationary process would show such a trend less than once in a hundred times."""
-        return self.p_value < SIGNIFICANCE
-
-
-def drift(values: Sequence[float]) -> Drift | None:
-    """Return the drift of values that are in the order they were measured; None for fewer than six.
-
-    Whether: `trend_p_values`. How much: the median of the slopes between all pairs, with its interval (P. K. Sen, JASA
-    63 (1968) 1379), times the steps from first to last. Neither is misled by an outlier. Both take the noise of
-    consecutive iterations as independent; where it is not, the process wandered, which is drift to whoever reads the
-    number.
-    """
-    (p_value,) = trend_p_values([values])
-    if p_value is None:
-        return None
-    series, count = np.asarray(values, dtype=np.float64), len(values)
-    if np.all(series == series[0]):
-        return Drift(0.0, 0.0, 0.0, p_value)
-    slopes = theilslopes(series, alpha=1 - SIGNIFICANCE)
-    scale = (count - 1) / abs(float(np.median(series)))
-    return Drift(
-        relative_change=float(slopes.slope) * scale,
-        low=float(slopes.low_slope) * scale,
-        high=float(slopes.high_slope) * scale,
-        p_value=p_value,
-    )
+    return (len(values) - 1) / abs(median(values)) * float(theilslopes(values).slope)
 
 
 def trend_p_values(series: Sequence[Sequence[float]]) -> list[float | None]:
@@ -67,7 +41,7 @@ def trend_p_values(series: Sequence[Sequence[float]]) -> list[float | None]:
         by_length.setdefault(len(values), []).append(index)
     p_values: list[float | None] = [None] * len(series)
     for length, members in by_length.items():
-        if length < FEWEST_VALUES:
+        if length < FEWEST_FOR_TREND:
             continue
         rows = np.array([series[index] for index in members], dtype=np.float64)
         found = kendalltau(np.broadcast_to(np.arange(length), rows.shape), rows, axis=1).pvalue
@@ -99,7 +73,7 @@ def outliers(values: Sequence[float]) -> list[bool]:
     return [distance > THRESHOLD * spread for distance in distances]
 
 
-def between_rounds(rounds: Sequence[Sequence[float]]) -> float | None:
+def between_rounds(rounds: Rounds) -> float | None:
     """Return the standard deviation of the rounds' medians (n - 1 in the divisor) over their mean; a share of 1.
 
     None for one round or where the mean is zero. Raises `ValueError` where a round is empty.
@@ -111,7 +85,7 @@ def between_rounds(rounds: Sequence[Sequence[float]]) -> float | None:
     return float(np.std(medians, ddof=1)) / abs(mean) if mean else None
 
 
-def within_rounds(rounds: Sequence[Sequence[float]]) -> float | None:
+def within_rounds(rounds: Rounds) -> float | None:
     """Return the pooled coefficient of variation of the iterations of one round; a share of 1.
 
     That is the square root of the mean of the rounds' squared coefficients (standard deviation, n - 1 in the divisor,
@@ -119,7 +93,7 @@ def within_rounds(rounds: Sequence[Sequence[float]]) -> float | None:
 
     One slow iteration in twenty can double it, and it should: this says how restless the machine was. What is not to
     notice such an iteration is 1.4826 · MAD / median (P. J. Rousseeuw and C. Croux, JASA 88 (1993) 1273); the interval
-    of the median (`intervals`) does not use either.
+    of the median (`bootstrap`) does not use either.
     """
     usable = [(values, mean) for values in rounds if len(values) > 1 and (mean := fmean(values))]
     if not usable:
@@ -127,3 +101,77 @@ def within_rounds(rounds: Sequence[Sequence[float]]) -> float | None:
     # A round's squared coefficient times its n - 1: of so few values, faster than numpy.
     squares = sum(sum((value / mean - 1) ** 2 for value in values) for values, mean in usable)
     return float((squares / sum(len(values) - 1 for values, _ in usable)) ** 0.5)
+
+
+FEWEST_FOR_MODES = 20
+# Two normal groups of equal size, four standard deviations apart, have 0.80 of their variance between them. One normal
+# distribution, cut in two, has 2/π = 0.64 between the halves, and a uniform one 0.75; few values look more split than
+# they are, which the second constant makes up for, over the degrees of freedom within rounds. Of normal and log-normal
+# series (σ up to 0.3) at most 1% then are above (tests/statistics/test_spread.py).
+SPLIT_SHARE = 0.80
+_SMALL_SAMPLE = 2.0
+SMALLEST_GROUP = 0.10  # of the values: less is a matter of outliers
+# Of the values, left out at either end: one outlier would make any two groups look like one, or two of one round.
+_TRIMMED = 0.05
+_TRIMMED_OF_ROUND = 0.10
+
+
+class Modes(NamedTuple):
+    """Two groups of values: the mean of each, in the unit of the values."""
+
+    lower: float
+    upper: float
+
+
+def two_modes(rounds: Rounds) -> Modes | None:
+    """Return the two groups that the iterations fall into; None where they do not, or are fewer than 20.
+
+    `rounds` holds the values of each round. Rounds are first moved to one centre, so that only what happens within
+    processes counts; processes that differ as a whole show in `between_rounds`. A round's centre depends on how many of
+    its values lie in which group; so the groups found are used to centre each round again, once.
+
+    The values are cut in two where that leaves the least variance within the parts, and are called bimodal if the share
+    of variance between them is above a threshold. Source: L. Engelman and J. A. Hartigan, Percentage points of a test
+    for clusters, JASA 64 (1969) 1647. A coefficient of skewness and kurtosis, the usual short cut, takes one outlier or
+    a long tail for a second mode.
+    """
+    series = [np.asarray(values, dtype=np.float64) for values in rounds if len(values)]
+    count = sum(len(values) for values in series)
+    if count < FEWEST_FOR_MODES or count <= len(series):
+        return None
+    centres = [_middle(values) for values in series]
+    level = float(np.median(centres))
+    for _ in range(2):
+        centred = [values - centre + level for values, centre in zip(series, centres, strict=True)]
+        modes, boundary, share_between = _best_split(np.sort(np.concatenate(centred)))
+        groups = [np.where(values > boundary, modes.upper, modes.lower) for values in centred]
+        centres = [_middle(values - group) + level for values, group in zip(series, groups, strict=True)]
+    threshold = SPLIT_SHARE + _SMALL_SAMPLE / (count - len(series))
+    return modes if share_between > threshold else None
+
+
+def _middle(values: Floats) -> float:
+    """Return a trimmed mean; a median would jump from group to group."""
+    return float(_trimmed(np.sort(values), _TRIMMED_OF_ROUND).mean())
+
+
+def _trimmed(ordered: Floats, share: float) -> Floats:
+    cut = ceil(share * len(ordered))
+    return ordered[cut:-cut] if len(ordered) > 2 * cut else ordered
+
+
+def _best_split(ordered: Floats) -> tuple[Modes, float, float]:
+    """Cut ascending values in two, each with a tenth of them at least, where most variance is between the parts.
+
+    Return the parts, the boundary between them, and the share of the variance.
+    """
+    inner = _trimmed(ordered, _TRIMMED)
+    count = len(inner)
+    deviations = inner - inner.mean()
+    lower = np.arange(1, count)
+    between = np.cumsum(deviations)[:-1] ** 2 * (1 / lower + 1 / (count - lower))
+    smallest = ceil(SMALLEST_GROUP * count)
+    at = smallest + int(np.argmax(between[smallest - 1 : count - smallest]))
+    total = float(np.sum(deviations**2))
+    modes = Modes(float(inner[:at].mean()), float(inner[at:].mean()))
+    return modes, float(inner[at - 1] + inner[at]) / 2, float(between[at - 1]) / total if total else 0.0

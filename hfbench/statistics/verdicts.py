@@ -29,8 +29,8 @@ from math import exp, inf, log
 from scipy.special import stdtr
 from scipy.stats import false_discovery_control
 
-from hfbench.statistics.bootstrap import FEWEST_ROUNDS, Interval, student
-from hfbench.statistics.ratios import IDENTICAL, Contrast, Ratio, combined
+from hfbench.statistics.bootstrap import CONFIDENCE, FEWEST_ROUNDS, Interval, Rounds, student
+from hfbench.statistics.ratios import IDENTICAL, Contrast, Ratio, combined, paired_ratio
 
 FASTER, SLOWER, SAME, UNDECIDED, INCOMPARABLE = "faster", "slower", "same", "undecided", "incomparable"
 VERDICTS = (FASTER, SLOWER, SAME, UNDECIDED, INCOMPARABLE)
@@ -78,6 +78,15 @@ def interval(ratio: Ratio, error: float = ERROR) -> Interval:
     """Return the ratio with the interval that misses the truth in no more than `error`, however often one looks."""
     margin = min(_margin(ratio, error), _KNOWS_NOTHING)
     return Interval(ratio.estimate, ratio.estimate * exp(-margin), ratio.estimate * exp(margin))
+
+
+def paired_ratio_interval(baseline: Rounds, candidate: Rounds, *, confidence: float = CONFIDENCE) -> Interval | None:
+    """Return the centre of candidate over baseline, round by round, with its interval; None for fewer than two rounds.
+
+    See `hfbench.statistics.ratios.paired_ratio`, also for the errors that it raises, and `interval`.
+    """
+    ratio = paired_ratio(baseline, candidate)
+    return interval(ratio, 1 - confidence) if ratio else None
 
 
 def p_value(ratio: Ratio) -> float:
@@ -206,7 +215,7 @@ def decide_slower(
     return SLOW if low > 1 + threshold else FAST if high < 1 + threshold else UNDECIDED, found
 
 
-def rounds_to_decide(ratio: Ratio, threshold: float, error: float, most: int = MOST_MORE_ROUNDS) -> int | None:
+def rounds_to_decide(ratio: Ratio, threshold: float, error: float) -> int | None:
     """Return how many more rounds on each side would decide, if ratio and noise stayed as they are; None for too many.
 
     Standard errors shrink with the square root of the rounds, Student's t has more degrees of freedom, and a look may
@@ -214,12 +223,12 @@ def rounds_to_decide(ratio: Ratio, threshold: float, error: float, most: int = M
     of an interval of given width, W. G. Cochran, Sampling Techniques, 3rd ed. (1977), section 4.
     """
     change, tolerance = abs(log(ratio.estimate)), log(1 + threshold)
-    low, high = 0, most + 1
+    low, high = 0, MOST_MORE_ROUNDS + 1
     while high - low > 1:
         more = (low + high) // 2
         decided = _margin(ratio, ERROR, more) <= tolerance - change or _margin(ratio, error, more) < change
         low, high = (low, more) if decided else (more, high)
-    return high if high <= most else None
+    return high if high <= MOST_MORE_ROUNDS else None
 
 
 def _share(rounds: float) -> float:

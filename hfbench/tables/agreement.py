@@ -1,16 +1,19 @@
 """Whether points with the same work give the same output: each against its reference, and each round against the first.
 
 The reference of a point is the one with its model, dtype, batch and lengths that is plainest: eager attention, not
-compiled, no kernels, no continuous batching, the prompt at once.
+compiled, no kernels, no continuous batching, the prompt at once. Beside it stands what the record says of itself:
+whether the path that was timed gives the logits of one plain forward pass.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 import polars as pl
 
-from hfbench.core.point import REFERENCE, WORKLOAD_AXES, Configuration
+from hfbench.core.point import CONFIGURATION_AXES, REFERENCE, WORKLOAD_AXES, Configuration
 
 # A float32 sum of n terms in another order is off by some sqrt(n) · 6e-8 of itself: far less, for any prompt.
 _SAME_NLL = 1e-4
@@ -21,22 +24,39 @@ class Output:
     """What a record holds of its output; None for what it lacks.
 
     `top1` has the most likely token at each position of the prompt, `nll` is the prompt's negative log-likelihood in
-    nats a token, `tokens` are the first ones generated.
+    nats a token, `tokens` are the first ones generated. `path` is how what is timed compares to one plain forward pass,
+    and `kernels` are the layers that were replaced, in one text.
     """
 
     top1: pl.Series | None = None
     nll: float | None = None
     tokens: pl.Series | None = None
+    path: Mapping[str, Any] = field(default_factory=dict)
+    kernels: str = ""
 
     @classmethod
-    def read(cls, output: dict[str, Any]) -> "Output":
+    def read(cls, output: dict[str, Any], kernelized_layers: Any = ()) -> "Output":
         """Return the output of a record. Raises `TypeError` or `ValueError` where it holds something else."""
         nll = output.get("prompt_nll")
         return cls(
             top1=_tokens(output.get("prompt_top1")),
             nll=None if nll is None else float(nll),
             tokens=_tokens(output.get("tokens")),
+            path=dict(output.get("path") or {}),
+            kernels=json.dumps(kernelized_layers),
         )
+
+    @property
+    def path_nll(self) -> float | None:
+        """The negative log-likelihood of the tokens that the measured path was given; None where it chose its own."""
+        return None if "timed_tokens_agree" in self.path else self.path.get("nll")
+
+    @property
+    def path_agrees(self) -> bool | None:
+        """Whether what is timed computes what one plain forward pass does; None where that was not compared."""
+        if not self.path.get("checked"):
+            return None
+        return bool(self.path["agrees"] and self.path.get("timed_tokens_agree", True))
 
 
 @dataclass(frozen=True)
@@ -44,8 +64,8 @@ class OutputDifference:
     """How far an output is from another; None where either lacks what is compared.
 
     `top1_agreement` is the share of prompt positions with the same top-1 token, `nll_difference` the absolute
-    difference in nats a token, `first_different_token` the position of the first generated token that differs, counted
-    from 0, and None also where none does.
+    difference in nats a token, of the prompt or of the decoding steps, whichever is larger, `first_different_token` the
+    position of the first generated token that differs, counted from 0, and None also where none does.
     """
 
     top1_agreement: float | None
@@ -63,9 +83,13 @@ def difference(one: Output, other: Output) -> OutputDifference:
     """Return how far two outputs of the same work are apart."""
     return OutputDifference(
         top1_agreement=_agreement(one.top1, other.top1),
-        nll_difference=None if one.nll is None or other.nll is None else abs(one.nll - other.nll),
+        nll_difference=_largest((one.nll, other.nll), (one.path_nll, other.path_nll)),
         first_different_token=_first_difference(one.tokens, other.tokens),
     )
+
+
+def _largest(*pairs: tuple[float | None, float | None]) -> float | None:
+    return max((abs(one - other) for one, other in pairs if one is not None and other is not None), default=None)
 
 
 def _agreement(one: pl.Series | None, other: pl.Series | None) -> float | None:
@@ -89,7 +113,8 @@ def _tokens(tokens: Any) -> pl.Series | None:
 
 
 COMPARED, MISSING_REFERENCE = "compared", "missing"  # the values of `reference`
-_WORK = ("model", "dtype", *WORKLOAD_AXES)
+_work = attrgetter("model", "dtype", *WORKLOAD_AXES)
+_without_round = attrgetter(*CONFIGURATION_AXES)
 
 AGREEMENT_TYPES: dict[str, type[pl.DataType]] = {
     "reference": pl.String,
@@ -97,6 +122,11 @@ AGREEMENT_TYPES: dict[str, type[pl.DataType]] = {
     "nll_difference": pl.Float64,
     "first_different_token": pl.Int64,
     "same_as_first_round": pl.Boolean,
+    "same_kernels_as_first_round": pl.Boolean,
+    "path_checked": pl.Boolean,
+    "path_difference": pl.Float64,
+    "path_tolerance": pl.Float64,
+    "path_agrees": pl.Boolean,
 }
 _Axes = tuple[Any, ...]
 
@@ -105,8 +135,9 @@ def agreement_table(configurations: Sequence[Configuration], outputs: Sequence[O
     """Return a row of `AGREEMENT_TYPES` for each configuration and its output, None where it was not measured.
 
     `reference` is `compared`, or `missing` where no round of the reference was measured, and then what is compared with
-    it is null. Of the reference, and of a configuration's rounds, the first that was measured stands for all. What was
-    not measured has no values.
+    it is null. Of the reference, and of a configuration's rounds, the first that was measured stands for all.
+    `path_difference` is that of the logits on the measured path, relative to their size, `path_tolerance` what rounding
+    explains of it, and `path_agrees` null where nothing could be compared. What was not measured has no values.
     """
     references: dict[_Axes, Output] = {}
     first_rounds: dict[_Axes, Output] = {}
@@ -128,12 +159,9 @@ def _row(output: Output, reference: Output | None, first_round: Output) -> dict[
         "reference": MISSING_REFERENCE if reference is None else COMPARED,
         **vars(difference(output, reference or Output())),
         "same_as_first_round": difference(output, first_round).is_none,
+        "same_kernels_as_first_round": output.kernels == first_round.kernels,
+        "path_checked": output.path.get("checked"),
+        "path_difference": output.path.get("logits_difference"),
+        "path_tolerance": output.path.get("tolerance"),
+        "path_agrees": output.path_agrees,
     }
-
-
-def _work(configuration: Configuration) -> _Axes:
-    return tuple(getattr(configuration, axis) for axis in _WORK)
-
-
-def _without_round(configuration: Configuration) -> _Axes:
-    return tuple(value for axis, value in vars(configuration).items() if axis != "round")

@@ -18,7 +18,7 @@ from hfbench.tables.metrics import axes_frame
 from hfbench.tables.reading import ReadRecord
 from hfbench.tables.store import configuration_keys, write_table
 from hfbench.tables.summary import samples_table, summary_table
-from hfbench.tables.warnings import ConfigurationWarning, configuration_warnings, write_warnings
+from hfbench.tables.warnings import MeasurementWarning, configuration_warnings, write_warnings
 
 
 def points_table(records: Sequence[ReadRecord], samples: pl.DataFrame) -> pl.DataFrame:
@@ -82,7 +82,7 @@ class Tables:
     summary: pl.DataFrame
     points: pl.DataFrame
     configurations: pl.DataFrame
-    warnings: list[ConfigurationWarning]
+    warnings: list[MeasurementWarning]
 
     def write(self, folder: Path) -> None:
         """Write each table to `folder` as NAME.parquet, and the warnings as JSON."""

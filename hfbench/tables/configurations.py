@@ -10,9 +10,8 @@ import polars as pl
 from hfbench.core.point import CONFIGURATION_AXES, UNIFORM
 from hfbench.core.record import OK
 from hfbench.params.schema import Limits
-from hfbench.statistics.bootstrap import FEWEST_ROUNDS
-from hfbench.statistics.break_even import BreakEven, break_even
-from hfbench.statistics.intervals import paired_ratio_interval
+from hfbench.statistics.bootstrap import FEWEST_ROUNDS, Interval
+from hfbench.statistics.verdicts import paired_ratio_interval
 from hfbench.tables.reading import ReadRecord
 from hfbench.tables.roofline import utilisation_table
 from hfbench.tables.summary import observer_table
@@ -67,12 +66,33 @@ class Facts:
     min_top1_agreement: float | None = None
     max_nll_difference: float | None = None
     rounds_disagreeing: int = 0  # whose output is not that of the first round
+    rounds_with_other_kernels: int = 0  # than the first round's
+    path_checked: bool | None = None  # whether what is timed could be compared with one plain forward pass
+    path_agrees: bool | None = None
+    path_difference: float | None = None  # of the logits, relative to their size
+    path_tolerance: float | None = None  # what rounding explains of it
 
-    # Model bandwidth utilisation of decoding, model FLOPs utilisation of prefill.
-    mbu: float | None = None
-    mfu: float | None = None
+    # How many times a ceiling it would be, where that is more than once, and what may be the cause.
+    decode_bandwidth_above_roof: float | None = None
+    decode_products_above_roof: float | None = None
+    prefill_bandwidth_above_roof: float | None = None
+    prefill_products_above_roof: float | None = None
+    ceilings_others_cpu_share: float | None = None  # of all CPUs, while the ceilings were measured
+    rows_choose_experts: bool | None = None  # several rows, of a mixture of experts
+    compile_mode: str = "off"
+    use_kernels: bool = False
+
+    # Of a dtype that is slower than float32, FLOP/s of both; whether the processor is known to emulate it, None of
+    # others.
+    dtype: str | None = None
+    dtype_emulated: bool | None = None
+    dtype_flops_per_second: float | None = None
+    float32_flops_per_second: float | None = None
+    dtype_row_flops_per_second: float | None = None  # one row, as in decoding
+    float32_row_flops_per_second: float | None = None
 
 
+PAID, NEVER, NOT_KNOWN = "paid", "never", "not known"
 BREAK_EVEN_TYPES: dict[str, type[pl.DataType]] = {
     "break_even": pl.String,
     "break_even_new_tokens": pl.Float64,
@@ -81,6 +101,32 @@ BREAK_EVEN_TYPES: dict[str, type[pl.DataType]] = {
 }
 _OFF, _AUTO = "off", "auto"
 _Axes = tuple[Any, ...]
+_Rounds = dict[int, tuple[float, list[float]]]  # by number, what the first call takes beyond a sample, and each sample
+
+
+def break_even(
+    overhead_seconds: float, uncompiled_seconds: float, ratio: Interval | None, iteration_tokens: float
+) -> dict[str, Any]:
+    """Return the new tokens after which a compiled process and an uncompiled one have taken the same time.
+
+    `overhead_seconds` is what the first call of the compiled process takes beyond its steady iterations, less the same
+    of the uncompiled process, which warms up too. `uncompiled_seconds` is a steady uncompiled iteration, `ratio` what a
+    compiled one takes of that, and `iteration_tokens` the new tokens of an iteration, all rows together.
+
+    n calls take overhead + n · iteration. So they are even at n = overhead_seconds / saving, the first call counted,
+    where a compiled iteration saves uncompiled_seconds · (1 - ratio): the break-even point of a fixed cost over the
+    saving of each unit. Where the interval of the ratio includes 1, the saving may be none, and nothing is known. Where
+    compiled iterations are slower, they never pay. Where the compiled start costs no more, they pay from the first.
+
+    It has `BREAK_EVEN_TYPES`, without the numbers of tokens where it is not `paid`. The last two are the tokens at the
+    limits of the 95% interval of the ratio; the start-up costs in them are the estimates.
+    """
+    if ratio is None or ratio.low <= 1 <= ratio.high:
+        return {"break_even": NOT_KNOWN}
+    if ratio.low > 1:
+        return {"break_even": NEVER}
+    cost = max(0.0, overhead_seconds) * iteration_tokens / uncompiled_seconds
+    return dict(zip(BREAK_EVEN_TYPES, (PAID, *(cost / (1 - each) for each in ratio)), strict=True))
 
 
 def break_even_table(ok_points: pl.DataFrame, ok_samples: pl.DataFrame) -> pl.DataFrame:
@@ -96,46 +142,37 @@ def break_even_table(ok_points: pl.DataFrame, ok_samples: pl.DataFrame) -> pl.Da
         axes = dict(zip(CONFIGURATION_AXES, key, strict=True))
         twin = rounds.get(tuple({**axes, "compile_mode": _OFF, "cache_implementation": _AUTO}.values()))
         if axes["compile_mode"] != _OFF and axes["request_lengths"] == UNIFORM and twin:
-            result = _break_even(compiled, twin, axes["batch_size"] * axes["max_new_tokens"])
-            rows.append({**axes, **dict(zip(BREAK_EVEN_TYPES, vars(result).values(), strict=True))})
+            rows.append({**axes, **_against_twin(compiled, twin, axes["batch_size"] * axes["max_new_tokens"])})
     types = {axis: ok_points.schema[axis] for axis in CONFIGURATION_AXES}
     return pl.DataFrame(rows, schema={**types, **BREAK_EVEN_TYPES})
 
 
-def _rounds(ok_points: pl.DataFrame, ok_samples: pl.DataFrame) -> dict[_Axes, dict[int, tuple[float, list[float]]]]:
-    """Return, for each configuration and round, the seconds of the first call and of each sample."""
+def _rounds(ok_points: pl.DataFrame, ok_samples: pl.DataFrame) -> dict[_Axes, _Rounds]:
+    axes = [*CONFIGURATION_AXES, "round"]
     values = (
         ok_samples.filter("observed")
-        .group_by(*CONFIGURATION_AXES, "round", maintain_order=True)
+        .group_by(axes, maintain_order=True)
         .agg(seconds="end_to_end_seconds")
-        .join(
-            ok_points.drop_nulls("first_call_seconds").select(*CONFIGURATION_AXES, "round", "first_call_seconds"),
-            on=[*CONFIGURATION_AXES, "round"],
-            maintain_order="left",
-        )
+        .join(ok_points.select(*axes, "first_call_seconds"), on=axes, maintain_order="left")
+        .drop_nulls("first_call_seconds")
     )
-    found: dict[_Axes, dict[int, tuple[float, list[float]]]] = {}
-    for *axes, number, seconds, first_call in values.iter_rows():
-        found.setdefault(tuple(axes), {})[number] = (first_call, seconds)
+    found: dict[_Axes, _Rounds] = {}
+    for *key, number, seconds, first_call in values.iter_rows():
+        found.setdefault(tuple(key), {})[number] = (first_call - median(seconds), seconds)
     return found
 
 
-def _break_even(
-    compiled: Mapping[int, tuple[float, list[float]]], twin: Mapping[int, tuple[float, list[float]]], tokens: int
-) -> BreakEven:
+def _against_twin(compiled: _Rounds, twin: _Rounds, tokens: int) -> dict[str, Any]:
     shared = sorted(compiled.keys() & twin.keys())
     if len(shared) < FEWEST_ROUNDS:
         return break_even(0.0, 1.0, None, tokens)
-    overhead = median(_overhead(*compiled[number]) - _overhead(*twin[number]) for number in shared)
+    overhead = median(compiled[number][0] - twin[number][0] for number in shared)
     baseline, candidate = ([side[number][1] for number in shared] for side in (twin, compiled))
     return break_even(overhead, median(map(median, baseline)), paired_ratio_interval(baseline, candidate), tokens)
 
 
-def _overhead(first_call_seconds: float, seconds: list[float]) -> float:
-    return first_call_seconds - median(seconds)
-
-
 _OK = pl.col("status") == OK
+_SHAPE = ("drifting_rounds", "largest_drift", "bimodal", "lower_mode", "upper_mode")
 
 
 def configurations_table(
@@ -151,8 +188,13 @@ def configurations_table(
     Null is what no round tells.
     """
     ok_samples = samples.filter(_OK, pl.col("phase") == "sample")
+    latency = summary.filter(pl.col("metric") == "end_to_end_seconds")
+    precision = (pl.col("high") - pl.col("low")) / 2 / pl.col("estimate")
     parts = (
-        *_of_summary(summary),
+        latency.select(*CONFIGURATION_AXES, *_SHAPE, precision=precision),
+        summary.filter(pl.col("metric") == "inter_token_seconds").select(
+            *CONFIGURATION_AXES, inter_token_seconds="estimate"
+        ),
         observer_table(ok_samples),
         utilisation_table(records, summary, ceilings),
         break_even_table(points.filter(_OK), ok_samples),
@@ -168,9 +210,12 @@ def configurations_table(
             max_nll_difference=pl.lit(limits.max_nll_difference),
         )
         .with_columns(
-            output_differs=(
-                (pl.col("top1_agreement") < pl.col("min_top1_agreement"))
-                | (pl.col("nll_difference") > pl.col("max_nll_difference"))
+            output_differs=pl.any_horizontal(
+                pl.col("top1_agreement") < pl.col("min_top1_agreement"),
+                pl.col("nll_difference") > pl.col("max_nll_difference"),
+                # In half precision rounding alone may choose another token.
+                (pl.col("dtype") == "float32") & pl.col("first_different_token").is_not_null(),
+                ~pl.col("path_agrees"),
             ).fill_null(value=False)
         )
         .with_columns(
@@ -202,6 +247,9 @@ def _over_rounds(points: pl.DataFrame) -> pl.DataFrame:
         pl.col("top1_agreement").filter(_OK).min(),
         pl.col("nll_difference").filter(_OK).max(),
         pl.col("first_different_token").filter(_OK).min(),
+        pl.col("path_checked").filter(_OK).all(ignore_nulls=False),
+        pl.col("path_agrees").filter(_OK).min(),
+        *(pl.col(name).filter(_OK).max() for name in ("path_difference", "path_tolerance")),
         rounds_asked=pl.len().cast(pl.Int64),
         rounds_ok=_count(_OK),
         rounds_ended_early=_count(
@@ -210,6 +258,7 @@ def _over_rounds(points: pl.DataFrame) -> pl.DataFrame:
         rounds_never_steady=_count(_OK & ~pl.col("warmup_steady")),
         rounds_throttled=_count(_OK & (pl.col("throttle_reasons").list.len() > 0)),
         rounds_disagreeing=_count(_OK & ~pl.col("same_as_first_round")),
+        rounds_with_other_kernels=_count(_OK & ~pl.col("same_kernels_as_first_round")),
         # Within a round, or from one to another.
         clock_spread=pl.max_horizontal(
             pl.col("clock_spread").filter(_OK).max(), (clock.max() - clock.min()) / clock.median()
@@ -219,15 +268,3 @@ def _over_rounds(points: pl.DataFrame) -> pl.DataFrame:
 
 def _count(condition: pl.Expr) -> pl.Expr:
     return condition.sum().cast(pl.Int64)
-
-
-def _of_summary(summary: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    latency, inter_token = (
-        summary.filter(pl.col("metric") == metric) for metric in ("end_to_end_seconds", "inter_token_seconds")
-    )
-    precision = (pl.col("high") - pl.col("low")) / 2 / pl.col("estimate")
-    shape = ("drifting_rounds", "largest_drift", "bimodal", "lower_mode", "upper_mode")
-    return (
-        latency.select(*CONFIGURATION_AXES, *shape, precision=precision),
-        inter_token.select(*CONFIGURATION_AXES, inter_token_seconds="estimate"),
-    )

@@ -3,6 +3,10 @@
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import reduce
+from itertools import chain
+from math import inf
+from operator import or_
 from statistics import median
 from typing import Any
 
@@ -13,7 +17,7 @@ from hfbench.core.point import UNIFORM
 from hfbench.core.record import STATUSES
 from hfbench.tables.metrics import STATUS
 
-Column = Sequence[float | int | None]
+Column = Sequence[float | None]
 
 # A counter or a power reading is the device's latest, up to one interval old at each end of the span: with ten
 # readings in it, both ends together are off by a fifth of the span at most, and typically by far less.
@@ -28,11 +32,6 @@ def start_time(text: str | None) -> datetime | None:
         return datetime.fromisoformat(text or "")
     except ValueError:
         return None
-
-
-def readings_within(time_seconds: Sequence[float], start: float, end: float) -> slice:
-    """Return the slice of the samples taken from `start` to `end`, both included."""
-    return slice(bisect_left(time_seconds, start), bisect_right(time_seconds, end))
 
 
 def energy_per_token(
@@ -61,44 +60,6 @@ def energy_per_token(
     return None
 
 
-def throttled(throttle_mask: Column, throttle_reasons: Mapping[str, int], within: slice) -> tuple[str, ...]:
-    """Return the names of the reasons for which the device ran slower than it can, in any sample of `within`."""
-    seen = 0
-    for mask in throttle_mask[within]:
-        seen |= int(mask or 0)
-    return tuple(name for name, bit in throttle_reasons.items() if seen & bit and name not in NOT_THROTTLING)
-
-
-def increase(counter: Column, within: slice) -> float | None:
-    """Return by how much a counter (`cpu_throttle_count`, `quota_throttled_seconds`) grew over the samples of `within`.
-
-    The sample before the first is where it starts from, if there is one. None with fewer than two readings.
-    """
-    start = max(0, within.indices(len(counter))[0] - 1)
-    readings = [value for value in counter[start : within.stop] if value is not None]
-    return readings[-1] - readings[0] if len(readings) > 1 else None
-
-
-def clocks_changed(clock_mhz: Column, within: slice) -> float | None:
-    """Return the spread of the clock over the samples of `within`, (highest - lowest) / median; None below two."""
-    clocks = [clock for clock in clock_mhz[within] if clock is not None]
-    return (max(clocks) - min(clocks)) / median(clocks) if len(clocks) > 1 and median(clocks) > 0 else None
-
-
-def others_cpu_cores(cpu_percent: Column, worker_cpu_cores: Column, logical_cores: int, within: slice) -> float | None:
-    """Return how many cores others than the worker kept busy, the median over the samples of `within`, at least 0.
-
-    The kernel counts the machine's time in ticks of 10 ms: a single sample is coarse. None without a sample.
-    """
-    pairs = zip(cpu_percent[within], worker_cpu_cores[within], strict=True)
-    others = [
-        machine / 100 * logical_cores - worker
-        for machine, worker in pairs
-        if machine is not None and worker is not None
-    ]
-    return max(0.0, median(others)) if others else None
-
-
 CPU_HEAT = "cpu_heat"  # beside the reasons that a device's driver names
 
 
@@ -111,19 +72,19 @@ def machine_facts(content: dict[str, Any]) -> dict[str, Any]:
     """
     before, span = content["machine_before"], _Span(content)
     busy, counts = before.get("cpu_percent"), [each.get("other_processes") for each in before.get("devices", ())]
-    counts += [_largest(column[span.within]) for column in span.of_devices("other_processes")]
-    swap_bytes = span.of_host("swap_used_bytes")[span.within]
-    clocked = span.of_devices("clock_mhz") or [span.of_host("cpu_highest_clock_mhz")]
+    clocks = [span.known(each) for each in span.of_devices("clock_mhz") or [span.of_host("cpu_highest_clock_mhz")]]
+    withheld = span.increase("quota_throttled_seconds")
+    spreads = [(max(each) - min(each)) / median(each) for each in clocks if len(each) > 1 and median(each) > 0]
     return {
         "energy_joules_per_token": None if span.has_context else _energy(span),
         "throttle_reasons": _throttle_reasons(span),
-        "quota_throttled_share": _quota_share(span),
-        "clock_mhz": _largest([_median(column[span.within]) for column in clocked]),
-        "clock_spread": _largest([clocks_changed(column, span.within) for column in clocked]),
-        "other_processes": _largest(counts),
+        "quota_throttled_share": withheld / (span.end - span.start) if withheld is not None else None,
+        "clock_mhz": _largest(median(each) for each in clocks if each),
+        "clock_spread": _largest(spreads),
+        "other_processes": _largest([*counts, *chain(*map(span.known, span.of_devices("other_processes")))]),
         "others_cpu_share": _others_share(span),
         "cpu_share_before": None if busy is None else busy / 100,
-        "swap_used_bytes": _largest([before.get("swap_used_bytes"), *swap_bytes]),
+        "swap_used_bytes": _largest([before.get("swap_used_bytes"), *span.known(span.of_host("swap_used_bytes"))]),
     }
 
 
@@ -135,10 +96,9 @@ class _Span:
         monitoring = content["monitoring"]
         self.has_context = bool(content.get("configuration", {}).get("context_depth"))
         self.time_seconds: Sequence[float] = monitoring.get("time_seconds", ())
-        self.start = samples[0]["start_seconds"] if samples else 0.0
-        self.end = samples[-1]["start_seconds"] + samples[-1]["call_seconds"] if samples else 0.0
+        self.start = samples[0]["start_seconds"] if samples else inf
+        self.end = samples[-1]["start_seconds"] + samples[-1]["call_seconds"] if samples else -inf
         self.tokens = sum(sum(iteration["new_tokens"]) for iteration in samples)
-        self.within = readings_within(self.time_seconds, self.start, self.end) if samples else slice(0, 0)
         self.host: dict[str, Any] = monitoring.get("host", {})
         self.devices: Sequence[dict[str, Any]] = monitoring.get("devices", ())
 
@@ -149,6 +109,20 @@ class _Span:
     def of_devices(self, name: str) -> list[Column]:
         """Return the same of each device."""
         return [self._column(device, name) for device in self.devices]
+
+    def within(self, column: Column, before: int = 0) -> Column:
+        """Return what was read from start to end, both included, and so many readings before."""
+        first = bisect_left(self.time_seconds, self.start)
+        return column[max(0, first - before) : bisect_right(self.time_seconds, self.end)]
+
+    def known(self, column: Column, before: int = 0) -> list[float]:
+        """Return the same without None."""
+        return [value for value in self.within(column, before) if value is not None]
+
+    def increase(self, name: str) -> float | None:
+        """Return by how much a counter of the host grew, from the reading before the first; None below two readings."""
+        readings = self.known(self.of_host(name), before=1)
+        return readings[-1] - readings[0] if len(readings) > 1 else None
 
     def _column(self, part: dict[str, Any], name: str) -> Column:
         column: Column = part.get("series", {}).get(name, [None] * len(self.time_seconds))
@@ -166,30 +140,26 @@ def _energy(span: _Span) -> float | None:
 
 
 def _throttle_reasons(span: _Span) -> list[str]:
-    heat = increase(span.of_host("cpu_throttle_count"), span.within)
-    reasons = [CPU_HEAT] if heat else []
-    for device, mask in zip(span.devices, span.of_devices("throttle_mask"), strict=True):
-        reasons += throttled(mask, device.get("throttle_reasons", {}), span.within)
-    return list(dict.fromkeys(reasons))
-
-
-def _quota_share(span: _Span) -> float | None:
-    seconds = increase(span.of_host("quota_throttled_seconds"), span.within)
-    return None if seconds is None or span.end <= span.start else seconds / (span.end - span.start)
+    """Return the names of the reasons for which a device, or the processor, ran slower than it can."""
+    reasons = [CPU_HEAT] if span.increase("cpu_throttle_count") else []
+    for device, masks in zip(span.devices, span.of_devices("throttle_mask"), strict=True):
+        seen = reduce(or_, map(int, span.known(masks)), 0)
+        reasons += [name for name, bit in device.get("throttle_reasons", {}).items() if seen & bit]
+    return [name for name in dict.fromkeys(reasons) if name not in NOT_THROTTLING]
 
 
 def _others_share(span: _Span) -> float | None:
+    """Return the share of the cores that others than the worker kept busy, the median over the samples, at least 0.
+
+    The kernel counts the machine's time in ticks of 10 ms: a single sample is coarse.
+    """
     cores = span.host.get("logical_cores", 1)
-    others = others_cpu_cores(span.of_host("cpu_percent"), span.of_host("worker_cpu_cores"), cores, span.within)
-    return None if others is None else others / cores
+    columns = (span.within(span.of_host(name)) for name in ("cpu_percent", "worker_cpu_cores"))
+    pairs = [pair for pair in zip(*columns, strict=True) if None not in pair]
+    return max(0.0, median(machine / 100 * cores - worker for machine, worker in pairs)) / cores if pairs else None
 
 
-def _median(values: Column) -> float | None:
-    known = [value for value in values if value is not None]
-    return median(known) if known else None
-
-
-def _largest(values: Column) -> Any:
+def _largest(values: Iterable[float | None]) -> Any:
     return max((value for value in values if value is not None), default=None)
 
 
@@ -200,7 +170,8 @@ def request_facts(content: dict[str, Any]) -> dict[str, Any]:
     """
     axes, effective = content["configuration"], content["effective"]
     if axes["request_lengths"] == UNIFORM:
-        return uniform_facts(axes)
+        rows, prompt_tokens, new_tokens = (axes[name] for name in ("batch_size", "sequence_length", "max_new_tokens"))
+        return {"requests": rows, "prompt_tokens": rows * prompt_tokens, "new_tokens": rows * new_tokens}
     lengths = content["requested"].get("requests")
     if lengths is None:
         return {}
@@ -214,17 +185,6 @@ def request_facts(content: dict[str, Any]) -> dict[str, Any]:
         "prompt_tokens": sum(prompts),
         "new_tokens": sum(new_tokens),
         "padding_waste_share": waste,
-    }
-
-
-def uniform_facts(axes: dict[str, Any]) -> dict[str, Any]:
-    """Return the same for rows that are all alike, from the axes of a point."""
-    rows = axes["batch_size"]
-    return {
-        "requests": rows,
-        "prompt_tokens": rows * axes["sequence_length"],
-        "new_tokens": rows * axes["max_new_tokens"],
-        "padding_waste_share": None,
     }
 
 

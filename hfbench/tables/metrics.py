@@ -16,13 +16,7 @@ from hfbench.core.point import AXIS_TYPES, Configuration
 from hfbench.core.record import STATUSES
 
 # Names carry their unit. More is better of what is done in a second.
-_UNITS = {
-    "tokens_per_second": "tokens/s",
-    "joules_per_token": "J/token",
-    "seconds": "s",
-    "bytes": "bytes",
-    "share": "share",
-}
+_UNITS = {"per_second": "tokens/s", "per_token": "J/token", "seconds": "s", "bytes": "bytes", "share": "share"}
 
 
 @dataclass(frozen=True)
@@ -134,70 +128,31 @@ def axes_frame(configurations: Iterable[Configuration]) -> pl.DataFrame:
 
 _TOKENS = pl.col("token_seconds")
 _LIST = pl.element().list
-_GAPS = _LIST.len().cast(pl.Int64) - 1
+_NEW_TOKENS = _LIST.len().cast(pl.Int64)
+_FIRST, _LAST = _TOKENS.list.eval(_LIST.first()), _TOKENS.list.eval(_LIST.last())  # of each list
+# Without a gap there is no mean; dividing by the tokens in the place of the gaps would flatter short generations.
+_MEAN_GAP = pl.when(_NEW_TOKENS > 1).then((_LIST.last() - _LIST.first()) / (_NEW_TOKENS - 1))
+_SLOW_FIRST = _LIST.first().quantile(0.95, interpolation="linear")
+_PREFILL_SECONDS, _DECODE_SECONDS = _FIRST.list.max(), _LAST.list.max() - _FIRST.list.min()
+_LISTS = _TOKENS.list.len()
+# The first token of each request belongs to the prefill.
+_DECODED = _TOKENS.list.eval(_NEW_TOKENS - 1).list.sum() * pl.when(_LISTS == 1).then(pl.col("requests")).otherwise(1)
+# Where more requests come than run at a time, the later ones wait while others decode, and that is no prefill.
+_AT_ONCE = pl.col("requests") <= pl.col("batch_size")
 
-
-def time_to_first_token() -> pl.Expr:
-    """Seconds until the first new token: of the only list, or the median over the requests."""
-    return _TOKENS.list.eval(_LIST.first()).list.median()
-
-
-def slow_first_token() -> pl.Expr:
-    """Seconds until the first new token of the 95th percentile of the requests, linearly interpolated.
-
-    Null for one list, whose rows all have it at once.
-    """
-    slow = _TOKENS.list.eval(_LIST.first().quantile(0.95, interpolation="linear")).list.first()
-    return pl.when(_TOKENS.list.len() > 1).then(slow)
-
-
-def inter_token_latency() -> pl.Expr:
-    """Mean gap in seconds, (last - first) / (n - 1): the median over the lists, null where n is 1.
-
-    n tokens have n - 1 gaps between them; dividing by n would flatter short generations.
-    """
-    mean_gap = pl.when(_GAPS > 0).then((_LIST.last() - _LIST.first()) / _GAPS)
-    return _TOKENS.list.eval(mean_gap).list.median()
-
-
-def inter_token_gaps() -> pl.Expr:
-    """All gaps in seconds between consecutive tokens, one list of n - 1 gaps for each list of n tokens."""
-    return _TOKENS.list.eval(_LIST.diff(null_behavior="drop"))
-
-
-def prefill_throughput() -> pl.Expr:
-    """Prompt tokens of all requests over the seconds until the last of them has its first new token.
-
-    Null where more requests come than run at a time: the later ones wait while others decode, and that is no prefill.
-    """
-    seconds = _TOKENS.list.eval(_LIST.first()).list.max()
-    at_once = pl.col("requests") <= pl.col("batch_size")
-    return pl.when(at_once & (seconds > 0)).then(pl.col("prompt_tokens") / seconds)
-
-
-def decode_throughput() -> pl.Expr:
-    """New tokens a second of all requests: sum over them of (n - 1), over (last token - first token of any).
-
-    The first token of each belongs to the prefill. Null where n is 1.
-    """
-    lists = _TOKENS.list.len()
-    requests_per_list = pl.when(lists == 1).then(pl.col("requests")).otherwise(1)
-    new_tokens = _TOKENS.list.eval(_GAPS).list.sum() * requests_per_list
-    seconds = _TOKENS.list.eval(_LIST.last()).list.max() - _TOKENS.list.eval(_LIST.first()).list.min()
-    return pl.when((new_tokens > 0) & (seconds > 0)).then(new_tokens / seconds)
-
-
-def output_throughput() -> pl.Expr:
-    """New tokens that the requests asked for over the end-to-end seconds, prefill and waiting included."""
-    return pl.when(pl.col("end_to_end_seconds") > 0).then(pl.col("new_tokens") / pl.col("end_to_end_seconds"))
-
-
-# The columns of an iteration that are computed of its times.
+# All gaps in seconds between consecutive tokens, one list of n - 1 gaps for each list of n tokens.
+INTER_TOKEN_GAPS = _TOKENS.list.eval(_LIST.diff(null_behavior="drop"))
+# The columns of an iteration that are computed of its times; null where the divisor would be 0.
 FORMULAS = {
-    "time_to_first_token_seconds": time_to_first_token(),
-    "time_to_first_token_p95_seconds": slow_first_token(),
-    "inter_token_seconds": inter_token_latency(),
-    "decode_tokens_per_second": decode_throughput(),
-    "prefill_tokens_per_second": prefill_throughput(),
-    "output_tokens_per_second": output_throughput(),
+    "time_to_first_token_seconds": _FIRST.list.median(),
+    # The rows of one list all have it at once.
+    "time_to_first_token_p95_seconds": pl.when(_LISTS > 1).then(_TOKENS.list.eval(_SLOW_FIRST).list.first()),
+    "inter_token_seconds": _TOKENS.list.eval(_MEAN_GAP).list.median(),
+    "decode_tokens_per_second": pl.when((_DECODED > 0) & (_DECODE_SECONDS > 0)).then(_DECODED / _DECODE_SECONDS),
+    "prefill_tokens_per_second": pl.when(_AT_ONCE & (_PREFILL_SECONDS > 0)).then(
+        pl.col("prompt_tokens") / _PREFILL_SECONDS
+    ),
+    "output_tokens_per_second": pl.when(pl.col("end_to_end_seconds") > 0).then(
+        pl.col("new_tokens") / pl.col("end_to_end_seconds")
+    ),
 }

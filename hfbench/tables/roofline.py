@@ -1,6 +1,7 @@
 """How much of the device's bandwidth and matrix rate each configuration uses."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
@@ -10,8 +11,10 @@ from hfbench.core.record import OK
 from hfbench.tables.metrics import axes_frame
 from hfbench.tables.reading import ReadRecord
 
-# Above it the counts and the ceiling contradict each other. The 5% are for noise in the ceiling.
-LARGEST_UTILISATION = 1.05
+# A ceiling that is passed by no more may have been measured in a moment that was not quite quiet: the rates of a quiet
+# machine repeat within some percent.
+NOISE_OF_CEILINGS = 1.05
+FLOAT32 = "float32"
 
 
 def decode_bytes_per_step(
@@ -21,11 +24,11 @@ def decode_bytes_per_step(
 
     bytes = weights + batch_size × (sum over layers of context × bytes_per_token_per_row + state_bytes_per_row)
 
-    Weights are read once for the whole batch. `max_new_tokens` n has n - 1 decoding steps (the first token is the
-    prefill's); step j attends to `context_depth` + `sequence_length` + j tokens, at most the window of a sliding layer.
-    Writes, activations and embedding rows are left out. None where the cache or the number of experts is unknown, or
-    there is no step.
-    Source: R. Pope et al., Efficiently Scaling Transformer Inference (2022), section 2, memory costs.
+    Weights are read once for the whole batch, and those of a block that a step goes through again once more.
+    `max_new_tokens` n has n - 1 decoding steps (the first token is the prefill's); step j attends to `context_depth` +
+    `sequence_length` + j tokens, at most the window of a sliding layer. Writes, activations and embedding rows are left
+    out. None where `needs` say why it is unknown, or there is no step. Source: R. Pope et al., Efficiently Scaling
+    Transformer Inference (2022), section 2, memory costs.
     """
     before, steps = context_depth + sequence_length, max_new_tokens - 1
     if steps < 1:
@@ -41,7 +44,7 @@ def decode_flops_per_step(
     FLOPs = batch_size × (2 × (N + head) + sum over layers of 2 × heads × (key_dim + value_dim) × context)
 
     N and the context are those of `prefill_flops` and `decode_bytes_per_step`, which have the sources too. None where
-    the cache, the heads or the number of experts is unknown, or there is no step.
+    `needs` say why it is unknown, or there is no step.
     """
     before, steps = context_depth + sequence_length, max_new_tokens - 1
     if steps < 1:
@@ -54,8 +57,8 @@ def prefill_bytes(
 ) -> float | None:
     """Return the bytes that a prefill has to read: the weights once, and once the keys and values that it attends to.
 
-    Counted as in `decode_bytes_per_step`, with a token in the place of a row for the choice of experts. None where the
-    cache or the number of experts is unknown.
+    Counted as in `decode_bytes_per_step`, with a token in the place of a row for the choice of experts. None where
+    `needs` say why it is unknown.
     """
     return _read_bytes(needs, batch_size, batch_size * sequence_length, lambda _: context_depth + sequence_length)
 
@@ -64,28 +67,25 @@ def _read_bytes(
     needs: Mapping[str, Any], rows: int, tokens: int, keys: Callable[[Mapping[str, Any]], float]
 ) -> float | None:
     """Return the weight bytes that so many tokens read together, and those of the `keys` of each kind in each row."""
-    weights, cache = _weight_bytes(needs, tokens), needs["cache"]
-    if weights is None or cache is None:
+    if needs["unknown"].get("bytes"):
         return None
+    cache = needs["cache"]
     per_row = float(cache["state_bytes_per_row"])
     for kind in cache["attention"]:
         per_row += kind["layers"] * kind["bytes_per_token_per_row"] * keys(kind)
-    return weights + rows * per_row
+    return _weight_bytes(needs, tokens) + rows * per_row
 
 
-def _weight_bytes(needs: Mapping[str, Any], tokens: int) -> float | None:
+def _weight_bytes(needs: Mapping[str, Any], tokens: int) -> float:
     """Return the weight bytes that so many tokens read together; of experts, those that one is expected to choose.
 
     If each token chooses its k of E experts independently and uniformly, one leaves an expert out with probability
     1 - k/E, and all with (1 - k/E)^tokens. A router that prefers some experts reads fewer.
     """
-    dense, experts = float(needs["dense_weight_bytes"]), needs["routed_expert_weight_bytes"]
-    if not experts:
-        return dense
-    if needs["experts"] is None or needs["experts_per_token"] is None:
-        return None
-    chosen = 1 - (1 - needs["experts_per_token"] / needs["experts"]) ** tokens
-    return dense + float(experts * chosen)
+    weights = float(needs["dense_weight_bytes"] + needs["repeated_weight_bytes"])
+    for each in needs["routed_experts"]:
+        weights += each["weight_bytes"] * (1 - (1 - each["experts_per_token"] / each["experts"]) ** tokens)
+    return weights
 
 
 def model_bandwidth_utilisation(bytes_per_step: float, inter_token_seconds: float, bytes_per_second: float) -> float:
@@ -104,13 +104,13 @@ def prefill_flops(
 
     FLOPs = batch_size × (2 × N × S + 2 × head + sum over layers of 2 × heads × (key_dim + value_dim) × pairs)
 
-    N are the matmul parameters a token goes through, k of E experts and no head: generation needs only the last
-    token's logits, so that the head counts once a row. `pairs` are the (query, key) pairs of causal attention,
-    in which the keys of the context are there already: S (S + 1) / 2 + S × D, or the sum of min(i, window) over
-    i = D + 1 … D + S. None where the cache, the heads or the number of experts is unknown.
-    Sources: J. Kaplan et al., Scaling Laws for Neural Language Models (2020), table 1: 2 FLOPs a parameter and token;
-    A. Chowdhery et al., PaLM (2022), appendix B: the attention term, 12 L H Q T a token for forward and backward pass
-    and without the causal mask, so 4 L H Q T for the forward pass and half of that with it.
+    N are the matmul parameters a token goes through, as often as it does, with k of E experts and no head: generation
+    needs only the last token's logits, so that the head counts once a row. `pairs` are the (query, key) pairs of causal
+    attention, in which the keys of the context are there already: S (S + 1) / 2 + S × D, or the sum of min(i, window)
+    over i = D + 1 … D + S. None where `needs` say why it is unknown. Sources: J. Kaplan et al., Scaling Laws for Neural
+    Language Models (2020), table 1: 2 FLOPs a parameter and token; A. Chowdhery et al., PaLM (2022), appendix B: the
+    attention term, 12 L H Q T a token for forward and backward pass and without the causal mask, so 4 L H Q T for the
+    forward pass and half of that with it.
     """
     return _flops(needs, batch_size, sequence_length, lambda kind: _attended(kind, context_depth, sequence_length))
 
@@ -119,22 +119,15 @@ def _flops(
     needs: Mapping[str, Any], rows: int, tokens: int, pairs: Callable[[Mapping[str, Any]], float]
 ) -> float | None:
     """Return the FLOPs of so many tokens in each row, with so many pairs in a layer of each kind, and of one head."""
-    parameters, cache, heads = _matmul_parameters_per_token(needs), needs["cache"], needs["attention_heads"]
-    if parameters is None or cache is None or (cache["attention"] and heads is None):
+    if needs["unknown"].get("flops"):
         return None
+    parameters = float(needs["dense_matmul_parameters"])
+    for each in needs["routed_experts"]:
+        parameters += each["matmul_parameters"] * each["experts_per_token"] / each["experts"]
     per_row: float = 2 * (parameters * tokens + needs["head_matmul_parameters"])
-    for kind in cache["attention"]:
-        per_row += kind["layers"] * 2 * heads * (kind["key_dim"] + kind["value_dim"]) * pairs(kind)
+    for kind in needs["cache"]["attention"]:
+        per_row += kind["layers"] * 2 * kind["query_heads"] * (kind["key_dim"] + kind["value_dim"]) * pairs(kind)
     return rows * per_row
-
-
-def _matmul_parameters_per_token(needs: Mapping[str, Any]) -> float | None:
-    dense, experts = float(needs["dense_matmul_parameters"]), needs["routed_expert_matmul_parameters"]
-    if not experts:
-        return dense
-    if needs["experts"] is None or needs["experts_per_token"] is None:
-        return None
-    return dense + float(experts * needs["experts_per_token"] / needs["experts"])
 
 
 def model_flops_utilisation(flops: float, time_to_first_token_seconds: float, flops_per_second: float) -> float:
@@ -171,14 +164,41 @@ def _attended(kind: Mapping[str, Any], before: int, tokens: int) -> int:
     return sum(contexts) if window is None else sum(min(context, window) for context in contexts)
 
 
+def _beside_float32(ceilings: Mapping[str, Any], dtype: str) -> dict[str, Any]:
+    """Return FLOP/s of a dtype that is slower than float32, and of float32: of the fastest product and of one row's.
+
+    `dtype_emulated` is whether the processor has no products of it, and not only slow ones. Empty for any other dtype.
+    """
+    if dtype not in ceilings.get("slower_than_float32", ()):
+        return {}
+    fastest, of_row = ceilings["matmul_flops_per_second"], ceilings["single_row_flops_per_second"]
+    return {
+        "dtype_emulated": dtype in ceilings["emulated_dtypes"],
+        "dtype_flops_per_second": fastest[dtype],
+        "float32_flops_per_second": fastest[FLOAT32],
+        "dtype_row_flops_per_second": of_row[dtype],
+        "float32_row_flops_per_second": of_row[FLOAT32],
+    }
+
+
 _PHASES = ("decode", "prefill")
 # Where each phase stands beside its roof: FLOPs that it needs for each byte that it needs, the rates reached and the
 # device's for reading as many bytes.
 _COORDINATES = ("flops_per_byte", "flops_per_second", "roof_bytes_per_second")
-_TYPES = dict.fromkeys(
-    ("mbu", "mfu", *(f"{phase}_{name}" for phase in _PHASES for name in _COORDINATES), "roof_flops_per_second"),
-    pl.Float64,
-)
+_ABOVE_CEILING = "it would be above what the device was measured to reach at most"
+_ABOVE = tuple(f"{phase}_{what}_above_roof" for phase in _PHASES for what in ("bandwidth", "products"))
+_RATES = ("dtype_flops", "float32_flops", "dtype_row_flops", "float32_row_flops")
+_TYPES: dict[str, Any] = {
+    **dict.fromkeys(("mbu", "mfu"), pl.Float64),
+    **{f"{phase}_{name}": pl.Float64 for phase in _PHASES for name in _COORDINATES},
+    "roof_flops_per_second": pl.Float64,
+    **dict.fromkeys(("mbu_unknown", "mfu_unknown"), pl.String),
+    **dict.fromkeys(_ABOVE, pl.Float64),
+    "rows_choose_experts": pl.Boolean,
+    "ceilings_others_cpu_share": pl.Float64,
+    "dtype_emulated": pl.Boolean,
+    **{f"{name}_per_second": pl.Float64 for name in _RATES},
+}
 
 
 def utilisation_table(
@@ -188,8 +208,16 @@ def utilisation_table(
 
     The first two are fractions of 1, from the estimates in the summary and what `ceilings` say; the roofline has, for
     decode and prefill, PHASE_flops_per_byte, PHASE_flops_per_second and PHASE_roof_bytes_per_second, and
-    roof_flops_per_second of the dtype. Null is what is unknown (the formulas: `hfbench.tables.roofline`); and all
-    is where requests of unequal lengths come and go, as the formulas are of steps and prefills that are all alike.
+    roof_flops_per_second of the dtype. Null is what is unknown (the formulas: `hfbench.tables.roofline`), for which
+    `mbu_unknown` and `mfu_unknown` have the reason, unless it is that nothing was measured.
+
+    A number above its ceiling contradicts it, so that one of them is wrong: it is withheld. PHASE_bandwidth_above_roof
+    and PHASE_products_above_roof say how many times the ceiling it would be, and are null where it is not above. What
+    may have caused it stands beside it: whether several rows choose experts, and how much of the CPUs others took
+    while the ceilings were measured. For a dtype that is slower than float32, the
+    rates of both come last.
+
+    All is null where requests of unequal lengths come and go: the formulas are of steps and prefills that are alike.
     """
     known = [record for record in records if record.facts["status"] == OK and record.needs]
     axes = axes_frame(record.configuration for record in known).drop("round")
@@ -201,31 +229,64 @@ def utilisation_table(
 
 
 def _utilisation(needs: Mapping[str, Any], row: Mapping[str, Any], ceilings: Mapping[str, Any]) -> dict[str, Any]:
+    beside_float32 = _beside_float32(ceilings, row["dtype"])
     if row["request_lengths"] != UNIFORM:
-        return {}
+        return beside_float32
     lengths, depth = (row["batch_size"], row["sequence_length"]), row["context_depth"]
     steps = (*lengths, row["max_new_tokens"], depth)
-    token_seconds, prompt_rate = row.get("inter_token_seconds"), row.get("prefill_tokens_per_second")
+    prompt_rate = row.get("prefill_tokens_per_second")
     # Until the last row has its first token: with `generate` all have it at once.
     prefill_seconds = lengths[0] * lengths[1] / prompt_rate if prompt_rate else None
-    step_bytes, flops = decode_bytes_per_step(needs, *steps), prefill_flops(needs, *lengths, depth)
-    decode = _coordinates(decode_flops_per_step(needs, *steps), step_bytes, token_seconds, ceilings)
-    prefill = _coordinates(flops, prefill_bytes(needs, *lengths, depth), prefill_seconds, ceilings)
-    bandwidth, rate = decode[-1], matmul_ceiling(ceilings, row["dtype"])
-    mbu = mfu = None
-    if step_bytes is not None and token_seconds and bandwidth:
-        mbu = model_bandwidth_utilisation(step_bytes, token_seconds, bandwidth)
-    if flops is not None and prefill_seconds and rate:
-        mfu = model_flops_utilisation(flops, prefill_seconds, rate)
-    return dict(zip(_TYPES, (mbu, mfu, *decode, *prefill, rate), strict=True))
-
-
-def _coordinates(
-    flops: float | None, read_bytes: float | None, seconds: float | None, ceilings: Mapping[str, Any]
-) -> tuple[float | None, ...]:
-    """Return the `_COORDINATES` of a phase that needs so many FLOPs and bytes, and took so long."""
-    return (
-        flops / read_bytes if flops is not None and read_bytes else None,
-        flops / seconds if flops is not None and seconds else None,
-        None if read_bytes is None else read_ceiling(ceilings, read_bytes),
+    rate = matmul_ceiling(ceilings, row["dtype"])
+    decode = _Phase(
+        decode_flops_per_step(needs, *steps), decode_bytes_per_step(needs, *steps), row.get("inter_token_seconds")
     )
+    prefill = _Phase(prefill_flops(needs, *lengths, depth), prefill_bytes(needs, *lengths, depth), prefill_seconds)
+    shares = [share for phase in (decode, prefill) for share in (phase.of_bandwidth(ceilings), phase.of_products(rate))]
+    mbu, *_, mfu = shares
+    return {
+        "mbu": None if mbu is None or mbu > 1 else mbu,
+        "mfu": None if mfu is None or mfu > 1 else mfu,
+        **decode.coordinates("decode", ceilings, rate),
+        **prefill.coordinates("prefill", ceilings, rate),
+        "roof_flops_per_second": rate,
+        "mbu_unknown": needs["unknown"].get("bytes", _ABOVE_CEILING if mbu is not None and mbu > 1 else None),
+        "mfu_unknown": needs["unknown"].get("flops", _ABOVE_CEILING if mfu is not None and mfu > 1 else None),
+        **{name: share for name, share in zip(_ABOVE, shares, strict=True) if share is not None and share > 1},
+        "rows_choose_experts": bool(needs["routed_experts"]) and row["batch_size"] > 1,
+        "ceilings_others_cpu_share": ceilings.get("others_cpu_share"),
+        **beside_float32,
+    }
+
+
+@dataclass(frozen=True)
+class _Phase:
+    """The FLOPs and bytes that a decoding step or a prefill needs, and the seconds that it took."""
+
+    flops: float | None
+    read_bytes: float | None
+    seconds: float | None
+
+    def roof(self, ceilings: Mapping[str, Any]) -> float | None:
+        return None if self.read_bytes is None else read_ceiling(ceilings, self.read_bytes)
+
+    def of_bandwidth(self, ceilings: Mapping[str, Any]) -> float | None:
+        bandwidth = self.roof(ceilings)
+        if self.read_bytes is None or not self.seconds or not bandwidth:
+            return None
+        return model_bandwidth_utilisation(self.read_bytes, self.seconds, bandwidth)
+
+    def of_products(self, rate: float | None) -> float | None:
+        if self.flops is None or not self.seconds or not rate:
+            return None
+        return model_flops_utilisation(self.flops, self.seconds, rate)
+
+    def coordinates(self, name: str, ceilings: Mapping[str, Any], rate: float | None) -> dict[str, float | None]:
+        """Return the `_COORDINATES` of the phase of this name; without what it reached where that is above a roof."""
+        is_above = any((share or 0) > 1 for share in (self.of_bandwidth(ceilings), self.of_products(rate)))
+        values = (
+            self.flops / self.read_bytes if self.flops is not None and self.read_bytes else None,
+            self.flops / self.seconds if self.flops is not None and self.seconds and not is_above else None,
+            self.roof(ceilings),
+        )
+        return {f"{name}_{coordinate}": value for coordinate, value in zip(_COORDINATES, values, strict=True)}

@@ -45,12 +45,9 @@ def flat_csv(table: pl.DataFrame) -> str:
     flat = table.drop(_NESTED, strict=False)
     lists = [column for column, dtype in flat.schema.items() if dtype.is_nested()]
     return flat.with_columns(
-        pl.Series(column, [_json(value) for value in flat[column].to_list()]) for column in lists
+        pl.Series(column, [None if value is None else json.dumps(value) for value in flat[column].to_list()])
+        for column in lists
     ).write_csv()
-
-
-def _json(value: Any) -> str | None:
-    return None if value is None else json.dumps(value)
 
 
 def configuration_keys(configurations: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -60,13 +57,13 @@ def configuration_keys(configurations: Sequence[Mapping[str, Any]]) -> list[str]
     point. Dots and slashes, which mean levels in DVC's paths, become hyphens; where that makes two keys equal, a digest
     tells them apart.
     """
-    keys = [_key(configuration) for configuration in configurations]
+    named = [(_key(configuration), configuration["attn_implementation"]) for configuration in configurations]
     spelt: dict[str, set[str]] = {}
-    for key, configuration in zip(keys, configurations, strict=True):
-        spelt.setdefault(key, set()).add(configuration["attn_implementation"])
+    for key, attention in named:
+        spelt.setdefault(key, set()).add(attention)
     return [
-        f"{key} {_digest(configuration['attn_implementation'])}" if len(spelt[key]) > 1 else key
-        for key, configuration in zip(keys, configurations, strict=True)
+        f"{key} {hashlib.sha256(attention.encode()).hexdigest()[:6]}" if len(spelt[key]) > 1 else key
+        for key, attention in named
     ]
 
 
@@ -81,10 +78,6 @@ def point_label(configuration: Mapping[str, Any], axes: Iterable[str]) -> str:
 def _key(configuration: Mapping[str, Any]) -> str:
     tokens = (token_of(axis, configuration[axis]) for axis in telling_axes(configuration))
     return " ".join(re.sub(r"[^A-Za-z0-9_-]+", "-", token) for token in tokens)
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:6]
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,17 @@ import polars as pl
 
 from hfbench.core.point import CONFIGURATION_AXES
 from hfbench.core.record import OK
-from hfbench.statistics.bimodality import two_modes
-from hfbench.statistics.bootstrap import Interval, Rounds
-from hfbench.statistics.intervals import median_intervals, paired_ratio_interval
-from hfbench.statistics.spread import SIGNIFICANCE, between_rounds, drift, outliers, trend_p_values, within_rounds
+from hfbench.statistics.bootstrap import Interval, Rounds, median_intervals
+from hfbench.statistics.spread import (
+    SIGNIFICANCE,
+    between_rounds,
+    drift,
+    outliers,
+    trend_p_values,
+    two_modes,
+    within_rounds,
+)
+from hfbench.statistics.verdicts import paired_ratio_interval
 from hfbench.tables import metrics
 from hfbench.tables.metrics import AXIS_COLUMNS, METRIC, METRICS, STATUS, Metric, axes_frame
 from hfbench.tables.reading import ReadRecord
@@ -97,9 +104,7 @@ def _shape(rounds: Rounds) -> dict[str, Any]:
     # Of configurations, not of rounds, one in a hundred may drift by chance alone.
     significance = SIGNIFICANCE / len(rounds)
     p_values = zip(rounds, trend_p_values(rounds), strict=True)
-    drifting = [values for values, p_value in p_values if p_value is not None and p_value < significance]
-    # How much they drift takes as long to say as whether, and few do.
-    drifts = [found.relative_change for values in drifting if (found := drift(values)) is not None]
+    drifts = [drift(values) for values, p_value in p_values if p_value is not None and p_value < significance]
     modes = two_modes(rounds)
     return {
         "drifting_rounds": len(drifts),
@@ -127,26 +132,12 @@ def observer_table(ok_samples: pl.DataFrame) -> pl.DataFrame:
         .group_by(CONFIGURATION_AXES, maintain_order=True)
         .agg("observed", "unobserved")
     )
-    pairs = zip(rounds["observed"].to_list(), rounds["unobserved"].to_list(), strict=True)
-    costs = pl.DataFrame([_cost(*pair) for pair in pairs], schema=OBSERVER_TYPES)
+    pairs = rounds.select("unobserved", "observed").rows()
+    intervals = [paired_ratio_interval(*pair) or (None, None, None) for pair in pairs]
+    costs = pl.DataFrame(intervals, schema=OBSERVER_TYPES, orient="row")
     return pl.concat([rounds.select(CONFIGURATION_AXES), costs], how="horizontal")
 
 
-def _cost(observed: Sequence[Sequence[float]], unobserved: Sequence[Sequence[float]]) -> dict[str, Any]:
-    interval = paired_ratio_interval(unobserved, observed)
-    return dict(zip(OBSERVER_TYPES, interval or (None, None, None), strict=True))
-
-
-_ONE_VALUE_A_ROUND = (
-    "load_seconds",
-    "first_call_seconds",
-    "compile_seconds",
-    "warm_first_call_seconds",
-    "warm_compile_seconds",
-    "peak_memory_bytes",
-    "energy_joules_per_token",
-    "padding_waste_share",
-)
 _PERCENTILES = (5, 95, 99)
 # Configurations at once: the gaps between the tokens of all of them would take several times the memory of the samples.
 _AT_ONCE = 200
@@ -162,10 +153,11 @@ def summary_table(samples: pl.DataFrame, points: pl.DataFrame) -> pl.DataFrame:
     for `end_to_end_unobserved_seconds`.
     """
     configurations = points.select(CONFIGURATION_AXES).unique(maintain_order=True).with_row_index("configuration")
-    ok_points = _of_configuration(points.filter(pl.col("status") == OK), configurations)
-    ok_samples = _of_configuration(
-        samples.filter(pl.col("status") == OK, pl.col("phase") == "sample"),
-        configurations,
+    ok = pl.col("status") == OK
+    # Grouping by one integer is many times faster than by all axes.
+    ok_points, ok_samples = (
+        frame.join(configurations, on=CONFIGURATION_AXES, how="left", maintain_order="left")
+        for frame in (points.filter(ok), samples.filter(ok, pl.col("phase") == "sample"))
     )
     blocks = [
         pl.col("configuration").is_between(first, first + _AT_ONCE, closed="left")
@@ -177,13 +169,13 @@ def summary_table(samples: pl.DataFrame, points: pl.DataFrame) -> pl.DataFrame:
         pl.concat([summaries, spread], how="horizontal")
         .join(configurations, on="configuration")
         .sort("configuration", "metric")
-        .select(*CONFIGURATION_AXES, *_COLUMNS)
+        .select(
+            *CONFIGURATION_AXES,
+            *("metric", "unit", "higher_is_better", "rounds", "samples", "estimate"),
+            *SPREAD_TYPES,
+            *("median", "mean", "std", "min", "max", "^p[0-9]+$", "round_medians"),
+        )
     )
-
-
-def _of_configuration(frame: pl.DataFrame, configurations: pl.DataFrame) -> pl.DataFrame:
-    """Number the configurations: grouping by one integer is many times faster than by nine axes."""
-    return frame.join(configurations, on=CONFIGURATION_AXES, how="left", maintain_order="left")
 
 
 def _summaries(samples: pl.DataFrame, points: pl.DataFrame) -> pl.DataFrame:
@@ -194,12 +186,12 @@ def _summaries(samples: pl.DataFrame, points: pl.DataFrame) -> pl.DataFrame:
 
 def _values(metric: str, samples: pl.DataFrame, points: pl.DataFrame) -> pl.DataFrame:
     """Return the columns `configuration`, `round` and `value`: a row for each value that the metric has."""
-    if metric in _ONE_VALUE_A_ROUND:
+    if metric in points.columns:  # has one value a round
         frame, value = points, pl.col(metric)
     elif metric == "end_to_end_unobserved_seconds":
         frame, value = samples.filter(~pl.col("observed")), pl.col("end_to_end_seconds")
     elif metric == "inter_token_gap_seconds":
-        frame, value = samples.filter("observed"), metrics.inter_token_gaps()
+        frame, value = samples.filter("observed"), metrics.INTER_TOKEN_GAPS
     else:
         frame, value = samples.filter("observed"), pl.col(metric)
     values = frame.select("configuration", "round", value=value)
@@ -238,21 +230,3 @@ def _rounds(metric: Metric, values: pl.DataFrame) -> pl.DataFrame:
         .group_by("configuration", maintain_order=True)
         .agg("^values$", round_medians="median", estimate=pl.col("median").median())
     )
-
-
-_COLUMNS = (
-    "metric",
-    "unit",
-    "higher_is_better",
-    "rounds",
-    "samples",
-    "estimate",
-    *SPREAD_TYPES,
-    "median",
-    "mean",
-    "std",
-    "min",
-    "max",
-    *(f"p{percent}" for percent in _PERCENTILES),
-    "round_medians",
-)

@@ -12,7 +12,7 @@ import torch
 from hfbench.ceilings import rates as module
 from hfbench.ceilings.rates import measure_ceilings
 from hfbench.core.files import write_json
-from hfbench.core.results import CEILINGS, DTYPES
+from hfbench.core.results import CEILINGS, DTYPES, ENVIRONMENT
 from hfbench.core.system import openmp_threads
 from tests.conftest import run_stage
 
@@ -23,7 +23,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(module, "_SECONDS_A_SIZE", 0.05)
     monkeypatch.setattr(module, "_COPY_BYTES", (1 << 22, 1 << 24))
     monkeypatch.setattr(module, "_READ_BYTES", (1 << 22, 1 << 24))
-    monkeypatch.setattr(module, "_MATRIX_SIZES", (64, 256))
+    monkeypatch.setattr(module, "_SECONDS_A_SHAPE", 0.02)
+    monkeypatch.setattr(module, "_SHAPES", ((64, 64, 64), (1, 256, 256), (256, 256, 256)))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -32,11 +33,15 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("quick")
 def test_every_rate_of_the_cpu_is_measured() -> None:
-    found = measure_ceilings("cpu", ["float32", "bfloat16"])
+    found = measure_ceilings("cpu", ["bfloat16"], emulated_dtypes=["bfloat16", "float16"])
     assert found["read_bytes_per_second"] > 1e7
     assert found["copy_bytes_per_second"] > 1e7
-    assert found["matmul_flops_per_second"].keys() == {"float32", "bfloat16"}
-    assert found["matmul_flops_per_second"]["float32"] > 1e7
+    for name in ("matmul_flops_per_second", "single_row_flops_per_second"):
+        assert found[name].keys() == {"bfloat16", "float32"}, "what float32 would give is always measured"
+        assert min(found[name].values()) > 1e6
+    assert found["single_row_flops_per_second"]["float32"] <= found["matmul_flops_per_second"]["float32"]
+    assert found["emulated_dtypes"] == ["bfloat16"], "of those that are asked for"
+    assert 0 <= found["others_cpu_share"] <= 1
     assert found["threads"] == torch.get_num_threads()
 
 
@@ -45,6 +50,35 @@ def test_a_rate_is_that_of_the_fastest_call() -> None:
     calls = [partial(time.sleep, 0.02), partial(time.sleep, 0.005)]
     rates = module._rates(float, lambda _: calls, [1000], torch.device("cpu"))
     assert 1000 / 0.1 < rates[1000] <= 1000 / 0.005
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_no_form_that_models_multiply_in_is_above_the_ceiling(dtype: str) -> None:
+    """Without hardware for a dtype, torch is ten times as fast with a transposed right side as with a plain one."""
+    rates = module._product_rates(torch.device("cpu"), dtype)
+    fastest = {form: max(rate for (each, _), rate in rates.items() if each == form) for form in module._FORMS}
+    assert measure_ceilings("cpu", [dtype])["matmul_flops_per_second"][dtype] > 0.5 * max(fastest.values())
+
+
+def test_a_form_that_takes_too_long_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fakes a form that is as slow as a plain product of bfloat16 without hardware for it."""
+
+    def slow(left: torch.Tensor, _right: torch.Tensor) -> None:
+        time.sleep(0.02 * left.shape[0] / 64)
+
+    monkeypatch.setattr(module, "_FORMS", {"linear": torch.nn.functional.linear, "plain": slow})
+    monkeypatch.setattr(module, "_SHAPES", ((64, 64, 64), (1024, 64, 64)))
+    monkeypatch.setattr(module, "_SECONDS_A_SHAPE", 0.01)
+    rates = module._product_rates(torch.device("cpu"), "float32")
+    assert rates.keys() == {("linear", (64, 64, 64)), ("plain", (64, 64, 64)), ("linear", (1024, 64, 64))}
+
+
+def test_what_is_slower_than_float32_by_more_than_noise() -> None:
+    rates = {"float32": 54e9, "bfloat16": 14e9, "float16": 52e9}
+    assert module._slower_than_float32(rates) == ["bfloat16"]
+    assert module._slower_than_float32({"float32": None, "bfloat16": 14e9}) == []
+    assert module._slower_than_float32({"float32": 54e9, "bfloat16": None}) == []
 
 
 @pytest.mark.usefixtures("quick")
@@ -71,6 +105,7 @@ def test_sizes_keep_to_the_available_memory(monkeypatch: pytest.MonkeyPatch) -> 
 def test_stage_computes_with_the_threads_of_a_measurement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     write_json(tmp_path / DTYPES, ["float32"])
+    write_json(tmp_path / ENVIRONMENT, {"cpu": {"emulated_dtypes": ["bfloat16"]}})
     assert run_stage("ceilings", tmp_path, "--device", "cpu").returncode == 0
     found = json.loads((tmp_path / CEILINGS).read_text())
     assert found["schema_version"] == 1

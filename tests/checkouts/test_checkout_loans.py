@@ -1,7 +1,6 @@
 """A checkout and a workspace that are lent, and come back as they were; the names of points."""
 
 import os
-import shutil
 import signal
 import subprocess
 from itertools import product
@@ -12,13 +11,11 @@ import pytest
 
 from hfbench.checkouts.interleave import find_point
 from hfbench.checkouts.processes import stage_variables
-from hfbench.checkouts.workspace import require_measured, set_rounds
+from hfbench.checkouts.workspace import require_measured
 from hfbench.core.errors import UserError
 from hfbench.core.files import write_json
 from hfbench.core.point import USUAL, Configuration
 from hfbench.git import Commit, Repository, uninterrupted
-from hfbench.params.schema import load_params
-from tests.conftest import ROOT
 from tests.environment.conftest import commit_all, git
 
 
@@ -94,17 +91,6 @@ def test_variables_of_git_do_not_reach_what_is_measured() -> None:
     assert variables["PATH"].endswith(f"{os.pathsep}somewhere")
 
 
-def test_rounds_are_written_and_nothing_else(tmp_path: Path) -> None:
-    path = tmp_path / "params.yaml"
-    shutil.copy(ROOT / "params.yaml", path)
-    before = path.read_text().splitlines()
-    set_rounds(path, range(1, 6))
-    changed = [(old, new) for old, new in zip(before, path.read_text().splitlines(), strict=True) if old != new]
-    assert [new.split("#")[0].strip() for _, new in changed] == ["round: [1, 2, 3, 4, 5]"]
-    assert [new.split("#")[1] for _, new in changed] == [old.split("#")[1] for old, _ in changed]
-    assert load_params(path).sweep.round == [1, 2, 3, 4, 5]
-
-
 def described(folder: Path, *commits: str) -> dict[Commit, Path]:
     paths = {}
     for number, commit in enumerate(commits):
@@ -147,7 +133,7 @@ def test_a_point_by_its_key_or_a_part_of_its_stage(wanted: str, attention: str, 
 
 
 def test_a_name_of_no_point_or_several_lists_what_there_is() -> None:
-    with pytest.raises(UserError, match=r"(?s)'gpt2' names no point.*m sdpa b1.*m sdpa-math b16"):
+    with pytest.raises(UserError, match=r"(?s)'gpt2' fits no point.*m sdpa b1.*m sdpa-math b16"):
         find_point(POINTS, "gpt2")
-    with pytest.raises(UserError, match=r"(?s)'sdpa' names several points.*m sdpa b1.*m sdpa-math b16"):
+    with pytest.raises(UserError, match=r"(?s)'sdpa' fits several points.*m sdpa b1 .*m sdpa b16 "):
         find_point(POINTS, "sdpa")

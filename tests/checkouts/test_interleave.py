@@ -1,4 +1,6 @@
-"""`hfbench interleave` on a real DVC repository, with a stand-in for an editable checkout of transformers."""
+"""`hfbench interleave` on a real DVC repository, with a stand-in for an editable checkout of transformers; and which
+records of a round were measured side by side.
+"""
 
 import hashlib
 import json
@@ -11,9 +13,9 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from hfbench.checkouts.interleave import Measured, SideOfRound, apart
 from hfbench.core.results import sweep_stage
-from tests.checkouts.background import start, wait_for
-from tests.checkouts.conftest import Bench, read_state
+from tests.checkouts.conftest import Bench
 from tests.pipeline.background import processes_in
 from tests.pipeline.checkout import tiny_point
 
@@ -22,7 +24,7 @@ SIDES = ("Start", "Notes 4")
 
 def words(bench: Bench, rounds: int = 2) -> list[str]:
     revisions = [bench.commits[subject] for subject in SIDES]
-    options = ["--checkout", str(bench.stand_in.repository), "--rounds", str(rounds), "--names", "before", "after"]
+    options = ["--checkout", str(bench.repository), "--rounds", str(rounds), "--names", "before", "after"]
     return ["interleave", *revisions, *options]
 
 
@@ -48,9 +50,9 @@ class Interleaved:
 
 @pytest.fixture(scope="module")
 def interleaved(bench: Bench) -> Interleaved:
-    before = read_state(bench)
+    before = bench.state()
     result = bench.hfbench(*words(bench))
-    return Interleaved(result.stdout + result.stderr, before, read_state(bench))
+    return Interleaved(result.stdout + result.stderr, before, bench.state())
 
 
 def test_each_commit_is_an_experiment_with_all_rounds(bench: Bench, interleaved: Interleaved) -> None:
@@ -112,11 +114,42 @@ def make_older(bench: Bench, experiment: str, stage: str) -> None:
 
 @pytest.mark.usefixtures("interleaved")
 def test_a_cancelled_job_leaves_nothing(bench: Bench, tmp_path: Path) -> None:
-    before = read_state(bench)
-    process, log = start(bench, tmp_path, *words(bench, rounds=3))
-    wait_for(process, log, r"round 3 of .*(.|\n)*  load\n")
-    process.terminate()
-    assert process.wait(timeout=30) == 128 + signal.SIGTERM
-    assert read_state(bench) == before
+    before = bench.state()
+    running = bench.start(tmp_path / "log", *words(bench, rounds=3))
+    running.wait_for(r"round 3 of .*(.|\n)*  load\n")
+    running.process.terminate()
+    assert running.process.wait(timeout=30) == 128 + signal.SIGTERM
+    assert bench.state() == before
     assert not processes_in(bench.pipeline.folder)
-    assert "Traceback" not in log.read_text()
+    assert "Traceback" not in running.stderr.read_text()
+
+
+NOW, DAY = 1_000_000.0, 86400.0
+Side = tuple[float, dict[str, float]]  # when it was switched to, and the start of each record
+
+
+@pytest.mark.parametrize(
+    ("sides", "again"),
+    [
+        # The start is in whole seconds, and so can lie before the moment at which the round began.
+        ([(0.9, {"p": 0, "q": 21}), (45, {"p": 46, "q": 67})], [[], []]),
+        # Measured together another day,
+        ([(0, {"p": -DAY, "q": 21 - DAY}), (3, {"p": 45 - DAY, "q": 67 - DAY})], [[], []]),
+        # one of them, and the two on different days.
+        ([(0, {"p": -DAY}), (3, {"p": 4})], [["p"], []]),
+        ([(0, {"p": -DAY}), (3, {"p": -2 * DAY})], [["p"], ["p"]]),
+        # Only the points that are apart count.
+        ([(0, {"p": -DAY, "q": 1}), (30, {"p": 31, "q": 52})], [["p"], []]),
+        # By hand: two measurements of 20 s and two minutes are 160 s.
+        ([(0, {"p": -159}), (-1, {"p": 0})], [[], []]),
+        ([(0, {"p": -161}), (-1, {"p": 0})], [["p"], []]),
+        ([(0, {"p": -DAY}), (0, {"p": 1}), (0, {"p": 22})], [["p"], [], []]),
+    ],
+)
+def test_records_are_side_by_side_within_the_time_of_the_round(sides: list[Side], again: list[list[str]]) -> None:
+    """Records that took 20 s each, a minute allowed for each side."""
+    found = {
+        str(number): SideOfRound(NOW + began, {stage: Measured(NOW + at, 20.0) for stage, at in starts.items()})
+        for number, (began, starts) in enumerate(sides)
+    }
+    assert list(apart(found).values()) == again

@@ -65,6 +65,10 @@ class Project:
         (project.folder / "hfbench" / "measurement" / "loop.py").write_text("pass\n")
         return project
 
+    def copy(self, folder: Path) -> "Project":
+        """Return a copy to change, which lies in `folder`."""
+        return Project(Path(shutil.copytree(self.folder, folder / "project", symlinks=True)))
+
     def git(self, *words: str) -> str:
         return _run(self.folder, "git", *words)
 

@@ -13,7 +13,7 @@ import pytest
 from rich.cells import cell_len
 
 from benchmarks.synthetic_tables import START, Plan, sweep
-from hfbench.compare.changes import Environments
+from hfbench.compare.changes import environment_labels
 from hfbench.compare.history import is_history
 from hfbench.compare.pairs import COMPARED, HEADLINE
 from hfbench.compare.series import HistoryRow, Result, Series, change_text, collect_series, mark_changes
@@ -85,10 +85,8 @@ def series_of(content: dict[str, Any], metric: str) -> list[dict[str, Any]]:
 
 
 def test_three_names_or_a_range_are_a_history() -> None:
-    assert is_history(["a", "b", "c"])
-    assert is_history(["v1..v2"])
-    assert not is_history(["a", "b"])
-    assert not is_history(["../other", "HEAD"])
+    asked = (["a", "b", "c"], ["v1..v2"], ["a", "b"], ["../other", "HEAD"])
+    assert list(map(is_history, asked)) == [True, True, False, False]
 
 
 def test_a_row_for_each_commit_with_results_of_its_own(project: Project) -> None:
@@ -119,6 +117,8 @@ def test_the_slowdown_is_marked_where_it_was_first_measured(project: Project) ->
     assert decode["changes"][0]["ratio"] == pytest.approx(1 / 1.1, rel=0.005)
     (load,) = series_of(content, "load_seconds")
     assert load["changes"] == []
+    content = project.compare_json("first..here", "--threshold", "20%")  # which hides it
+    assert not any(series["changes"] for series in content["series"])
 
 
 def test_the_terminal_shows_estimates_with_intervals_and_the_change(project: Project) -> None:
@@ -159,11 +159,6 @@ def test_fail_on_slower_is_about_the_last_change(project: Project) -> None:
     assert project.compare("first", "main~5", "main~4", "--fail-on", "slower").status == 0
     # The last row is of another machine, where nothing became slower.
     assert project.compare("first..elsewhere", "--fail-on", "slower").status == 0
-
-
-def test_a_larger_threshold_hides_the_change(project: Project) -> None:
-    content = project.compare_json("first..here", "--threshold", "20%")
-    assert not any(series["changes"] for series in content["series"])
 
 
 def test_names_are_put_into_commit_order_and_kept(project: Project) -> None:
@@ -310,50 +305,44 @@ def result(estimate: float, error: float = 0.01, **changes: Any) -> Result:
 
 
 def row(*results: Result, machine: str = "here") -> HistoryRow:
-    return HistoryRow("row", None, None, None, machine, results)
+    return HistoryRow("row", None, None, None, results, machine)
 
 
 def marked(*rows: HistoryRow) -> list[Series]:
-    return mark_changes(collect_series(rows), threshold=0.02)
+    series = collect_series(rows)
+    mark_changes(series, threshold=0.02)
+    return series
+
+
+def table(estimates: Any, errors: Any) -> list[HistoryRow]:
+    """Rows of as many configurations as these arrays have columns."""
+    return [
+        row(
+            *(
+                result(float(estimate), float(error), configuration=(number, *CONFIGURATION[1:]))
+                for number, (estimate, error) in enumerate(zip(*each, strict=True))
+            )
+        )
+        for each in zip(estimates, errors, strict=True)
+    ]
 
 
 def test_many_series_of_noise_mark_nothing() -> None:
     generator = np.random.default_rng(3)
-    histories, series, commits = 60, 40, 12
+    histories, shape = 60, (12, 40)  # commits and series
     alarms = 0
     for _ in range(histories):
-        values = np.exp(generator.normal(0, 0.01, (commits, series)))
-        errors = 0.01 * np.sqrt(generator.chisquare(ROUNDS - 1, (commits, series)) / (ROUNDS - 1))
-        rows = [
-            row(
-                *(
-                    result(float(value), float(error), configuration=(number, *CONFIGURATION[1:]))
-                    for number, (value, error) in enumerate(zip(*each, strict=True))
-                )
-            )
-            for each in zip(values, errors, strict=True)
-        ]
-        alarms += any(each.changes for each in marked(*rows))
+        values = np.exp(generator.normal(0, 0.01, shape))
+        errors = 0.01 * np.sqrt(generator.chisquare(ROUNDS - 1, shape) / (ROUNDS - 1))
+        alarms += any(each.changes for each in marked(*table(values, errors)))
     assert alarms <= 0.05 * histories
 
 
 def test_a_change_stands_out_among_series_without_one() -> None:
-    rows = [
-        row(
-            *(
-                result(
-                    (1.1 if number == 7 and commit > 5 else 1.0) + commit * 1e-6,
-                    configuration=(number, *CONFIGURATION[1:]),
-                )
-                for number in range(40)
-            )
-        )
-        for commit in range(10)
-    ]
-    changed = [series for series in marked(*rows) if series.changes]
-    assert len(changed) == 1
-    assert changed[0].changes is not None
-    assert [(change.commit, change.verdict) for change in changed[0].changes] == [(6, "slower")]
+    estimates = np.ones((10, 40)) + 1e-6 * np.arange(10)[:, None]
+    estimates[6:, 7] += 0.1
+    (changed,) = (series for series in marked(*table(estimates, np.full((10, 40), 0.01))) if series.changes)
+    assert [(change.commit, change.verdict) for change in changed.changes or ()] == [(6, "slower")]
 
 
 def test_a_measurement_taken_over_is_no_evidence() -> None:
@@ -397,14 +386,16 @@ def test_more_is_worse_of_latency_and_better_of_throughput() -> None:
 
 
 def test_environments_get_labels_that_tell_them_apart() -> None:
-    environments = Environments()
     cpu = {"brand": "CPU", "available_logical_cores": 4}
-    packages = {"torch": {"version": "1"}}
-    assert environments.label({"cpu": cpu, "packages": packages}) == "CPU, 4 cores"
-    assert environments.label({"cpu": cpu, "packages": {"torch": {"version": "2"}}}) == "CPU, 4 cores"
-    assert environments.label({"cpu": {**cpu, "microcode": "0x2"}}) == "CPU, 4 cores #2 (cpu.microcode none → 0x2)"
-    assert environments.label({"cpu": cpu, "accelerators": [{"name": "GPU"}, {"name": "GPU"}]}) == (
-        "CPU, 4 cores, 2 × GPU"
-    )
-    # Of two that do not say what they are, nobody knows that they are one.
-    assert environments.label({}) != environments.label({})
+    environments: list[dict[str, Any]] = [
+        {"cpu": cpu, "packages": {"torch": {"version": "1"}}},
+        {"cpu": cpu, "packages": {"torch": {"version": "2"}}},
+        {"cpu": {**cpu, "microcode": "0x2"}},
+        {"cpu": cpu, "accelerators": [{"name": "GPU"}, {"name": "GPU"}]},
+        {},
+        {},
+    ]
+    *known, one, other = environment_labels(environments)
+    changed = "CPU, 4 cores #2 (cpu.microcode none → 0x2)"
+    assert known == ["CPU, 4 cores", "CPU, 4 cores", changed, "CPU, 4 cores, 2 × GPU"]
+    assert one != other  # of two that do not say what they are, nobody knows that they are one

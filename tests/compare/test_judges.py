@@ -2,17 +2,17 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import polars as pl
 import pytest
 
 from benchmarks.synthetic_tables import Plan, sweep
-from hfbench.checkouts.plan import Rule, decide
+from hfbench.checkouts.trial import Rule, decide
 from hfbench.compare.axis import AxisComparison, compare_axis
-from hfbench.compare.compare import Judged, Options, compare_sides, judge
-from hfbench.compare.pairs import COMPARED, HEADLINE, choose_metrics, values_of
+from hfbench.compare.compare import Contrasted, Judged, Options, compare_sides, judge
+from hfbench.compare.pairs import COMPARED, HEADLINE, ComparedMetric, Pair, choose_metrics, values_of
 from hfbench.compare.side import Side
 from hfbench.core.errors import UserError
 from hfbench.core.point import value_text
@@ -28,8 +28,13 @@ TABLES = 60
 THRESHOLD = 0.02
 
 
-def of(estimate: float, error: float = 0.015) -> Contrast:
-    return Contrast(1.0, estimate, 7, 7, INDEPENDENT, Ratio(estimate, (Error(error, 7),)))
+def compared(found: Contrast, metric: ComparedMetric = HEADLINE) -> Contrasted:
+    """A contrast whose points do not matter."""
+    return Contrasted(cast(Pair, None), metric, found)
+
+
+def change(estimate: float, metric: ComparedMetric = HEADLINE) -> Contrasted:
+    return compared(Contrast(1.0, estimate, 7, 7, INDEPENDENT, Ratio(estimate, (Error(0.015, 7),))), metric)
 
 
 def plans(ways: int) -> Iterator[Plan]:
@@ -62,9 +67,9 @@ def in_report(run: Side) -> tuple[list[Winner], list[Speedup]]:
 def by_place(comparison: AxisComparison) -> dict[tuple[Any, int], Judged]:
     """The verdicts on each value against the reference, by value and batch size."""
     return {
-        (value, result.pair.baseline.axes["batch_size"]): result.judged[HEADLINE.name]
+        (value, judged.pair.baseline.axes["batch_size"]): judged
         for value, each in comparison.comparisons
-        for result in each.results
+        for judged in each.of_metric(HEADLINE)
     }
 
 
@@ -130,8 +135,8 @@ def test_two_sides_get_the_verdicts_of_two_values_of_an_axis() -> None:
         baseline, candidate = (run.with_axis(ATTENTION, value, "eager") for value in ("eager", "sdpa"))
         pairs = compare_sides(baseline, candidate, Options((HEADLINE,), THRESHOLD))
         told = by_place(on_axis(run))
-        for result, judged in pairs.judged(HEADLINE):
-            other = told["sdpa", result.pair.baseline.axes["batch_size"]]
+        for judged in pairs.judged:
+            other = told["sdpa", judged.pair.baseline.axes["batch_size"]]
             assert judged.verdict.word == other.verdict.word
             if judged.verdict.word != UNDECIDED:
                 assert judged.verdict == other.verdict
@@ -151,7 +156,7 @@ def test_what_a_bisection_calls_slow_is_slower(threshold: float, decisions: int)
         for rounds in two_ways(side(plan)):
             medians = [[float(np.median(each)) for each in of_side.values()] for of_side in rounds]
             word, interval = decide(*medians, higher_is_better=False, rule=rule)
-            ((judged,), _) = judge([(HEADLINE, contrast(*rounds, times, times))], threshold)
+            ((judged,), _) = judge([compared(contrast(*rounds, times, times))], threshold)
             seen.add((word, judged.verdict.word))
             if decisions <= 2 and judged.verdict.word != SAME:  # the same error
                 assert interval == judged.verdict.interval
@@ -168,13 +173,13 @@ def two_ways(run: Side) -> Iterator[tuple[Any, Any]]:
 
 def test_all_tests_are_one_family() -> None:
     """One clear change among many without: alone it is called, and what is not tested does not count."""
-    untested = Contrast(1.0, None, 7, 0, INDEPENDENT, None, "the candidate has no value")
-    change = of(1.07)
-    assert judge([(HEADLINE, change)], THRESHOLD)[0][0].verdict.word == SLOWER
-    assert judge([(HEADLINE, change)] + [(HEADLINE, untested)] * 30, THRESHOLD)[0][0].verdict.word == SLOWER
-    among, _ = judge([(HEADLINE, change)] + [(metric, of(1.0)) for metric in COMPARED * 3], THRESHOLD)
+    untested = compared(Contrast(1.0, None, 7, 0, INDEPENDENT, None, "the candidate has no value"))
+    clear = change(1.07)
+    assert judge([clear], THRESHOLD)[0][0].verdict.word == SLOWER
+    assert judge([clear] + [untested] * 30, THRESHOLD)[0][0].verdict.word == SLOWER
+    among, _ = judge([clear] + [change(1.0, metric) for metric in COMPARED * 3], THRESHOLD)
     assert [judged.verdict.word for judged in among] == [UNDECIDED] * 28
-    with_races, error = judge([(HEADLINE, change)], THRESHOLD, [1.0] * 27)
+    with_races, error = judge([clear], THRESHOLD, [1.0] * 27)
     assert with_races[0].verdict == among[0].verdict
     assert error == pytest.approx(0.05 / 28)
 
@@ -182,7 +187,7 @@ def test_all_tests_are_one_family() -> None:
 def test_what_is_not_tested_has_no_p_value() -> None:
     one = {1: np.array([1.0, 1.1])}
     contrasts = [contrast(one, {1: 1.5 * one[1]}, {}, {}), Contrast(1.0, 1.0, 1, 1, IDENTICAL, Ratio(1.0, ()))]
-    judged, _ = judge([(HEADLINE, each) for each in contrasts], THRESHOLD)
+    judged, _ = judge(list(map(compared, contrasts)), THRESHOLD)
     assert [(each.verdict.word, each.adjusted_p_value) for each in judged] == [(UNDECIDED, None), (SAME, None)]
     assert judged[0].verdict.more_rounds == 1
 

@@ -38,9 +38,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 @pytest.fixture
 def project(template: Project, tmp_path: Path) -> Project:
-    """A copy of the template to change."""
-    shutil.copytree(template.folder, tmp_path / "project", symlinks=True)
-    return Project(tmp_path / "project")
+    return template.copy(tmp_path)
 
 
 def test_a_commit_is_read_from_the_cache_by_any_of_its_names(project: Project) -> None:

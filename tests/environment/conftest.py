@@ -3,12 +3,11 @@
 import json
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-from hfbench.environment.packages import describe_packages
 
 NAME, MODULE = "hfb-sample", "hfb_sample"  # a package that is installed nowhere else
 
@@ -32,7 +31,7 @@ def commit_all(repository: Path) -> str:
 
 def write_metadata(
     site: Path,
-    name: str,
+    name: str = NAME,
     *,
     requires: tuple[str, ...] = (),
     direct_url: dict[str, Any] | None = None,
@@ -47,10 +46,6 @@ def write_metadata(
         (folder / "direct_url.json").write_text(json.dumps(direct_url))
     if record is not None:
         (folder / "RECORD").write_text(record)
-
-
-def describe_sample() -> dict[str, Any]:
-    return describe_packages([NAME])[NAME]
 
 
 def write_project(folder: Path) -> Path:
@@ -72,10 +67,23 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def project(tmp_path: Path, site: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An editable install of a checkout, as `pip install -e` makes it; its .pth file is stood in for by sys.path."""
-    folder = tmp_path / "project"
-    write_project(folder)
-    write_metadata(site, NAME, direct_url={"url": folder.as_uri(), "dir_info": {"editable": True}})
-    monkeypatch.syspath_prepend(str(folder / "src"))
-    return folder
+def install(site: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], Path]:
+    """Return what makes a project in a folder and installs it as `pip install -e` does; it returns the package.
+
+    The .pth file is stood in for by sys.path.
+    """
+
+    def editable(folder: Path) -> Path:
+        package = write_project(folder)
+        write_metadata(site, direct_url={"url": folder.as_uri(), "dir_info": {"editable": True}})
+        monkeypatch.syspath_prepend(str(package.parent))
+        return package
+
+    return editable
+
+
+@pytest.fixture
+def project(tmp_path: Path, install: Callable[[Path], Path]) -> Path:
+    """The folder of a project that is installed so."""
+    install(tmp_path / "project")
+    return tmp_path / "project"

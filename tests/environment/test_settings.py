@@ -56,6 +56,11 @@ def test_an_edit_changes_the_settings_that_use_it(tmp_path: Path, kernel: dict[s
     assert changed(before, settings(tmp_path, {"kernels": [norm]})) == [False, False, False, True, True]
     moved = settings(tmp_path, {"kernels": [{**flash, "revision": "1" * 40}]})
     assert changed(pinned, moved) == [False, False, False, False, True]
+    path = settings_path(HUB_ATTENTION)  # as DVC can name it
+    assert path.as_posix() == "results/settings/kernels-community/flash-attn3-off-false-false.json"
+    for each in [*pinned, *settings(tmp_path, {"kernels": [kernel]})]:
+        each.save(tmp_path / path)
+        assert Settings.load(tmp_path / path) == each
 
 
 def test_an_edited_kernel_is_another(tmp_path: Path, kernel: dict[str, Any]) -> None:
@@ -85,12 +90,3 @@ def test_a_kernel_that_is_not_there_is_told_before_anything_is_measured(tmp_path
     assert "layers.py is not valid Python" in told()
     layers(kernel).write_text("from .elsewhere import *\n")
     settings(tmp_path, {"kernels": [kernel]})  # what it defines can only be known by importing it
-
-
-def test_settings_are_kept_in_files_that_dvc_can_name(tmp_path: Path, kernel: dict[str, Any]) -> None:
-    assert (
-        settings_path(HUB_ATTENTION).as_posix() == "results/settings/kernels-community/flash-attn3-off-false-false.json"
-    )
-    for each in settings(tmp_path, {"kernels": [kernel]}):
-        each.save(tmp_path / "settings.json")
-        assert Settings.load(tmp_path / "settings.json") == each

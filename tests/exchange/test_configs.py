@@ -11,11 +11,11 @@ from hfbench.cli import parse_arguments
 from hfbench.core.errors import UserError
 from hfbench.core.files import write_json
 from hfbench.core.point import Configuration
-from hfbench.exchange.configs import import_configs, read_configs
+from hfbench.exchange.configs import benchmark_config, import_configs, read_configs
 from hfbench.exchange.export import export_benchmark_v2
 from hfbench.params.schema import load_params
 from tests.conftest import ROOT
-from tests.report.point_records import full_record, save_results
+from tests.report.report_records import full_record, save_results
 from tests.tables.hand_records import point
 
 MODEL = "stories-15m-random"
@@ -28,20 +28,8 @@ def params(tmp_path: Path) -> Path:
 
 def config(**changes: Any) -> dict[str, Any]:
     """`BenchmarkConfig.to_dict()` of the version with `compile_kwargs`."""
-    content = {
-        "name": "w3_i2-unmonitored-b1_s128_n4-sdpa-uncompiled-unkernelized-generate",
-        "warmup_iterations": 3,
-        "measurement_iterations": 2,
-        "gpu_monitoring": False,
-        "continuous_batching": False,
-        "batch_size": 1,
-        "sequence_length": 128,
-        "num_tokens_to_generate": 4,
-        "attn_implementation": "sdpa",
-        "compile_kwargs": None,
-        "kernelize": False,
-    }
-    return content | changes
+    axes = vars(point(batch_size=1, sequence_length=128))
+    return {**benchmark_config(axes, 3, 2, gpu_monitoring=False), **changes}
 
 
 def write(folder: Path, content: Any, name: str = "configs.json") -> Path:
@@ -66,17 +54,12 @@ def test_lines_become_exactly_these_configurations(
     path.write_text("# ours\n" + "".join(json.dumps(line) + "\n" for line in lines))
     arguments = parse_arguments(["import", "configs", str(path), "--model", MODEL, "--params", str(params)])
     arguments.run(arguments)
-    found = [
-        (each.attn_implementation, each.compile_mode, each.use_kernels, each.continuous_batching, each.batch_size)
-        for each in measured(params)
+    usual: dict[str, Any] = {"batch_size": 1, "sequence_length": 128, "max_new_tokens": 128}
+    assert measured(params) == [
+        point(model=MODEL, attn_implementation="flex_attention", compile_mode="reduce-overhead", **usual),
+        point(model=MODEL, continuous_batching=True, **usual | {"batch_size": 4, "max_new_tokens": 4}),
+        point(model=MODEL, attn_implementation="sdpa:math", use_kernels=True, **usual),
     ]
-    assert found == [
-        ("flex_attention", "reduce-overhead", False, False, 1),
-        ("sdpa", "off", False, True, 4),
-        ("sdpa:math", "off", True, False, 1),
-    ]
-    assert {each.model for each in measured(params)} == {MODEL}
-    assert [each.max_new_tokens for each in measured(params)] == [128, 4, 128]
     # BenchmarkConfig compiles with fullgraph unless told otherwise.
     assert load_params(params).compile.fullgraph is True
     output = capsys.readouterr().out
@@ -91,11 +74,8 @@ def test_one_a_list_and_results(params: Path, tmp_path: Path, wrap: Any) -> None
     imported = import_configs(write(tmp_path, wrap(content)), params)
     assert imported.compile == {"backend": "inductor", "dynamic": None, "fullgraph": False, "options": {}}
     (found,) = measured(params)
-    assert (found.model, found.attn_implementation, found.compile_mode) == (
-        "smollm2-135m-instruct",
-        "eager",
-        "default",
-    )
+    wanted = ("smollm2-135m-instruct", "eager", "default")
+    assert (found.model, found.attn_implementation, found.compile_mode) == wanted
 
 
 def test_what_was_exported_is_imported_as_it_was(tmp_path: Path) -> None:

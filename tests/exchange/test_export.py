@@ -17,7 +17,7 @@ from hfbench.core.record import Record
 from hfbench.exchange.configs import read_configs
 from hfbench.exchange.export import export_benchmark_v2
 from hfbench.tables.store import read_table
-from tests.report.point_records import full_record, save_results
+from tests.report.report_records import full_record, save_results
 from tests.tables.hand_records import failed_record, observed, ok_record, point
 
 ENVIRONMENT = {
@@ -41,47 +41,27 @@ def _entries(results: Path, output: Path) -> list[dict[str, Any]]:
 
 def test_an_entry_has_the_keys_of_theirs_in_their_order(tmp_path: Path) -> None:
     (entry,) = _entries(_saved(tmp_path, full_record(point())), tmp_path / "out.json")
+    metadata, measured, config = entry.values()
     assert list(entry) == ["metadata", "measurements", "config"]
-    assert list(entry["config"]) == [
-        "name",
-        "warmup_iterations",
-        "measurement_iterations",
-        "gpu_monitoring",
-        "continuous_batching",
-        "batch_size",
-        "sequence_length",
-        "num_tokens_to_generate",
-        "attn_implementation",
-        "compile_kwargs",
-        "kernelize",
-    ]
-    assert list(entry["measurements"]) == [
-        "e2e_latency",
-        "time_to_first_token",
-        "inter_token_latency",
-        "shape_and_decoded_outputs",
-        "gpu_metrics",
-        "timestamps",
-    ]
-    assert list(entry["metadata"]) == [
-        "model_id",
-        "timestamp",
-        "branch_name",
-        "commit_id",
-        "commit_message",
-        "hardware_info",
-        "success",
-        "hfbench",
-    ]
-    assert list(entry["metadata"]["hardware_info"]) == [
-        "gpu_name",
-        "gpu_memory_total_gb",
-        "python_version",
-        "torch_version",
-    ]
-    assert entry["metadata"]["hardware_info"]["gpu_memory_total_gb"] == 141
-    assert entry["metadata"]["commit_id"] == "abc123"
-    assert entry["config"]["name"] == "w2_i6-unmonitored-b2_s10_n4-sdpa-uncompiled-unkernelized-generate"
+    assert " ".join(config) == (
+        "name warmup_iterations measurement_iterations gpu_monitoring continuous_batching batch_size sequence_length "
+        "num_tokens_to_generate attn_implementation compile_kwargs kernelize"
+    )
+    assert " ".join(measured) == (
+        "e2e_latency time_to_first_token inter_token_latency shape_and_decoded_outputs gpu_metrics timestamps"
+    )
+    assert " ".join(metadata) == (
+        "model_id timestamp branch_name commit_id commit_message hardware_info success hfbench"
+    )
+    assert metadata["hardware_info"] == {
+        "gpu_name": "NVIDIA H200",
+        "gpu_memory_total_gb": 141,
+        "python_version": "3.11.7",
+        "torch_version": "2.13.0",
+    }
+    assert " ".join(metadata["hardware_info"]) == "gpu_name gpu_memory_total_gb python_version torch_version"
+    assert metadata["commit_id"] == "abc123"
+    assert config["name"] == "w2_i6-unmonitored-b2_s10_n4-sdpa-uncompiled-unkernelized-generate"
 
 
 def test_an_entry_stands_under_the_hash_of_its_config(tmp_path: Path) -> None:
@@ -92,14 +72,8 @@ def test_an_entry_stands_under_the_hash_of_its_config(tmp_path: Path) -> None:
     for key, entry in content.items():
         assert hashlib.sha256(json.dumps(entry["config"]).encode()).hexdigest() == key
     compiled = list(content.values())[1]["config"]
-    assert compiled["compile_kwargs"] == {
-        "fullgraph": False,
-        "dynamic": None,
-        "backend": "inductor",
-        "mode": "default",
-        "options": None,
-    }
-    assert compiled["kernelize"] is True
+    kwargs = {"fullgraph": False, "dynamic": None, "backend": "inductor", "mode": "default", "options": None}
+    assert (compiled["compile_kwargs"], compiled["kernelize"]) == (kwargs, True)
 
 
 def test_what_was_compiled_with_is_what_the_record_says(tmp_path: Path) -> None:
@@ -163,23 +137,18 @@ def test_the_device_is_read_while_each_iteration_ran(tmp_path: Path) -> None:
 
 
 def test_rounds_are_concatenated_and_told_apart(tmp_path: Path) -> None:
-    rounds = [full_record(point(round=number)) for number in (1, 2, 3)]
-    rounds[1] = failed_record(point(round=2), "killed", "crashed")
-    (entry,) = _entries(_saved(tmp_path, *rounds), tmp_path / "out.json")
+    failed = failed_record(point(round=2), "killed", "crashed")
+    results = _saved(tmp_path, full_record(point()), failed, full_record(point(round=3)))
+    (entry,) = _entries(results, tmp_path / "out.json")
     told = entry["metadata"]["hfbench"]["rounds"]
-    assert [(each["round"], each["measurements"], each["facts"]["status"]) for each in told] == [
-        (1, 6, "ok"),
-        (2, 0, "crashed"),
-        (3, 6, "ok"),
-    ]
-    assert len(entry["measurements"]["e2e_latency"]) == 12
-    assert entry["metadata"]["success"] is True
+    found = [(each["round"], each["measurements"], each["facts"]["status"]) for each in told]
+    assert found == [(1, 6, "ok"), (2, 0, "crashed"), (3, 6, "ok")]
+    assert (len(entry["measurements"]["e2e_latency"]), entry["metadata"]["success"]) == (12, True)
 
 
 def test_a_configuration_that_never_ran_is_no_success(tmp_path: Path) -> None:
     (entry,) = _entries(_saved(tmp_path, failed_record(point(), "no")), tmp_path / "out.json")
-    assert entry["metadata"]["success"] is False
-    assert entry["measurements"]["e2e_latency"] == []
+    assert (entry["measurements"]["e2e_latency"], entry["metadata"]["success"]) == ([], False)
 
 
 def test_a_file_a_model(tmp_path: Path) -> None:
@@ -208,22 +177,19 @@ def test_flat_tables_have_full_precision(tmp_path: Path, format_name: str, capsy
     names = [Path(line).name for line in capsys.readouterr().out.splitlines()]
     assert names == [f"{name}.{format_name}" for name in ("summary", "samples", "points")]
     read = pl.read_csv if format_name == "csv" else pl.read_parquet
-    for name in ("summary", "samples", "points"):
-        table, written = read_table(results / "tables", name), read(tmp_path / "flat" / f"{name}.{format_name}")
-        assert written.height == table.height
-        floats = [column for column, dtype in table.schema.items() if dtype == pl.Float64 and table[column].count()]
+    written = {name: read(tmp_path / "flat" / f"{name}.{format_name}") for name in ("summary", "samples", "points")}
+    for name, table in written.items():
+        original = read_table(results / "tables", name)
+        floats = [
+            column for column, dtype in original.schema.items() if dtype == pl.Float64 and original[column].count()
+        ]
         assert floats
-        assert_frame_equal(written.select(floats), table.select(floats), check_exact=True)
-    points = read(tmp_path / "flat" / f"points.{format_name}")
-    assert points["reason"][1] == 'a, b\n"c"'
-
-
-def test_lists_are_json_in_csv(tmp_path: Path) -> None:
-    results = _saved(tmp_path, full_record(point()), full_record(point(round=2)))
-    _export("--format", "csv", "--output", str(tmp_path / "flat"), "--results", str(results))
-    medians = pl.read_csv(tmp_path / "flat" / "summary.csv")["round_medians"]
-    assert json.loads(medians[0]) == read_table(results / "tables", "summary")["round_medians"][0].to_list()
-    assert "token_seconds" not in pl.read_csv(tmp_path / "flat" / "samples.csv").columns
+        assert_frame_equal(table.select(floats), original.select(floats), check_exact=True)
+    assert written["points"]["reason"][1] == 'a, b\n"c"'
+    if format_name == "csv":
+        medians = read_table(results / "tables", "summary")["round_medians"][0].to_list()
+        assert json.loads(written["summary"]["round_medians"][0]) == medians
+        assert "token_seconds" not in written["samples"].columns
 
 
 def test_without_results_it_says_what_makes_them(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,33 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, PreTrainedTokenizerFast
 
-from hfbench.core.point import USUAL, Configuration
+from hfbench.core.point import UNIFORM
 from hfbench.core.record import Manifest
 from hfbench.core.sources import LocalSource
 from hfbench.model.local import resolve_local
-from hfbench.params.values import Sweep
+from hfbench.params.sections import Shape, Workloads
+from tests.conftest import ROOT
 
-PROMPT = Path(__file__).parents[2] / "hfbench" / "inputs" / "standard_prompt.txt"
+MakeManifest = Callable[..., Manifest]
+PROMPT = ROOT / "hfbench/inputs/standard_prompt.txt"
 VOCAB_SIZE = 600  # of every tokenizer below
+
+
+def workloads(
+    batch_size: list[int], sequence_length: list[int], max_new_tokens: tuple[int, ...] = (8,), context_depth: int = 0
+) -> Workloads:
+    """Return all combinations, of rows of one length."""
+    shapes = [
+        Shape(
+            request_lengths=UNIFORM,
+            batch_size=rows,
+            sequence_length=length,
+            max_new_tokens=new_tokens,
+            context_depth=context_depth,
+        )
+        for rows, length, new_tokens in product(batch_size, sequence_length, max_new_tokens)
+    ]
+    return Workloads(shapes=shapes, request_lengths={})
 
 
 def train_tokenizer(special_tokens: list[str], template: str | None = None) -> Tokenizer:
@@ -105,37 +125,5 @@ def make_manifest(model_folders: dict[str, Path]) -> Callable[..., Manifest]:
     def make(family: str, **changes: Any) -> Manifest:
         manifest = resolve_local("tiny", LocalSource(source="local", path=str(model_folders[family])), None)
         return dataclasses.replace(manifest, **{"max_position_embeddings": None, **changes})
-
-    return make
-
-
-@pytest.fixture
-def make_sweep() -> Callable[[list[int], list[int], list[int]], Sweep]:
-    """Return a function from batch sizes, sequence lengths and numbers of new tokens to a sweep."""
-
-    def make(batch_size: list[int], sequence_length: list[int], max_new_tokens: list[int]) -> Sweep:
-        return Sweep.model_validate(
-            {
-                "round": [1],
-                "model": ["tiny"],
-                "attn_implementation": ["sdpa"],
-                **{axis: [value] for axis, value in USUAL.items()},
-                "batch_size": batch_size,
-                "sequence_length": sequence_length,
-                "max_new_tokens": max_new_tokens,
-            }
-        )
-
-    return make
-
-
-@pytest.fixture
-def make_points(
-    make_sweep: Callable[[list[int], list[int], list[int]], Sweep],
-) -> Callable[[list[int], list[int], list[int]], list[Configuration]]:
-    """Return a function from the same to the points of that sweep."""
-
-    def make(*lengths: list[int]) -> list[Configuration]:
-        return make_sweep(*lengths).points()
 
     return make

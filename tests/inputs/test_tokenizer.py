@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,10 +11,9 @@ from transformers import AutoTokenizer
 from hfbench.core.errors import UserError
 from hfbench.core.record import Manifest
 from hfbench.inputs.tokenizer import PromptText, TokenizedPrompt, encode, read_prompt, tokenize_prompt, tokenizer_sha256
+from tests.inputs.conftest import PROMPT, VOCAB_SIZE, MakeManifest
 
-MakeManifest = Callable[..., Manifest]
-STANDARD = read_prompt(Path(__file__).parents[2] / "hfbench" / "inputs" / "standard_prompt.txt")
-VOCAB_SIZE = 600  # of the tokenizers in conftest.py
+STANDARD = read_prompt(PROMPT)
 
 
 def tokenize(manifest: Manifest, prompt: PromptText = STANDARD) -> TokenizedPrompt:
@@ -84,18 +82,16 @@ def test_ids_outside_the_vocabulary_are_refused_for_a_real_model(make_manifest: 
         tokenize(make_manifest("gpt2", vocab_size=500))
 
 
-def test_a_folder_without_a_tokenizer_is_a_sentence(make_manifest: MakeManifest, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no tokenizer could be loaded for the model 'tiny'"):
-        tokenize_prompt(make_manifest("gpt2"), tmp_path, STANDARD)
-
-
-@pytest.mark.parametrize("content", ["{", "{}", '{"added_tokens": [], "model": {"type": "None"}}'])
-def test_a_damaged_tokenizer_is_a_sentence(make_manifest: MakeManifest, tmp_path: Path, content: str) -> None:
+@pytest.mark.parametrize("content", [None, "{", "{}", '{"added_tokens": [], "model": {"type": "None"}}'])
+def test_a_missing_or_damaged_tokenizer_is_a_sentence(
+    make_manifest: MakeManifest, tmp_path: Path, content: str | None
+) -> None:
     manifest = make_manifest("gpt2")
-    folder = shutil.copytree(manifest.source["path"], tmp_path / "model")
-    (folder / "tokenizer.json").write_text(content)
+    if content is not None:
+        shutil.copytree(manifest.source["path"], tmp_path, dirs_exist_ok=True)
+        (tmp_path / "tokenizer.json").write_text(content)
     with pytest.raises(UserError, match="no tokenizer could be loaded for the model 'tiny'"):
-        tokenize_prompt(manifest, folder, STANDARD)
+        tokenize_prompt(manifest, tmp_path, STANDARD)
 
 
 def test_remote_code_is_not_run_unasked(make_manifest: MakeManifest, tmp_path: Path) -> None:
@@ -129,9 +125,6 @@ def test_the_content_address_follows_the_tokenizer_and_nothing_else(make_manifes
     assert len({before, changed("tokenizer.json"), changed("tokenizer_config.json")}) == 3
 
 
-STANDARD_PROMPT = Path(__file__).parents[2] / "hfbench" / "inputs" / "standard_prompt.txt"
-
-
 def test_a_prompt_is_read_exactly(tmp_path: Path) -> None:
     path = tmp_path / "prompt.txt"
     path.write_bytes("één\r\ntwee\n".encode())
@@ -142,24 +135,25 @@ def test_a_prompt_is_read_exactly(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "complaint"),
-    [(b"", "is empty"), (b" \n\t\n", "is empty"), (b"abc\xff", "is not UTF-8: invalid start byte at byte 3")],
+    [
+        (b"", "is empty"),
+        (b" \n\t\n", "is empty"),
+        (b"abc\xff", "is not UTF-8: invalid start byte at byte 3"),
+        (None, "does not exist"),
+    ],
 )
-def test_an_unusable_prompt_is_a_sentence(tmp_path: Path, content: bytes, complaint: str) -> None:
+def test_an_unusable_prompt_is_a_sentence(tmp_path: Path, content: bytes | None, complaint: str) -> None:
     path = tmp_path / "prompt.txt"
-    path.write_bytes(content)
+    if content is not None:
+        path.write_bytes(content)
     with pytest.raises(UserError, match=rf"prompt\.txt {complaint}.* Set prompt in params\.yaml to a UTF-8 text file"):
         read_prompt(path)
-
-
-def test_a_missing_prompt_and_a_folder_are_sentences(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"prompt\.txt does not exist"):
-        read_prompt(tmp_path / "prompt.txt")
     with pytest.raises(UserError, match="is a folder"):
         read_prompt(tmp_path)
 
 
 def test_the_standard_prompt_is_plain_prose_long_enough_for_2048_tokens() -> None:
-    text = read_prompt(STANDARD_PROMPT).text
+    text = STANDARD.text
     paragraphs = text.split("\n\n")
     assert text.isascii()
     # No English tokenizer takes fewer tokens than words.

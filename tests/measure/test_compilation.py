@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,7 @@ def test_compiled_code_is_counted_whatever_the_backend(tiny_model: Path, backend
     model, settings = _model(tiny_model), Settings(compile={**COMPILE, **values})
     call = prepare_generate(model, DEFAULT, settings, PROMPT, Cpu())
     call(True)
-    found = watch_compiled_call(model, call)
+    found = watch_compiled_call(model, partial(call, False))
     assert (found["compiled_calls"], found["inductor_calls"]) == (7, 0)
     compilation = describe_compilation() | found
     assert compilation_differences(STEPS, asked(**values), compilation) == []
@@ -123,8 +124,7 @@ def test_compilation_that_transformers_skips(tiny_model: Path) -> None:
     model, config = _model(tiny_model), generation_config(DEFAULT, Settings(compile=COMPILE), PROMPT)
     config.compile_config = CompileConfig(mode="default")  # without hfbench's flag, the CPU is skipped with a log line
 
-    def call(observed: bool) -> None:
-        del observed
+    def call() -> None:
         model.generate(PROMPT.input_ids, attention_mask=PROMPT.attention_mask, generation_config=config)  # type: ignore[operator]
 
     compilation = describe_compilation() | watch_compiled_call(model, call)

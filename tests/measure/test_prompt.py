@@ -1,6 +1,7 @@
 """A call after a prompt, and a prompt in chunks: as one call on the whole row, and proven to be what was asked."""
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ def test_a_context_and_the_rest_are_as_the_whole_row(
     assert after[0] == tokens
     assert (after[1] - logits).abs().max() < 1e-5
 
-    watched, _ = verification.watch_short_call(model, asked, Settings(), prompt)
+    watched, _, _ = verification.watch_short_call(model, asked, Settings(), prompt)
     assert watched["cache"] == f"{cache.capitalize()}Cache"
     assert watched["prefill_lengths"] == ([5, 5, 2] if prefill_chunk_size else [12])
     assert watched["context"] == {"tokens_before": 28, "tokens_after": 41, "new_tokens": 2}
@@ -85,15 +86,15 @@ def test_a_prompt_of_one_token_and_one_new_token() -> None:
     asked = _asked(39, max_new_tokens=1)
     ((token,), (other,)) = prepare_generate(model, asked, Settings(), prompt, Cpu())(False).tokens
     assert [token, other] == model(ROWS).logits[:, -1].argmax(-1).tolist()
-    watched, _ = verification.watch_short_call(model, asked, Settings(), prompt)
+    watched, _, _ = verification.watch_short_call(model, asked, Settings(), prompt)
     assert watched["prefill_lengths"] == [1]
     assert prefill_differences(asked, watched) == []
-    assert check_prompt(model, prompt, 600) == {"prompt_nll": None, "prompt_top1": [token]}
+    assert check_prompt(model, prompt, 1)[0] == {"prompt_nll": None, "prompt_top1": [token]}
 
 
 def test_the_likelihood_is_that_of_the_prompt_after_its_context() -> None:
     model = _model("tied")
-    found = check_prompt(model, _prompt(28), 600)
+    found = check_prompt(model, _prompt(28), 4)[0]
     log_probabilities = model(ROWS[:1]).logits[0].detach().log_softmax(-1)
     scored = [-float(log_probabilities[position - 1, ROWS[0, position]]) for position in range(29, 40)]
     assert found["prompt_nll"] == pytest.approx(sum(scored) / 11, abs=1e-5)
@@ -103,12 +104,12 @@ def test_the_likelihood_is_that_of_the_prompt_after_its_context() -> None:
 
 def test_what_went_in_otherwise_than_asked_is_a_difference() -> None:
     model = _model("tied")
-    watched, _ = verification.watch_short_call(model, _asked(28), Settings(), _prompt(28))
+    watched, _, _ = verification.watch_short_call(model, _asked(28), Settings(), _prompt(28))
     chunked = prefill_differences(_asked(28, prefill_chunk_size=5), watched)
     assert chunked == ["the prompt went in as 12 tokens, not as 2 × 5 + 2"]
     deeper = prefill_differences(_asked(28, context_depth=30), watched)
     assert deeper[0] == "the cache held 28 tokens before the call, and context_depth is 30"
-    none, _ = verification.watch_short_call(model, _asked(0), Settings(), _prompt(0))
+    none, _, _ = verification.watch_short_call(model, _asked(0), Settings(), _prompt(0))
     assert none["context"] is None
     assert any("held 0 tokens before" in text for text in prefill_differences(_asked(0, context_depth=4), none))
 
@@ -140,7 +141,7 @@ def test_compiled_code_decodes_after_a_context_without_compiling_again() -> None
     assert call(False).tokens == plain.tokens
     graphs = describe_compilation()["graphs"]
     assert graphs - before == 2  # the chunks of 6 tokens, and the decoding steps
-    compilation = describe_compilation() | watch_compiled_call(model, call)
+    compilation = describe_compilation() | watch_compiled_call(model, partial(call, False))
     assert compilation["compiled_calls"] == 2 + AFTER_CONTEXT - 1
     assert compilation["graphs"] == graphs
 

@@ -194,7 +194,7 @@ def sampled(columns: Columns) -> tuple[dict[str, Any], dict[str, str]]:
     return {name: values[-1] for name, values in columns.told().items()}, columns.unavailable()
 
 
-def test_processor(write_tree: WriteTree) -> None:
+def test_processor_of_which_clocks_are_sampled_evenly(write_tree: WriteTree) -> None:
     root = write_tree(
         {
             **{f"{CPUS}/cpu{cpu}/cpufreq/scaling_cur_freq": 3_000_000 + cpu * 200_000 for cpu in range(3)},
@@ -216,30 +216,24 @@ def test_processor(write_tree: WriteTree) -> None:
         "cpu_throttle_count": 7,
     }
     assert set(unavailable) == {"cpu_energy_joules"}
-
-
-def test_clocks_of_a_large_machine_are_sampled_over_all_of_it(write_tree: WriteTree) -> None:
-    root = write_tree({f"{CPUS}/cpu{cpu}/cpufreq/scaling_cur_freq": cpu * 1000 for cpu in range(128)})
-    told, _ = sampled(Columns(processor_gauges(range(128), root)))
+    large = write_tree({f"{CPUS}/cpu{cpu}/cpufreq/scaling_cur_freq": cpu * 1000 for cpu in range(128)})
+    told, _ = sampled(Columns(processor_gauges(range(128), large)))
     assert told["cpu_highest_clock_mhz"] == 120  # every eighth: 0, 8, … 120
     assert told["cpu_clock_mhz"] == 60
 
 
 def test_energy_goes_on_where_the_counter_starts_again(write_tree: WriteTree) -> None:
-    files: dict[str, str | int] = {}
-    for package, energy in (("0", 9_000_000), ("1", 1_000_000)):
-        zone = f"sys/class/powercap/intel-rapl:{package}"
-        files |= {f"{zone}/name": f"package-{package}", f"{zone}/energy_uj": energy}
-        files |= {f"{zone}/max_energy_range_uj": 10_000_000}
-    files |= {"sys/class/powercap/intel-rapl:0:0/name": "dram", "sys/class/powercap/intel-rapl:0:0/energy_uj": 77}
-    root = write_tree(files)
-    columns = Columns(processor_gauges([0], root))
+    zone = "sys/class/powercap/intel-rapl:"
+    for package, energy in ((0, 9_000_000), (1, 1_000_000)):
+        write_tree({f"{zone}{package}/name": f"package-{package}", f"{zone}{package}/energy_uj": energy})
+        write_tree({f"{zone}{package}/max_energy_range_uj": 10_000_000})
+    columns = Columns(processor_gauges([0], write_tree({f"{zone}0:0/name": "dram", f"{zone}0:0/energy_uj": 77})))
     columns.sample()
-    # The first package's counter passes 10 J and stands at 2 J: 3 J more. The second took 1 J.
-    write_tree({"sys/class/powercap/intel-rapl:0/energy_uj": 2_000_000})
-    write_tree({"sys/class/powercap/intel-rapl:1/energy_uj": 2_000_000})
-    columns.sample()
-    assert columns.told()["cpu_energy_joules"] == [0, 4]
+    # The first package's counter passes 10 J and stands at 2 J: 3 J more. The second took 1 J, and once tells nothing.
+    for second in ("", 2_000_000):
+        write_tree({f"{zone}0/energy_uj": 2_000_000, f"{zone}1/energy_uj": second})
+        columns.sample()
+    assert columns.told()["cpu_energy_joules"] == [0, None, 4]
 
 
 def test_machine_that_tells_nothing_says_why(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pynvml
 import pytest
 
-from hfbench.environment.accelerators import describe_accelerators
+from hfbench.environment.describe import describe_accelerators
 from hfbench.monitoring import amd, nvidia
 from hfbench.monitoring.monitor import Monitor, machine_before, open_devices
 from hfbench.monitoring.nvidia import THROTTLE_REASONS, name_visible_devices
@@ -93,70 +93,58 @@ def nvml(monkeypatch: pytest.MonkeyPatch) -> FakeNvml:
 
 
 def test_nvidia_gpu() -> None:
-    devices, notes = describe_accelerators(VENDORS)
+    (device,), notes = describe_accelerators(VENDORS)
     assert notes == []
-    assert devices == [
-        {
-            "vendor": "nvidia",
-            "torch_device": "cuda",
-            "name": "NVIDIA H200",
-            "memory_bytes": 150754820096,
-            "compute_capability": "9.0",
-            "cores": 16896,
-            "vbios_version": "96.00.D0.00.02",
-            "driver_version": "580.95.05",
-            "cuda_driver_version": "13.0",
-            "power_limit_watts": 600.0,
-            "enforced_power_limit_watts": 600.0,
-            "default_power_limit_watts": 700.0,
-            "ecc": True,
-            "mig": False,
-            "mig_devices": [],
-            "persistence_mode": True,
-            "compute_mode": "exclusive_process",
-            "max_clocks_mhz": {"sm": 1980, "memory": 3201},
-            "application_clocks_mhz": {"sm": None, "memory": None},
-            "clock_offsets_mhz": {"sm": 0, "memory": 0},
-            "max_pcie_generation": 5,
-            "max_pcie_width": 16,
-        }
-    ]
+    assert device == {
+        "vendor": "nvidia",
+        "torch_device": "cuda",
+        "name": "NVIDIA H200",
+        "memory_bytes": 150754820096,
+        "compute_capability": "9.0",
+        "cores": 16896,
+        "vbios_version": "96.00.D0.00.02",
+        "driver_version": "580.95.05",
+        "cuda_driver_version": "13.0",
+        "power_limit_watts": 600.0,
+        "enforced_power_limit_watts": 600.0,
+        "default_power_limit_watts": 700.0,
+        "ecc": True,
+        "mig": False,
+        "mig_devices": [],
+        "persistence_mode": True,
+        "compute_mode": "exclusive_process",
+        "max_clocks_mhz": {"sm": 1980, "memory": 3201},
+        "application_clocks_mhz": {"sm": None, "memory": None},
+        "clock_offsets_mhz": {"sm": 0, "memory": 0},
+        "max_pcie_generation": 5,
+        "max_pcie_width": 16,
+    }
 
 
 def test_reading_that_fails_is_none_and_noted(nvml: FakeNvml) -> None:
-    nvml(nvmlDeviceGetEccMode=pynvml.NVMLError(pynvml.NVML_ERROR_TIMEOUT))
+    nvml(
+        nvmlDeviceGetEccMode=pynvml.NVMLError(pynvml.NVML_ERROR_TIMEOUT),
+        # A laptop has no limit to be set, and moves the enforced one by itself.
+        nvmlDeviceGetPowerManagementLimit=pynvml.NVMLError_NotSupported(),
+    )
     (device,), notes = describe_accelerators(VENDORS)
     assert (device["name"], device["ecc"]) == ("NVIDIA H200", None)
+    assert (device["power_limit_watts"], device["enforced_power_limit_watts"]) == (None, None)
     assert notes == ["nvidia: nvmlDeviceGetEccMode: Timeout"]
 
 
 def test_lost_gpu_hides_no_other(nvml: FakeNvml) -> None:
-    def handle(index: int) -> str:
-        if index == 0:
-            raise pynvml.NVMLError(pynvml.NVML_ERROR_GPU_IS_LOST)
-        return f"gpu{index}"
-
-    nvml(nvmlDeviceGetCount=2, nvmlDeviceGetHandleByIndex=handle)
+    lost = pynvml.NVMLError(pynvml.NVML_ERROR_GPU_IS_LOST)
+    nvml(nvmlDeviceGetCount=2, nvmlDeviceGetHandleByIndex=iter([lost, "gpu1"]))
     devices, notes = describe_accelerators(VENDORS)
     assert len(devices) == 1
     assert notes == ["nvidia: nvmlDeviceGetHandleByIndex: GPU is lost"]
 
 
-def test_limit_that_a_laptop_moves_by_itself_is_left_out(nvml: FakeNvml) -> None:
-    nvml(nvmlDeviceGetPowerManagementLimit=pynvml.NVMLError_NotSupported())
-    (device,), _ = describe_accelerators(VENDORS)
-    assert (device["power_limit_watts"], device["enforced_power_limit_watts"]) == (None, None)
-
-
 def test_mig_devices_are_listed_in_their_gpu(nvml: FakeNvml) -> None:
-    def mig(_: str, index: int) -> str:
-        if index:
-            raise pynvml.NVMLError_NotFound()
-        return "slice"
-
     nvml(
         nvmlDeviceGetMigMode=[1, 1],
-        nvmlDeviceGetMigDeviceHandleByIndex=mig,
+        nvmlDeviceGetMigDeviceHandleByIndex=iter(["slice", pynvml.NVMLError_NotFound()]),
         nvmlDeviceGetName=lambda handle: {"gpu0": "NVIDIA H200", "slice": "NVIDIA H200 MIG 1g.18gb"}[handle],
     )
     (device,), _ = describe_accelerators(VENDORS)
@@ -208,15 +196,11 @@ def test_readings_have_the_units_of_their_names() -> None:
     }
 
 
-def test_throttle_reasons_are_decoded_to_names(nvml: FakeNvml) -> None:
-    masks = iter([0x1, 0x4, 0x4 | 0x40, 0x0])
-    nvml(nvmlDeviceGetCurrentClocksEventReasons=masks)
+def test_throttle_reasons_are_decoded_to_names_by_the_bits_of_the_library(nvml: FakeNvml) -> None:
+    nvml(nvmlDeviceGetCurrentClocksEventReasons=iter([0x1, 0x4, 0x4 | 0x40, 0x0]))
     record = _record(samples=4)
     assert record["throttled_samples"] == {"gpu_idle": 1, "sw_power_cap": 2, "hw_thermal_slowdown": 1}
     assert record["series"]["throttle_mask"] == [1, 4, 68, 0]
-
-
-def test_names_of_the_reasons_have_the_bits_of_the_library() -> None:
     for name, bit in THROTTLE_REASONS.items():
         constant = "nvmlClocksThrottleReason" + "".join(word.capitalize() for word in name.split("_"))
         assert getattr(pynvml, constant) == bit
@@ -252,8 +236,7 @@ def test_ids_of_a_containers_host_are_not_taken_for_other_processes(nvml: FakeNv
 
 
 def test_list_of_processes_is_not_asked_for_at_every_sample(nvml: FakeNvml) -> None:
-    lists = iter([[_process(os.getppid())]])  # a second question would find nothing here
-    nvml(nvmlDeviceGetComputeRunningProcesses=lists)
+    nvml(nvmlDeviceGetComputeRunningProcesses=iter([[_process(os.getppid())]]))  # a second question would fail
     assert _record(samples=3)["series"]["other_processes"] == [1, 1, 1]
 
 

@@ -1,6 +1,5 @@
 """The coverage presets, what each level measures and how it stands in params.yaml; and how that file is edited."""
 
-import shutil
 import subprocess
 from itertools import pairwise, product
 from pathlib import Path
@@ -15,29 +14,37 @@ from hfbench.params.levels import LEVELS, Way, rewrite, way_back, ways, write_le
 from hfbench.params.schema import load_params, read_yaml
 from tests.conftest import ROOT
 
+AS_SHIPPED = (ROOT / "params.yaml").read_text()
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "params.yaml"
+    path.write_text(text)
+    return path
+
+
+def comments(text: str) -> list[str]:
+    return [line.partition("#")[2].strip() for line in text.splitlines() if "#" in line]
+
 
 @pytest.fixture
 def params(tmp_path: Path) -> Path:
-    return Path(shutil.copy(ROOT / "params.yaml", tmp_path / "params.yaml"))
+    return write(tmp_path, AS_SHIPPED)
 
 
-def test_each_level_holds_those_below() -> None:
+def test_each_level_holds_those_below_and_adds_what_get_config_by_level_of_benchmark_v2_adds() -> None:
     found = [ways(level) for level in LEVELS]
     assert [len(level) for level in found] == [1, 4, 8, 32, 80]
     for lower, higher in pairwise(found):
         assert set(lower) < set(higher)
     assert all(len(set(level)) == len(level) for level in found)
-
-
-def test_what_the_small_levels_hold() -> None:
-    """As `get_config_by_level` of transformers' benchmark_v2 adds them."""
-    assert ways(0) == [Way("flex_attention", "default")]
-    assert set(ways(1)) - set(ways(0)) == {
+    assert found[0] == [Way("flex_attention", "default")]
+    assert set(found[1]) - set(found[0]) == {
         Way("flash_attention_2"),
         Way("eager", "default"),
         Way("flash_attention_2", continuous_batching=True),
     }
-    assert set(ways(2)) - set(ways(1)) == {
+    assert set(found[2]) - set(found[1]) == {
         Way("sdpa", "default"),
         Way("flex_attention", "default", use_kernels=True),
         Way("flash_attention_2", use_kernels=True),
@@ -61,21 +68,16 @@ def test_a_level_is_measured_and_the_other_axes_stay(params: Path, level: int) -
     assert found == set(product(ways(level), before.batch_size))
     assert len(points) == count * len(before.round) == len(ways(level)) * len(before.batch_size) * len(before.round)
     assert {each.sequence_length for each in points} == set(before.sequence_length)
-    assert [line for line in params.read_text().splitlines() if line.lstrip().startswith("#")] == [
-        line for line in (ROOT / "params.yaml").read_text().splitlines() if line.lstrip().startswith("#")
-    ]
+    assert comments(params.read_text()) == comments(AS_SHIPPED)
 
 
 def test_a_level_replaces_another(params: Path) -> None:
     for level in (2, 3, 0, 4, 2):
         write_level(level, params)
-    fresh = Path(shutil.copy(ROOT / "params.yaml", params.parent / "fresh.yaml"))
-    write_level(2, fresh)
-    assert measured(params) == measured(fresh)
-
-
-def test_a_level_needs_values_of_the_axes_that_it_leaves_open(params: Path) -> None:
+    after_others = measured(params)
+    params.write_text(AS_SHIPPED)
     write_level(2, params)
+    assert measured(params) == after_others
     rewrite(params, {"sweep.batch_size": []})
     with pytest.raises(UserError, match=r"sweep\.batch_size is empty"):
         write_level(2, params)
@@ -110,7 +112,6 @@ CHANGES: dict[str, Any] = {
     "compile.dynamic": False,
     "compile.options": {"shape_padding": True},
 }
-AS_SHIPPED = (ROOT / "params.yaml").read_text()
 _LISTED = ", ".join(f"{axis}: {str(value).lower()}" for axis, value in ENTRY.items())
 _KERNEL = "{layer: RMSNorm, path: x, layer_name: Norm, device:"
 # Lists as DVC's own `-S` and as a person may write them, with comments, and a null that is not written out.
@@ -121,16 +122,6 @@ OTHERWISE = (
     .replace("configurations: []", f"configurations:   # none\n- {{{_LISTED}}}")
     .replace("kernels: []", f"kernels:\n  - {_KERNEL} cpu}}\n  # the fast one\n  - {_KERNEL} cuda}}   # ours")
 )
-
-
-def write(folder: Path, text: str) -> Path:
-    path = folder / "params.yaml"
-    path.write_text(text)
-    return path
-
-
-def comments(text: str) -> list[str]:
-    return [line.partition("#")[2].strip() for line in text.splitlines() if "#" in line]
 
 
 @pytest.mark.parametrize("text", [AS_SHIPPED, OTHERWISE])
@@ -160,9 +151,8 @@ def test_a_comment_stays_above_what_it_is_about(tmp_path: Path) -> None:
         assert comments(text) == comments(AS_SHIPPED.replace("configurations: []\n\ndevice:", listed))
 
 
-def test_nothing_else_changes_and_back_is_as_before(tmp_path: Path) -> None:
-    path = write(tmp_path, AS_SHIPPED)
-    before = read_yaml(path)
+def test_nothing_else_changes_and_back_is_as_before(params: Path) -> None:
+    path, before = params, read_yaml(params)
     listed = {**ENTRY, "model": before["sweep"]["model"][0]}
     rewrite(path, {"sweep.attn_implementation": [], "configurations": [listed]})
     changed = set(path.read_text().splitlines()) - set(AS_SHIPPED.splitlines())

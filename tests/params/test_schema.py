@@ -80,7 +80,13 @@ def test_the_shipped_file_is_right_and_rounds_come_first() -> None:
             ["request_lengths", "other names than uniform"],
         ),
         ("request_lengths.mixed", {"requests": 4}, ["request_lengths.mixed.sigma is missing"]),
+        ("request_lengths.mixed", {"requests": 8, "sigma": 9.0}, ["request_lengths.mixed.sigma is 9.0"]),
         ("request_lengths.mixed", {"prompt_tokens": [4, 2], "new_tokens": [1]}, ["as many new_tokens", "1 and 2"]),
+        (
+            "request_lengths.mixed",
+            {"prompt_tokens": [8, 0], "new_tokens": [8, 1]},
+            ["request_lengths.mixed.prompt_tokens.1 is 0"],
+        ),
         ("compile.dynamik", True, ["compile.dynamik", "dynamic"]),
         ("continuous_batching.page_size", 2, ["continuous_batching.page_size", "greater than or equal to 4"]),
         ("kernels", [{"layer": "RMSNorm", "path": "x"}], ["kernels.0.device is missing"]),
@@ -124,12 +130,13 @@ def test_wrong_values_are_named(tmp_path: Path, key: str, value: object, words: 
 def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
     def change(content: Any) -> None:
         content["sweep"]["dtype"] = ["half"]
+        content["sweep"].pop("batch_size")
         content["device"] = "tpu9"
 
     with pytest.raises(UserError) as error:
         load_params(write(tmp_path / "params.yaml", change))
-    assert "'half'" in str(error.value)
-    assert "'tpu9'" in str(error.value)
+    for told in ("'half'", "'tpu9'", "sweep.batch_size is missing. Add it as a list of at least one value."):
+        assert told in str(error.value)
 
 
 def test_single_configurations_are_measured_in_each_round_beside_the_sweep(tmp_path: Path) -> None:
@@ -152,15 +159,48 @@ def test_axes_of_a_single_configuration_stand_in_the_order_of_the_sweep(tmp_path
 
 def test_a_sweep_with_an_empty_axis_has_the_listed_points_alone(tmp_path: Path) -> None:
     def change(content: Any) -> None:
-        content["sweep"]["dtype"] = []
+        content["sweep"].update(compile_mode=[], dtype=["float32"], request_lengths=["nowhere"], sequence_length=[9**9])
+        content["sweep"]["model"] += ["gpt2-124m-random"]
         content["configurations"] = [LISTED]
 
-    assert len(load_params(write(tmp_path / "params.yaml", change)).points()) == 3
+    params = load_params(write(tmp_path / "params.yaml", change))
+    assert len(params.points()) == 3
+    assert params.dtypes() == ["bfloat16"]
+    assert [shape.file_name for shape in params.workloads(LISTED["model"]).shapes] == [
+        "uniform/b1-s128-n32-d0.safetensors"
+    ]
+    assert params.workloads("gpt2-124m-random").shapes == []
 
 
-def test_missing_axis(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"sweep\.dtype is missing"):
-        load_params(write(tmp_path / "params.yaml", lambda content: content["sweep"].pop("dtype")))
+def test_inputs_are_made_for_each_batch_size_and_length_once(tmp_path: Path) -> None:
+    def change(content: Any) -> None:
+        content["sweep"].update(sequence_length=[8, 128], request_lengths=["uniform", "few"])
+        content["request_lengths"] = {name: {"requests": 4, "sigma": 1.0} for name in ("few", "others")}
+
+    workloads = load_params(write(tmp_path / "params.yaml", change)).workloads(LISTED["model"])
+    assert [shape.file_name for shape in workloads.shapes] == [
+        f"{name}/b{batch}-s{length}-n32-d0.safetensors"
+        for name in ("uniform", "few")
+        for batch in (1, 4)
+        for length in (8, 128)
+    ]
+    assert list(workloads.request_lengths) == ["few"]
+
+
+@pytest.mark.parametrize(
+    ("axis", "value", "words"),
+    [
+        ("sequence_length", [128, 64], "request_lengths.few has at most 128 prompt tokens, .* sequence_length 64"),
+        ("max_new_tokens", [16], "request_lengths.few has at most 32 new tokens, .* max_new_tokens 16"),
+    ],
+)
+def test_a_list_whose_longest_is_not_the_axis_value(tmp_path: Path, axis: str, value: list[int], words: str) -> None:
+    def change(content: Any) -> None:
+        content["request_lengths"] = {"few": {"prompt_tokens": [128, 64, 16], "new_tokens": [8, 32, 4]}}
+        content["sweep"].update({"request_lengths": ["uniform", "few"], axis: value})
+
+    with pytest.raises(UserError, match=words):
+        load_params(write(tmp_path / "params.yaml", change))
 
 
 def test_yaml_is_read_as_dvc_reads_it(tmp_path: Path) -> None:

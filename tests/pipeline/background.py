@@ -1,6 +1,6 @@
 """A `dvc repro` that runs while the test does something to it."""
 
-import os
+import re
 import subprocess
 import time
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import psutil
 
-from tests.pipeline.checkout import BIN, Checkout
+from tests.pipeline.checkout import Checkout
 
 T = TypeVar("T")
 
@@ -30,22 +30,20 @@ class Running:
 
     def wait_for_phase(self, phase: str, seconds: float = 60) -> None:
         """Wait until a worker says that it begins this phase."""
-        wait_until(lambda: f"  {phase}\n" in self.stderr.read_text(), seconds, self)
+        self.wait_for(rf"  {phase}\n", seconds)
+
+    def wait_for(self, pattern: str, seconds: float = 90) -> None:
+        """Wait until a pattern is found in what the command says."""
+        wait_until(lambda: re.search(pattern, self.stderr.read_text()), seconds, self)
 
 
-def start(checkout: Checkout, log: Path, *command: str) -> Running:
+def start(checkout: Checkout, log: Path, *command: str, **environment: str) -> Running:
     """Start a command in the clone with the variables of `Checkout.run`; `log` takes its standard error."""
-    variables = {
-        **os.environ,
-        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(checkout.folder),
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }
     with log.open("wb") as stderr:
         process = subprocess.Popen(
             command,
             cwd=checkout.folder,
-            env=variables,
+            env={**checkout.variables(), **environment},
             stdout=subprocess.DEVNULL,
             stderr=stderr,
             start_new_session=True,

@@ -82,7 +82,8 @@ class Checkout:
 
 def ran(stdout: str) -> list[str]:
     """Return the stages in DVC's output that ran, but for `environment`, which runs every time."""
-    return [stage for stage in re.findall(r"^Running stage '(.+)':$", stdout, re.MULTILINE) if stage != "environment"]
+    stages = re.findall(r"^Running stage '(.+)':$", stdout, re.MULTILINE)
+    return [stage for stage in stages if stage != "stages/dvc.yaml:environment"]
 
 
 def clone(folder: Path) -> Checkout:

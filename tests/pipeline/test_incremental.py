@@ -197,6 +197,35 @@ def test_a_listed_point_is_measured_shown_retried_and_moves_without_measuring(fr
     assert json.loads((fresh.folder / "results/metrics.json").read_text())["points_ok"] == 2
 
 
+def test_a_sweep_without_points_makes_and_refuses_nothing_beside_the_listed(fresh: Checkout) -> None:
+    def change(content: Any) -> None:
+        content["models"]["spare"] = content["models"]["tiny"]
+        content["sweep"].update(
+            model=["tiny", "spare"],
+            compile_mode=["off", "default"],
+            dtype=["bfloat16", "float32"],
+            request_lengths=["uniform", "nowhere"],
+            batch_size=[1, 8],
+            sequence_length=[16, 4096],  # the model has 128 positions
+        )
+        content["sweep"].update(attn_implementation=[])
+
+    fresh.change_params(change)
+    write(fresh, [], {**EAGER, "attn_implementation": "sdpa"})
+    # What is listed was measured in the sweep, on the same inputs; the other model has no point.
+    assert ran(fresh.run("dvc", "repro").stdout) == ["model@spare", "inputs@spare", "tables", "report"]
+    results = fresh.folder / "results"
+    assert [path.name for path in (results / "inputs").rglob("*.safetensors")] == ["b1-s16-n4-d0.safetensors"]
+    assert json.loads((results / "settings/dtypes.json").read_text()) == ["bfloat16"]
+    assert [path.name for path in (results / "settings").glob("sdpa*")] == ["sdpa-off-false-false.json"]
+
+    write(fresh, [], {**EAGER, "sequence_length": 4096})
+    assert (
+        "sequence_length is 4096, and the model 'tiny' has 128 positions"
+        in fresh.run("dvc", "repro", check=False).stderr
+    )
+
+
 def test_an_entry_that_is_not_complete_is_told(fresh: Checkout) -> None:
     path = write(fresh, ["sdpa"], EAGER)
     path.write_text(path.read_text().replace(", dtype: bfloat16, request", ", dtyp: bfloat16, request"))

@@ -146,7 +146,8 @@ def test_repro_on_a_full_disk(small_disk: Checkout) -> None:
 )
 def test_other_stages_say_that_the_disk_is_full(small_disk: Checkout, tmp_path: Path, stage: str, written: str) -> None:
     results, aside = small_disk.folder / "results", tmp_path / "aside"
-    locked = YAML(typ="safe").load((small_disk.folder / "dvc.lock").read_text())["stages"][stage]
+    lock = small_disk.folder / ("stages/dvc.lock" if stage == "environment" else "dvc.lock")
+    locked = YAML(typ="safe").load(lock.read_text())["stages"][stage]
     outputs = [Path(out["path"]) for out in locked["outs"]]
     for output in outputs:  # as DVC does, which removes them before it runs the stage
         (aside / output).parent.mkdir(parents=True, exist_ok=True)

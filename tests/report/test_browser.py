@@ -46,9 +46,8 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _write(folder: Path, records: Sequence[Record]) -> Path:
     tables = tables_of(folder / "measurements", *records, ceilings=CEILINGS)
-    page = page_of(tables, {"packages": {"polars": {"version": "2.1.0"}}}, CEILINGS)
     path = folder / "report.html"
-    path.write_text(page)
+    path.write_text(page_of(tables, {"packages": {"polars": {"version": "2.1.0"}}}, CEILINGS))
     return path
 
 
@@ -56,14 +55,8 @@ def _write(folder: Path, records: Sequence[Record]) -> Path:
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two attentions at 3 batch sizes and 2 lengths, in 3 rounds, and one attention that cannot run."""
     records = sweep_records(attn_implementation=["eager", "sdpa"], batch_size=[1, 4, 16], sequence_length=[128, 512])
-    missing = [
-        failed_record(
-            point(round=number, attn_implementation="flash_attention_2", max_new_tokens=32),
-            "ImportError: the package flash_attn seems to be not installed.",
-            status=UNSUPPORTED,
-        )
-        for number in (1, 2, 3)
-    ]
+    axes = [point(round=number, attn_implementation="flash_attention_2", max_new_tokens=32) for number in (1, 2, 3)]
+    missing = [failed_record(each, "ImportError: flash_attn is not installed", status=UNSUPPORTED) for each in axes]
     return _write(tmp_path_factory.mktemp("report"), [*records, *missing])
 
 

@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from hfbench.core.record import Record
-from hfbench.report.charts.capacity import memory_chart, roofline_chart, shares_chart
+from hfbench.report.charts.capacity import memory_chart, roofline_chart
 from hfbench.report.charts.chart import WAY_COLOURS
 from hfbench.report.charts.samples import gaps_along, rounds_chart, slowdown, token_latency_chart
 from hfbench.report.charts.speed import speed_chart
@@ -20,7 +20,7 @@ from hfbench.report.charts.startup import PHASES, middle_rounds, startup_chart, 
 from hfbench.report.charts.throughput import depth_chart, frontier_chart, frontier_values
 from hfbench.report.html import CHARTS
 from tests.conftest import ROOT
-from tests.report.report_records import CEILINGS, data_of, drawn, measured, sweep_records
+from tests.report.report_records import CEILINGS, data_of, drawn, measured, rounds_of, sweep_records
 from tests.tables.hand_records import DENSE, failed_record, observed, ok_record, point
 
 
@@ -45,15 +45,23 @@ def _axis_titles(spec: dict[str, Any]) -> set[str]:
     return {str(channel["title"]) for channel in channels if channel.get("title")}
 
 
-def test_nothing_measured_draws_nothing(tmp_path: Path) -> None:
-    data = data_of(tmp_path, [failed_record(point(), "no")])
-    assert {name: draw(data) for name, draw in CHARTS.items()} == dict.fromkeys(CHARTS)
+DECODED = {"frontier", "rounds", "tokens"}
+ONE_TOKEN = [ok_record(point(round=number, max_new_tokens=1), observed([0.5])) for number in (1, 2)]
 
 
-def test_without_ceilings_there_is_no_roofline(tmp_path: Path) -> None:
-    data = data_of(tmp_path, sweep_records(batch_size=[1], iterations=2))
-    assert roofline_chart(data) is None
-    assert shares_chart(data) is None
+@pytest.mark.parametrize(
+    ("records", "charts"),
+    [
+        ([failed_record(point(), "no")], set(CHARTS)),
+        (sweep_records(batch_size=[1], iterations=2), {"roofline", "shares", "speed", "depth"}),  # without ceilings
+        (ONE_TOKEN, set(CHARTS) - {"rounds"}),
+        ([measured(point(context_depth=512, batch_size=size), 1.0) for size in (1, 2)], set(CHARTS) - DECODED),
+    ],
+    ids=["nothing measured", "one way and no ceilings", "no second token", "one depth and no timeline"],
+)
+def test_what_is_not_known_is_not_drawn(tmp_path: Path, records: list[Record], charts: set[str]) -> None:
+    data = data_of(tmp_path, records)
+    assert {name for name, draw in CHARTS.items() if draw(data) is None} == charts
 
 
 def test_the_roofline_by_hand(tmp_path: Path) -> None:
@@ -75,41 +83,30 @@ def test_the_roofline_by_hand(tmp_path: Path) -> None:
     ]
 
 
-def test_a_roofline_of_two_dtypes_has_two_roofs(tmp_path: Path) -> None:
-    data = data_of(tmp_path, sweep_records(dtype=["bfloat16", "float32"], batch_size=[1], iterations=2), CEILINGS)
-    roofs = drawn(roofline_chart(data)).values.filter(kind="roof")
+def test_each_dtype_has_its_roof_and_without_a_rate_of_products_it_is_the_slope(tmp_path: Path) -> None:
+    records = sweep_records(dtype=["bfloat16", "float32"], batch_size=[1], iterations=2)
+    roofs = drawn(roofline_chart(data_of(tmp_path, records, CEILINGS))).values.filter(kind="roof")
     assert sorted(roofs.group_by("way").agg(pl.col("flops").max())["flops"]) == [4.0e11, 1.1e12]
-
-
-def test_without_a_rate_of_products_the_roof_is_the_slope(tmp_path: Path) -> None:
     ceilings = {**CEILINGS, "matmul_flops_per_second": {"bfloat16": None}}
-    roof = drawn(roofline_chart(data_of(tmp_path, sweep_records(batch_size=[1], iterations=2), ceilings))).values
-    ends = roof.filter(kind="roof")
+    ends = drawn(roofline_chart(data_of(tmp_path / "slope", records[::2], ceilings))).values.filter(kind="roof")
     assert (ends["flops"] / ends["intensity"]).to_list() == pytest.approx([3.4e10] * 2, rel=1e-4)
 
 
-def _rounds(**seconds: list[float]) -> list[Record]:
-    """Two samples of the same time in each round of these ways."""
-    return [
-        measured(point(round=number, attn_implementation=name), each, each)
-        for name, times in seconds.items()
-        for number, each in enumerate(times, start=1)
-    ]
-
-
-def test_one_round_makes_no_claim_of_speed(tmp_path: Path) -> None:
-    records = [measured(point(attn_implementation="eager"), 2.0, 2.1), measured(point(), 1.0, 1.1)]
-    chart = drawn(speed_chart(data_of(tmp_path, records)))
-    assert "none of these differences is established" in chart.title
+@pytest.mark.parametrize(
+    ("rounds", "title"),
+    [
+        ({"eager": [2.0], "sdpa": [1.0]}, "one round bears no interval, so none of these differences is established"),
+        (
+            {"eager": [1.0, 1.01, 1.0, 1.02], "sdpa": [1.02, 1.0, 1.01, 1.0]},
+            "No way is faster or slower than its baseline by more than noise, over all comparisons together",
+        ),
+    ],
+)
+def test_what_no_interval_bears_is_not_claimed(tmp_path: Path, rounds: dict[str, list[float]], title: str) -> None:
+    chart = drawn(speed_chart(data_of(tmp_path, rounds_of(**rounds))))
+    assert chart.title.endswith(title)
     assert chart.values["told"].to_list() == [False]
-    assert chart.table[-1].texts == ("–",)
-
-
-def test_equal_ways_are_not_called_faster(tmp_path: Path) -> None:
-    records = _rounds(eager=[1.0, 1.01, 1.0, 1.02], sdpa=[1.02, 1.0, 1.01, 1.0])
-    chart = drawn(speed_chart(data_of(tmp_path, records)))
-    assert chart.title.startswith("No way is faster or slower than its baseline by more than noise")
-    assert chart.values["told"].to_list() == [False]
+    assert (chart.table[-1].texts == ("–",)) is (len(rounds["sdpa"]) == 1)
 
 
 def test_a_plain_difference_is_named_with_its_size(tmp_path: Path) -> None:
@@ -119,14 +116,13 @@ def test_a_plain_difference_is_named_with_its_size(tmp_path: Path) -> None:
         for size in (1, 4)
         for name, seconds in (("eager", 2.0 + number / 1000), ("sdpa", 1.0))
     ]
-    data = data_of(tmp_path, records)
-    chart = drawn(speed_chart(data))
+    chart = drawn(speed_chart(data_of(tmp_path, records)))
     assert chart.title in {f"sdpa is 2.00× as fast as eager with batch {size}" for size in (1, 4)}
     assert chart.values["told"].to_list() == [True, True]
 
 
 def test_an_interval_over_many_orders_leaves_the_axis_readable(tmp_path: Path) -> None:
-    data = data_of(tmp_path, _rounds(eager=[1.0, 1.0], sdpa=[0.5, 3.0]))
+    data = data_of(tmp_path, rounds_of(eager=[1.0, 1.0], sdpa=[0.5, 3.0]))
     (row,) = drawn(speed_chart(data)).values.to_dicts()
     assert row["low"] < 0.01 < 100 < row["high"]  # what the table and the tooltip say
     assert (row["drawn_low"], row["drawn_high"]) == pytest.approx((row["speed"] / 2, row["speed"] * 2), rel=1e-3)
@@ -137,20 +133,10 @@ def test_an_interval_over_many_orders_leaves_the_axis_readable(tmp_path: Path) -
 def test_the_frontier_is_that_of_pareto() -> None:
     latency = [0.020, 0.010, 0.030, 0.030, 0.025]
     rate = [100.0, 50.0, 300.0, 250.0, 90.0]
-    rows = pl.DataFrame(
-        {
-            "way": ["a"] * 5,
-            "scene": [""] * 5,
-            "name": list("vwxyz"),
-            "output_differs": [False] * 5,
-            "batch_size": [2, 1, 8, 7, 3],
-            "inter_token_seconds": latency,
-            "decode_tokens_per_second": rate,
-        }
-    ).with_columns(
-        pl.lit(None, pl.Float64).alias(f"{name}_{end}")
-        for name in ("inter_token_seconds", "decode_tokens_per_second")
-        for end in ("low", "high")
+    measured = {"inter_token_seconds": latency, "decode_tokens_per_second": rate}
+    limits = {f"{name}_{end}": pl.lit(None, pl.Float64) for name in measured for end in ("low", "high")}
+    rows = pl.DataFrame({"name": list("vwxyz"), "batch_size": [2, 1, 8, 7, 3], **measured}).with_columns(
+        way=pl.lit("a"), scene=pl.lit(""), output_differs=False, **limits
     )
     values = frontier_values(rows)
     # 30 ms for 250 is behind 30 ms for 300; 25 ms for 90 is behind 20 ms for 100.
@@ -159,22 +145,9 @@ def test_the_frontier_is_that_of_pareto() -> None:
     assert wrong.filter("frontier")["name"].to_list() == ["w", "v", "y"]
 
 
-def test_no_second_token_no_frontier_and_no_gaps(tmp_path: Path) -> None:
-    records = [
-        ok_record(point(max_new_tokens=1), observed([0.5])),
-        ok_record(point(round=2, max_new_tokens=1), observed([0.5])),
-    ]
-    data = data_of(tmp_path, records)
-    assert frontier_chart(data) is None
-    assert token_latency_chart(data) is None
-
-
 def test_the_frontier_says_what_was_measured_at_the_ends(tmp_path: Path) -> None:
     # 2 rows and 1 gap of 0.5 s: 4 tokens/s; 8 rows and 1 gap of 1 s: 8 tokens/s.
-    records = [
-        ok_record(point(batch_size=2), observed([0.5, 1.0])),
-        ok_record(point(batch_size=8), observed([0.5, 1.5])),
-    ]
+    records = [ok_record(point(batch_size=size), observed([0.5, end])) for size, end in ((2, 1.0), (8, 1.5))]
     title = drawn(frontier_chart(data_of(tmp_path, records))).title
     assert title.startswith("sdpa decodes 4.00 tokens/s at batch 2, 8.00 tokens/s at batch 8, with 500 ms and 1000 ms")
 
@@ -211,11 +184,9 @@ def test_memory_is_shown_in_one_unit_with_every_round(tmp_path: Path) -> None:
 
 def test_a_way_keeps_its_colour_where_another_fails(tmp_path: Path) -> None:
     both = sweep_records(attn_implementation=["eager", "sdpa"], batch_size=[1], iterations=2)
-    failed = [
-        failed_record(record.configuration, "no") if index % 2 == 0 else record for index, record in enumerate(both)
-    ]
+    failed = [failed_record(eager.configuration, "no") for eager in both[::2]]
     scales = []
-    for folder, records in (("both", both), ("one", failed)):
+    for folder, records in (("both", both), ("one", [*failed, *both[1::2]])):
         chart = drawn(memory_chart(data_of(tmp_path / folder, records)))
         scale = chart.spec["layer"][0]["encoding"]["color"]["scale"]
         scales.append(dict(zip(scale["domain"], scale["range"], strict=True)))
@@ -223,8 +194,7 @@ def test_a_way_keeps_its_colour_where_another_fails(tmp_path: Path) -> None:
 
 
 def test_continuous_batching_has_a_list_of_times_for_each_request(tmp_path: Path) -> None:
-    records = sweep_records(continuous_batching=[False, True], batch_size=[4], iterations=3)
-    data = data_of(tmp_path, records)
+    data = data_of(tmp_path, sweep_records(continuous_batching=[False, True], batch_size=[4], iterations=3))
     assert set(drawn(token_latency_chart(data)).values["way"]) == {"static", "continuous"}
     assert startup_chart(data) is not None
 
@@ -233,11 +203,7 @@ def test_throughput_by_depth_is_compared_within_a_way_and_a_workload(tmp_path: P
     # 2 rows: a gap of 0.5 s is 4 tokens/s, one of 0.25 s 8 tokens/s. The prefill takes 0.5 s at all depths.
     gaps = {("sdpa", 0): 0.25, ("sdpa", 1024): 0.5, ("eager", 0): 0.5}
     records = [
-        ok_record(
-            point(round=number, attn_implementation=way, context_depth=depth),
-            observed([0.5, 0.5 + gap]),
-            observed([0.5, 0.5 + gap]),
-        )
+        ok_record(point(round=number, attn_implementation=way, context_depth=depth), *[observed([0.5, 0.5 + gap])] * 2)
         for number in (1, 2, 3)
         for (way, depth), gap in gaps.items()
     ]
@@ -251,11 +217,6 @@ def test_throughput_by_depth_is_compared_within_a_way_and_a_workload(tmp_path: P
     ]
 
 
-def test_one_depth_draws_no_chart_of_depths(tmp_path: Path) -> None:
-    records = [measured(point(context_depth=512, batch_size=size), 1.0) for size in (1, 2)]
-    assert depth_chart(data_of(tmp_path, records)) is None
-
-
 def _started(number: int, first_token: float, compile_seconds: float | None = None) -> Record:
     """A round with 1 s before its import, 2 s in it, 3 s preparing, 4 s loading, 20 s in a call, 5 s checking."""
     timeline = {"import": 1.0, "prepare": 3.0, "load": 6.0, "first call": 10.0, "verify": 30.0, "warm-up": 35.0}
@@ -267,40 +228,28 @@ def _started(number: int, first_token: float, compile_seconds: float | None = No
     return record
 
 
-def test_the_phases_of_a_start_add_up(tmp_path: Path) -> None:
-    data = data_of(tmp_path, [_started(1, 0.5, compile_seconds=12.0)])
-    (row,) = startup_rounds(data.points, data.first_calls).to_dicts()
-    phases = {name: row[name] for name in list(row)[6:]}
-    assert phases == {
-        "process start": 1.0,
-        "import": 2.0,
-        "prepare": 3.0,
-        "load": 4.0,
-        "first call": 8.0,
-        "compile": 12.0,
-        "checks": 5.0,
-        "warm-up": 6.0,
-    }
+def _start(folder: Path, *records: Record) -> pl.DataFrame:
+    data = data_of(folder, records)
+    return startup_rounds(data.points, data.first_calls)
+
+
+def test_the_phases_of_a_start_add_up_and_compiling_is_within_its_call(tmp_path: Path) -> None:
+    (row,) = _start(tmp_path, _started(1, 0.5, compile_seconds=12.0)).to_dicts()
+    phases = {name: row[name] for name in PHASES}
+    assert list(phases.values()) == [1.0, 2.0, 3.0, 4.0, 8.0, 12.0, 5.0, 6.0]  # the call of 20 s, 12 s of it compiling
     assert row["first_token"] == 11.0
     assert sum(phases.values()) == 41.0
-
-
-def test_compilation_is_no_longer_than_the_call_that_holds_it(tmp_path: Path) -> None:
-    data = data_of(tmp_path, [_started(1, 0.5, compile_seconds=99.0)])
-    (row,) = startup_rounds(data.points, data.first_calls).to_dicts()
-    assert (row["first call"], row["compile"]) == (0.0, 20.0)
+    (longer,) = _start(tmp_path, _started(1, 0.5, compile_seconds=99.0)).to_dicts()
+    assert (longer["first call"], longer["compile"]) == (0.0, 20.0)
 
 
 def test_the_middle_round_stands_for_all(tmp_path: Path) -> None:
-    data = data_of(tmp_path, [_started(1, 3.0), _started(2, 1.0), _started(3, 2.0), _started(4, 9.0)])
-    rounds = startup_rounds(data.points, data.first_calls)
-    assert middle_rounds(rounds)["first_token"].to_list() == [12.5]
-    assert drawn(startup_chart(data)).title == "From the start of a process to its first token: 12.5 s (sdpa)"
-
-
-def test_a_record_without_a_timeline_has_no_start(tmp_path: Path) -> None:
-    data = data_of(tmp_path, [measured(point(), 1.0)])
-    assert startup_rounds(data.points, data.first_calls).is_empty()
+    records = [_started(number, first_token) for number, first_token in enumerate((3.0, 1.0, 2.0, 9.0), start=1)]
+    assert middle_rounds(_start(tmp_path, *records))["first_token"].to_list() == [12.5]
+    assert (
+        drawn(startup_chart(data_of(tmp_path, records))).title
+        == "From the start of a process to its first token: 12.5 s (sdpa)"
+    )
 
 
 def _samples(*token_seconds: list[list[float]], rounds: Sequence[int] | None = None) -> pl.DataFrame:

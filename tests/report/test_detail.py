@@ -11,7 +11,7 @@ from rich.console import Console
 from hfbench.core.errors import UserError
 from hfbench.report.detail import slowest_of_each, span_bar, sparkline
 from hfbench.report.point_facts import asked_and_ran, differing_rounds, evidence
-from tests.report.point_records import LONG, full_record, run_show, save_mixed_results, save_results
+from tests.report.report_records import LONG, full_record, run_show, save_mixed_results, save_results
 from tests.tables.hand_records import ok_record, point
 
 WARM = {"first_call_seconds": 3.25, "compile_seconds": 2.5, "cache_hits": 1}
@@ -50,12 +50,8 @@ def test_a_point_at_several_widths(results: Path, monkeypatch: pytest.MonkeyPatc
     assert "300, 300, 300 MiB (resident set of the worker process)" in text
     cpu = next(line for line in lines if line.startswith("cpu "))
     assert cpu.split()[:5] == ["cpu", "%", "10.0", "90.0", "100"]
-    assert next(line for line in lines if line.startswith("quota throttled")).split()[2:6] == [
-        "s",
-        "1.00",
-        "1.00",
-        "1.00",
-    ]
+    throttled = next(line for line in lines if line.startswith("quota throttled"))
+    assert throttled.split()[2:6] == ["s", "1.00", "1.00", "1.00"]
     assert "Warnings" in lines
     assert "→ " in text
 
@@ -86,47 +82,37 @@ def test_a_point_that_never_ran(results: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_difference_between_asked_and_ran_stands_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    different = full_record(
-        point(**LONG), status="rejected", reason="not what was asked", differences=["it ran on mps"]
-    )
+    asked = {"status": "rejected", "reason": "not what was asked", "differences": ["it ran on mps"]}
     first = full_record(point(round=2, **LONG))
     other = {**first.effective, "sdpa_backends": {"flash_attention": 60}}
-    save_results(tmp_path, different, first, full_record(point(round=3, **LONG), effective=other))
+    third = full_record(point(round=3, **LONG), effective=other)
+    save_results(tmp_path, full_record(point(**LONG), **asked), first, third)
     text = _point(tmp_path, "tiny", 80, monkeypatch)
     assert "≠ it ran on mps" in text
     assert "≠ something else ran in round 3" in text
 
 
-def test_one_record_is_one_round(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_record_a_stage_or_words_name_a_point(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = point(round=2, attn_implementation="eager", batch_size=16, **LONG).file_name
-    assert "-false" in name
     stage = f"measure@{name.replace('-false', '-False')}"  # as DVC spells booleans in names
-    for key in (name, f"{name}.json", stage, f"results/measurements/{name}.json"):
+    for key in (name, stage, f"results/measurements/{name}.json"):
         text = _point(results, key, 80, monkeypatch)
         assert text.startswith("tiny eager b16 s10 n8\nFast CPU · 1 of 1 round ok\n")
-
-
-def test_words_of_a_key_are_enough_and_whole_words_come_first(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # b1 is also a part of b16.
-    assert _point(results, "eager b1", 80, monkeypatch).startswith("tiny eager b1 s10 n8\n")
     assert _point(results, "b16 eager", 80, monkeypatch).startswith("tiny eager b16 s10 n8\n")
-    assert _point(results, "eager b16 s1", 80, monkeypatch).startswith("tiny eager b16 s10 n8\n")
+    for key in ("b16", ""):
+        with pytest.raises(UserError, match=f"(?s)--point '{key}' fits .*\n  tiny eager b16 s10 n8"):
+            run_show(results, "--point", key)
 
 
-@pytest.mark.parametrize("key", ["b16", "flash", "", "3-tiny-eager"])
-def test_an_ambiguous_or_unknown_point_lists_candidates(results: Path, key: str) -> None:
-    with pytest.raises(UserError, match="\n  tiny eager b16 s10 n8"):
-        run_show(results, "--point", key)
-
-
-def test_a_point_without_its_record_says_how_to_get_it(results: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="`dvc checkout` or `dvc pull`"):
-        run_show(results, "--point", "eager b1", "--measurements", str(tmp_path))
-
-
-def test_a_point_is_shown_whole(results: Path) -> None:
-    with pytest.raises(UserError, match="goes with none of"):
-        run_show(results, "--point", "eager b1", "--sort", "decode")
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [(("--measurements", "nowhere"), "`dvc checkout` or `dvc pull`"), (("--sort", "decode"), "goes with none of")],
+)
+def test_a_point_without_its_record_or_with_a_choice_of_results(
+    results: Path, words: tuple[str, ...], sentence: str
+) -> None:
+    with pytest.raises(UserError, match=sentence):
+        run_show(results, "--point", "eager b1", *words)
 
 
 def test_a_terminal_without_unicode_gets_other_marks(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,13 +126,11 @@ def test_a_terminal_without_unicode_gets_other_marks(results: Path, monkeypatch:
 
 
 def test_rounds_that_took_different_times_to_compile_ran_the_same() -> None:
-    records = [
-        ok_record(
-            point(round=number, compile_mode="default"),
-            effective={"compilation": {"graphs": 1, "seconds": 10.0 + number, "compiled_calls": calls}},
-        )
-        for number, calls in ((1, 3), (2, 3), (3, 2))
-    ]
+    records = []
+    for number, calls in ((1, 3), (2, 3), (3, 2)):
+        compilation = {"graphs": 1, "seconds": 10.0 + number, "compiled_calls": calls}
+        axes = point(round=number, compile_mode="default")
+        records.append(ok_record(axes, effective={"compilation": compilation}))
     assert differing_rounds(records) == [3]
     assert "compiled in 11.0 s" in dict(evidence(records[0]))["compilation"]
 
@@ -169,12 +153,9 @@ def test_an_axis_that_the_record_names_among_what_ran_has_a_row_by_itself() -> N
     assert not any(setting == "prefill chunk" for setting, _, _ in asked_and_ran(ok_record(point())))
 
 
-def test_each_value_has_a_mark_of_its_height() -> None:
+def test_each_value_has_a_mark_of_its_height_on_a_scale_that_is_not_left() -> None:
     assert sparkline([0, 1, 2, 3, 4, 5, 6, 7, 8], 0, 8) == "▁▂▃▄▅▆▇██"
     assert sparkline([2, None, 4], 2, 4, marks="_#") == "_ #"
-
-
-def test_the_scale_is_given_and_not_left() -> None:
     assert sparkline([5, 5], 0, 10, marks="_-#") == "--"
     assert sparkline([-9, 99], 0, 10, marks="_-#") == "_#"
     assert sparkline([3, 3], 3, 3) == "▁▁"
@@ -186,9 +167,15 @@ def test_many_values_keep_their_slowest() -> None:
     assert slowest_of_each([], 3) == ([], 1)
 
 
-def test_a_bar_is_where_and_as_long_as_the_span() -> None:
-    assert span_bar(0, 5, 10, 10, "#") == "#####"
-    assert span_bar(5, 10, 10, 10, "#") == "     #####"
-    assert span_bar(9.99, 10, 10, 10, "#") == "         #"
-    assert span_bar(2, 2.001, 10, 10, "#") == "  #"
-    assert span_bar(0, 1, 0, 10) == ""
+@pytest.mark.parametrize(
+    ("span", "bar"),
+    [
+        ((0, 5, 10), "#####"),
+        ((5, 10, 10), "     #####"),
+        ((9.99, 10, 10), "         #"),
+        ((2, 2.001, 10), "  #"),
+        ((0, 1, 0), ""),
+    ],
+)
+def test_a_bar_is_where_and_as_long_as_the_span(span: tuple[float, float, float], bar: str) -> None:
+    assert span_bar(*span, 10, "#") == bar

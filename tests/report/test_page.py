@@ -4,8 +4,6 @@ import base64
 import hashlib
 import json
 import re
-import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -20,9 +18,8 @@ from hfbench.core.record import Manifest, ModelFile, Record
 from hfbench.report.html import CHARTS, VEGA_LITE, as_script, environment_groups
 from hfbench.tables.build import Tables
 from hfbench.tables.metrics import METRICS
-from tests.conftest import ROOT, run_stage
-from tests.report import report_records
-from tests.report.report_records import page_of
+from tests.conftest import run_stage
+from tests.report.report_records import CEILINGS, measured, page_of, sweep_records
 from tests.tables.hand_records import failed_record, observed, ok_record, point, tables_of, unobserved
 
 NASTY = "<script>alert(\"1\")</script> & </td></table> 'quoted' <img src=x onerror=alert(1)> \x1b[31m ]]>"
@@ -36,12 +33,6 @@ ENVIRONMENT = {
     "compiler": None,
     "packages": {"torch": {"version": "2.13.0", "build": "cpu"}, "polars": {"version": "2.1.0"}},
     "variables": {},
-}
-CEILINGS = {
-    "schema_version": 1,
-    "device": "cpu",
-    "copy_bytes_per_second": 2.13e10,
-    "matmul_flops_per_second": {"bfloat16": 1.1e12, "float16": None},
 }
 MANIFEST = Manifest(
     schema_version=2,
@@ -98,14 +89,11 @@ def text_of(page: str, section: str = "") -> str:
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory: pytest.TempPathFactory) -> Tables:
     """Those of two attentions that were measured and of one whose reason is markup."""
+    device: dict[str, Any] = {"effective": {"device_name": "Fast <b>CPU</b>"}}
+    times = ("2025-03-01T10:00:00+00:00", "2025-03-01T10:05:00+00:00")
     records = [
-        ok_record(point(), observed([0.5, 0.6, 0.8, 1.1]), started_at="2025-03-01T10:00:00+00:00"),
-        ok_record(
-            point(attn_implementation="eager"),
-            observed([0.5, 0.7, 0.9, 1.3]),
-            started_at="2025-03-01T10:05:00+00:00",
-            effective={"device_name": "Fast <b>CPU</b>"},
-        ),
+        ok_record(point(), observed([0.5, 0.6, 0.8, 1.1]), started_at=times[0]),
+        ok_record(point(attn_implementation="eager"), observed([0.5, 0.7, 0.9, 1.3]), started_at=times[1], **device),
         failed_record(point(attn_implementation="flex_attention"), NASTY),
     ]
     return tables_of(tmp_path_factory.mktemp("measurements"), *records)
@@ -127,18 +115,16 @@ def test_the_page_says_what_was_measured_on_what(page: str) -> None:
         "vendor nvidia, H200",
         "21.3 GB/s",
         "1.10 TFLOP/s",
+        "reading 64.0 MiB over and over",
         *(metric.name for metric in METRICS),
     ):
         assert wanted in text
-
-
-def test_the_same_input_makes_the_same_bytes(tables: Tables, page: str) -> None:
-    assert page_of(tables, ENVIRONMENT, CEILINGS) == page
+    assert "matrix product, float16" not in text  # that could not be measured
 
 
 def test_provenance_names_model_params_digests_and_the_way_to_the_commit(tmp_path: Path) -> None:
     digests = {"environment": "e" * 64, "manifest": "f" * 64, "inputs": "0" * 64}
-    tables = tables_of(tmp_path, ok_record(point(), observed([0.5, 0.6]), provenance=digests))
+    tables = tables_of(tmp_path, measured(point(), 0.6, provenance=digests))
     text = text_of(page_of(tables, manifests=[MANIFEST], params=PARAMS), "provenance")
     for wanted in (
         *digests.values(),
@@ -184,10 +170,9 @@ def test_the_environment_is_grouped() -> None:
 
 
 def test_the_cost_of_observing_is_that_of_all_records(tmp_path: Path) -> None:
-    costs = {1: 0.5, 2: 1.0, 3: 4.0}
     records = [
         ok_record(point(round=number), observed([0.1, 0.2], end_to_end=cost), unobserved(1.0))
-        for number, cost in costs.items()
+        for number, cost in ((1, 0.5), (2, 1.0), (3, 4.0))
     ]
     text = text_of(page_of_records(tmp_path, *records), "definitions")
     assert "is 1.00 in the middle record, 0.500 in the lowest and 4.00 in the highest" in text
@@ -202,7 +187,7 @@ def test_nothing_measured(tmp_path: Path) -> None:
     assert NASTY.replace("\x1b", "") in reader.texts
 
 
-def test_the_stage_writes_the_page(tables: Tables, tmp_path: Path) -> None:
+def test_the_stage_writes_the_page_and_the_same_input_makes_the_same_bytes(tables: Tables, tmp_path: Path) -> None:
     write_json(tmp_path / results.ENVIRONMENT, ENVIRONMENT)
     MANIFEST.save(tmp_path / results.MODELS / "tiny.json")
     write_json(tmp_path / "params.yaml", {"models": {}, **PARAMS})
@@ -219,18 +204,6 @@ def test_the_stage_without_tables_ends_with_a_sentence(tmp_path: Path) -> None:
     assert result.returncode == 1
     assert ".parquet does not exist. Run `dvc repro`" in result.stderr
     assert "Traceback" not in result.stderr
-
-
-def test_show_prints_the_results_and_where_the_report_is(tables: Tables, tmp_path: Path) -> None:
-    tables.write(tmp_path / "tables")
-    report = tmp_path / "report.html"
-    report.write_text("")
-    words = ["--tables", str(tmp_path / "tables"), "--report", str(report)]
-    command = [sys.executable, "-m", "hfbench.cli", "show", *words]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert (result.returncode, result.stderr) == (0, "")
-    assert "end-to-end" in result.stdout
-    assert result.stdout.endswith(f"report: {report}\n")
 
 
 def test_a_prefill_alone_has_no_numbers_of_decoding(tmp_path: Path) -> None:
@@ -272,12 +245,9 @@ def test_only_the_scripts_of_the_page_may_run(page: str) -> None:
     assert set(allowed) < set(digests)  # the data is no script that runs
 
 
-def test_what_draws_is_what_the_charts_are_written_for() -> None:
+def test_what_draws_is_what_the_charts_are_written_for_and_ends_no_script() -> None:
     assert VEGA_LITE in vl_convert.get_vegalite_versions()
     assert altair.SCHEMA_VERSION.startswith(f"v{VEGA_LITE}.")
-
-
-def test_a_script_that_would_end_itself_is_refused() -> None:
     with pytest.raises(ValueError, match="end"):
         as_script("'</SCRIPT>'")
 
@@ -325,21 +295,20 @@ def test_the_report_says_when_each_has_paid(tmp_path: Path) -> None:
         *("first call", "warm first call", "warm compile time", "break-even", "3.25", "never"),
     ):
         assert wanted in text
+    one_round = [record for mode in ("off", "default") for record in _steady(2.0, 3.0, mode)[:1]]
+    unknown = page_of_records(tmp_path / "unknown", *one_round)
+    assert "compile-default: whether compiling pays is not known" in text_of(unknown, "startup")
     uncompiled = page_of_records(tmp_path / "off", *_steady(2.0, 3.0, "off"))
     assert "compiling" not in text_of(uncompiled, "startup")
 
 
-def test_whether_compiling_pays_is_not_known_from_one_round(tmp_path: Path) -> None:
-    records = [record for mode in ("off", "default") for record in _steady(2.0, 3.0, mode)[:1]]
-    text = text_of(page_of_records(tmp_path, *records), "startup")
-    assert "compile-default: whether compiling pays is not known" in text
-
-
 def test_every_chart_says_how_it_is_read_and_is_described_to_who_cannot_see_it(tmp_path: Path) -> None:
-    records = report_records.sweep_records(
-        1, 60, attn_implementation=["eager", "sdpa"], context_depth=[0, 512], max_new_tokens=[100], batch_size=[1]
-    )
-    page = page_of_records(tmp_path, *records, ceilings=report_records.CEILINGS)
+    axes: dict[str, Any] = {
+        "attn_implementation": ["eager", "sdpa"],
+        "context_depth": [0, 512],
+        "max_new_tokens": [100],
+    }
+    page = page_of_records(tmp_path, *sweep_records(1, 60, batch_size=[1], **axes), ceilings=CEILINGS)
     figures = re.findall(
         r'<figure id="chart-(.*?)">.*?aria-label="([^"]{60,}\.) ([^"]*)\.">.*?"faint note">(.+?)</p>', page, re.DOTALL
     )
@@ -351,28 +320,31 @@ def test_every_chart_says_how_it_is_read_and_is_described_to_who_cannot_see_it(t
     assert notes["tokens"].endswith("Neighbouring tokens are joined, so that there are at most 64 places.")
 
 
-def test_every_warning_stands_on_the_page(tmp_path: Path) -> None:
-    records = [
-        ok_record(
-            point(attn_implementation="eager", batch_size=size),
-            observed([0.5, 0.6]),
-            machine_before={"cpu_percent": 40.0 + size},
-        )
-        for size in range(1, 8)
-    ]
-    tables = tables_of(tmp_path, *records)
-    page = page_of(tables)
-    for size in range(1, 8):
-        assert f"{40 + size}% of the CPUs were busy" in page
+def test_every_warning_stands_on_the_page_and_margins_beside_its_numbers(tmp_path: Path) -> None:
+    sizes = range(1, 8)
+    records = [measured(point(batch_size=size), 0.6, machine_before={"cpu_percent": 40.0 + size}) for size in sizes]
+    page = page_of_records(tmp_path, *records)
+    assert all(f"{40 + size}% of the CPUs were busy" in page for size in sizes)
     assert "Give sweep.round at least 3 values." in page
+    rounds = tables_of(tmp_path / "rounds", *(measured(point(round=n), s) for n, s in ((1, 0.99), (2, 1.0), (3, 1.01))))
+    (row,) = rounds.summary.filter(metric="end_to_end_seconds").to_dicts()
+    assert f"±{100 * (row['high'] - row['low']) / 2:.2g}%" in page_of(rounds)
 
 
-def test_the_page_has_margins_beside_its_numbers(tmp_path: Path) -> None:
-    records = [
-        ok_record(point(round=number), observed([0.5, 0.6], end_to_end=seconds))
-        for number, seconds in ((1, 0.99), (2, 1.0), (3, 1.01))
-    ]
-    tables = tables_of(tmp_path, *records)
-    (row,) = tables.summary.filter(metric="end_to_end_seconds").to_dicts()
-    page = page_of(tables)
-    assert f"±{100 * (row['high'] - row['low']) / 2:.2g}%" in page
+def test_what_is_above_its_roof_is_not_known_and_an_emulated_dtype_is_told(tmp_path: Path) -> None:
+    """Fakes ceilings far below what the records reach: no number above 100% stands anywhere, and each says why."""
+    ceilings = {
+        **CEILINGS,
+        "read_bytes_per_second_by_size": {str(2**26): 2.9e10},
+        "matmul_flops_per_second": {"bfloat16": 1.4e9, "float32": 5.4e10},
+        "single_row_flops_per_second": {"bfloat16": 7e8, "float32": 1.8e10},
+        "slower_than_float32": ["bfloat16"],
+        "emulated_dtypes": ["bfloat16"],
+    }
+    page = page_of_records(tmp_path, *sweep_records(batch_size=[1], iterations=4), ceilings=ceilings)
+    text = text_of(page, "roofline")
+    assert "no instructions for bfloat16 products: products reach 1.40 GFLOP/s, and 54.0 GFLOP/s in float32" in text
+    assert "MFU: it would be above what the device was measured to reach at most" in text
+    assert "not known" in text_of(page, "results")
+    shares = [float(share.replace(",", "")) for share in re.findall(r"([\d,.]+)%", text)]
+    assert max(shares) <= 100

@@ -53,17 +53,14 @@ def test_nothing_measured_is_a_header_alone(tmp_path: Path) -> None:
     assert all(plot.height == 0 and plot.columns for plot in plots.values())
 
 
-def _definitions() -> list[dict[str, Any]]:
-    content: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())
-    plots = content.get("plots", [])
-    assert plots, "dvc.yaml names the plots"
-    return [definition for plot in plots for definition in plot.values()]
+PLOTS: list[dict[str, dict[str, Any]]] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["plots"]
+DEFINITIONS = [definition for plot in PLOTS for definition in plot.values()]
 
 
 def test_templates_and_definitions_name_columns_that_there_are(tmp_path: Path) -> None:
     plots = _written(tmp_path / "plots", tables_of(tmp_path / "m", ok_record(point(), observed([0.5, 0.6]))))
     drawn = set()
-    for definition in _definitions():
+    for definition in DEFINITIONS:
         ((data, y),) = definition["y"].items()
         columns = {*plots[Path(data).stem].columns, "rev"}
         drawn.add(Path(data).stem)
@@ -86,13 +83,11 @@ def test_templates_and_definitions_name_columns_that_there_are(tmp_path: Path) -
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A DVC repository with this one's plots and templates, and two commits of plots of different times."""
     folder = tmp_path_factory.mktemp("repository")
-    _run(folder, "git", "init", "--quiet")
-    _run(folder, "git", "config", "user.email", "tests@example.org")
-    _run(folder, "git", "config", "user.name", "tests")
+    for words in (("init", "--quiet"), ("config", "user.email", "tests@example.org"), ("config", "user.name", "tests")):
+        _run(folder, "git", *words)
     _run(folder, sys.executable, "-m", "dvc", "init", "--quiet")
     shutil.copytree(ROOT / ".dvc/plots", folder / ".dvc/plots")
-    content = yaml.safe_load((ROOT / "dvc.yaml").read_text())
-    (folder / "dvc.yaml").write_text(yaml.safe_dump({"plots": content.get("plots", [])}))
+    (folder / "dvc.yaml").write_text(yaml.safe_dump({"plots": PLOTS}))
     for factor in (1, 2):
         times = observed([factor * at for at in (0.5, 0.6, 0.8)])
         _written(folder / FOLDER, tables_of(folder.parent / f"m{factor}", ok_record(point(), times)))
@@ -114,10 +109,10 @@ def test_dvc_draws_every_plot(repository: Path, tmp_path: Path, words: list[str]
     _run(repository, sys.executable, "-m", "dvc", "plots", *words, "--out", str(tmp_path))
     page = (tmp_path / "index.html").read_text()
     specifications = [json.loads(found) for found in re.findall(r"var spec = (\{.*\});", page)]
-    assert len(specifications) == len(_definitions())
+    assert len(specifications) == len(DEFINITIONS) > 0
     for specification in specifications:
         values = specification["data"]["values"]
         assert {value["rev"] for value in values} == revisions
         assert "<DVC_" not in json.dumps(specification)
     texts = {specification["title"]["text"] for specification in specifications}
-    assert texts == {definition["title"] for definition in _definitions()}
+    assert texts == {definition["title"] for definition in DEFINITIONS}

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -14,78 +15,53 @@ from rich.console import Console
 from benchmarks.synthetic_records import synthetic_record
 from hfbench.core.errors import UserError
 from hfbench.core.point import CONFIGURATION_AXES, Configuration
-from hfbench.core.record import OK, Record
+from hfbench.core.record import Record
 from hfbench.report.frames import Results, read_results, warning_groups
-from hfbench.report.pages import standard_output
-from hfbench.report.show import Choice, chosen_view, print_results
+from hfbench.report.pages import print_page, standard_output
+from hfbench.report.show import Choice, chosen_view, results_page
 from hfbench.tables.build import Tables
 from hfbench.tables.store import read_table
-from tests.report.point_records import run_show, save_mixed_results
-from tests.report.report_records import sweep_records
+from tests.report.report_records import measured, run_show, save_mixed_results, sweep_records
 from tests.tables.hand_records import failed_record, observed, ok_record, point, tables_of
 
 REASON = (
     "ImportError: the package flash_attn seems to be not installed. [bold]Install it[/bold] or take another "
     "attn_implementation; see https://example.org/a/long/address/that/cannot/be/broken/at/a/blank/anywhere/in/it.html"
 )
-NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Tables of 2 attentions at 2 batch sizes, 3 rounds each, and of one attention that cannot run."""
     folder = tmp_path_factory.mktemp("tables")
-    points = [
-        point(round=number, attn_implementation=attention, batch_size=batch_size, max_new_tokens=8)
-        for number, attention, batch_size in product((1, 2, 3), ("eager", "sdpa", "flash_attention_2"), (1, 4))
-    ]
-    records = [
-        failed_record(each, REASON) if each.attn_implementation == "flash_attention_2" else synthetic_record(each, 5)
-        for each in points
-    ]
-    assert {record.status for record in records} == {OK, "failed"}
+    records = []
+    for number, attention, batch_size in product((1, 2, 3), ("eager", "sdpa", "flash_attention_2"), (1, 4)):
+        axes = point(round=number, attn_implementation=attention, batch_size=batch_size, max_new_tokens=8)
+        does_run = attention != "flash_attention_2"
+        records.append(synthetic_record(axes, 5) if does_run else failed_record(axes, REASON))
     tables_of(folder / "measurements", *records).write(folder)
     return folder
 
 
 def _lines(folder: Path, width: int) -> list[str]:
     stream = io.StringIO()
-    print_results(folder, Console(file=stream, width=width, highlight=False))
+    page = results_page(chosen_view(read_results(folder), Choice()), width)
+    print_page(page, Console(file=stream, width=width, highlight=False))
     return stream.getvalue().splitlines()
 
 
-def test_all_columns_at_120(folder: Path) -> None:
+def test_all_columns_and_rows_at_120(folder: Path) -> None:
     lines = _lines(folder, 120)
     assert lines[0] == "tiny · Synthetic device · bfloat16"
     assert lines[1] == "6 configurations, 12 of 18 records ok"
     assert "new tokens 8" in lines[2]
     header = " ".join(lines[4:7])
-    for word in (
-        "attention",
-        "batch",
-        "rounds",
-        "TTFT",
-        "inter-token",
-        "decode",
-        "prefill",
-        "end-to-end",
-        "load",
-        "MiB",
-    ):
-        assert word in header
+    names = ("attention", "batch", "rounds", "TTFT", "inter-token", "decode", "prefill", "end-to-end", "load", "MiB")
+    assert all(name in header for name in names)
     assert "Not shown" not in "\n".join(lines)
     assert "model" not in header  # constant axes stand in the caption
-
-
-def test_rows_at_120(folder: Path) -> None:
-    lines = _lines(folder, 120)
     rows = [line.split() for line in lines if line.startswith(("sdpa", "eager"))]
-    assert [row[:3] for row in rows] == [
-        ["sdpa", "1", "3"],
-        ["eager", "1", "3"],
-        ["sdpa", "4", "3"],
-        ["eager", "4", "3"],
-    ]
+    assert [" ".join(row[:3]) for row in rows] == ["sdpa 1 3", "eager 1 3", "sdpa 4 3", "eager 4 3"]
     # attention, batch, rounds, five metrics, the range's three words, load, memory
     assert {len(row) for row in rows} == {13}
     assert rows[0][7].endswith("*")
@@ -125,38 +101,29 @@ def test_the_whole_reason_is_readable(folder: Path, width: int) -> None:
 
 def test_many_long_axes_become_one_column(tmp_path: Path) -> None:
     names = ["kernels-community/flash-attn3@v1.0.0:flash_attn_varlen_func", "sdpa:efficient_attention"]
-    points = [
-        point(attn_implementation=name, compile_mode=mode, dtype=dtype, use_kernels=kernels, max_new_tokens=8)
-        for name, mode, dtype, kernels in product(
-            names, ("off", "max-autotune-no-cudagraphs"), ("bfloat16", "float32"), (False, True)
-        )
-    ]
-    tables_of(tmp_path / "measurements", *(synthetic_record(each, 5) for each in points)).write(tmp_path)
-    lines = _lines(tmp_path, 80)
+    values = product(names, ("off", "max-autotune-no-cudagraphs"), ("bfloat16", "float32"), (False, True))
+    axes = ("attn_implementation", "compile_mode", "dtype", "use_kernels")
+    points = [point(max_new_tokens=8, **dict(zip(axes, each, strict=True))) for each in values]
+    tables = tables_of(tmp_path / "measurements", *(synthetic_record(each, 5) for each in points))
+    lines = _printed(tmp_path, tables, 80)
     assert max(map(cell_len, lines)) <= 80
     header = next(index for index, line in enumerate(lines) if line.startswith("point"))
     assert lines[header].split()[1:] == ["rounds", "(ms)", "(ms)", "(tok/s)", "(s)"]
     rows = [line.split() for line in lines[header + 2 :] if re.search(r"  \d", line)]
     assert len(rows) == len(points)
-    assert all(len(NUMBER.findall(" ".join(row[-5:]))) == 5 for row in rows)
-    assert "sdpa:efficient_attention kernels float32" in _folded(lines[header + 2 :])
-
-
-def _folded(lines: list[str]) -> str:
-    """The first column's words."""
-    return " ".join(line[:26].strip() for line in lines)
+    assert all(len(re.findall(r"\d+(?:\.\d+)?", " ".join(row[-5:]))) == 5 for row in rows)
+    first_column = " ".join(line[:26].strip() for line in lines[header + 2 :])
+    assert "sdpa:efficient_attention kernels float32" in first_column
 
 
 def test_one_configuration_has_no_axes_to_show(tmp_path: Path) -> None:
-    tables_of(tmp_path / "measurements", ok_record(point(), observed([0.5, 0.6, 0.8, 1.1]))).write(tmp_path)
-    lines = _lines(tmp_path, 80)
+    lines = _printed(tmp_path, tables_of(tmp_path / "m", ok_record(point(), observed([0.5, 0.6, 0.8, 1.1]))), 80)
     assert any(line.split()[:2] == ["1", "500"] for line in lines)
     assert "*" not in "".join(lines)
 
 
 def test_nothing_measured(tmp_path: Path) -> None:
-    tables_of(tmp_path / "measurements", failed_record(point(), REASON)).write(tmp_path)
-    text = "\n".join(_lines(tmp_path, 80))
+    text = " ".join(_printed(tmp_path, tables_of(tmp_path / "m", failed_record(point(), REASON)), 80))
     assert "No point could be measured." in text
     assert "[bold]Install it[/bold]" in " ".join(text.split())
 
@@ -165,8 +132,7 @@ EAGER, SDPA, FLEX = (point(attn_implementation=name) for name in ("eager", "sdpa
 
 
 def _measured(configuration: Configuration, load: float = 0.0) -> Record:
-    before = {"cpu_percent": load} if load else {}
-    return ok_record(configuration, observed([0.5, 0.6]), machine_before=before)
+    return measured(configuration, 0.6, machine_before={"cpu_percent": load} if load else {})
 
 
 def _printed(folder: Path, tables: Tables, width: int = 100) -> list[str]:
@@ -188,20 +154,15 @@ def test_the_only_configuration_needs_no_name(tmp_path: Path) -> None:
     assert groups.keys() == {"reference missing", "few rounds"}
     assert groups["few rounds"].findings[0][0] == ""
     lines = _printed(tmp_path / "tables", tables)
-    start = lines.index("few rounds")
-    assert lines[start + 1 : start + 3] == [
-        "  one round, and it takes 3 to tell noise from effect",
-        "  → Give sweep.round at least 3 values.",
-    ]
+    _, finding, remedy, *_ = lines[lines.index("few rounds") :]
+    assert finding == "  one round, and it takes 3 to tell noise from effect"
+    assert remedy == "  → Give sweep.round at least 3 values."
 
 
 def test_findings_that_differ_stand_one_by_one(tmp_path: Path) -> None:
-    sizes = (1, 2, 4, 8, 16)
-    records = [
-        _measured(point(attn_implementation="eager", batch_size=size), load)
-        for size, load in zip(sizes, range(50, 100, 10), strict=True)
-    ]
-    tables = tables_of(tmp_path, *records, _measured(point(attn_implementation="eager", batch_size=32), 50))
+    loads = {1: 50, 2: 60, 4: 70, 8: 80, 16: 90, 32: 50}
+    records = [_measured(replace(EAGER, batch_size=size), load) for size, load in loads.items()]
+    tables = tables_of(tmp_path, *records)
     group = warning_groups(tables.warnings, tables.points)[-1]
     assert group.title == "machine loaded"
     assert group.findings[:2] == (
@@ -209,13 +170,8 @@ def test_findings_that_differ_stand_one_by_one(tmp_path: Path) -> None:
         ("b2", "60% of the CPUs were busy just before a round began"),
     )
     lines = _printed(tmp_path / "tables", tables)
-    start = lines.index("machine loaded")
-    assert [line.split(":")[0] for line in lines[start + 1 : start + 5]] == [
-        "  b1, b32",
-        "  b2",
-        "  b4",
-        "  and 2 more, in the report",
-    ]
+    findings = [line.split(":")[0].strip() for line in lines[lines.index("machine loaded") :][1:5]]
+    assert findings == ["b1, b32", "b2", "b4", "and 2 more, in the report"]
 
 
 @pytest.mark.parametrize("width", [120, 50])
@@ -228,8 +184,7 @@ def test_warnings_stand_below_the_results_at_any_width(tmp_path: Path, width: in
 
 
 def test_no_warning_no_heading(tmp_path: Path) -> None:
-    rounds = [_measured(point(round=number, attn_implementation="eager")) for number in (1, 2, 3)]
-    tables = tables_of(tmp_path, *rounds)
+    tables = tables_of(tmp_path, *(_measured(replace(EAGER, round=number)) for number in (1, 2, 3)))
     assert tables.warnings == []
     assert "Warnings" not in _printed(tmp_path / "tables", tables)
 
@@ -240,31 +195,21 @@ def test_break_even_has_a_column_where_something_was_compiled(tmp_path: Path, mo
     assert ("break-even" in " ".join(_printed(tmp_path, tables, 160))) is is_shown
 
 
-# end-to-end seconds of (attention, batch size); one round each
-_SECONDS = {("eager", 2): 2.0, ("sdpa", 2): 1.0, ("eager", 8): 4.0, ("sdpa", 8): 3.0}
-
-
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> Results:
+def selected(tmp_path_factory: pytest.TempPathFactory) -> Results:
     folder = tmp_path_factory.mktemp("selection")
-    records = [
-        ok_record(
-            point(attn_implementation=attention, batch_size=batch_size),
-            observed([0.5, 0.6], end_to_end=seconds),
-            load_seconds=None if (attention, batch_size) == ("sdpa", 2) else seconds / 10,
-        )
-        for (attention, batch_size), seconds in _SECONDS.items()
-    ]
-    tables_of(folder / "m", *records, failed_record(point(attn_implementation="flex_attention"), "no")).write(folder)
+    seconds = {EAGER: 2.0, SDPA: 1.0, replace(EAGER, batch_size=8): 4.0, replace(SDPA, batch_size=8): 3.0}
+    records = [measured(axes, each, load_seconds=None if axes == SDPA else each / 10) for axes, each in seconds.items()]
+    tables_of(folder / "m", *records, failed_record(FLEX, "no")).write(folder)
     return read_results(folder)
 
 
-def _order(measured: Results, **choice: str) -> list[tuple[str, int]]:
-    return chosen_view(measured, Choice(**choice)).rows.select("attn_implementation", "batch_size").rows()  # type: ignore[arg-type]
+def _order(selected: Results, **choice: str) -> list[tuple[str, int]]:
+    return chosen_view(selected, Choice(**choice)).rows.select("attn_implementation", "batch_size").rows()  # type: ignore[arg-type]
 
 
-def test_a_condition_narrows_rows_warnings_and_failures(measured: Results) -> None:
-    view = chosen_view(measured, Choice('batch_size == 8 and attn_implementation != "flex_attention"'))
+def test_a_condition_narrows_rows_warnings_and_failures(selected: Results) -> None:
+    view = chosen_view(selected, Choice('batch_size == 8 and attn_implementation != "flex_attention"'))
     assert view.rows.select("attn_implementation", "batch_size").rows() == [("sdpa", 8), ("eager", 8)]
     assert {warning.configuration["batch_size"] for warning in view.results.warnings} == {8}
     assert view.results.points.height == 2
@@ -274,37 +219,33 @@ def test_a_condition_narrows_rows_warnings_and_failures(measured: Results) -> No
     assert [column.label for column in view.columns][:2] == ["attention", "rounds"]
 
 
-def test_best_is_the_best_of_what_is_left(measured: Results) -> None:
-    assert chosen_view(measured, Choice()).rows["end_to_end_seconds_best"].to_list() == [True, False, True, False]
-    alone = chosen_view(measured, Choice('attn_implementation == "eager"'))
+def test_best_is_the_best_of_what_is_left(selected: Results) -> None:
+    assert chosen_view(selected, Choice()).rows["end_to_end_seconds_best"].to_list() == [True, False, True, False]
+    alone = chosen_view(selected, Choice('attn_implementation == "eager"'))
     assert alone.rows["end_to_end_seconds_best"].to_list() == [False, False]
 
 
-def test_rows_are_sorted_by_metric_or_axis_and_those_without_a_value_stand_last(measured: Results) -> None:
-    assert _order(measured, sort="end_to_end_seconds") == [("sdpa", 2), ("eager", 2), ("sdpa", 8), ("eager", 8)]
-    assert _order(measured, sort="End to end:desc") == [("eager", 8), ("sdpa", 8), ("eager", 2), ("sdpa", 2)]
-    assert _order(measured, sort="load")[-1] == ("sdpa", 2)
-    assert _order(measured, sort="load:desc")[-1] == ("sdpa", 2)
-    assert [row[0] for row in _order(measured, sort="attention")] == ["eager", "eager", "sdpa", "sdpa"]
-    view = chosen_view(measured, Choice(sort="load:asc"))
+def test_rows_are_sorted_by_metric_or_axis_and_those_without_a_value_stand_last(selected: Results) -> None:
+    assert _order(selected, sort="end_to_end_seconds") == [("sdpa", 2), ("eager", 2), ("sdpa", 8), ("eager", 8)]
+    assert _order(selected, sort="End to end:desc") == [("eager", 8), ("sdpa", 8), ("eager", 2), ("sdpa", 2)]
+    assert _order(selected, sort="load")[-1] == ("sdpa", 2)
+    assert _order(selected, sort="load:desc")[-1] == ("sdpa", 2)
+    assert [row[0] for row in _order(selected, sort="attention")] == ["eager", "eager", "sdpa", "sdpa"]
+    view = chosen_view(selected, Choice(sort="load:asc"))
     assert len(set(view.sections)) == 1  # no lines between workloads that no longer stand together
 
 
-def test_columns_are_known_by_full_and_by_displayed_names(measured: Results) -> None:
-    columns = chosen_view(
-        measured, Choice(columns=("batch", "attn_implementation", "TTFT", "first_call_seconds"))
-    ).columns
-    assert [column.name for column in columns] == [
-        "batch_size",
-        "attn_implementation",
+def test_columns_are_known_by_full_and_by_displayed_names(selected: Results) -> None:
+    def names(*columns: str) -> list[str]:
+        return [column.name for column in chosen_view(selected, Choice(columns=columns)).columns]
+
+    axes = ["batch_size", "attn_implementation"]
+    assert names("batch", "attn_implementation", "TTFT", "first_call_seconds") == [
+        *axes,
         "time_to_first_token_seconds",
         "first_call_seconds",
     ]
-
-
-def test_a_row_always_says_what_it_is_of(measured: Results) -> None:
-    columns = chosen_view(measured, Choice(columns=("end-to-end",))).columns
-    assert [column.name for column in columns] == ["attn_implementation", "batch_size", "end_to_end_seconds"]
+    assert names("end-to-end") == [*axes[::-1], "end_to_end_seconds"]  # a row always says what it is of
 
 
 @pytest.mark.parametrize(
@@ -322,9 +263,9 @@ def test_a_row_always_says_what_it_is_of(measured: Results) -> None:
         (Choice("round == 1"), ["there is no round"]),
     ],
 )
-def test_what_is_not_known_gets_a_sentence(measured: Results, choice: Choice, parts: list[str]) -> None:
+def test_what_is_not_known_gets_a_sentence(selected: Results, choice: Choice, parts: list[str]) -> None:
     with pytest.raises(UserError) as raised:
-        chosen_view(measured, choice)
+        chosen_view(selected, choice)
     assert all(part in str(raised.value) for part in parts), raised.value
 
 
@@ -340,11 +281,14 @@ def _shown(capsys: pytest.CaptureFixture[str], results: Path, *words: str) -> st
     return capsys.readouterr().out
 
 
-def test_the_table_is_the_one_that_the_stage_prints(capsys: pytest.CaptureFixture[str], results: Path) -> None:
-    shown = _shown(capsys, results)
-    print_results(results / "tables")
-    assert shown == capsys.readouterr().out
-    assert "all with compile off" in shown
+def test_below_the_table_stands_where_the_report_is(
+    capsys: pytest.CaptureFixture[str], results: Path, tmp_path: Path
+) -> None:
+    report = tmp_path / "report.html"
+    report.touch()
+    shown = _shown(capsys, results, "--report", str(report))
+    assert "end-to-end" in shown
+    assert shown.endswith(f"\nreport: {report}\n")
 
 
 def test_csv_has_full_precision_and_what_failed(capsys: pytest.CaptureFixture[str], results: Path) -> None:
@@ -352,11 +296,8 @@ def test_csv_has_full_precision_and_what_failed(capsys: pytest.CaptureFixture[st
     assert len(rows) == 9
     summary = read_table(results / "tables", "summary")
     for row in rows[:6]:
-        estimate = summary.filter(
-            metric="decode_tokens_per_second",
-            attn_implementation=row["attn_implementation"],
-            batch_size=int(row["batch_size"]),
-        ).row(0, named=True)
+        axes = {"attn_implementation": row["attn_implementation"], "batch_size": int(row["batch_size"])}
+        estimate = summary.filter(metric="decode_tokens_per_second", **axes).row(0, named=True)
         assert float(row["decode_tokens_per_second"]) == estimate["estimate"]
         assert float(row["decode_tokens_per_second_low"]) == estimate["low"]
     assert all(

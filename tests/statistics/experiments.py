@@ -1,6 +1,7 @@
-"""Simulated experiments: rounds of iterations around a known median of 1."""
+"""Simulated experiments: rounds of iterations around a known median of 1; and what is there although it may be None."""
 
 from collections.abc import Iterator
+from typing import TypeVar
 
 import numpy as np
 
@@ -9,6 +10,12 @@ from hfbench.statistics.bootstrap import Floats
 EXPERIMENTS = 500
 ITERATIONS = 20
 WITHIN = 0.05  # the standard deviation of iterations within a round
+Found = TypeVar("Found")
+
+
+def some(found: Found | None) -> Found:
+    assert found is not None
+    return found
 
 
 def experiments(

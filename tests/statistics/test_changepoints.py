@@ -9,6 +9,7 @@ from scipy.special import stdtr
 
 from hfbench.statistics.bootstrap import CONFIDENCE, student
 from hfbench.statistics.changepoints import Observation, estimate_noise, find_steps, optimal_cuts
+from tests.statistics.experiments import some
 
 HISTORIES = 200
 COMMITS = 30
@@ -53,6 +54,8 @@ def test_cuts_by_hand() -> None:
     values, weights = np.array([1.0, 1.0, 1.0, 3.0, 3.0]), np.ones(5)
     assert optimal_cuts(values, weights, penalty=4.79) == [3]
     assert optimal_cuts(values, weights, penalty=4.81) == []
+    bump = np.array([0.0] * 5 + [1.0] * 3 + [0.0] * 5)  # halving the series would miss it
+    assert optimal_cuts(bump, np.ones(13), penalty=1.0) == [5, 8]
 
 
 def test_weights_by_hand() -> None:
@@ -62,18 +65,11 @@ def test_weights_by_hand() -> None:
     assert optimal_cuts(values, np.ones(3), penalty=1.3) == []
 
 
-def test_a_bump_that_halving_the_series_would_miss() -> None:
-    values = np.array([0.0] * 5 + [1.0] * 3 + [0.0] * 5)
-    assert optimal_cuts(values, np.ones(13), penalty=1.0) == [5, 8]
-
-
 def test_a_step_by_hand() -> None:
     # Logarithms 0 0 0 | 0.1 0.1, each with a standard error of 0.01 from 3 rounds: 10 degrees of freedom. The
     # difference has the error 0.01 · sqrt(1/3 + 1/2) = 0.009129, so t = 10.95; four places are tried.
     points = [_point(value, 0.01, 3) for value in (0.0, 0.0, 0.0, 0.1, 0.1)]
-    steps = find_steps(points, threshold=0.02)
-    assert steps is not None
-    (step,) = steps
+    (step,) = some(find_steps(points, threshold=0.02))
     assert step.first == 3
     assert step.ratio.estimate == pytest.approx(exp(0.1))
     assert step.ratio.low == pytest.approx(exp(0.1 - 2.2281 * 0.009129), rel=1e-4)
@@ -84,8 +80,7 @@ def test_a_step_by_hand() -> None:
 def test_noise_by_hand() -> None:
     # Per round: 0.01² · 3 and 0.02² · 5, pooled with 2 and 4 degrees of freedom: (2 · 3e-4 + 4 · 20e-4) / 6 = 14.3e-4.
     # Over 3 rounds that is more than the first point's own; the second keeps its own, the larger one.
-    noise = estimate_noise([_point(0.0, 0.01, 3), _point(0.0, 0.02, 5)])
-    assert noise is not None
+    noise = some(estimate_noise([_point(0.0, 0.01, 3), _point(0.0, 0.02, 5)]))
     assert noise.variances == pytest.approx([86e-4 / 6 / 3, 4e-4])
     assert noise.degrees_of_freedom == pytest.approx(6)
 
@@ -107,36 +102,34 @@ def test_one_noisy_commit_is_no_step() -> None:
     assert _found(points) == []
 
 
-def test_few_commits_of_one_round_tell_nothing() -> None:
+def test_many_commits_of_one_round_tell_their_noise_and_few_do_not() -> None:
+    (history,) = _histories(1, COMMITS, 0.01, rounds=1, steps=[(15, 0.10)])
+    assert _found(history) == [15]
     assert find_steps([_point(value, 0.0, 1) for value in (0.0, 0.0, 0.5)], threshold=0.02) is None
 
 
-def test_many_commits_of_one_round_tell_their_noise() -> None:
-    (history,) = _histories(1, COMMITS, 0.01, rounds=1, steps=[(15, 0.10)])
-    assert _found(history) == [15]
-
-
 def test_equal_numbers_and_short_series() -> None:
-    assert _found([_point(0.0, 0.0, 3)] * 10) == []
-    assert find_steps([], threshold=0.02) == []
-    assert find_steps([_point(0.0, 0.01, 3)], threshold=0.02) == []
-    assert _found([_point(0.0, 0.0, 3)] * 5 + [_point(0.1, 0.0, 3)] * 5) == [5]
-    assert _found([_point(0.0, 0.0, 1)] * 10) == []
-    assert _found([_point(0.0, 0.0, 1)] * 5 + [_point(0.1, 0.0, 1)] * 5) == [5]
+    assert find_steps([], threshold=0.02) == find_steps([_point(0.0, 0.01, 3)], threshold=0.02) == []
+    for rounds in (1, 3):
+        assert _found([_point(0.0, 0.0, rounds)] * 10) == []
+        assert _found([_point(0.0, 0.0, rounds)] * 5 + [_point(0.1, 0.0, rounds)] * 5) == [5]
 
 
 @pytest.mark.parametrize(
-    ("error", "rounds", "drift"), [(0.01, 3, 0.0), (0.01, 7, 0.0), (0.03, 3, 0.0), (0.01, 3, 0.01), (0.005, 7, 0.02)]
+    ("commits", "error", "rounds", "drift"),
+    [
+        (COMMITS, 0.01, 3, 0.0),
+        (COMMITS, 0.01, 7, 0.0),
+        (COMMITS, 0.03, 3, 0.0),
+        (COMMITS, 0.01, 3, 0.01),
+        (COMMITS, 0.005, 7, 0.02),
+        *((commits, 0.01, 3, 0.0) for commits in (3, 5, 8, 15)),
+    ],
 )
-def test_noise_alone_marks_nothing(error: float, rounds: int, drift: float) -> None:
-    histories = _histories(HISTORIES, COMMITS, error, rounds=rounds, drift=drift)
-    assert sum(bool(_found(each)) for each in histories) <= 0.05 * HISTORIES
-
-
-@pytest.mark.parametrize("commits", [3, 5, 8, 15])
-def test_noise_alone_marks_nothing_in_short_histories(commits: int) -> None:
-    histories = _histories(HISTORIES, commits, 0.01)
-    assert sum(bool(_found(each, threshold=0.0)) for each in histories) <= 0.05 * HISTORIES
+def test_noise_alone_marks_nothing(commits: int, error: float, rounds: int, drift: float) -> None:
+    histories = _histories(HISTORIES, commits, error, rounds=rounds, drift=drift)
+    threshold = 0.02 if commits == COMMITS else 0.0
+    assert sum(bool(_found(each, threshold)) for each in histories) <= 0.05 * HISTORIES
 
 
 @pytest.mark.parametrize("first", [4, 10, 15, 27])
@@ -157,8 +150,7 @@ def test_a_slowdown_and_its_repair_are_both_found() -> None:
 def test_the_interval_of_a_step_covers_it() -> None:
     covered = 0
     for history in _histories(HISTORIES, COMMITS, 0.01, steps=[(15, 0.05)]):
-        steps = find_steps(history, threshold=0.02)
-        covered += any(step.ratio.low <= 1.05 <= step.ratio.high for step in steps or ())
+        covered += any(step.ratio.low <= 1.05 <= step.ratio.high for step in some(find_steps(history, threshold=0.02)))
     assert covered >= 0.90 * HISTORIES
 
 
@@ -169,9 +161,6 @@ def test_estimates_must_be_positive() -> None:
 
 def test_a_result_without_an_interval_does_not_make_the_others_surer() -> None:
     known = [_point(0.0, 0.01, 3), _point(0.0, 0.01, 3)]
-    unknown = Observation(1.0, None, None, 3)
-    alone, beside = estimate_noise(known), estimate_noise([*known, unknown])
-    assert alone is not None
-    assert beside is not None
+    alone, beside = some(estimate_noise(known)), some(estimate_noise([*known, Observation(1.0, None, None, 3)]))
     assert beside.variances == pytest.approx([1e-4] * 3)
     assert beside.degrees_of_freedom == alone.degrees_of_freedom

@@ -13,7 +13,6 @@ from hfbench.statistics.ratios import (
     INDEPENDENT,
     PAIRED,
     Error,
-    Ratio,
     RatioOfRounds,
     combined,
     contrast,
@@ -23,16 +22,11 @@ from hfbench.statistics.ratios import (
     paired_ratio,
 )
 from hfbench.statistics.verdicts import interval, p_value
-from tests.statistics.experiments import experiments
+from tests.statistics.experiments import experiments, some
 
 START = datetime(2025, 1, 1, tzinfo=UTC)
 ROUNDS = {number: np.array([1.0, 1.1, 0.9]) * (1 + number / 100) for number in (1, 2, 3)}
 SLOWER_ROUNDS = {number: 1.5 * values for number, values in ROUNDS.items()}
-
-
-def some(ratio: Ratio | None) -> Ratio:
-    assert ratio is not None
-    return ratio
 
 
 def times(*minutes: float) -> dict[int, Any]:
@@ -87,6 +81,13 @@ def test_a_disturbed_round_hardly_moves_the_ratio_and_widens_its_interval() -> N
     assert disturbed.errors[0].standard_error > 10 * clean.errors[0].standard_error
 
 
+def test_equal_sides_are_seldom_told_apart() -> None:
+    pairs = list(zip(experiments("log-normal", 7, 1, 4), experiments("log-normal", 7, 1, 5), strict=True))
+    for compute in (independent_ratio, paired_ratio):
+        p_values = [p_value(some(compute(baseline.tolist(), candidate.tolist()))) for baseline, candidate in pairs]
+        assert np.mean([each < 0.05 for each in p_values]) <= 0.02
+
+
 def test_swapping_the_sides_inverts_the_ratio() -> None:
     baseline, candidate = (next(experiments("normal", 7, 1, seed, 1)).tolist() for seed in (5, 6))
     forth, back = some(independent_ratio(baseline, candidate)), some(independent_ratio(candidate, baseline))
@@ -95,9 +96,14 @@ def test_swapping_the_sides_inverts_the_ratio() -> None:
     assert p_value(back) == pytest.approx(p_value(forth))
 
 
-def test_one_round_on_a_side_gives_no_ratio() -> None:
-    assert independent_ratio([[1.0, 2.0]], [[1.0], [2.0]]) is None
-    assert paired_ratio([[1.0]], [[1.0]]) is None
+def test_a_ratio_needs_two_rounds_positive_values_and_a_paired_one_as_many_rounds() -> None:
+    assert independent_ratio([[1.0, 2.0]], [[1.0], [2.0]]) is paired_ratio([[1.0]], [[1.0]]) is None
+    with pytest.raises(ValueError, match="positive"):
+        independent_ratio([[0.0], [0.0]], [[1.0], [1.0]])
+    with pytest.raises(ValueError, match="positive"):
+        paired_ratio([[0.0], [1.0]], [[1.0], [1.0]])
+    with pytest.raises(ValueError, match="2 rounds cannot be paired with 3"):
+        paired_ratio([[1.0]] * 2, [[1.0]] * 3)
 
 
 def of_rounds(estimate: float, baseline: list[float], candidate: list[float]) -> RatioOfRounds:
@@ -168,18 +174,20 @@ def test_rounds_interleave_where_each_is_over_before_the_next(
     assert interleaved(baseline, candidate) == interleaved(candidate, baseline) == expected
 
 
-def test_the_method_follows_from_when_the_rounds_ran() -> None:
-    assert contrast(ROUNDS, SLOWER_ROUNDS, times(0, 10, 20), times(5, 15, 25)).method == PAIRED
-    assert contrast(ROUNDS, SLOWER_ROUNDS, times(0, 10, 20), times(60, 70, 80)).method == INDEPENDENT
-    assert contrast(ROUNDS, SLOWER_ROUNDS, {}, {}).method == INDEPENDENT
-    assert contrast(ROUNDS, ROUNDS, times(0, 10, 20), times(0, 10, 20)).method == IDENTICAL
-    assert contrast(ROUNDS, ROUNDS, times(0, 10, 20), times(60, 70, 80)).method == INDEPENDENT
-
-
-def test_rounds_that_both_sides_share_are_not_paired() -> None:
-    """One round was measured again: the other two would stand for two rounds without any change."""
-    again = {**ROUNDS, 3: ROUNDS[3] * 1.2}
-    assert contrast(ROUNDS, again, times(0, 10, 20), times(0, 10, 25)).method == INDEPENDENT
+@pytest.mark.parametrize(
+    ("candidate", "old", "new", "method"),
+    [
+        (SLOWER_ROUNDS, times(0, 10, 20), times(5, 15, 25), PAIRED),
+        (SLOWER_ROUNDS, times(0, 10, 20), times(60, 70, 80), INDEPENDENT),
+        (SLOWER_ROUNDS, {}, {}, INDEPENDENT),
+        (ROUNDS, times(0, 10, 20), times(0, 10, 20), IDENTICAL),
+        (ROUNDS, times(0, 10, 20), times(60, 70, 80), INDEPENDENT),
+        # One round was measured again: the other two would stand for two rounds without any change.
+        ({**ROUNDS, 3: ROUNDS[3] * 1.2}, times(0, 10, 20), times(0, 10, 25), INDEPENDENT),
+    ],
+)
+def test_the_method_follows_from_when_the_rounds_ran(candidate: Any, old: Any, new: Any, method: str) -> None:
+    assert contrast(ROUNDS, candidate, old, new).method == method
 
 
 def test_the_drift_of_the_machine_leaves_a_paired_ratio() -> None:

@@ -36,6 +36,7 @@ from hfbench.statistics.verdicts import (
     verdict_on,
     verdict_on_race,
 )
+from tests.statistics.experiments import some
 
 THRESHOLD = DEFAULT_THRESHOLD
 # Student's t at 1%, two-sided, of a table: 6 degrees of freedom 3.707, 2 of them 9.925.
@@ -56,11 +57,6 @@ def of(estimate: float, error: float = 0.015, rounds: int = 7) -> Contrast:
 
 def verdict(estimate: float, error: float, family: float = ERROR, *, higher_is_better: bool = False) -> Verdict:
     return decide(ratio(estimate, error), THRESHOLD, family, higher_is_better=higher_is_better)
-
-
-def some(found: Ratio | None) -> Ratio:
-    assert found is not None
-    return found
 
 
 def ratio_of(old: Any, new: Any, *, paired: bool) -> Ratio:
@@ -189,24 +185,32 @@ def test_ten_percent_are_found(paired: bool, rounds: int, scatter: float, least:
 # Verdicts.
 
 
-def test_the_four_verdicts_on_a_ratio() -> None:
-    # With an error of 1% the interval is ±3.7%, with 0.5% ±1.9%.
-    assert verdict(1.10, 0.01).word == SLOWER
-    assert verdict(0.90, 0.01).word == FASTER
-    assert verdict(1.0005, 0.005).word == SAME
-    assert verdict(1.01, 0.01).word == UNDECIDED
-
-
-def test_more_of_a_throughput_is_faster() -> None:
-    assert verdict(1.10, 0.01, higher_is_better=True).word == FASTER
-    assert verdict(0.90, 0.01, higher_is_better=True).word == SLOWER
+@pytest.mark.parametrize(
+    ("estimate", "error", "family", "higher_is_better", "word"),
+    [
+        # With an error of 1% the interval is ±3.7%, with 0.5% ±1.9%.
+        (1.10, 0.01, ERROR, False, SLOWER),
+        (0.90, 0.01, ERROR, False, FASTER),
+        (1.0005, 0.005, ERROR, False, SAME),
+        (1.01, 0.01, ERROR, False, UNDECIDED),
+        # More of a throughput is faster.
+        (1.10, 0.01, ERROR, True, FASTER),
+        (0.90, 0.01, ERROR, True, SLOWER),
+        # Among many tests a change needs more evidence.
+        (1.08, 0.015, ERROR, False, SLOWER),
+        (1.08, 0.015, ERROR / 20, False, UNDECIDED),
+    ],
+)
+def test_the_verdict_on_a_ratio(
+    estimate: float, error: float, family: float, higher_is_better: bool, word: str
+) -> None:
+    assert verdict(estimate, error, family, higher_is_better=higher_is_better).word == word
 
 
 def test_a_change_that_is_sure_and_too_small_to_matter_is_the_same() -> None:
     found = verdict(1.01, 0.001)
     assert found.word == SAME
-    assert found.interval is not None
-    assert found.interval.low > 1
+    assert some(found.interval).low > 1
 
 
 def test_the_threshold_is_symmetric() -> None:
@@ -218,17 +222,11 @@ def test_the_threshold_is_symmetric() -> None:
         assert verdict(beyond, 0.001).word != SAME
 
 
-def test_among_many_tests_a_change_needs_more_evidence() -> None:
-    assert verdict(1.08, 0.015).word == SLOWER
-    assert verdict(1.08, 0.015, ERROR / 20).word == UNDECIDED
-
-
 def test_the_word_never_contradicts_the_interval_beside_it() -> None:
     generator = np.random.default_rng(2)
     for _ in range(500):
         found = verdict(exp(generator.normal(0, 0.04)), generator.exponential(0.006), ERROR / generator.integers(1, 90))
-        assert found.interval is not None
-        low, high = found.interval[1:]
+        low, high = some(found.interval)[1:]
         is_within = low >= 1 / (1 + THRESHOLD) and high <= 1 + THRESHOLD
         assert is_within == (found.word == SAME)
         if not is_within:
@@ -336,8 +334,7 @@ def test_the_threshold_decides_what_is_slow(estimate: float, higher_is_better: b
 def test_noise_forbids_a_verdict() -> None:
     word, found = decide_slower(ratio(1.15, 0.05), 0.05, ERROR, higher_is_better=False)
     assert word == UNDECIDED
-    assert found is not None
-    assert found.low < 1.05 < found.high
+    assert some(found).low < 1.05 < some(found).high
     assert decide_slower(None, 0.05, ERROR, higher_is_better=False) == (UNDECIDED, None)
 
 
@@ -353,8 +350,8 @@ def test_what_is_slow_is_slower_and_what_is_fast_is_not(threshold: float, higher
         slower = decide(found, threshold, ERROR, higher_is_better=higher_is_better)
         words.add((slow, slower.word))
         if slow == FAST and slower.word == SLOWER:
-            assert slower.interval is not None
-            assert max(slower.interval.high, 1 / slower.interval.low) > 1 + threshold
+            _, low, high = some(slower.interval)
+            assert max(high, 1 / low) > 1 + threshold
     assert {(SLOW, SLOWER), (FAST, SAME), (FAST, FASTER), (UNDECIDED, SLOWER), (UNDECIDED, UNDECIDED)} <= words
     assert words.isdisjoint({(SLOW, SAME), (SLOW, FASTER), (SLOW, UNDECIDED), (FAST, SLOWER)})
 
@@ -366,22 +363,15 @@ def test_the_rounds_that_would_decide_by_hand() -> None:
     # A change of 5% (0.0488 of the logarithm) with an error of 3% from 4 rounds. Margins t · 0.03 · sqrt(4 / n):
     # n = 15: at 1% · (7/15)² = 0.218%, t = 3.750 · 0.01549 = 0.0581; n = 21: at 0.111%, t = 3.798 · 0.01309 = 0.0497;
     # n = 22: at 0.101%, t = 3.813 · 0.01279 = 0.0488, the first below.
-    found = rounds_to_decide(ratio(1.05, 0.03, 4), THRESHOLD, ERROR)
-    assert found is not None
-    assert found in (18, 19)
+    assert rounds_to_decide(ratio(1.05, 0.03, 4), THRESHOLD, ERROR) in (18, 19)
     assert rounds_to_decide(ratio(1.02, 0.5), THRESHOLD, ERROR) is None
 
 
 def test_one_round_fewer_would_not_decide() -> None:
     for estimate, error, rounds in ((1.05, 0.03, 4), (1.0, 0.01, 3), (1.3, 0.1, 3), (1.005, 0.012, 7)):
-        more = rounds_to_decide(ratio(estimate, error, rounds), THRESHOLD, ERROR)
-        assert more is not None
-        words = [
-            decide(
-                Ratio(estimate, (Error(error * sqrt(rounds / total), total),)), THRESHOLD, ERROR, higher_is_better=False
-            ).word
-            for total in range(rounds, rounds + more + 1)
-        ]
+        more = some(rounds_to_decide(ratio(estimate, error, rounds), THRESHOLD, ERROR))
+        later = [ratio(estimate, error * sqrt(rounds / total), total) for total in range(rounds, rounds + more + 1)]
+        words = [decide(each, THRESHOLD, ERROR, higher_is_better=False).word for each in later]
         assert words[:-1] == [UNDECIDED] * more
         assert words[-1] != UNDECIDED
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from hfbench.core.record import Record
-from hfbench.tables.agreement import Output, OutputDifference, difference
+from hfbench.tables.agreement import AGREEMENT_TYPES, Output, OutputDifference, difference
 from hfbench.tables.build import Tables
 from tests.tables.hand_records import failed_record, observed, ok_record, point, tables_of
 
@@ -52,6 +52,30 @@ def test_the_order_of_a_sum_is_no_difference_nor_is_what_one_lacks() -> None:
     assert _between({"prompt_top1": [1, 2]}, {"prompt_top1": [1]}).top1_agreement is None
 
 
+PATH = {"checked": True, "nll": 6.0, "logits_difference": 1e-6, "tolerance": 3e-6, "agrees": True}
+
+
+def test_likelihoods_of_decoding_steps_are_compared_where_the_tokens_were_given() -> None:
+    one, other = ({"prompt_nll": 2.5, "path": {**PATH, "nll": nll}} for nll in (6.0, 6.5))
+    assert _between(one, other).nll_difference == pytest.approx(0.5)
+    chosen = {"prompt_nll": 2.5, "path": {**PATH, "nll": 6.5, "timed_tokens_agree": True}}
+    assert _between(one, chosen).nll_difference == 0.0  # of the prompt alone
+
+
+@pytest.mark.parametrize(
+    ("path", "agrees"),
+    [
+        (PATH, True),
+        ({**PATH, "agrees": False}, False),
+        ({**PATH, "timed_tokens_agree": False}, False),
+        ({"checked": False, "reason": "too long"}, None),
+        (None, None),
+    ],
+)
+def test_what_is_not_known_to_agree_is_not_said_to(path: Any, agrees: bool | None) -> None:
+    assert Output.read({"path": path}).path_agrees is agrees
+
+
 EAGER, SDPA = point(attn_implementation="eager"), point(attn_implementation="sdpa")
 OUTPUT = {"prompt_nll": 2.0, "prompt_top1": [1, 2, 3, 4, 5, 6, 7, 8, 9, 10], "tokens": [5, 6, 7]}
 
@@ -61,15 +85,13 @@ def _record(configuration: Any, **changes: Any) -> Record:
 
 
 def _agreement(tables: Tables, row: int) -> tuple[Any, ...]:
-    names = ("reference", "top1_agreement", "nll_difference", "first_different_token", "same_as_first_round")
-    return tables.points.select(names).row(row)
+    """What a point is compared with and how they agree, and whether it is as its first round."""
+    return tables.points.select(*AGREEMENT_TYPES).row(row)[:5]
 
 
 def _codes(tables: Tables) -> set[tuple[str, str]]:
-    return {(each.warning.code, each.configuration["attn_implementation"]) for each in tables.warnings} - {
-        ("few_rounds", "eager"),
-        ("few_rounds", "sdpa"),
-    }
+    found = {(each.code, each.configuration["attn_implementation"]) for each in tables.warnings}
+    return {(code, attention) for code, attention in found if code != "few_rounds"}
 
 
 def test_points_are_compared_with_eager(tmp_path: Path) -> None:
@@ -90,11 +112,21 @@ def test_points_are_compared_with_eager(tmp_path: Path) -> None:
         ({"prompt_nll": 1.94}, True),
         ({"tokens": [0, 0, 0]}, False),  # bfloat16 diverges in mid-sequence without being wrong
         ({"prompt_nll": None, "prompt_top1": None}, False),
+        ({"path": PATH}, False),
+        ({"path": {**PATH, "agrees": False}}, True),
+        ({"path": {**PATH, "timed_tokens_agree": False}}, True),
     ],
 )
 def test_the_limits(tmp_path: Path, changes: dict[str, Any], differs: bool) -> None:
     tables = tables_of(tmp_path, _record(EAGER), _record(SDPA, **changes))
     assert tables.configurations["output_differs"].to_list() == [False, differs]
+
+
+def test_another_token_is_a_difference_in_float32(tmp_path: Path) -> None:
+    eager, sdpa = (point(attn_implementation=each, dtype="float32") for each in ("eager", "sdpa"))
+    tables = tables_of(tmp_path, _record(eager), _record(sdpa, tokens=[5, 6, 0]))
+    assert tables.configurations["output_differs"].to_list() == [False, True]
+    assert _codes(tables) == {("output_differs", "sdpa")}
 
 
 @pytest.mark.parametrize(
@@ -106,23 +138,27 @@ def test_a_reference_does_the_same_work(tmp_path: Path, other: dict[str, Any]) -
     assert _codes(tables) == {("reference_missing", "sdpa")}
 
 
-@pytest.mark.parametrize("other", [{"compile_mode": "default"}, {"use_kernels": True}, {"continuous_batching": True}])
-def test_a_reference_is_plain(tmp_path: Path, other: dict[str, Any]) -> None:
-    tables = tables_of(tmp_path, _record(point(attn_implementation="eager", **other)), _record(SDPA))
-    assert tables.points["reference"].to_list() == ["missing", "missing"]
-
-
-def test_any_ok_round_of_the_reference_will_do(tmp_path: Path) -> None:
-    second = point(round=2, attn_implementation="eager")
-    tables = tables_of(tmp_path, failed_record(EAGER, "killed", "crashed"), _record(second), _record(SDPA))
-    assert tables.points["reference"].to_list() == [None, "compared", "compared"]
-    assert tables.configurations["top1_agreement"].to_list() == [1.0, 1.0]
-
-
-def test_a_reference_that_failed_is_missing(tmp_path: Path) -> None:
-    tables = tables_of(tmp_path, failed_record(EAGER, "no", output=OUTPUT), _record(SDPA))
-    assert tables.points["reference"].to_list() == [None, "missing"]
-    assert _codes(tables) == {("reference_missing", "sdpa")}
+@pytest.mark.parametrize(
+    ("others", "references"),
+    [
+        # It is plain.
+        ([_record(point(attn_implementation="eager", compile_mode="default"))], ["missing", "missing"]),
+        ([_record(point(attn_implementation="eager", use_kernels=True))], ["missing", "missing"]),
+        ([_record(point(attn_implementation="eager", continuous_batching=True))], ["missing", "missing"]),
+        # One that failed is missing, and any round that is ok will do.
+        ([failed_record(EAGER, "no", output=OUTPUT)], [None, "missing"]),
+        (
+            [failed_record(EAGER, "killed", "crashed"), _record(point(round=2, attn_implementation="eager"))],
+            [None, "compared", "compared"],
+        ),
+    ],
+)
+def test_what_may_be_a_reference(tmp_path: Path, others: list[Record], references: list[str | None]) -> None:
+    tables = tables_of(tmp_path, *others, _record(SDPA))
+    assert tables.points["reference"].to_list() == references
+    is_missing = references[-1] == "missing"
+    assert tables.configurations["top1_agreement"].to_list()[-1] == (None if is_missing else 1.0)
+    assert (("reference_missing", "sdpa") in _codes(tables)) == is_missing
 
 
 def test_rounds_that_disagree_with_each_other(tmp_path: Path) -> None:

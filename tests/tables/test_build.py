@@ -40,27 +40,31 @@ def test_samples_keep_every_iteration(tmp_path: Path) -> None:
 def test_columns_keep_their_types_in_the_files(tmp_path: Path) -> None:
     tables = tables_of(tmp_path / "measurements", failed_record(EAGER, "no"), ok_record(POINT, observed([0.5, 0.7])))
     tables.write(tmp_path)
-    samples, points = read_table(tmp_path, "samples"), read_table(tmp_path, "points")
-    types: dict[str, Any] = {"round": pl.Int64, "model": pl.String, "use_kernels": pl.Boolean, "batch_size": pl.Int64}
-    for name, dtype in types.items():
-        assert samples.schema[name] == points.schema[name] == dtype
-    assert {name: points.schema[name] for name in FACT_TYPES} == FACT_TYPES
-    assert points.schema["kernels"] == pl.List(pl.String)
-    assert points.schema["environment_sha256"] == pl.String
-    assert points.schema["compile_seconds"] == points.schema["energy_joules_per_token"] == pl.Float64
-    assert isinstance(samples.schema["status"], pl.Enum)
-    assert isinstance(samples.schema["phase"], pl.Enum)
-    assert samples.schema["token_seconds"] == pl.List(pl.List(pl.Float64))
-    assert points.schema["peak_memory_bytes"] == pl.Int64
-    assert isinstance(read_table(tmp_path, "summary").schema["metric"], pl.Enum)
+    axes: dict[str, Any] = {"round": pl.Int64, "model": pl.String, "use_kernels": pl.Boolean, "batch_size": pl.Int64}
+    of_samples = {**axes, "status": pl.Enum, "phase": pl.Enum, "token_seconds": pl.List(pl.List(pl.Float64))}
+    of_points = {
+        **axes,
+        **FACT_TYPES,
+        "kernels": pl.List(pl.String),
+        "environment_sha256": pl.String,
+        "compile_seconds": pl.Float64,
+        "energy_joules_per_token": pl.Float64,
+        "peak_memory_bytes": pl.Int64,
+    }
+    of_summary = {"metric": pl.Enum}
+    for name, types in {"samples": of_samples, "points": of_points, "summary": of_summary}.items():
+        schema = read_table(tmp_path, name).schema
+        assert {column: schema[column] for column in types} == types
 
 
-def test_a_sweep_without_any_iteration_has_the_same_columns(tmp_path: Path) -> None:
+def test_a_sweep_without_any_iteration_has_the_same_columns_and_no_numbers(tmp_path: Path) -> None:
     some = tables_of(tmp_path / "some", ok_record(POINT, observed([0.5, 0.7])))
     none = tables_of(tmp_path / "none", failed_record(POINT, "no"))
     for name in ("samples", "summary", "points"):
         assert getattr(none, name).schema == getattr(some, name).schema
     assert (none.samples.height, none.summary.height, none.points.height) == (0, 0, 1)
+    assert headline(none) == {"points_ok": 0, "points_not_ok": 1, "warnings": 0}
+    assert headline_by_point(none) == {}
 
 
 def test_points_hold_what_was_measured_once(tmp_path: Path) -> None:
@@ -119,12 +123,6 @@ def test_counts_best_and_points(tmp_path: Path) -> None:
     }
 
 
-def test_nothing_measured_has_no_numbers(tmp_path: Path) -> None:
-    tables = tables_of(tmp_path, failed_record(POINT, "no"))
-    assert headline(tables) == {"points_ok": 0, "points_not_ok": 1, "warnings": 0}
-    assert headline_by_point(tables) == {}
-
-
 def test_what_computes_something_else_is_no_best(tmp_path: Path) -> None:
     right, wrong = {"output": {"prompt_nll": 2.0}}, {"output": {"prompt_nll": 2.1}}
     fast = ok_record(POINT, observed([0.1, 0.2, 0.3, 0.4]), **wrong)
@@ -145,34 +143,28 @@ def test_a_median_is_that_of_the_rounds(tmp_path: Path) -> None:
 
 
 def test_dvc_reads_the_files(tmp_path: Path) -> None:
-    hub_kernel = point(attn_implementation="kernels-community/flash-attn3@v1.0")
-    tables = tables_of(tmp_path / "m", ok_record(hub_kernel, observed([0.5, 0.6, 0.8, 1.1])))
-    contents = {"metrics.json": headline(tables), "metrics_by_point.json": headline_by_point(tables)}
-    _dvc(tmp_path, "init", "--quiet", "--no-scm")
-    for name, content in contents.items():
-        write_json(tmp_path / name, content)
-        shown = json.loads(_dvc(tmp_path, "metrics", "show", "--json", name))
-        assert shown[""]["data"][name]["data"] == content
-    assert not any(set("./:@") & set(key) for key in contents["metrics_by_point.json"])
-
-
-def test_thirty_points_are_readable_in_dvc(tmp_path: Path) -> None:
     """Where dvc.yaml calls only metrics.json metrics, `exp show` stays narrow, and the points are a target away."""
-    _dvc(tmp_path, "init", "--quiet", git=True)
+    _git(tmp_path, "init", "--quiet")
+    _dvc(tmp_path, "init", "--quiet")
     stage = {"cmd": "true", "metrics": [{"metrics.json": {"cache": False}}]}
     by_point: dict[str, Any] = {"metrics_by_point.json": {"cache": False}}
     write_json(tmp_path / "dvc.yaml", {"stages": {"aggregate": {**stage, "outs": [by_point]}}})
+    hub_kernel = "k/flash@v1.0"
     for factor in (1, 2):
         times = observed([factor * at for at in (0.5, 0.6, 0.8, 1.1)])
-        tables = tables_of(
-            tmp_path / f"m{factor}", *(ok_record(point(batch_size=size), times) for size in range(1, 31))
-        )
-        write_json(tmp_path / "metrics.json", headline(tables))
-        write_json(tmp_path / "metrics_by_point.json", headline_by_point(tables))
+        points = (point(batch_size=size, attn_implementation=hub_kernel) for size in range(1, 31))
+        tables = tables_of(tmp_path / f"m{factor}", *(ok_record(each, times) for each in points))
+        contents = {"metrics.json": headline(tables), "metrics_by_point.json": headline_by_point(tables)}
+        for name, content in contents.items():
+            write_json(tmp_path / name, content)
         _git(tmp_path, "add", "--all")
         _git(tmp_path, "commit", "--quiet", "--message", f"factor {factor}")
+    for name, content in contents.items():
+        shown = json.loads(_dvc(tmp_path, "metrics", "show", "--json", name))
+        assert shown[""]["data"][name]["data"] == content
+    assert not any(set("./:@") & set(key) for key in contents["metrics_by_point.json"])
     header = _dvc(tmp_path, "exp", "show", "--csv").splitlines()[0].split(",")
-    assert sum(name in headline(tables) for name in header) == 6
+    assert sum(name in contents["metrics.json"] for name in header) == 6
     assert not any("b30" in name for name in header)
     assert max(map(len, _dvc(tmp_path, "metrics", "diff", "HEAD~1").splitlines())) <= 100
     diff = _dvc(tmp_path, "metrics", "diff", "HEAD~1", "--no-path", "--targets", "metrics_by_point.json").splitlines()
@@ -185,9 +177,7 @@ def _git(folder: Path, *words: str) -> None:
     subprocess.run(["git", *identity, *words], cwd=folder, check=True)
 
 
-def _dvc(folder: Path, *words: str, git: bool = False) -> str:
-    if git:
-        _git(folder, "init", "--quiet")
+def _dvc(folder: Path, *words: str) -> str:
     dvc = [sys.executable, "-m", "dvc", *words]
     return subprocess.run(dvc, cwd=folder, check=True, capture_output=True, text=True).stdout
 
@@ -211,37 +201,28 @@ def sweep(tmp_path: Path) -> Path:
 
 
 def test_it_writes_the_tables_and_prints_them(sweep: Path) -> None:
-    result = _tables(sweep)
-    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+    outputs = []
+    for _ in range(2):
+        result = _tables(sweep)
+        assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+        files = [*sorted((sweep / TABLES).iterdir()), *sorted((sweep / RESULTS).glob("metrics*.json"))]
+        outputs.append([path.read_bytes() for path in files])
+    assert outputs[0] == outputs[1]  # the same records make the same bytes
+    assert len(outputs[0]) == 7
     metrics = json.loads((sweep / METRICS).read_text())
     assert (metrics["points_ok"], metrics["points_not_ok"]) == (18, 2)
     assert len(json.loads((sweep / METRICS_BY_POINT).read_text())) == 4
     assert metrics["warnings"] == len(read_warnings(sweep / TABLES))
     assert read_table(sweep / TABLES, "points").height == 20
     assert read_table(sweep / TABLES, "samples").height == 18 * 6
-    result = _printed(sweep)
-    assert (result.returncode, result.stderr) == (0, "")
+    result, silent = _printed(sweep), _printed(sweep, HFBENCH_TABLE="off")
+    plain = _printed(sweep, PYTHONIOENCODING="ascii")  # it needs no Unicode
+    assert (result.returncode, silent.returncode, plain.returncode) == (0, 0, 0)
+    assert (result.stderr, silent.stdout) == ("", "")
     assert "Synthetic device" in result.stdout
+    assert "Synthetic device" in plain.stdout
     assert result.stdout.endswith(f"report: {REPORT}\n")
     assert max(map(len, result.stdout.splitlines())) <= 120
-
-
-def test_the_same_records_make_the_same_bytes(sweep: Path) -> None:
-    outputs = []
-    for _ in range(2):
-        assert _tables(sweep).returncode == 0
-        files = [*sorted((sweep / TABLES).iterdir()), *sorted((sweep / RESULTS).glob("metrics*.json"))]
-        outputs.append([path.read_bytes() for path in files])
-    assert outputs[0] == outputs[1]
-    assert len(outputs[0]) == 7
-
-
-def test_printing_can_be_switched_off_and_needs_no_unicode(sweep: Path) -> None:
-    _tables(sweep)
-    silent, plain = _printed(sweep, HFBENCH_TABLE="off"), _printed(sweep, PYTHONIOENCODING="ascii")
-    assert (silent.returncode, silent.stdout) == (0, "")
-    assert plain.returncode == 0
-    assert "Synthetic device" in plain.stdout
 
 
 def test_a_missing_record_ends_it_with_a_sentence(sweep: Path) -> None:

@@ -10,7 +10,8 @@ from benchmarks.synthetic_records import SAMPLING
 from hfbench.core.errors import UserError
 from hfbench.core.files import write_json
 from hfbench.core.record import Record
-from hfbench.statistics.break_even import NEVER, NOT_KNOWN, PAID
+from hfbench.statistics.bootstrap import Interval
+from hfbench.tables.configurations import NEVER, NOT_KNOWN, PAID, break_even
 from hfbench.tables.warnings import read_warnings
 from tests.tables.hand_records import DENSE, POINT, failed_record, observed, ok_record, point, tables_of, unobserved
 
@@ -44,11 +45,8 @@ def test_rounds_are_counted(tmp_path: Path) -> None:
     assert (row["rounds_ok"], row["rounds_asked"]) == (3, 4)
     assert (row["rounds_never_steady"], row["recompiles_while_sampling"], row["rounds_ended_early"]) == (1, 4, 2)
     assert row["target_precision"] == 0.02
-
-
-def test_a_fixed_number_of_iterations_asks_for_no_precision(tmp_path: Path) -> None:
-    row = _row(tmp_path, *_rounds({"stopped_because": "max_seconds reached"}))
-    assert (row["target_precision"], row["rounds_ended_early"]) == (None, 0)
+    fixed = _row(tmp_path / "fixed", *_rounds({"stopped_because": "max_seconds reached"}))
+    assert (fixed["target_precision"], fixed["rounds_ended_early"]) == (None, 0)
 
 
 def test_precision_is_half_the_interval_over_the_estimate(tmp_path: Path) -> None:
@@ -80,11 +78,10 @@ def test_what_the_observer_costs(tmp_path: Path) -> None:
         ok_record(point(round=number), observed([0.5, 1.1 * pace]), unobserved(pace), unobserved(pace))
         for number, pace in ((1, 1.0), (2, 2.0), (3, 3.0))
     ]
-    row = _row(tmp_path, *records)
-    # The paces of the processes are in both sides of each ratio.
-    assert [row[f"observer_cost_{end}"] for end in ("ratio", "low", "high")] == pytest.approx([1.1] * 3)
-    one = _row(tmp_path / "one", records[0])
-    assert [one[f"observer_cost_{end}"] for end in ("ratio", "low", "high")] == [None] * 3
+    # The paces of the processes are in both sides of each ratio; one round has no interval.
+    for name, several, cost in (("three", records, pytest.approx(1.1)), ("one", records[:1], None)):
+        row = _row(tmp_path / name, *several)
+        assert [row[f"observer_cost_{end}"] for end in ("ratio", "low", "high")] == [cost] * 3
 
 
 CEILINGS = {"read_bytes_per_second_by_size": {"64": 100_000.0}, "matmul_flops_per_second": {"bfloat16": 1e6}}
@@ -95,24 +92,56 @@ def test_utilisation(tmp_path: Path) -> None:
     # 0.2 s between two tokens. Prefill: a row is 10 tokens · 2 · 100 + 2 · 50 + 2 layers · 2 · 3 heads · 8 · 55 pairs =
     # 7380 FLOPs, two rows in 0.5 s.
     row = _row(tmp_path, *_rounds({"accounting": DENSE}, {"accounting": DENSE}), ceilings=CEILINGS)
-    assert row["mbu"] == pytest.approx(1480 / 0.2 / 100_000)
-    assert row["mfu"] == pytest.approx(2 * 7380 / 0.5 / 1e6)
+    assert (row["mbu"], row["mfu"]) == pytest.approx((1480 / 0.2 / 100_000, 2 * 7380 / 0.5 / 1e6))
+    # One new token has no decoding that would use bandwidth.
+    record = ok_record(point(max_new_tokens=1), observed([0.5]), accounting=DENSE)
+    row = _row(tmp_path / "one", record, ceilings=CEILINGS)
+    assert (row["mbu"], row["mfu"]) == (None, pytest.approx(2 * 7380 / 0.5 / 1e6))
 
 
 @pytest.mark.parametrize(
-    ("needs", "ceilings"),
-    [({}, CEILINGS), (DENSE, {}), (DENSE | {"cache": None}, CEILINGS), (DENSE, {"matmul_flops_per_second": None})],
+    ("needs", "ceilings", "reason"),
+    [
+        ({}, CEILINGS, None),
+        (DENSE, {}, None),
+        (DENSE, {"matmul_flops_per_second": None}, None),
+        (DENSE | {"cache": None, "unknown": {"bytes": "no form", "flops": "no form"}}, CEILINGS, "no form"),
+    ],
 )
-def test_utilisation_that_is_not_known(tmp_path: Path, needs: dict[str, Any], ceilings: dict[str, Any]) -> None:
+def test_utilisation_that_cannot_be_counted_has_a_reason(
+    tmp_path: Path, needs: dict[str, Any], ceilings: dict[str, Any], reason: str | None
+) -> None:
     row = _row(tmp_path, *_rounds({"accounting": needs}), ceilings=ceilings)
     assert (row["mbu"], row["mfu"]) == (None, None)
+    assert (row["mbu_unknown"], row["mfu_unknown"]) == (reason, reason)
 
 
-def test_one_new_token_has_no_decoding_to_use_bandwidth(tmp_path: Path) -> None:
-    record = ok_record(point(max_new_tokens=1), observed([0.5]), accounting=DENSE)
-    row = _row(tmp_path, record, ceilings=CEILINGS)
-    assert row["mbu"] is None
-    assert row["mfu"] == pytest.approx(2 * 7380 / 0.5 / 1e6)
+def test_what_would_be_above_its_ceiling_is_withheld(tmp_path: Path) -> None:
+    """Decoding reads 7400 bytes/s, and the prefill computes 29520 FLOP/s (`test_utilisation`)."""
+    slow = {"read_bytes_per_second_by_size": {"64": 10_000.0}, "matmul_flops_per_second": {"bfloat16": 10_000.0}}
+    tables = tables_of(tmp_path, *_rounds({"accounting": DENSE}), ceilings=slow)
+    (row,) = tables.configurations.to_dicts()
+    assert row["mbu"] == pytest.approx(0.74)
+    assert (row["mfu"], row["prefill_flops_per_second"]) == (None, None)
+    assert row["prefill_products_above_roof"] == pytest.approx(2.952)
+    assert (row["decode_bandwidth_above_roof"], row["mbu_unknown"]) == (None, None)
+    assert "above" in row["mfu_unknown"]
+    (told,) = [each.what for each in tables.warnings if each.code == "roofline_exceeded"]
+    assert "2.95 times as many FLOPs a second" in told
+
+
+@pytest.mark.parametrize("emulated", [True, False])
+def test_a_dtype_that_is_slower_than_float32_is_told(tmp_path: Path, emulated: bool) -> None:
+    rates = {
+        "matmul_flops_per_second": {"bfloat16": 14e9, "float32": 54e9},
+        "single_row_flops_per_second": {"bfloat16": 0.7e9, "float32": None},
+        "slower_than_float32": ["bfloat16"],
+        "emulated_dtypes": ["bfloat16"] * emulated,
+    }
+    tables = tables_of(tmp_path, *_rounds({"accounting": DENSE}), ceilings={**CEILINGS, **rates})
+    (told,) = [each.what for each in tables.warnings if each.code == "slower_than_float32"]
+    assert told.endswith("matrix products reach 14 GFLOP/s, and 54 in float32")
+    assert ("emulates" in told) is emulated
 
 
 def test_warnings_say_of_whom(tmp_path: Path) -> None:
@@ -121,14 +150,35 @@ def test_warnings_say_of_whom(tmp_path: Path) -> None:
     tables.write(tmp_path)
     (warning,) = read_warnings(tmp_path)
     assert [warning] == tables.warnings
-    assert (warning.warning.code, warning.point) == ("warmup_never_steady", "tiny eager b2 s10 n4")
+    assert (warning.code, warning.point) == ("warmup_never_steady", "tiny eager b2 s10 n4")
     assert warning.configuration == {axis: value for axis, value in vars(EAGER).items() if axis != "round"}
-
-
-def test_warnings_of_another_version(tmp_path: Path) -> None:
-    write_json(tmp_path / "warnings.json", {"schema_version": 0, "warnings": []})
+    write_json(tmp_path / "warnings.json", {"schema_version": 0, "warnings": []})  # of another version
     with pytest.raises(UserError, match="`dvc repro`"):
         read_warnings(tmp_path)
+
+
+def test_when_compiling_has_paid_by_hand() -> None:
+    # A call takes 2 s uncompiled and 1.5 s compiled, so it saves 0.5 s. The first compiled call takes 21.5 s, 20 s more
+    # than a steady one; the first uncompiled one takes 3 s, 1 s more. 19 s / 0.5 s = 38 calls of 64 tokens: then both
+    # have taken 77 s. At the limits a call saves 0.76 s and 0.38 s: 25 and 50 calls.
+    assert 21.5 + 37 * 1.5 == 3.0 + 37 * 2.0 == 77
+    found = break_even(20 - 1, 2.0, Interval(0.75, 0.62, 0.81), 64)
+    assert list(found.values()) == [PAID, 38 * 64, pytest.approx(25 * 64), pytest.approx(50 * 64)]
+    # A start that costs no more pays from the first token.
+    assert break_even(-3.0, 2.0, Interval(0.5, 0.4, 0.6), 64)["break_even_new_tokens"] == 0
+
+
+@pytest.mark.parametrize(
+    ("ratio", "verdict"),
+    [
+        (Interval(1.2, 1.1, 1.3), NEVER),
+        (Interval(1.1, 0.9, 1.3), NOT_KNOWN),
+        (Interval(0.9, 0.8, 1.0), NOT_KNOWN),
+        (None, NOT_KNOWN),
+    ],
+)
+def test_no_saving_has_no_number(ratio: Interval | None, verdict: str) -> None:
+    assert break_even(19.0, 2.0, ratio, 64) == {"break_even": verdict}
 
 
 # 2 rows of 4 new tokens. Rounds differ by the machine, and twins with them.
@@ -153,7 +203,7 @@ def _compiled(folder: Path, *records: Record) -> dict[str, Any]:
 
 
 def test_against_the_uncompiled_twin(tmp_path: Path) -> None:
-    # As by hand in the test of the formula: 38 calls of 8 tokens.
+    # As by hand: 38 calls of 8 tokens.
     row = _compiled(tmp_path, *_calls(3.0, 2.0), *_calls(21.5, 1.5, compile_mode="default"))
     assert row["break_even"] == PAID
     assert row["break_even_new_tokens"] == pytest.approx(38 * 8)

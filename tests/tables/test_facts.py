@@ -7,25 +7,11 @@ import polars as pl
 import pytest
 
 from hfbench.core.errors import UserError
-from hfbench.tables.facts import (
-    clocks_changed,
-    energy_per_token,
-    increase,
-    machine_facts,
-    others_cpu_cores,
-    readings_within,
-    throttled,
-)
+from hfbench.tables.facts import energy_per_token, machine_facts
 from tests.tables.hand_records import POINT, failed_record, observed, ok_record, point, tables_of
 
 SECONDS = [float(second) for second in range(21)]  # one sample a second, 0 to 20
 COUNTER = [5000 + 100 * second for second in SECONDS]  # 100 W
-
-
-def test_samples_of_an_iteration_are_those_taken_in_it_with_both_ends() -> None:
-    assert readings_within([0.5, 1.0, 1.5, 2.0, 2.5], 1.0, 2.0) == slice(1, 4)
-    assert SECONDS[readings_within(SECONDS, 3.1, 3.9)] == []
-    assert SECONDS[readings_within(SECONDS, 18.5, 99)] == [19.0, 20.0]
 
 
 @pytest.mark.parametrize(
@@ -54,32 +40,6 @@ def test_energy_is_unknown_for_few_readings_a_span_not_covered_or_no_tokens(
     assert energy_per_token(SECONDS, 2, 18, 5) is None
 
 
-def test_throttle_reasons_are_named_and_idleness_is_none() -> None:
-    reasons = {"gpu_idle": 1, "sw_power_cap": 4, "hw_thermal_slowdown": 64}
-    masks = [1, 0, 4, None, 5, 64]
-    assert throttled(masks, reasons, slice(0, 5)) == ("sw_power_cap",)
-    assert throttled(masks, reasons, slice(0, 6)) == ("sw_power_cap", "hw_thermal_slowdown")
-    assert throttled(masks, reasons, slice(0, 2)) == ()
-
-
-def test_counter_grows_from_the_sample_before_the_span() -> None:
-    assert increase([7, 7, 9, 12, 12], slice(2, 4)) == 5  # 12 - 7
-    assert increase([7, 7, 9, 12, 12], slice(0, 2)) == 0
-    assert increase([None, 7, None], slice(0, 3)) is None
-
-
-def test_spread_of_the_clock() -> None:
-    assert clocks_changed([1980, 1980, None, 1485, 1980], slice(0, 5)) == pytest.approx(0.25)  # 495 / 1980
-    assert clocks_changed([1980, 1485], slice(0, 1)) is None
-
-
-def test_cores_of_others_are_what_the_worker_did_not_take() -> None:
-    # Of 4 cores 75%, 50% and 100% are busy: 3, 2 and 4; the worker takes 2 of them each time.
-    assert others_cpu_cores([75.0, 50.0, 100.0, None], [2.0, 2.0, 2.0, 2.0], 4, slice(0, 4)) == pytest.approx(1)
-    assert others_cpu_cores([25.0], [1.02], 4, slice(0, 1)) == 0
-    assert others_cpu_cores([None], [1.0], 4, slice(0, 1)) is None
-
-
 TIMES = [float(second) for second in range(13)]
 # Two samples from 1.0 to 11.5 s, of 2 rows with 10 tokens each: 40 tokens.
 ITERATIONS = [
@@ -91,25 +51,37 @@ DEVICE = {"device": "cuda:0", "throttle_reasons": {"gpu_idle": 1, "sw_power_cap"
 
 
 def _facts(
-    host: dict[str, Any] | None = None, devices: tuple[dict[str, Any], ...] = (), **before: Any
+    host: dict[str, Any] | None = None,
+    devices: tuple[dict[str, Any], ...] = (),
+    *,
+    before: dict[str, Any] | None = None,
+    **content: Any,
 ) -> dict[str, Any]:
     monitoring = {
         "time_seconds": TIMES,
         "host": {"logical_cores": 4, "series": host or {}},
         "devices": [{**DEVICE, "series": series} for series in devices],
     }
-    return machine_facts({"iterations": ITERATIONS, "monitoring": monitoring, "machine_before": before})
+    return machine_facts(
+        {"iterations": ITERATIONS, "monitoring": monitoring, "machine_before": before or {}, **content}
+    )
 
 
-def test_a_record_without_monitoring_or_samples_tells_nothing_or_of_the_time_before() -> None:
-    facts = machine_facts({"iterations": ITERATIONS, "monitoring": {}, "machine_before": {}})
-    assert facts.pop("throttle_reasons") == []
-    assert set(facts.values()) == {None}
-    content = {"iterations": [], "monitoring": {"time_seconds": TIMES}, "machine_before": {"cpu_percent": 25.0}}
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ({"iterations": ITERATIONS, "monitoring": {}, "machine_before": {}}, {}),
+        (
+            {"iterations": [], "monitoring": {"time_seconds": TIMES}, "machine_before": {"cpu_percent": 25.0}},
+            {"cpu_share_before": 0.25},
+        ),
+    ],
+)
+def test_without_monitoring_or_samples_it_tells_nothing_or_of_the_time_before(
+    content: dict[str, Any], told: dict[str, Any]
+) -> None:
     facts = machine_facts(content)
-    assert facts.pop("cpu_share_before") == 0.25
-    assert facts.pop("throttle_reasons") == []
-    assert set(facts.values()) == {None}
+    assert facts == {**dict.fromkeys(facts), "throttle_reasons": [], **told}
 
 
 def test_energy_is_that_of_the_devices() -> None:
@@ -119,54 +91,79 @@ def test_energy_is_that_of_the_devices() -> None:
     assert _facts(cpu, devices)["energy_joules_per_token"] == pytest.approx(10.5 * 160 / 40)
     assert _facts(cpu)["energy_joules_per_token"] == pytest.approx(10.5 * 1000 / 40)
     assert _facts(cpu, (*devices, {}))["energy_joules_per_token"] is None  # one of three is not known
+    # A token has no energy of its own where the cache is filled between samples.
+    assert _facts(cpu, configuration={"context_depth": 1024})["energy_joules_per_token"] is None
 
 
-def test_a_token_has_no_energy_of_its_own_where_the_cache_is_filled_between_samples() -> None:
-    monitoring = {"time_seconds": TIMES, "host": {"series": {"cpu_energy_joules": [1000 * at for at in TIMES]}}}
-    content = {"iterations": ITERATIONS, "monitoring": monitoring, "machine_before": {}}
-    after_context = {**content, "configuration": {"context_depth": 1024}}
-    assert machine_facts(after_context)["energy_joules_per_token"] is None
+def _masks(while_sampling: list[int | None], before_and_after: int = 64) -> tuple[dict[str, Any], ...]:
+    """The throttle reasons of the one device, at 0 s and from 12 s on, and at 1 s to 11 s."""
+    return ({"throttle_mask": [before_and_after, *(while_sampling + [1] * 11)[:11], before_and_after]},)
 
 
-def test_throttling_counts_while_sampling() -> None:
-    masks = [64] + [1] * 5 + [5] + [1] * 5 + [64]  # heat before and after, a power cap at 6 s, idleness always
-    heat = [3] * 13
-    assert _facts({"cpu_throttle_count": heat}, ({"throttle_mask": masks},))["throttle_reasons"] == ["sw_power_cap"]
-    heat[7:] = [4] * 6
-    assert _facts({"cpu_throttle_count": heat})["throttle_reasons"] == ["cpu_heat"]
+@pytest.mark.parametrize(
+    ("masks", "reasons"),
+    [
+        ([], []),  # heat before and after, idleness always
+        ([1, 0, 4, None, 5], ["sw_power_cap"]),
+        ([1, 0, 4, None, 5, 64], ["sw_power_cap", "hw_thermal"]),
+        ([1] * 10 + [4], ["sw_power_cap"]),  # both ends of the samples count
+    ],
+)
+def test_throttling_counts_while_sampling_and_idleness_is_none(masks: list[int | None], reasons: list[str]) -> None:
+    assert _facts({"cpu_throttle_count": [3] * 13}, _masks(masks))["throttle_reasons"] == reasons
+    assert _facts({"cpu_throttle_count": [3] * 7 + [4] * 6})["throttle_reasons"] == ["cpu_heat"]
 
 
-def test_the_time_that_a_cpu_limit_withheld() -> None:
-    # It grows by 0.5 s each second, from the reading at 0 s, the last one before the samples, to that at 11 s.
-    share = _facts({"quota_throttled_seconds": [0.5 * at for at in TIMES]})["quota_throttled_share"]
-    assert share == pytest.approx(5.5 / 10.5)
+@pytest.mark.parametrize(
+    ("readings", "seconds"),
+    [
+        # By 0.5 s each second, from the reading at 0 s, the last one before the samples, to that at 11 s.
+        ([0.5 * at for at in TIMES], 5.5),
+        ([7.0] * 12 + [9.0], 0),
+        ([None] * 5 + [7.0] + [None] * 7, None),
+    ],
+)
+def test_the_time_that_a_cpu_limit_withheld(readings: list[float | None], seconds: float | None) -> None:
+    share = _facts({"quota_throttled_seconds": readings})["quota_throttled_share"]
+    assert share == (None if seconds is None else pytest.approx(seconds / 10.5))
 
 
 def test_clocks_are_the_devices_where_there_are_any() -> None:
-    cpu = {"cpu_highest_clock_mhz": [2000.0] * 6 + [3000.0] * 7}
+    cpu = {"cpu_highest_clock_mhz": [2000.0] * 6 + [None] + [3000.0] * 6}
     gpu = {"clock_mhz": [500] + [1900] * 6 + [2000] * 5 + [500]}
-    assert _facts(cpu)["clock_spread"] == pytest.approx(1000 / 3000)
+    assert _facts(cpu)["clock_spread"] == pytest.approx(1000 / 2500)
     facts = _facts(cpu, (gpu,))
     assert (facts["clock_mhz"], facts["clock_spread"]) == (1900, pytest.approx(100 / 1900))
+    once = _facts(devices=({"clock_mhz": [None, 1980, *[None] * 11]},))
+    assert (once["clock_mhz"], once["clock_spread"]) == (1980, None)
 
 
 def test_other_processes_before_and_meanwhile() -> None:
     meanwhile = {"other_processes": [0] * 5 + [2] * 4 + [None] * 4}
     assert _facts(devices=(meanwhile,))["other_processes"] == 2
-    before = {"devices": [{"other_processes": 3}]}
-    content = {"iterations": ITERATIONS, "monitoring": {}, "machine_before": before}
-    assert machine_facts(content)["other_processes"] == 3
+    assert _facts(devices=(meanwhile,), before={"devices": [{"other_processes": 3}]})["other_processes"] == 3
 
 
-def test_the_share_of_other_programs() -> None:
-    # 4 cores at 75% are 3 cores, of which the worker took 2.6: 0.4 cores are a tenth of the machine.
-    facts = _facts({"cpu_percent": [75.0] * 13, "worker_cpu_cores": [2.6] * 13})
-    assert facts["others_cpu_share"] == pytest.approx(0.1)
+@pytest.mark.parametrize(
+    ("cpu_percent", "worker_cpu_cores", "share"),
+    [
+        # 4 cores at 75% are 3 cores, of which the worker took 2.6: 0.4 cores are a tenth of the machine.
+        ([75.0] * 13, [2.6] * 13, 0.1),
+        # 3, 2 and 4 cores are busy, and the worker takes 2 of them each time: 1 core in the median.
+        ([0, 75.0, 50.0, 100.0] + [None] * 9, [2.0] * 13, 0.25),
+        ([25.0] * 13, [1.02] * 13, 0),
+        ([None] * 13, [1.0] * 13, None),
+    ],
+)
+def test_the_share_of_other_programs(cpu_percent: Any, worker_cpu_cores: Any, share: float | None) -> None:
+    facts = _facts({"cpu_percent": cpu_percent, "worker_cpu_cores": worker_cpu_cores})
+    assert facts["others_cpu_share"] == (None if share is None else pytest.approx(share))
 
 
 def test_swap_is_the_most_that_was_seen() -> None:
-    assert _facts({"swap_used_bytes": [0] * 6 + [700] + [0] * 6}, swap_used_bytes=500)["swap_used_bytes"] == 700
-    assert _facts(swap_used_bytes=500)["swap_used_bytes"] == 500
+    before = {"swap_used_bytes": 500}
+    assert _facts({"swap_used_bytes": [0] * 6 + [700] + [0] * 6}, before=before)["swap_used_bytes"] == 700
+    assert _facts(before=before)["swap_used_bytes"] == 500
 
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
@@ -199,28 +196,25 @@ def test_the_files_and_threads_it_was_measured_with(tmp_path: Path) -> None:
     assert points.select("intra_op_threads", "clock_resolution_seconds").rows() == [(8, 1e-9), (None, None)]
 
 
+STARTED = {"first_call_seconds": 3.25, "compile_seconds": 2.5, "cache_hits": 1}
+COMPILED = {"graphs": 2, "seconds": 14.5}
+
+
 @pytest.mark.parametrize(
-    ("compilation", "seconds"),
+    ("compilation", "warm_start", "seconds"),
     [
-        ({"graphs": 2, "seconds": 14.5}, 14.5),
-        ({"graphs": 0, "seconds": 0}, None),  # not asked to compile: no compile time, rather than none of it
-        ({"graphs": 0, "seconds": 3.0}, None),  # given up: what runs is not compiled
-        ({}, None),
-        (None, None),
+        (COMPILED, {}, (14.5, None, None)),
+        (COMPILED, STARTED, (14.5, 2.5, 3.25)),  # the second start is apart from the first
+        (COMPILED, {"reason": "timed_out"}, (14.5, None, None)),
+        ({"graphs": 0, "seconds": 0}, {}, (None, None, None)),  # not asked to: no compile time, rather than none of it
+        ({"graphs": 0, "seconds": 3.0}, {}, (None, None, None)),  # given up: what runs is not compiled
+        ({}, {}, (None, None, None)),
+        (None, {}, (None, None, None)),
     ],
 )
-def test_compile_time_is_that_of_compiled_code(tmp_path: Path, compilation: Any, seconds: float | None) -> None:
-    assert _points(tmp_path, {"compilation": compilation})["compile_seconds"].to_list() == [seconds]
-
-
-def test_the_second_start_is_apart_from_the_first(tmp_path: Path) -> None:
-    warm = {"first_call_seconds": 3.25, "compile_seconds": 2.5, "cache_hits": 1}
-    names = ("compile_seconds", "warm_first_call_seconds", "warm_compile_seconds")
-    effective = {"compilation": {"graphs": 1, "seconds": 14.5}}
-    started = _points(tmp_path / "a", effective, warm_start=warm)
-    assert started.select(names).rows() == [(14.5, 3.25, 2.5)]
-    failed = _points(tmp_path / "b", effective, warm_start={"reason": "timed_out"})
-    assert failed.select(names).rows() == [(14.5, None, None)]
+def test_compile_time_is_that_of_compiled_code(tmp_path: Path, compilation: Any, warm_start: Any, seconds: Any) -> None:
+    points = _points(tmp_path, {"compilation": compilation}, warm_start=warm_start)
+    assert points.select("compile_seconds", "warm_compile_seconds", "warm_first_call_seconds").rows() == [seconds]
 
 
 def test_a_record_that_failed_early_has_none_of_them(tmp_path: Path) -> None:
@@ -230,13 +224,15 @@ def test_a_record_that_failed_early_has_none_of_them(tmp_path: Path) -> None:
     assert row["environment_sha256"] == "e" * 64
 
 
-def test_a_record_with_something_else_there_is_none(tmp_path: Path) -> None:
-    wrong: list[dict[str, Any]] = [
+@pytest.mark.parametrize(
+    "effective",
+    [
         {"kernelized_layers": [{"layer": "RMSNorm", "replaced": 1}]},
         {"kernelized_layers": 7},
         {"intra_op_threads": "many"},
         {"compilation": {"graphs": 1, "seconds": "long"}},
-    ]
-    for number, effective in enumerate(wrong):
-        with pytest.raises(UserError, match="is no measurement record"):
-            _points(tmp_path / str(number), effective)
+    ],
+)
+def test_a_record_with_something_else_there_is_none(tmp_path: Path, effective: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="is no measurement record"):
+        _points(tmp_path, effective)

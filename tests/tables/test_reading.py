@@ -46,12 +46,8 @@ def test_a_point_without_a_record(tmp_path: Path) -> None:
     missing = point(attn_implementation="flex_attention", round=3)
     with pytest.raises(UserError, match=r"flex_attention.*`dvc repro`") as error:
         read_records(tmp_path, [POINT, missing, point(round=2)])
-    assert '"round": 3' in str(error.value)
-    assert "and 1 other." in str(error.value)
-    assert str(tmp_path) in str(error.value)
-
-
-def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    for words in ('"round": 3', "and 1 other.", str(tmp_path)):
+        assert words in str(error.value)
     with pytest.raises(UserError, match="no record of the point"):
         read_records(tmp_path / "nowhere", [POINT])
 

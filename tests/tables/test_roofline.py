@@ -1,7 +1,5 @@
 """The formulas, each against numbers worked out by hand."""
 
-from typing import Any
-
 import pytest
 
 from hfbench.tables.roofline import (
@@ -18,10 +16,7 @@ from tests.tables.hand_records import DENSE, KIND
 
 EXPERTS = {
     **DENSE,
-    "routed_expert_weight_bytes": 800,
-    "routed_expert_matmul_parameters": 400,
-    "experts": 8,
-    "experts_per_token": 2,
+    "routed_experts": [{"weight_bytes": 800, "matmul_parameters": 400, "experts": 8, "experts_per_token": 2}],
 }
 
 
@@ -61,6 +56,19 @@ def test_more_rows_choose_more_experts() -> None:
     assert decode_bytes_per_step(EXPERTS, 10_000, 5, 4) == pytest.approx(1800 + 1_400_000)
 
 
+def test_a_block_that_is_used_again_is_read_again() -> None:
+    assert decode_bytes_per_step({**DENSE, "repeated_weight_bytes": 300}, 2, 5, 4) == 1000 + 300 + 2 * 140
+    assert prefill_bytes({**DENSE, "repeated_weight_bytes": 300}, 1, 5) == 1000 + 300 + 2 * 10 * 5
+
+
+def test_layers_with_other_experts_count_by_their_own_numbers() -> None:
+    more = {"weight_bytes": 80, "matmul_parameters": 40, "experts": 4, "experts_per_token": 1}
+    needs = {**EXPERTS, "routed_experts": [*EXPERTS["routed_experts"], more]}
+    # One row reads a quarter of either; a token multiplies 100 and 10 parameters.
+    assert decode_bytes_per_step(needs, 1, 5, 4) == pytest.approx(1340 + 20)
+    assert prefill_flops(needs, 1, 5) == 2540 + 1000 + 5 * 2 * 10
+
+
 def test_prefill_counts_the_head_once_a_row() -> None:
     # 5 tokens × 2 × 100 = 1000; head 2 × 50 = 100; attention: 2 layers × 2 × 3 heads × (4 + 4) × 15 pairs = 1440.
     assert prefill_flops(DENSE, 1, 5) == 1000 + 100 + 1440
@@ -93,21 +101,20 @@ def test_a_prefill_reads_the_weights_once_and_its_own_cache() -> None:
     assert prefill_bytes(EXPERTS, 1, 5) == pytest.approx(1100 + 800 * (1 - 0.75**5))
 
 
-@pytest.mark.parametrize("unknown", [{"cache": None}, {"experts": None}, {"experts_per_token": None}])
-def test_what_is_not_known_is_none(unknown: dict[str, Any]) -> None:
-    assert decode_bytes_per_step({**EXPERTS, **unknown}, 1, 5, 4) is None
-    assert prefill_flops({**EXPERTS, **unknown}, 1, 5) is None
-    assert decode_flops_per_step({**EXPERTS, **unknown}, 1, 5, 4) is None
-    assert prefill_bytes({**EXPERTS, **unknown}, 1, 5) is None
+def test_what_is_not_known_is_none() -> None:
+    """A cache of unknown form leaves neither known; FLOPs that torch counts otherwise leave the bytes."""
+    neither = {**EXPERTS, "cache": None, "unknown": {"bytes": "why", "flops": "why"}}
+    only_bytes = {**EXPERTS, "unknown": {"flops": "why"}}
+    assert decode_bytes_per_step(neither, 1, 5, 4) is prefill_bytes(neither, 1, 5) is None
+    for needs in (neither, only_bytes):
+        assert decode_flops_per_step(needs, 1, 5, 4) is prefill_flops(needs, 1, 5) is None
+    assert decode_bytes_per_step(only_bytes, 1, 5, 4) == pytest.approx(1340)
+    assert prefill_bytes(only_bytes, 1, 5) is not None
 
 
 def test_one_new_token_has_no_decoding_step() -> None:
     assert decode_bytes_per_step(DENSE, 1, 5, 1) is None
     assert decode_flops_per_step(DENSE, 1, 5, 1) is None
-
-
-def test_attention_without_known_heads_has_no_flops() -> None:
-    assert prefill_flops({**DENSE, "attention_heads": None}, 1, 5) is None
 
 
 def test_utilisation_is_the_achieved_over_the_measured_rate() -> None:

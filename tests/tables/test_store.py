@@ -1,22 +1,20 @@
 """What the tables know of points: their keys and labels, and what a filter keeps and says of what it does not read."""
 
-import polars as pl
 import pytest
 
 from hfbench.core.errors import UserError
 from hfbench.core.point import AXES, AXIS_TYPES
-from hfbench.tables.metrics import AXIS_COLUMNS
+from hfbench.tables.metrics import axes_frame
 from hfbench.tables.store import configuration_keys, parse_filter, point_label
 from tests.tables.hand_records import POINT, point
 
-_POINTS = pl.DataFrame(
+_POINTS = axes_frame(
     [
-        vars(point(batch_size=1, attn_implementation="eager")),
-        vars(point(batch_size=4, attn_implementation="sdpa")),
-        vars(point(batch_size=8, attn_implementation="sdpa:math", use_kernels=True)),
-        vars(point(batch_size=16, attn_implementation="eager", dtype="float32")),
-    ],
-    schema=AXIS_COLUMNS,
+        point(batch_size=1, attn_implementation="eager"),
+        point(batch_size=4, attn_implementation="sdpa"),
+        point(batch_size=8, attn_implementation="sdpa:math", use_kernels=True),
+        point(batch_size=16, attn_implementation="eager", dtype="float32"),
+    ]
 )
 
 
@@ -59,9 +57,6 @@ def test_labels_hold_what_is_not_usual_of_the_axes_asked_for() -> None:
         ('attn_implementation == "sdpa"', [4]),
         ("attn_implementation != 'eager'", [4, 8]),
         ("attn_implementation == 'nonsense'", []),
-        ("batch_size < 4", [1]),
-        ("batch_size <= 4", [1, 4]),
-        ("batch_size > 4", [8, 16]),
         ("batch_size >= 4.5", [8, 16]),
         ("batch_size > -1", [1, 4, 8, 16]),
         ("4 <= batch_size", [4, 8, 16]),

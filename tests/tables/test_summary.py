@@ -8,25 +8,26 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from hfbench.core.record import Record
-from hfbench.tables import metrics, summary
-from hfbench.tables.metrics import METRICS
+from hfbench.tables import summary
+from hfbench.tables.metrics import FORMULAS, INTER_TOKEN_GAPS, METRICS
 from tests.tables.hand_records import POINT, failed_record, observed, ok_record, point, tables_of, unobserved
 
 PROMPT = {"batch_size": 2, "requests": 2, "prompt_tokens": 20, "new_tokens": 6, "end_to_end_seconds": 1.5}
-# One list for a batch of 2 rows: gaps 0.1, 0.2, 0.3.
-IN_STEP = {**PROMPT, "token_seconds": [[0.5, 0.6, 0.8, 1.1]]}
 # Two requests: first tokens at 0.2 and 0.6; mean gaps (0.8 - 0.2) / 2 = 0.3 and (1.0 - 0.6) / 2 = 0.2.
 REQUESTS = {**PROMPT, "token_seconds": [[0.2, 0.4, 0.8], [0.6, 0.7, 1.0]]}
 ONE_TOKEN = {**PROMPT, "token_seconds": [[0.5]]}
-ONE_TOKEN_EACH = {**PROMPT, "token_seconds": [[0.5], [0.9]]}
-UNOBSERVED = {**PROMPT, "token_seconds": []}
 # Three requests of 2, 3 and 1 new tokens, two at a time: the third begins where the first ended.
-UNEQUAL = {
-    **PROMPT,
-    "requests": 3,
-    "prompt_tokens": 17,
-    "token_seconds": [[0.2, 0.4], [0.2, 0.5, 0.9], [0.6]],
-}
+UNEQUAL = {**PROMPT, "requests": 3, "prompt_tokens": 17, "token_seconds": [[0.2, 0.4], [0.2, 0.5, 0.9], [0.6]]}
+ITERATIONS = (
+    {**PROMPT, "token_seconds": [[0.5, 0.6, 0.8, 1.1]]},  # one list for a batch of 2 rows: gaps 0.1, 0.2, 0.3
+    REQUESTS,
+    UNEQUAL,
+    {**UNEQUAL, "batch_size": 4},
+    ONE_TOKEN,
+    {**PROMPT, "token_seconds": [[0.5], [0.9]]},
+    {**PROMPT, "token_seconds": [[0.5, 0.5]]},  # at one instant
+    {**PROMPT, "token_seconds": []},  # unobserved
+)
 TYPES: dict[str, pl.DataType | type[pl.DataType]] = {
     "batch_size": pl.Int64,
     "requests": pl.Int64,
@@ -37,54 +38,28 @@ TYPES: dict[str, pl.DataType | type[pl.DataType]] = {
 }
 
 
-def _evaluate(formula: pl.Expr, *iterations: dict[str, object]) -> list[float | None]:
-    return pl.DataFrame(list(iterations), schema=TYPES).select(result=formula)["result"].to_list()
-
-
 @pytest.mark.parametrize(
-    ("formula", "in_step", "requests"),
+    ("metric", "values"),
     [
-        (metrics.time_to_first_token(), 0.5, 0.4),
-        (metrics.inter_token_latency(), 0.2, 0.25),  # 0.6 / 3; dividing by n = 4 would give 0.15
-        (metrics.prefill_throughput(), 40.0, 20 / 0.6),  # 2 rows of 10 tokens in 0.5 s, and until the last one's 0.6 s
-        (metrics.decode_throughput(), 10.0, 5.0),  # 2 rows of 3 in 0.6 s; 2 + 2 tokens from 0.2 s to 1.0 s
+        ("time_to_first_token_seconds", [0.5, 0.4, 0.2, 0.2, 0.5, 0.7, 0.5, None]),
+        # Place 1.9 of 0 … 2, and 0.95 of 0 … 1; rows in step have no slowest request.
+        ("time_to_first_token_p95_seconds", [None, 0.58, 0.2 + 0.9 * 0.4, 0.56, None, 0.88, None, None]),
+        # 0.6 / 3, where dividing by n = 4 would give 0.15; of 0.2 and 0.7 / 2.
+        ("inter_token_seconds", [0.2, 0.25, 0.275, 0.275, None, None, 0.0, None]),
+        # 2 rows of 3 in 0.6 s; 2 + 2 tokens from 0.2 s to 1.0 s; 1 + 2 + 0, from 0.2 to 0.9 s.
+        ("decode_tokens_per_second", [10.0, 5.0, 3 / 0.7, 3 / 0.7, None, None, None, None]),
+        # 2 rows of 10 tokens in 0.5 s, and until the last one's 0.6 s; the third of three waits while others decode.
+        ("prefill_tokens_per_second", [40.0, 20 / 0.6, None, 17 / 0.6, 40.0, 20 / 0.9, 40.0, None]),
+        ("output_tokens_per_second", [6 / 1.5] * 8),
     ],
-    ids=["time to first token", "inter-token latency", "prefill throughput", "decode throughput"],
 )
-def test_formula(formula: pl.Expr, in_step: float, requests: float) -> None:
-    assert _evaluate(formula, IN_STEP, REQUESTS, UNOBSERVED) == [pytest.approx(in_step), pytest.approx(requests), None]
-
-
-def test_requests_of_unequal_lengths() -> None:
-    assert _evaluate(metrics.time_to_first_token(), UNEQUAL) == [0.2]
-    assert _evaluate(metrics.slow_first_token(), UNEQUAL) == [pytest.approx(0.2 + 0.9 * 0.4)]  # place 1.9 of 0 … 2
-    assert _evaluate(metrics.inter_token_latency(), UNEQUAL) == [pytest.approx(0.275)]  # of 0.2 and 0.7 / 2
-    assert _evaluate(metrics.decode_throughput(), UNEQUAL) == [pytest.approx(3 / 0.7)]  # 1 + 2 + 0, from 0.2 to 0.9 s
-    assert _evaluate(metrics.prefill_throughput(), UNEQUAL) == [None]  # the third waits while others decode
-    at_once = {**UNEQUAL, "batch_size": 4}
-    assert _evaluate(metrics.prefill_throughput(), at_once) == [pytest.approx(17 / 0.6)]
-    assert _evaluate(metrics.output_throughput(), UNEQUAL, UNOBSERVED) == [4.0, 4.0]  # 6 tokens in 1.5 s
-
-
-def test_rows_in_step_have_no_slowest_request() -> None:
-    assert _evaluate(metrics.slow_first_token(), IN_STEP, UNOBSERVED) == [None, None]
-
-
-def test_one_new_token_has_a_prefill_and_no_decode() -> None:
-    assert _evaluate(metrics.time_to_first_token(), ONE_TOKEN, ONE_TOKEN_EACH) == [0.5, 0.7]
-    assert _evaluate(metrics.prefill_throughput(), ONE_TOKEN, ONE_TOKEN_EACH) == [40.0, pytest.approx(20 / 0.9)]
-    assert _evaluate(metrics.inter_token_latency(), ONE_TOKEN, ONE_TOKEN_EACH) == [None, None]
-    assert _evaluate(metrics.decode_throughput(), ONE_TOKEN, ONE_TOKEN_EACH) == [None, None]
-
-
-def test_tokens_at_one_instant_have_no_rate() -> None:
-    same = {**IN_STEP, "token_seconds": [[0.5, 0.5]]}
-    assert _evaluate(metrics.decode_throughput(), same) == [None]
-    assert _evaluate(metrics.inter_token_latency(), same) == [0.0]
+def test_formulas_by_hand(metric: str, values: list[float | None]) -> None:
+    found = pl.DataFrame(list(ITERATIONS), schema=TYPES).select(result=FORMULAS[metric])["result"].to_list()
+    assert found == [None if value is None else pytest.approx(value) for value in values]
 
 
 def test_gaps_stay_with_their_request() -> None:
-    gaps = pl.DataFrame([REQUESTS, ONE_TOKEN], schema=TYPES).select(gaps=metrics.inter_token_gaps())["gaps"].to_list()
+    gaps = pl.DataFrame([REQUESTS, ONE_TOKEN], schema=TYPES).select(gaps=INTER_TOKEN_GAPS)["gaps"].to_list()
     assert gaps == [[pytest.approx([0.2, 0.4]), pytest.approx([0.1, 0.3])], [[]]]
 
 
@@ -97,12 +72,6 @@ def _rows(folder: Path, *records: Record) -> dict[str, dict[str, Any]]:
 
 def _lasting(end_to_end: float, phase: str = "sample") -> Any:
     return observed([0.5, 0.6], end_to_end=end_to_end, phase=phase)
-
-
-def _of_rounds(folder: Path, *rounds: list[float], metric: str = "end_to_end_seconds") -> dict[str, Any]:
-    """The summary of a metric of rounds with these end-to-end latencies."""
-    numbered = enumerate(rounds, start=1)
-    return _rows(folder, *(ok_record(point(round=n), *map(_lasting, values)) for n, values in numbered))[metric]
 
 
 def test_samples_of_all_rounds_together(tmp_path: Path) -> None:
@@ -118,13 +87,6 @@ def test_samples_of_all_rounds_together(tmp_path: Path) -> None:
     assert row["p95"] == pytest.approx(5 + 0.8 * 4)  # place 0.95 x 4 = 3.8 among 1, 2, 3, 5, 9
     assert row["p5"] == pytest.approx(1.2)
     assert row["round_medians"] == [2.0, 7.0]
-
-
-def test_percentiles_of_a_known_distribution_and_of_one_sample(tmp_path: Path) -> None:
-    row = _of_rounds(tmp_path / "many", [1 + index / 100 for index in range(101)])
-    assert [row[name] for name in ("p5", "median", "p95", "p99")] == pytest.approx([1.05, 1.5, 1.95, 1.99])
-    row = _of_rounds(tmp_path / "one", [1.0])
-    assert (row["median"], row["std"], row["p99"]) == (1.0, None, 1.0)
 
 
 def test_rounds_that_are_not_ok_do_not_count(tmp_path: Path) -> None:
@@ -231,61 +193,44 @@ def test_rows_follow_the_sweep_and_the_metrics(tmp_path: Path) -> None:
 
 
 STEADY = [1.00, 1.02, 0.98, 1.01, 0.99, 1.00, 1.02, 0.98]
+# Two rounds of one value each, 0.99 and 1.01. A resample's median is 0.01 below or above 1.00 in a quarter of the cases
+# each: the standard error is sqrt(2 · 0.01² / 4). Student's t with one degree of freedom is 12.706.
+MARGIN = 12.706 * (2 * 0.01**2 / 4) ** 0.5
 
 
-def test_the_estimate_is_the_median_of_the_rounds(tmp_path: Path) -> None:
-    row = _of_rounds(tmp_path, [1.0, 1.0, 1.0, 1.0], [3.0], [4.0])
-    assert (row["estimate"], row["median"]) == (3.0, 1.0)
-    assert row["round_medians"] == [1.0, 3.0, 4.0]
-
-
-def test_two_rounds_have_an_interval_around_their_middle(tmp_path: Path) -> None:
-    # One value each, 0.99 and 1.01. A resample's median is 0.01 below or above 1.00 in a quarter of the cases each: the
-    # standard error is sqrt(2 · 0.01² / 4). Student's t with one degree of freedom is 12.706.
-    row = _of_rounds(tmp_path, [0.99], [1.01])
-    margin = 12.706 * (2 * 0.01**2 / 4) ** 0.5
-    assert row["estimate"] == pytest.approx(1.0)
-    assert row["low"] == pytest.approx(2.71828**-margin, rel=0.01)
-    assert row["high"] == pytest.approx(2.71828**margin, rel=0.01)
-
-
-def test_one_round_has_no_interval(tmp_path: Path) -> None:
-    row = _of_rounds(tmp_path, STEADY)
-    assert [row[name] for name in ("low", "high", "cv_between")] == [None, None, None]
-    assert row["estimate"] == pytest.approx(1.0)
-    assert row["cv_within"] == pytest.approx(0.016, abs=0.001)
-
-
-def test_variation_between_and_within_rounds(tmp_path: Path) -> None:
-    # Medians 1 and 2: mean 1.5, standard deviation sqrt(0.5). Within: 0.1 / 1 and 0.4 / 2, with n - 1 = 2 each.
-    row = _of_rounds(tmp_path, [0.9, 1.0, 1.1], [1.6, 2.0, 2.4])
-    assert row["cv_between"] == pytest.approx(0.5**0.5 / 1.5)
-    assert row["cv_within"] == pytest.approx(((0.1**2 + 0.2**2) / 2) ** 0.5)
-
-
-def test_outliers_are_counted_and_kept(tmp_path: Path) -> None:
-    row = _of_rounds(tmp_path, [*STEADY, 9.0], STEADY)
-    assert (row["outliers"], row["max"], row["samples"]) == (1, 9.0, 17)
-
-
-def test_a_round_that_drifts(tmp_path: Path) -> None:
-    rising = [1.0 + index / 100 for index in range(11)]  # 0.1 over a median of 1.05
-    row = _of_rounds(tmp_path, STEADY, rising)
-    assert row["drifting_rounds"] == 1
-    assert row["largest_drift"] == pytest.approx(0.1 / 1.05)
-    steady = _of_rounds(tmp_path / "steady", STEADY, STEADY)
-    assert (steady["drifting_rounds"], steady["largest_drift"]) == (0, None)
-
-
-def test_two_kinds_of_iterations(tmp_path: Path) -> None:
-    row = _of_rounds(tmp_path, [1.0, 2.0, 1.01, 2.01, 0.99, 1.99] * 5)
-    assert row["bimodal"]
-    assert (row["lower_mode"], row["upper_mode"]) == (pytest.approx(1.0, abs=0.01), pytest.approx(2.0, abs=0.01))
-    steady = _of_rounds(tmp_path / "steady", STEADY * 4)
-    assert (steady["bimodal"], steady["lower_mode"]) == (False, None)
-
-
-def test_what_has_one_value_a_round_has_an_estimate_only(tmp_path: Path) -> None:
-    row = _of_rounds(tmp_path, STEADY, STEADY, metric="load_seconds")
-    assert row["estimate"] == 0.5
-    assert [row[name] for name in ("low", "high", "outliers", "bimodal")] == [None] * 4
+@pytest.mark.parametrize(
+    ("rounds", "told"),
+    [
+        ([[1.0]], {"median": 1.0, "std": None, "p99": 1.0}),
+        ([[1 + index / 100 for index in range(101)]], {"p5": 1.05, "median": 1.5, "p95": 1.95, "p99": 1.99}),
+        ([[1.0, 1.0, 1.0, 1.0], [3.0], [4.0]], {"estimate": 3.0, "median": 1.0, "round_medians": [1.0, 3.0, 4.0]}),
+        ([[0.99], [1.01]], {"estimate": 1.0, "low": 2.71828**-MARGIN, "high": 2.71828**MARGIN}),
+        ([STEADY], {"estimate": 1.0, "low": None, "high": None, "cv_between": None, "cv_within": 0.0160}),
+        # Medians 1 and 2: mean 1.5, standard deviation sqrt(0.5). Within: 0.1 / 1 and 0.4 / 2, with n - 1 = 2 each.
+        (
+            [[0.9, 1.0, 1.1], [1.6, 2.0, 2.4]],
+            {"cv_between": 0.5**0.5 / 1.5, "cv_within": ((0.1**2 + 0.2**2) / 2) ** 0.5},
+        ),
+        ([[*STEADY, 9.0], STEADY], {"outliers": 1, "max": 9.0, "samples": 17}),
+        # Rising by 0.1 over a median of 1.05.
+        ([STEADY, [1.0 + index / 100 for index in range(11)]], {"drifting_rounds": 1, "largest_drift": 0.1 / 1.05}),
+        ([STEADY, STEADY], {"drifting_rounds": 0, "largest_drift": None}),
+        ([[1.0, 2.0, 1.01, 2.01, 0.99, 1.99] * 5], {"bimodal": True, "lower_mode": 1.0, "upper_mode": 2.0}),
+        ([STEADY * 4], {"bimodal": False, "lower_mode": None}),
+    ],
+)
+def test_what_is_told_of_rounds_with_these_latencies(
+    tmp_path: Path, rounds: list[list[float]], told: dict[str, Any]
+) -> None:
+    numbered = enumerate(rounds, start=1)
+    rows = _rows(tmp_path, *(ok_record(point(round=n), *map(_lasting, values)) for n, values in numbered))
+    row = rows["end_to_end_seconds"]
+    exact = {name: row[name] for name, value in told.items() if not isinstance(value, float)}
+    assert exact == {name: value for name, value in told.items() if not isinstance(value, float)}
+    for name, value in told.items():
+        if isinstance(value, float):
+            assert row[name] == pytest.approx(value, rel=0.005)
+    # What has one value a round has an estimate only.
+    load = rows["load_seconds"]
+    assert load["estimate"] == 0.5
+    assert [load[name] for name in ("low", "high", "outliers", "bimodal")] == [None, None, None, None]

@@ -3,32 +3,15 @@
 Source of the roofline: S. Williams, A. Waterman and D. Patterson, Roofline, CACM 52 (2009) 65.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import altair as alt
 import polars as pl
 
-from hfbench.report.charts.chart import (
-    FAINT,
-    INK,
-    PAPER,
-    ROW_PIXELS,
-    Chart,
-    Key,
-    color_by_way,
-    number_column,
-    one_mark,
-    panel,
-    row_by_way,
-    tooltips,
-    way_colour,
-    word_column,
-)
+from hfbench.report.charts.chart import FAINT, INK, PAPER, ROW_PIXELS, Chart, Key, Ways, one_mark, panel, tooltips
 from hfbench.report.frames import ReportData, shown_names
-from hfbench.report.pages import Column
-from hfbench.report.speedups import extremes, percent, range_text
-from hfbench.report.words import memory_unit, rate, significant
+from hfbench.report.words import memory_unit, number_column, percent, range_text, rate, significant, word_column
 
 _PEAK = "peak_memory_bytes"
 _BAR, _ROUND = "estimate", "round"
@@ -48,28 +31,24 @@ def memory_chart(data: ReportData) -> Chart | None:
         .with_columns(kind=pl.lit(_BAR))
     )
     values = pl.concat([medians, rounds], how="diagonal").drop("configuration", "name")
-    lowest, highest = extremes(medians["memory"].to_list(), medians["name"].to_list())
     return Chart(
-        title=f"Peak memory: {range_text(lowest, highest, unit)}",
-        spec=_memory_spec(values, data.ways, unit),
+        title=f"Peak memory: {range_text(medians['memory'], medians['name'], unit)}",
+        spec=_memory_spec(values, Ways(data.ways), unit),
         values=values,
         panels=shown_names(data.workloads, values["workload"]),
-        table=[
-            word_column("configuration", medians["name"]),
-            number_column("peak memory", medians["memory"], unit),
-        ],
-        keys=[Key("median", FAINT, "square"), Key("a round", INK, "bar")],
+        table=[word_column("configuration", medians["name"]), number_column("peak memory", medians["memory"], unit)],
+        keys=[Key("median"), Key("a round", "bar", INK)],
         words={"unit": unit},
     )
 
 
-def _memory_spec(values: pl.DataFrame, ways: Sequence[str], unit: str) -> dict[str, Any]:
+def _memory_spec(values: pl.DataFrame, ways: Ways, unit: str) -> dict[str, Any]:
     base = alt.Chart().encode(
-        y=row_by_way(ways, values["way"]),
+        y=ways.rows(values["way"]),
         x=alt.X("memory:Q", title=f"peak memory ({unit})"),
         tooltip=tooltips(("kind:N", "shown"), ("memory:Q", f"peak ({unit})", ".4~r")),
     )
-    bars = base.mark_bar(size=ROW_PIXELS * 0.6).encode(color=color_by_way(ways))
+    bars = base.mark_bar(size=ROW_PIXELS * 0.6).encode(color=ways.colour())
     ticks = base.mark_tick(thickness=2, size=ROW_PIXELS * 0.8, color=INK)
     layers = [bars.transform_filter(f"datum.kind === '{_BAR}'"), ticks.transform_filter(f"datum.kind === '{_ROUND}'")]
     return panel(*layers, height=alt.Step(ROW_PIXELS))
@@ -84,13 +63,18 @@ _SHARES = {  # of each phase the utilisation, and what it says
 
 
 def shares_chart(data: ReportData) -> Chart | None:
-    """Return the chart, or None where neither the model's needs nor the device's ceilings are known."""
-    values = _shares(data.rows)
+    """Return the chart of each known utilisation, or None where no model's needs or no ceilings are known."""
+    values = pl.concat(
+        data.rows.drop_nulls(column).select(
+            "way", "workload", "name", phase=pl.lit(phase), percent=pl.col(column) * 100
+        )
+        for phase, (column, _) in _SHARES.items()
+    )
     if values.is_empty():
         return None
     return Chart(
         title=_shares_title(values),
-        spec=_shares_spec(values, data.ways),
+        spec=_shares_spec(values, Ways(data.ways)),
         values=values,
         panels=shown_names(data.workloads, values["workload"]),
         table=[
@@ -99,39 +83,34 @@ def shares_chart(data: ReportData) -> Chart | None:
             number_column("of the roof", values["percent"], "%"),
         ],
         keys=[
-            Key("decode, of the read bandwidth (MBU)", FAINT, "circle"),
-            Key("prefill, of the matrix-product rate (MFU)", FAINT, "diamond"),
-            Key("the roof", FAINT, "line"),
+            Key("decode, of the read bandwidth (MBU)", "circle"),
+            Key("prefill, of the matrix-product rate (MFU)", "diamond"),
+            Key("the roof", "line"),
         ],
     )
 
 
-def _shares(rows: pl.DataFrame) -> pl.DataFrame:
-    """Return a row for each configuration and phase with a known utilisation, in percent."""
-    return pl.concat(
-        rows.filter(pl.col(column).is_not_null()).select(
-            "way", "workload", "name", phase=pl.lit(phase), percent=pl.col(column) * 100
-        )
-        for phase, (column, _) in _SHARES.items()
+def _shares_title(values: pl.DataFrame) -> str:
+    found = {phase: values.filter(phase=phase)["percent"].to_list() for phase in _SHARES}
+    return _sentence(
+        [_SHARES[phase][1].format(_from_to(shares, percent)) for phase, shares in found.items() if shares], ", "
     )
 
 
-def _shares_title(values: pl.DataFrame) -> str:
-    parts = []
-    for phase, (_, words) in _SHARES.items():
-        shares = values.filter(phase=phase)["percent"].to_list()
-        if shares:
-            low, high = percent(min(shares)), percent(max(shares))
-            parts.append(words.format(low if low == high else f"{low} to {high}"))
-    text = ", ".join(parts)
+def _from_to(values: Sequence[float], shown: Callable[[float], str]) -> str:
+    return " to ".join(dict.fromkeys((shown(min(values)), shown(max(values)))))
+
+
+def _sentence(parts: Sequence[str], between: str) -> str:
+    text = between.join(parts)
     return text[0].upper() + text[1:]
 
 
-def _shares_spec(values: pl.DataFrame, ways: Sequence[str]) -> dict[str, Any]:
+def _shares_spec(values: pl.DataFrame, ways: Ways) -> dict[str, Any]:
     largest: float = max(100.0, values["percent"].max())  # type: ignore[type-var,assignment]
     scale = alt.Scale(domain=[0, largest * 1.04], nice=False)
     base = alt.Chart().encode(
-        y=row_by_way(ways, values["way"]),
+        y=ways.rows(values["way"]),
         x=alt.X("percent:Q", title="share of the measured roof (%)", scale=scale, axis=alt.Axis(grid=True)),
         tooltip=tooltips(("phase:N", "phase"), ("percent:Q", "% of the roof", ".3~r")),
     )
@@ -139,11 +118,11 @@ def _shares_spec(values: pl.DataFrame, ways: Sequence[str]) -> dict[str, Any]:
     return panel(roof, _phase_marks(base, ways, "phase"), height=alt.Step(ROW_PIXELS))
 
 
-def _phase_marks(base: alt.Chart, ways: Sequence[str], field: str) -> alt.Chart:
+def _phase_marks(base: alt.Chart, ways: Ways, field: str) -> alt.Chart:
     """Return a circle for each decoding and a diamond for each prefill, as this field says."""
     shape = alt.Shape(f"{field}:N", scale=_PHASE_SHAPES, legend=None)
     points: alt.Chart = base.mark_point(filled=True, size=85, opacity=1, stroke=PAPER, strokeWidth=0.5)
-    marks: alt.Chart = points.encode(color=color_by_way(ways), shape=shape)
+    marks: alt.Chart = points.encode(color=ways.colour(), shape=shape)
     return marks
 
 
@@ -159,18 +138,26 @@ def roofline_chart(data: ReportData) -> Chart | None:
     roofs = _roofs(points)
     if roofs.is_empty():
         return None
+    ways = Ways(data.ways)
     return Chart(
         title=_roofline_title(points),
-        spec=_roofline_spec(data.ways),
+        spec=_roofline_spec(ways),
         values=pl.concat([points.select(roofs.columns), roofs]),
         panel_field="scene",
         panels=points["scene"].unique(maintain_order=True).to_list(),
-        table=_roofline_table(points),
+        table=[
+            word_column("configuration", points["name"]),
+            word_column("phase", points["kind"]),
+            number_column("needs", points["intensity"], "FLOP/B"),
+            number_column("reached", points["flops"] / 1e9, "GFLOP/s"),
+            number_column("roof: reading", points["bandwidth"] / 1e9, "GB/s"),
+            number_column("roof: products", points["products"] / 1e9, "GFLOP/s"),
+        ],
         keys=[
-            *(Key(way, way_colour(data.ways.index(way))) for way in shown_names(data.ways, points["way"])),
-            Key("decode", FAINT, "circle"),
-            Key("prefill", FAINT, "diamond"),
-            Key("the roof", FAINT, "line"),
+            *ways.keys(points["way"], are_lines=False),
+            Key("decode", "circle"),
+            Key("prefill", "diamond"),
+            Key("the roof", "line"),
         ],
         own_axes=("x", "y"),
     )
@@ -231,15 +218,12 @@ def _roofline_title(points: pl.DataFrame) -> str:
     for phase in _PHASES:
         some = points.filter(kind=phase)
         if not some.is_empty():
-            intensities, flops = some["intensity"].to_list(), some["flops"].to_list()
-            low, high = significant(min(intensities)), significant(max(intensities))
-            needs = low if low == high else f"{low} to {high}"
-            parts.append(f"{phase} needs {needs} FLOPs a byte and reaches {rate(max(flops), 'FLOP')}")
-    text = "; ".join(parts)
-    return text[0].upper() + text[1:]
+            needs = _from_to(some["intensity"].to_list(), significant)
+            parts.append(f"{phase} needs {needs} FLOPs a byte and reaches {rate(max(some['flops']), 'FLOP')}")
+    return _sentence(parts, "; ")
 
 
-def _roofline_spec(ways: Sequence[str]) -> dict[str, Any]:
+def _roofline_spec(ways: Ways) -> dict[str, Any]:
     x_scale, y_scale = alt.Scale(type="log", nice=False), alt.Scale(type="log", nice=False, padding=14)
     base = alt.Chart().encode(
         x=alt.X("intensity:Q", title="FLOPs a byte (FLOP/B)", scale=x_scale, axis=alt.Axis(format=_SI)),
@@ -255,14 +239,3 @@ def _roofline_spec(ways: Sequence[str]) -> dict[str, Any]:
     numbered = measured.transform_filter("datum.label != null")
     number = numbered.mark_text(align="left", dx=7, dy=8, fontSize=10).encode(text="label:N")
     return panel(roof, marks, number, height=_ROOFLINE_HEIGHT)
-
-
-def _roofline_table(points: pl.DataFrame) -> list[Column]:
-    return [
-        word_column("configuration", points["name"]),
-        word_column("phase", points["kind"]),
-        number_column("needs", points["intensity"], "FLOP/B"),
-        number_column("reached", points["flops"] / 1e9, "GFLOP/s"),
-        number_column("roof: reading", points["bandwidth"] / 1e9, "GB/s"),
-        number_column("roof: products", points["products"] / 1e9, "GFLOP/s"),
-    ]

@@ -1,8 +1,7 @@
 """A chart of the report as data, and what all of them share: scales that tell the ways apart, marks, and tables."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import zip_longest
 from typing import Any, Literal, TypeVar, cast
 
 import altair as alt
@@ -10,14 +9,15 @@ import polars as pl
 from polars import selectors
 
 from hfbench.report.frames import shown_names
-from hfbench.report.pages import Cell, Column, number
-from hfbench.report.words import significant
+from hfbench.report.pages import Column
+from hfbench.statistics.bootstrap import Interval
 
 T = TypeVar("T")
 DashName = Literal["line", "dashes", "dots", "dashes and dots"]
 WAY_COLOURS = 6  # that style.css has; with more ways than these, they come again with another shape
 WAY_SHAPES = ("circle", "square", "diamond", "triangle-up")
 _DASHES: dict[DashName, list[int]] = {"line": [1, 0], "dashes": [6, 3], "dots": [2, 2], "dashes and dots": [8, 3, 2, 3]}
+_DASH_NAMES = tuple(_DASHES)
 INK, FAINT, PAPER = "var(--ink)", "var(--faint)", "var(--paper)"
 ROW_PIXELS = 20
 _DIGITS = 5  # significant digits of what is drawn: a hundredth of a pixel
@@ -25,11 +25,11 @@ _DIGITS = 5  # significant digits of what is drawn: a hundredth of a pixel
 
 @dataclass(frozen=True)
 class Key:
-    """One entry of a chart's key: a name, and the CSS colour and shape of its marks."""
+    """One entry of a chart's key: a name, and the shape and CSS colour of its marks."""
 
     label: str
-    colour: str
     shape: Literal["square", "circle", "ring", "diamond", "bar"] | DashName = "square"
+    colour: str = FAINT
 
 
 @dataclass(frozen=True)
@@ -77,55 +77,59 @@ def _without_data(content: dict[str, Any]) -> dict[str, Any]:
     return kept | ({"layer": [_without_data(each) for each in kept["layer"]]} if "layer" in kept else {})
 
 
-def way_colour(index: int) -> str:
-    """Return the CSS colour of the way at this place in the sweep."""
-    return f"var(--way-{index % WAY_COLOURS})"
+@dataclass(frozen=True)
+class Ways:
+    """The names of all ways of the sweep, which colour, shape and dashes tell apart: the same in every chart.
 
+    Ways that share a colour differ in shape and dashes.
+    """
 
-def color_by_way(ways: Sequence[str]) -> alt.Color:
-    """Return the colour by the names of all ways of the sweep: the same in every chart."""
-    return alt.Color("way:N", scale=_colours(ways), legend=None)
+    names: Sequence[str]
 
+    def colour(self) -> alt.Color:
+        """Return the colour by way."""
+        return alt.Color("way:N", scale=self._scale(self._colours), legend=None)
 
-def shape_by_way(ways: Sequence[str]) -> alt.Shape:
-    """Return the shape of a way's marks, which tells apart the ways that share a colour."""
-    shapes = [_again(WAY_SHAPES, index) for index in range(len(ways))]
-    return alt.Shape("way:N", scale=alt.Scale(domain=list(ways), range=shapes), legend=None)
+    def fill_where(self, condition: str) -> alt.Fill:
+        """Return a fill with the way's colour where this Vega expression holds, and the page's elsewhere: a ring."""
+        colour = alt.Fill("way:N", scale=self._scale(self._colours), legend=None)
+        return cast("alt.Fill", alt.condition(condition, colour, alt.value(PAPER)))
 
+    def shape(self) -> alt.Shape:
+        """Return the shape of a way's marks."""
+        shapes = [WAY_SHAPES[turn % len(WAY_SHAPES)] for turn in self._turns]
+        return alt.Shape("way:N", scale=self._scale(shapes), legend=None)
 
-def dash_by_way(ways: Sequence[str]) -> alt.StrokeDash:
-    """Return the dashes of a way's line, likewise."""
-    dashes = [_DASHES[_dashes(index)] for index in range(len(ways))]
-    return alt.StrokeDash("way:N", scale=alt.Scale(domain=list(ways), range=dashes), legend=None)
+    def dashes(self) -> alt.StrokeDash:
+        """Return the dashes of a way's line."""
+        return alt.StrokeDash("way:N", scale=self._scale([_DASHES[name] for name in self._dash_names]), legend=None)
 
+    def rows(self, used: pl.Series) -> alt.Y:
+        """Return the vertical axis with a row for each way that is used."""
+        return alt.Y("way:N", scale=alt.Scale(domain=shown_names(self.names, used)), title=None)
 
-def told_fill(condition: str, ways: Sequence[str]) -> alt.Fill:
-    """Return a fill with the way's colour where this Vega expression holds, and the page's elsewhere: a ring."""
-    colour = alt.Fill("way:N", scale=_colours(ways), legend=None)
-    return cast("alt.Fill", alt.condition(condition, colour, alt.value(PAPER)))
+    def keys(self, used: pl.Series, *, are_lines: bool = True) -> list[Key]:
+        """Return a key for each way that is used: for its line, or for a square of its colour."""
+        known = dict(zip(self.names, zip(self._dash_names, self._colours, strict=True), strict=True))
+        return [
+            Key(way, known[way][0] if are_lines else "square", known[way][1]) for way in shown_names(self.names, used)
+        ]
 
+    def _scale(self, values: Sequence[Any]) -> alt.Scale:
+        return alt.Scale(domain=list(self.names), range=list(values))
 
-def row_by_way(ways: Sequence[str], used: pl.Series) -> alt.Y:
-    """Return the vertical axis with a row for each way that is used."""
-    return alt.Y("way:N", scale=alt.Scale(domain=shown_names(ways, used)), title=None)
+    @property
+    def _turns(self) -> list[int]:
+        """How often the colours were used up before each way."""
+        return [place // WAY_COLOURS for place in range(len(self.names))]
 
+    @property
+    def _colours(self) -> list[str]:
+        return [f"var(--way-{place % WAY_COLOURS})" for place in range(len(self.names))]
 
-def line_keys(ways: Sequence[str], used: pl.Series) -> list[Key]:
-    """Return a key for the line of each way that is used."""
-    places = [ways.index(way) for way in shown_names(ways, used)]
-    return [Key(ways[place], way_colour(place), _dashes(place)) for place in places]
-
-
-def _colours(ways: Sequence[str]) -> alt.Scale:
-    return alt.Scale(domain=list(ways), range=[way_colour(index) for index in range(len(ways))])
-
-
-def _dashes(index: int) -> DashName:
-    return _again(tuple(_DASHES), index)
-
-
-def _again(values: Sequence[T], index: int) -> T:
-    return values[index // WAY_COLOURS % len(values)]
+    @property
+    def _dash_names(self) -> list[DashName]:
+        return [_DASH_NAMES[turn % len(_DASH_NAMES)] for turn in self._turns]
 
 
 def tooltips(*lines: tuple[str, str] | tuple[str, str, str]) -> list[alt.Tooltip]:
@@ -139,23 +143,15 @@ def one_mark() -> alt.Chart:
     return alt.Chart().transform_aggregate(rows="count()")
 
 
+def largest_change(changes: Sequence[tuple[T, Interval]]) -> tuple[T, Interval] | None:
+    """Return the ratio farthest from 1 of those whose interval leaves out 1, with what it is of; None without one."""
+    told = [change for change in changes if not change[1].low <= 1 <= change[1].high]
+    return max(told, key=lambda change: max(change[1].estimate, 1 / change[1].estimate), default=None)
+
+
 def within(value: pl.Expr, estimate: pl.Expr) -> pl.Expr:
     """Return where the end of an interval is drawn: between half the lowest and twice the highest of the estimates.
 
     Two rounds may bear an interval over many orders of magnitude, on whose axis nothing else could be seen.
     """
     return pl.when(value.is_not_null()).then(value.clip(estimate.min() / 2, estimate.max() * 2))
-
-
-def word_column(label: str, texts: Iterable[str]) -> Column:
-    """Return a column of words for the table below a chart."""
-    return Column(label, "word").filled(texts)
-
-
-def number_column(
-    label: str, values: Iterable[float | str | None], unit: str = "", margins: Iterable[str] = ()
-) -> Column:
-    """Return a column of numbers: counts as they are, what was measured with three significant digits, or text."""
-    texts = (str(each) if isinstance(each, int | str) else significant(each) for each in values)
-    cells = (Cell(text, margin=each) for text, each in zip_longest(texts, margins, fillvalue=""))
-    return number(label, unit).filled(cells)

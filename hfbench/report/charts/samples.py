@@ -6,43 +6,34 @@ from typing import Any
 import altair as alt
 import polars as pl
 
-from hfbench.report.charts.chart import (
-    FAINT,
-    INK,
-    Chart,
-    Key,
-    color_by_way,
-    dash_by_way,
-    line_keys,
-    number_column,
-    panel,
-    row_by_way,
-    tooltips,
-    word_column,
-)
+from hfbench.report.charts.chart import INK, Chart, Key, Ways, largest_change, panel, tooltips
 from hfbench.report.frames import ReportData, Rounds, shown_names
-from hfbench.report.pages import Column
-from hfbench.report.speedups import LATENCY, percent
-from hfbench.report.words import significant
-from hfbench.statistics.intervals import CONFIDENCE, Interval, paired_ratio_interval
+from hfbench.report.words import END_TO_END, number_column, percent, significant, word_column
+from hfbench.statistics.bootstrap import CONFIDENCE, Interval
+from hfbench.statistics.verdicts import paired_ratio_interval
 
 _MOST_SAMPLES = 40  # of a round that are drawn
 _SAMPLE, _MEDIAN = "sample", "median"
 _ROUND_PIXELS = 9
-_ROUND_COLUMNS = ("way", "workload", "round", "kind", "seconds")
 
 
 def rounds_chart(data: ReportData) -> Chart | None:
     """Return the chart, or None where there is no sample."""
-    samples = data.samples.drop_nulls(LATENCY)
+    samples = data.samples.drop_nulls(END_TO_END)
     if samples.is_empty():
         return None
-    medians = _medians(samples)
-    values = pl.concat([_drawn(samples), medians.select(*_ROUND_COLUMNS)])
+    latency = pl.col(END_TO_END)
+    medians = (
+        samples.group_by("configuration", "way", "workload", "name", "round", maintain_order=True)
+        .agg(seconds=latency.median(), lowest=latency.min(), highest=latency.max(), samples=pl.len())
+        .with_columns(kind=pl.lit(_MEDIAN))
+    )
+    drawn = _drawn(samples)
+    values = pl.concat([drawn, medians.select(drawn.columns)])
     thinned = bool((medians["samples"] > _MOST_SAMPLES).any())
     return Chart(
         title=_rounds_title(medians),
-        spec=_rounds_spec(values, data.ways),
+        spec=_rounds_spec(values, Ways(data.ways)),
         values=values,
         panels=shown_names(data.workloads, values["workload"]),
         table=[
@@ -53,7 +44,7 @@ def rounds_chart(data: ReportData) -> Chart | None:
             number_column("median", medians["seconds"], "s"),
             number_column("highest", medians["highest"], "s"),
         ],
-        keys=[Key("sample", FAINT, "bar"), Key("median of its round", INK, "bar")],
+        keys=[Key("sample", "bar"), Key("median of its round", "bar", INK)],
         own_axes=("x",),
         words={"most_samples": _MOST_SAMPLES if thinned else None},
     )
@@ -67,18 +58,9 @@ def _drawn(samples: pl.DataFrame) -> pl.DataFrame:
     is_nearest = (place / step).round() * step
     kept = (count <= _MOST_SAMPLES) | ((is_nearest - place).abs() < 0.5)
     return (
-        samples.sort("configuration", "round", LATENCY)
+        samples.sort("configuration", "round", END_TO_END)
         .filter(kept)
-        .select("way", "workload", "round", kind=pl.lit(_SAMPLE), seconds=LATENCY)
-    )
-
-
-def _medians(samples: pl.DataFrame) -> pl.DataFrame:
-    latency = pl.col(LATENCY)
-    return (
-        samples.group_by("configuration", "way", "workload", "name", "round", maintain_order=True)
-        .agg(seconds=latency.median(), lowest=latency.min(), highest=latency.max(), samples=pl.len())
-        .with_columns(kind=pl.lit(_MEDIAN))
+        .select("way", "workload", "round", kind=pl.lit(_SAMPLE), seconds=END_TO_END)
     )
 
 
@@ -102,14 +84,14 @@ def _rounds_title(medians: pl.DataFrame) -> str:
     return f"The medians of one configuration's rounds differ by {middle} in the middle case, and at most by {most}"
 
 
-def _rounds_spec(values: pl.DataFrame, ways: Sequence[str]) -> dict[str, Any]:
+def _rounds_spec(values: pl.DataFrame, ways: Ways) -> dict[str, Any]:
     base = alt.Chart().encode(
-        y=row_by_way(ways, values["way"]),
+        y=ways.rows(values["way"]),
         yOffset=alt.YOffset("round:O", scale=alt.Scale(domain=sorted(set(values["round"])))),
         x=alt.X("seconds:Q", title="end-to-end latency (s)", scale=alt.Scale(zero=False)),
         tooltip=tooltips(("round:O", "round"), ("kind:N", "shown"), ("seconds:Q", "end-to-end (s)", ".4~r")),
     )
-    samples = base.mark_tick(thickness=1.5, size=_ROUND_PIXELS - 2, opacity=0.75).encode(color=color_by_way(ways))
+    samples = base.mark_tick(thickness=1.5, size=_ROUND_PIXELS - 2, opacity=0.75).encode(color=ways.colour())
     medians = base.mark_tick(thickness=1.8, size=_ROUND_PIXELS + 1, color=INK)
     return panel(
         samples.transform_filter(f"datum.kind === '{_SAMPLE}'"),
@@ -134,17 +116,30 @@ def token_latency_chart(data: ReportData) -> Chart | None:
         return None
     in_ms = values.with_columns(pl.col("median", "low", "high") * 1e3)
     drawn = pl.min_horizontal("high", _MOST_OVER_MEDIANS * pl.col("median").max().over("workload"))
-    joined = bool((values["last_token"] > values["token"]).any())
+    shown = _ends_and_quarters(in_ms)
+    ways, joined = Ways(data.ways), bool((values["last_token"] > values["token"]).any())
     return Chart(
-        title=_tokens_title(_changes(groups), len(groups)),
-        spec=_tokens_spec(data.ways),
+        title=_tokens_title(groups),
+        spec=_tokens_spec(ways),
         values=in_ms.drop("name", "last_token").with_columns(drawn_high=drawn),
         panels=shown_names(data.workloads, values["workload"]),
-        table=_tokens_table(in_ms),
-        keys=[*line_keys(data.ways, values["way"]), Key("5th to 95th percentile", FAINT, "square")],
+        table=[
+            word_column("configuration", shown["name"]),
+            number_column("token", shown["token"]),
+            number_column("5th percentile", shown["low"], "ms"),
+            number_column("median", shown["median"], "ms"),
+            number_column("95th percentile", shown["high"], "ms"),
+        ],
+        keys=[*ways.keys(values["way"]), Key("5th to 95th percentile")],
         own_axes=("x", "y"),
         words={"cut_at": _MOST_OVER_MEDIANS, "most_places": _MOST_PLACES if joined else None},
     )
+
+
+def _ends_and_quarters(values: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows of five places of each sequence."""
+    place, last = pl.int_range(pl.len()).over("name"), pl.len().over("name") - 1
+    return values.filter(pl.any_horizontal((last * share / 4).round() == place for share in range(5)))
 
 
 def gaps_along(samples: pl.DataFrame) -> pl.DataFrame:
@@ -204,26 +199,22 @@ def _gaps(samples: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _changes(groups: Sequence[pl.DataFrame]) -> list[tuple[str, Interval]]:
-    """Return how the gap changes along the sequence, by configuration, with an interval that holds for all together."""
+def _tokens_title(groups: Sequence[pl.DataFrame]) -> str:
+    """Return the largest change along the sequence that its interval bears, of intervals that hold all together."""
     confidence = 1 - (1 - CONFIDENCE) / max(1, len(groups))  # Bonferroni: the title picks the largest
     found = [(str(group["name"][0]), slowdown(group, confidence)) for group in groups]
-    return [(name, interval) for name, interval in found if interval is not None]
-
-
-def _tokens_title(changes: Sequence[tuple[str, Interval]], configurations: int) -> str:
-    """Return the largest change that its interval bears."""
+    changes = [(name, interval) for name, interval in found if interval is not None]
     if not changes:
         return "The time between tokens along the sequence; with few rounds or tokens, no trend is established"
-    told = [(name, change) for name, change in changes if change.low > 1 or change.high < 1]
-    if not told:
+    largest = largest_change(changes)
+    if largest is None:
         return "Along the sequence, the time between tokens changes by no more than noise"
-    name, change = max(told, key=lambda each: max(each[1].estimate, 1 / each[1].estimate))
+    name, change = largest
     times = f"The last quarter of the tokens takes {significant(change.estimate)}× the time of the first"
-    return f"{times} ({name})" if configurations > 1 else times
+    return f"{times} ({name})" if len(groups) > 1 else times
 
 
-def _tokens_spec(ways: Sequence[str]) -> dict[str, Any]:
+def _tokens_spec(ways: Ways) -> dict[str, Any]:
     tooltip = tooltips(
         ("token:Q", "token"),
         ("median:Q", "median (ms)", ".4~r"),
@@ -233,23 +224,9 @@ def _tokens_spec(ways: Sequence[str]) -> dict[str, Any]:
     axis: dict[str, Any] = {"title": "time since the token before (ms)", "scale": alt.Scale(zero=False)}
     x = alt.X("token:Q", title="token of the sequence", scale=alt.Scale(zero=False, nice=False))
     y = alt.Y("median:Q", **axis)
-    base = alt.Chart().encode(x=x, color=color_by_way(ways))
+    base = alt.Chart().encode(x=x, color=ways.colour())
     band = base.mark_area(opacity=0.18).encode(y=alt.Y("low:Q", **axis), y2="drawn_high:Q")
-    line = base.mark_line(strokeWidth=1.8).encode(y=y, strokeDash=dash_by_way(ways))
+    line = base.mark_line(strokeWidth=1.8).encode(y=y, strokeDash=ways.dashes())
     # A line has one tooltip for all of it: points that cannot be seen carry theirs.
     points = base.mark_point(size=50, filled=True, opacity=0).encode(y=y, tooltip=tooltip)
     return panel(band, line, points, height=_TOKENS_HEIGHT)
-
-
-def _tokens_table(values: pl.DataFrame) -> list[Column]:
-    """Return the gaps at five places of each sequence: the ends and the quarters."""
-    last = pl.len().over("name") - 1
-    place = pl.int_range(pl.len()).over("name")
-    shown = values.filter(pl.any_horizontal((last * share / 4).round() == place for share in range(5)))
-    return [
-        word_column("configuration", shown["name"]),
-        number_column("token", shown["token"]),
-        number_column("5th percentile", shown["low"], "ms"),
-        number_column("median", shown["median"], "ms"),
-        number_column("95th percentile", shown["high"], "ms"),
-    ]

@@ -7,25 +7,11 @@ from typing import Any
 import altair as alt
 import polars as pl
 
-from hfbench.report.charts.chart import (
-    FAINT,
-    ROW_PIXELS,
-    Chart,
-    Key,
-    color_by_way,
-    number_column,
-    one_mark,
-    panel,
-    row_by_way,
-    told_fill,
-    tooltips,
-    within,
-    word_column,
-)
+from hfbench.report.charts.chart import ROW_PIXELS, Chart, Key, Ways, one_mark, panel, tooltips, within
 from hfbench.report.frames import ReportData, shown_names
 from hfbench.report.pages import Column
-from hfbench.report.speedups import LATENCY, Speedup, Winner, interval_words, speedups, times_as_fast
-from hfbench.report.words import MISSING, margin, significant
+from hfbench.report.speedups import Speedup, Winner, speedups
+from hfbench.report.words import END_TO_END, MISSING, margin, number_column, significant, span_text, word_column
 from hfbench.statistics.verdicts import SAME
 
 
@@ -36,34 +22,35 @@ def speed_chart(data: ReportData) -> Chart | None:
         return None
     values = _values(comparisons)
     return Chart(
-        title=_title(comparisons, strongest(comparisons)),
-        spec=_spec(values, data.ways),
+        title=_title(comparisons),
+        spec=_spec(values, Ways(data.ways)),
         values=values,
         panels=shown_names(data.workloads, values["workload"]),
-        table=_table(comparisons),
-        keys=[
-            Key("beyond noise", FAINT, "circle"),
-            Key("not told from noise", FAINT, "ring"),
-            Key("same speed", FAINT, "line"),
+        table=[
+            word_column("workload", values["workload"]),
+            word_column("way", values["way"]),
+            word_column("baseline", values["against"]),
+            number_column("times as fast", values["speed"]),
+            number_column("95% interval", map(span_text, values["low"], values["high"])),
         ],
+        keys=[Key("beyond noise", "circle"), Key("not told from noise", "ring"), Key("same speed", "line")],
     )
 
 
-def strongest(comparisons: Sequence[Speedup]) -> Speedup | None:
-    """Return the largest difference from a baseline among those that hold for all of them together, or None."""
-    held = [each for each in comparisons if each.is_clear]
-    return max(held, key=lambda each: max(each.estimate, 1 / each.estimate), default=None)
-
-
-def _title(comparisons: Sequence[Speedup], claim: Speedup | None) -> str:
-    """Return what the intervals bear, and no more."""
+def _title(comparisons: Sequence[Speedup]) -> str:
+    """Return the largest difference that holds for all comparisons together: what the intervals bear, and no more."""
     if all(each.interval is None for each in comparisons):
         return (
             "Speed relative to the baseline; one round bears no interval, so none of these differences is established"
         )
-    if claim is None:
+    held = [each for each in comparisons if each.is_clear]
+    if not held:
         return "No way is faster or slower than its baseline by more than noise, over all comparisons together"
-    return times_as_fast(claim)
+    most = max(held, key=lambda each: max(each.estimate, 1 / each.estimate))
+    workload = most.configuration["workload"]
+    where = f" with {workload}" if workload else ""
+    speed = significant(most.estimate)
+    return f"{most.configuration['way']} is {speed}× as fast as {most.against['way']}{where}"
 
 
 def _values(comparisons: Sequence[Speedup]) -> pl.DataFrame:
@@ -83,7 +70,7 @@ def _values(comparisons: Sequence[Speedup]) -> pl.DataFrame:
     return values.with_columns(within(pl.col("low", "high"), pl.col("speed")).name.prefix("drawn_"))
 
 
-def _spec(values: pl.DataFrame, ways: Sequence[str]) -> dict[str, Any]:
+def _spec(values: pl.DataFrame, ways: Ways) -> dict[str, Any]:
     tooltip = tooltips(
         ("workload:N", "workload"),
         ("speed:Q", "times as fast", ".3~f"),
@@ -96,23 +83,13 @@ def _spec(values: pl.DataFrame, ways: Sequence[str]) -> dict[str, Any]:
         "scale": alt.Scale(zero=False),
         "axis": alt.Axis(grid=True),
     }
-    base = alt.Chart().encode(y=row_by_way(ways, values["way"]), color=color_by_way(ways), tooltip=tooltip)
+    base = alt.Chart().encode(y=ways.rows(values["way"]), color=ways.colour(), tooltip=tooltip)
     same = one_mark().mark_rule(strokeWidth=1.5).encode(x=alt.datum(1))
     interval = base.mark_rule(strokeWidth=2).encode(x=alt.X("drawn_low:Q", **axis), x2="drawn_high:Q")
     x = alt.X("speed:Q", **axis)
-    dot = base.mark_point(size=60, strokeWidth=2, opacity=1).encode(x=x, fill=told_fill("datum.told", ways))
+    dot = base.mark_point(size=60, strokeWidth=2, opacity=1).encode(x=x, fill=ways.fill_where("datum.told"))
     has_intervals = values["low"].is_not_null().any()  # one round has none
     return panel(same, *((interval,) if has_intervals else ()), dot, height=alt.Step(ROW_PIXELS))
-
-
-def _table(comparisons: Sequence[Speedup]) -> list[Column]:
-    return [
-        word_column("workload", (each.configuration["workload"] for each in comparisons)),
-        word_column("way", (each.configuration["way"] for each in comparisons)),
-        word_column("baseline", (each.against["way"] for each in comparisons)),
-        number_column("times as fast", (each.estimate for each in comparisons)),
-        number_column("95% interval", (interval_words(each.interval) for each in comparisons)),
-    ]
 
 
 def summary_sentence(winners: Sequence[Winner]) -> str:
@@ -141,13 +118,13 @@ def summary_sentence(winners: Sequence[Winner]) -> str:
 def winner_columns(winners: Sequence[Winner]) -> list[Column]:
     """Return the columns of the table of winners; that of the workload only where it has a name."""
     rows = [each.configuration for each in winners]
-    margins = [margin(row[LATENCY], row[f"{LATENCY}_low"], row[f"{LATENCY}_high"]) for row in rows]
+    margins = [margin(row[END_TO_END], row[f"{END_TO_END}_low"], row[f"{END_TO_END}_high"]) for row in rows]
     columns = [
         word_column("workload", (row["workload"] for row in rows)),
         word_column("lowest median", (row["way"] for row in rows)),
         *_ratios("baseline", [each.over_baseline for each in winners]),
         *_ratios("next", [each.runner_up for each in winners]),
-        number_column("end-to-end", (row[LATENCY] for row in rows), "s", margins),
+        number_column("end-to-end", (row[END_TO_END] for row in rows), "s", margins),
         word_column("verdict", map(_verdict, winners)),
     ]
     return columns if any(row["workload"] for row in rows) else columns[1:]
@@ -158,7 +135,9 @@ def _ratios(label: str, comparisons: Sequence[Speedup | None]) -> list[Column]:
     names = [MISSING if each is None else str(each.against["way"]) for each in comparisons]
     known = set(names) - {MISSING}
     texts = [MISSING if each is None else f"{significant(each.estimate)}×" for each in comparisons]
-    intervals = ["" if each is None or each.interval is None else interval_words(each.interval) for each in comparisons]
+    intervals = [
+        span_text(each.interval.low, each.interval.high) if each and each.interval else "" for each in comparisons
+    ]
     over = f"over {known.pop()}" if label == "baseline" and len(known) == 1 else f"over the {label}"
     ratios = number_column(over, texts, margins=intervals)
     return [ratios] if over != f"over the {label}" else [ratios, word_column(label, names)]

@@ -8,22 +8,10 @@ import altair as alt
 import polars as pl
 from polars import selectors
 
-from hfbench.report.charts.chart import (
-    INK,
-    PAPER,
-    ROW_PIXELS,
-    Chart,
-    Key,
-    number_column,
-    panel,
-    row_by_way,
-    tooltips,
-    word_column,
-)
+from hfbench.report.charts.chart import INK, PAPER, ROW_PIXELS, Chart, Key, Ways, panel, tooltips
 from hfbench.report.frames import ReportData, shown_names
 from hfbench.report.pages import Column
-from hfbench.report.speedups import extremes, range_text
-from hfbench.report.words import break_even_column, metric_column
+from hfbench.report.words import break_even_column, metric_column, number_column, range_text, word_column
 
 # What the worker reports at the start of each phase, in order, and what the time from there to the next one is.
 _BEGINS = ("import", "prepare", "load", "first_call", "verify", "warm_up", "sample")
@@ -38,14 +26,18 @@ def startup_chart(data: ReportData) -> Chart | None:
     middle = middle_rounds(rounds)
     values = _spans(middle)
     shown = [phase for phase in PHASES if phase in set(values["phase"])]
-    lowest, highest = extremes(middle["first_token"].to_list(), middle["name"].to_list())
+    waits = range_text(middle["first_token"], middle["name"], "s")
     return Chart(
-        title=f"From the start of a process to its first token: {range_text(lowest, highest, 's')}",
-        spec=_spec(values, data.ways, shown),
+        title=f"From the start of a process to its first token: {waits}",
+        spec=_spec(values, Ways(data.ways), shown),
         values=values,
         panels=shown_names(data.workloads, values["workload"]),
-        table=_table(middle),
-        keys=[*(Key(phase, _colour(phase)) for phase in shown), Key("first token", INK, "bar")],
+        table=[
+            word_column("configuration", middle["name"]),
+            number_column("first token", middle["first_token"], "s"),
+            *(number_column(phase, (each or None for each in middle[phase]), "s") for phase in shown),
+        ],
+        keys=[*(Key(phase, colour=_colour(phase)) for phase in shown), Key("first token", "bar", INK)],
         words={"phases": ", ".join(shown)},
     )
 
@@ -61,20 +53,13 @@ def startup_rounds(points: pl.DataFrame, first_calls: pl.DataFrame) -> pl.DataFr
         return pl.DataFrame()
     first_token = pl.col("start_seconds") + pl.col("token_seconds").list.eval(pl.element().list.first()).list.min()
     tokens = first_calls.select("configuration", "round", first_token=first_token)
-    rows = points.drop_nulls(columns).join(tokens, on=["configuration", "round"], how="left", maintain_order="left")
+    rows = points.drop_nulls(columns).join(tokens.drop_nulls(), on=["configuration", "round"], maintain_order="left")
     edges = [pl.lit(0.0), *(pl.col(column) for column in columns)]
     durations = [late - early for early, late in pairwise(edges)]
     compiled = pl.min_horizontal(pl.col("compile_seconds").fill_null(0.0), durations[4])
     phases = [*durations[:4], durations[4] - compiled, compiled, *durations[5:]]
-    return rows.select(
-        "configuration",
-        "round",
-        "way",
-        "workload",
-        "name",
-        "first_token",
-        *(phase.alias(name) for name, phase in zip(PHASES, phases, strict=True)),
-    ).drop_nulls("first_token")
+    seconds = dict(zip(PHASES, phases, strict=True))
+    return rows.select("configuration", "round", "way", "workload", "name", "first_token", **seconds)
 
 
 def middle_rounds(rounds: pl.DataFrame) -> pl.DataFrame:
@@ -103,9 +88,9 @@ def _spans(middle: pl.DataFrame) -> pl.DataFrame:
     return pl.DataFrame(rows)
 
 
-def _spec(values: pl.DataFrame, ways: Sequence[str], shown: Sequence[str]) -> dict[str, Any]:
+def _spec(values: pl.DataFrame, ways: Ways, shown: Sequence[str]) -> dict[str, Any]:
     colours = alt.Scale(domain=list(shown), range=[_colour(phase) for phase in shown])
-    base = alt.Chart().encode(y=row_by_way(ways, values["way"]))
+    base = alt.Chart().encode(y=ways.rows(values["way"]))
     bars = base.mark_bar(size=ROW_PIXELS * 0.6, stroke=PAPER, strokeWidth=0.5).encode(
         x=alt.X("begin:Q", title="seconds since the process started"),
         x2="end:Q",
@@ -120,14 +105,6 @@ def _spec(values: pl.DataFrame, ways: Sequence[str], shown: Sequence[str]) -> di
 
 def _colour(phase: str) -> str:
     return f"var(--phase-{PHASES.index(phase)})"
-
-
-def _table(middle: pl.DataFrame) -> list[Column]:
-    phases = [
-        number_column(phase, (each or None for each in middle[phase]), "s") for phase in PHASES if middle[phase].sum()
-    ]
-    first = number_column("first token", middle["first_token"], "s")
-    return [word_column("configuration", middle["name"]), first, *phases]
 
 
 _STARTS = ("first_call_seconds", "compile_seconds", "warm_first_call_seconds", "warm_compile_seconds")

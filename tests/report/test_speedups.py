@@ -4,44 +4,22 @@ from pathlib import Path
 
 import pytest
 
-from hfbench.core.point import Configuration
 from hfbench.core.record import Record
 from hfbench.report.charts.speed import summary_sentence
-from hfbench.report.frames import ReportData, report_data
 from hfbench.report.speedups import Winner, speedups, winners
-from hfbench.statistics.intervals import paired_ratio_interval
-from tests.report.report_records import sweep_records
-from tests.tables.hand_records import observed, ok_record, point, tables_of
-
-
-def _measured(configuration: Configuration, seconds: float, nll: float = 2.0) -> Record:
-    output = {"prompt_nll": nll, "prompt_top1": [1, 2], "tokens": [3]}
-    samples = [observed([0.1, seconds * factor]) for factor in (0.999, 1.0, 1.001)]
-    return ok_record(configuration, *samples, output=output)
-
-
-def _data(folder: Path, records: list[Record]) -> ReportData:
-    tables = tables_of(folder, *records)
-    return report_data(tables.samples, tables.summary, tables.points, tables.configurations)
+from hfbench.statistics.verdicts import paired_ratio_interval
+from tests.report.report_records import data_of, measured, rounds_of, sweep_records
+from tests.tables.hand_records import point
 
 
 def _only(folder: Path, records: list[Record]) -> Winner:
-    (winner,) = winners(_data(folder, records))
+    (winner,) = winners(data_of(folder, records))
     return winner
-
-
-def _rounds(**seconds: list[float]) -> list[Record]:
-    """Rounds of ways, whose names have _ for a colon."""
-    return [
-        _measured(point(round=number, attn_implementation=name.replace("_", ":")), each)
-        for name, times in seconds.items()
-        for number, each in enumerate(times, start=1)
-    ]
 
 
 def test_the_winner_has_its_ratios_from_paired_rounds(tmp_path: Path) -> None:
     eager, sdpa = [2.0, 2.2, 2.4, 2.1], [1.0, 1.1, 1.2, 1.06]
-    winner = _only(tmp_path, _rounds(eager=eager, sdpa=sdpa, sdpa_math=[1.5, 1.65, 1.8, 1.58]))
+    winner = _only(tmp_path, rounds_of(eager=eager, sdpa=sdpa, sdpa__math=[1.5, 1.65, 1.8, 1.58]))
     assert winner.configuration["way"] == "sdpa"
     assert winner.runner_up is not None
     assert winner.runner_up.against["way"] == "sdpa:math"
@@ -55,20 +33,23 @@ def test_the_winner_has_its_ratios_from_paired_rounds(tmp_path: Path) -> None:
     assert summary_sentence([winner]) == "sdpa is fastest beyond noise in the one workload."
 
 
-def test_a_lead_within_noise_is_no_win(tmp_path: Path) -> None:
-    winner = _only(tmp_path, _rounds(eager=[1.0, 1.02, 0.99], sdpa=[0.99, 1.03, 0.98]))
-    assert winner.rivals == ("eager",)
+@pytest.mark.parametrize(
+    ("rounds", "rival"),
+    [
+        ({"eager": [1.0, 1.02, 0.99], "sdpa": [0.99, 1.03, 0.98]}, "eager"),
+        ({"eager": [2.0, 2.0, 2.0], "sdpa": [1.0, 1.0, 1.0], "sdpa__math": [0.8, 3.0, 3.1]}, "sdpa:math"),
+    ],
+    ids=["a lead within noise", "a noisy third"],
+)
+def test_what_is_not_told_from_another_has_not_won(tmp_path: Path, rounds: dict[str, list[float]], rival: str) -> None:
+    winner = _only(tmp_path, rounds_of(**rounds))
+    assert winner.configuration["way"] == "sdpa"
+    assert winner.rivals == (rival,)
     assert summary_sentence([winner]) == "No way is faster than every other by more than noise in the workload."
 
 
-def test_a_noisy_third_keeps_the_first_from_winning(tmp_path: Path) -> None:
-    winner = _only(tmp_path, _rounds(eager=[2.0, 2.0, 2.0], sdpa=[1.0, 1.0, 1.0], sdpa_math=[0.8, 3.0, 3.1]))
-    assert winner.configuration["way"] == "sdpa"
-    assert winner.rivals == ("sdpa:math",)
-
-
 def test_one_round_decides_nothing(tmp_path: Path) -> None:
-    winner = _only(tmp_path, _rounds(eager=[2.0], sdpa=[1.0]))
+    winner = _only(tmp_path, rounds_of(eager=[2.0], sdpa=[1.0]))
     assert winner.runner_up is not None
     assert winner.runner_up.interval is None
     assert winner.runner_up.estimate == pytest.approx(2.0)
@@ -76,33 +57,36 @@ def test_one_round_decides_nothing(tmp_path: Path) -> None:
     assert "With one round no difference can be told from noise" in summary_sentence([winner])
 
 
+def test_the_only_way_has_nothing_to_beat(tmp_path: Path) -> None:
+    winner = _only(tmp_path, rounds_of(sdpa=[1.0, 1.0]))
+    assert (winner.runner_up, winner.over_baseline, winner.rivals) == (None, None, ())
+
+
 def test_what_computes_something_else_does_not_win(tmp_path: Path) -> None:
     records = [
-        _measured(point(round=number, attn_implementation=name), seconds, nll)
+        measured(
+            point(round=number, attn_implementation=name),
+            *(seconds * factor for factor in (0.999, 1.0, 1.001)),
+            output={"prompt_nll": nll, "prompt_top1": [1, 2], "tokens": [3]},
+        )
         for number in (1, 2, 3)
         for name, seconds, nll in (("eager", 2.0, 2.0), ("sdpa", 1.5, 2.0), ("flex_attention", 1.0, 3.0))
     ]
     winner = _only(tmp_path, records)
     assert winner.configuration["way"] == "sdpa"
     assert winner.flagged == ("flex_attention",)
-    assert [each.configuration["way"] for each in speedups(_data(tmp_path, records))] == ["sdpa"]
+    assert [each.configuration["way"] for each in speedups(data_of(tmp_path, records))] == ["sdpa"]
 
 
 def test_only_rounds_that_both_have_are_compared(tmp_path: Path) -> None:
-    records = [*_rounds(eager=[2.0, 2.0, 2.0]), *_rounds(sdpa=[1.0, 1.0, 1.0])[1:]]
-    winner = _only(tmp_path, records)
+    winner = _only(tmp_path, [*rounds_of(eager=[2.0, 2.0, 2.0]), *rounds_of(sdpa=[1.0, 1.0, 1.0])[1:]])
     assert winner.over_baseline is not None
     assert winner.over_baseline.interval is not None
     assert winner.over_baseline.estimate == pytest.approx(2.0)
 
 
-def test_the_only_way_has_nothing_to_beat(tmp_path: Path) -> None:
-    winner = _only(tmp_path, _rounds(sdpa=[1.0, 1.0]))
-    assert (winner.runner_up, winner.over_baseline, winner.rivals) == (None, None, ())
-
-
 def test_without_the_reference_the_first_way_of_the_sweep_is_the_baseline(tmp_path: Path) -> None:
-    winner = _only(tmp_path, _rounds(sdpa_math=[2.0, 2.0], sdpa=[1.0, 1.0]))
+    winner = _only(tmp_path, rounds_of(sdpa__math=[2.0, 2.0], sdpa=[1.0, 1.0]))
     assert winner.over_baseline is not None
     assert winner.over_baseline.against["way"] == "sdpa:math"
 
@@ -110,15 +94,7 @@ def test_without_the_reference_the_first_way_of_the_sweep_is_the_baseline(tmp_pa
 def test_of_equal_ways_few_are_called_fastest(tmp_path: Path) -> None:
     """Forty workloads of three ways with the same speed and 2% between rounds: two are to be expected at most."""
     names = ["sdpa:flash_attention", "sdpa:cudnn_attention", "sdpa:efficient_attention"]
-    records = sweep_records(
-        5,
-        6,
-        noise=0.02,
-        attn_implementation=names,
-        sequence_length=list(range(10, 50)),
-        batch_size=[1],
-        max_new_tokens=[4],
-    )
-    found = winners(_data(tmp_path, records))
+    lengths = {"sequence_length": list(range(10, 50)), "batch_size": [1], "max_new_tokens": [4]}
+    found = winners(data_of(tmp_path, sweep_records(5, 6, noise=0.02, attn_implementation=names, **lengths)))
     assert len(found) == 40
     assert sum(not each.rivals for each in found) <= 3

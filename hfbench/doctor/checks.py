@@ -1,28 +1,19 @@
 """The command `hfbench doctor`: is this machine fit to measure what params.yaml asks for?"""
 
-import io
-import math
-import shutil
-import sys
-import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
-from huggingface_hub.constants import HF_HUB_CACHE
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from hfbench.core.results import MODELS
-from hfbench.environment.describe import describe
-from hfbench.model.cache import cache_folder
-from hfbench.model.manifest import read_previous
-from hfbench.monitoring.monitor import machine_before, open_devices
-from hfbench.params.schema import Params, load_params
+from hfbench.doctor.readings import Readings, collect
+from hfbench.params.schema import load_params
+from hfbench.report.pages import standard_output
 
 Level = Literal["ok", "note", "warning"]
 _LEVELS: tuple[Level, ...] = get_args(Level)
@@ -43,98 +34,13 @@ class Finding:
 _ok, _note, _warning = (partial(Finding, level) for level in _LEVELS)
 
 
-@dataclass(frozen=True)
-class Disk:
-    """A file system that hfbench writes to, and for what."""
-
-    use: str
-    path: Path
-    free_bytes: int
-    move_with: str | None  # the variable that names another folder
-
-
-# What the version of torch ends in when it was built for a vendor; the build without an ending is NVIDIA's on Linux.
-_BUILDS = {"nvidia": ("cu", ""), "amd": ("rocm",), "intel": ("xpu",), "apple": ("",)}
-
-
-@dataclass(frozen=True)
-class Readings:
-    """The machine, and what params.yaml wants of it; mappings hold None where the machine does not tell."""
-
-    # As environment.json describes them.
-    system: Mapping[str, Any]
-    cpu: Mapping[str, Any]
-    memory: Mapping[str, Any]
-    accelerators: Sequence[Mapping[str, Any]]
-    variables: Mapping[str, str]
-    torch_version: str | None
-    # As `machine_before` finds them now: the machine, and the accelerator that the measurement will run on.
-    now: Mapping[str, Any]
-    watched: Mapping[str, Any] | None
-    memory_limit_bytes: float  # a container's, infinite where there is none
-    fullest_disk: Disk  # of those that hfbench writes to
-    # What params.yaml asks for: the device, and the weights of those models of the sweep that are resolved already.
-    device: str
-    model_bytes: Mapping[str, int]
-
-    @property
-    def is_torch_built(self) -> bool:
-        """Whether torch is built for any of the accelerators."""
-        build = (self.torch_version or "").partition("+")[2].rstrip(".0123456789")
-        return any(build in _BUILDS.get(accelerator["vendor"], ()) for accelerator in self.accelerators)
-
-
-_LOOK_SECONDS = 0.3  # at how busy the CPUs are: long enough for 30 ticks of each
-
-
-def collect(params: Params, results: Path) -> Readings:
-    """Return the readings; `results` is the folder that holds `models/NAME.json`, if the pipeline has run."""
-    environment, (devices, _) = describe(), open_devices(params.device)
-    now = machine_before(devices, _LOOK_SECONDS)
-    return Readings(
-        **{part: environment[part] for part in ("system", "cpu", "memory", "accelerators", "variables")},
-        torch_version=environment["packages"].get("torch", {}).get("version"),
-        now=now,
-        watched=next(iter(now["devices"]), None),
-        memory_limit_bytes=environment["system"]["memory_limit_bytes"] or math.inf,
-        fullest_disk=_fullest_disk(results),
-        device=params.device,
-        model_bytes=_model_bytes(params.sweep.model, results / MODELS.name),
-    )
-
-
-def _fullest_disk(results: Path) -> Disk:
-    """Return the file system with the least room among those that hfbench writes to; its first use names it."""
-    places = (
-        ("models of the hub", Path(HF_HUB_CACHE), "HF_HOME"),
-        ("models that hfbench builds", cache_folder(), "HFBENCH_CACHE"),
-        ("results and DVC's cache", results.absolute(), None),
-        ("compile caches", Path(tempfile.gettempdir()), "TMPDIR"),
-    )
-    disks = []
-    for use, path, variable in places:
-        folder = next(each for each in (path, *path.parents) if each.exists())
-        disks.append(Disk(use, folder, shutil.disk_usage(folder).free, variable))
-    return min(disks, key=lambda disk: disk.free_bytes)
-
-
-def _model_bytes(names: Sequence[str], models: Path) -> dict[str, int]:
-    sizes = {}
-    for name in names:
-        if manifest := read_previous(models / f"{name}.json"):
-            weights = [file.size_bytes for file in manifest.files if file.path.endswith(".safetensors")]
-            if weights:
-                sizes[name] = sum(weights)
-    return sizes
-
-
 def check_device(readings: Readings) -> Iterator[Finding]:
     """Warn where params.yaml asks for a device that is not here."""
     kind, _, number = readings.device.partition(":")
     present = [each["name"] for each in readings.accelerators if each["torch_device"] == kind]
     hidden = readings.variables.get("CUDA_VISIBLE_DEVICES")
     if kind in ("auto", "cpu"):
-        name = readings.watched["name"] if readings.watched and readings.is_torch_built else "the CPU"
+        name = readings.watched["name"] if readings.watched and readings.has_usable_accelerator else "the CPU"
         yield _ok(f"device: {readings.device} means {name} here.")
     elif kind == "cuda" and present and hidden in ("", "-1"):
         yield _warning(
@@ -165,6 +71,23 @@ def check_torch(readings: Readings) -> Iterator[Finding]:
             f"torch {version} is not built for {name}: points would run on the CPU or not at all.",
             "Install the build of torch for it: pytorch.org says how, under Get Started.",
         )
+
+
+def check_dtypes(readings: Readings) -> Iterator[Finding]:
+    """Warn where params.yaml asks for a dtype that the CPU only emulates, with what float32 was measured to give."""
+    if readings.device != "cpu" and (readings.device != "auto" or readings.has_usable_accelerator):
+        return
+    rates = readings.ceilings.get("matmul_flops_per_second", {})
+    for dtype in [each for each in readings.dtypes if each in readings.cpu["emulated_dtypes"]]:
+        told = f"This CPU has no instructions for {dtype} products, and torch emulates them"
+        remedy = "Set sweep.dtype to [float32], or add it: it takes twice the memory, and is not emulated."
+        if dtype not in rates:
+            yield _warning(f"{told}.", f"{remedy} `dvc repro ceilings` measures how fast both are.")
+        elif dtype in readings.ceilings["slower_than_float32"]:
+            both = f"the fastest reach {rates[dtype] / 1e9:.3g} GFLOP/s, and {rates['float32'] / 1e9:.3g} in float32"
+            yield _warning(f"{told}: {both}.", remedy)
+        else:
+            yield _ok(f"{told}, measured to be as fast as float32.")
 
 
 def check_accelerator(readings: Readings) -> Iterator[Finding]:
@@ -338,6 +261,7 @@ def _gb(size_bytes: float) -> str:
 _CHECKS: tuple[Callable[[Readings], Iterator[Finding]], ...] = (
     check_device,
     check_torch,
+    check_dtypes,
     check_accelerator,
     check_load,
     check_clocks,
@@ -356,12 +280,11 @@ def examine(readings: Readings) -> list[Finding]:
 
 _READY = "This machine is ready to measure."
 _STYLES = {"warning": "bold yellow", "note": "cyan", "ok": "green"}
-_WIDTH_WITHOUT_TERMINAL = 120
 
 
 def print_findings(findings: Sequence[Finding], console: Console | None = None) -> None:
-    """Print each finding with its remedy below, then how many there are of each level."""
-    console = console or _standard_output()
+    """Print each finding with its remedy below, then how many there are of each level, and what that means."""
+    console = console or standard_output()
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
@@ -370,21 +293,11 @@ def print_findings(findings: Sequence[Finding], console: Console | None = None) 
         if finding.remedy is not None:
             table.add_row("", Text(f"→ {finding.remedy}", style="bold" if finding.level == "warning" else "dim"))
     console.print(table)
-    console.print()
-    console.print(_summary(Counter(finding.level for finding in findings)))
-
-
-def _summary(counts: Mapping[Level, int]) -> str:
-    """Return how many findings there are of each level, in one sentence, and what that means."""
+    counts = Counter(finding.level for finding in findings)
     found = [f"{counts[level]} {level}{'s' * (counts[level] > 1)}" for level in ("warning", "note") if counts[level]]
     meaning = "Heed the warnings before trusting small differences." if counts["warning"] else _READY
-    return f"{' and '.join(found)}. {meaning}" if found else meaning
-
-
-def _standard_output() -> Console:
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a character that the locale lacks is no reason to fail
-    return Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL)
+    console.print()
+    console.print(f"{' and '.join(found)}. {meaning}" if found else meaning)
 
 
 def doctor(params: Path, results: Path, *, strict: bool = False) -> int:
