@@ -95,6 +95,7 @@ class Sampling:
     unobserved_every: int
     timeout_seconds: float
     monitor_interval_seconds: float
+    min_watched_seconds: float = 2.0
 
 
 @dataclass(frozen=True)

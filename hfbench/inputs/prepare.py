@@ -55,7 +55,7 @@ def check_positions(manifest: Manifest, shapes: Iterable[Shape]) -> None:
             together = f", together {sum(parts.values())} tokens," if len(named) > 1 else ","
             raise UserError(
                 f"{' and '.join(named)}{together} and the model {manifest.name!r} has {limit} positions "
-                "(max_position_embeddings). Ask for less, new tokens included, or choose another model."
+                "(max_position_embeddings or max_seq_len). Ask for less, new tokens included, or choose another model."
             )
 
 

@@ -21,6 +21,7 @@ from transformers.masking_utils import flex_attention_mask
 from hfbench.core.point import Configuration
 from hfbench.measure.experts import check_experts, experts_argument, find_experts
 from hfbench.measure.kernels import Kernels
+from hfbench.model.architecture import load_config
 
 FLEX = "flex_attention"
 # A name with `flex_attention` in it: for one, transformers checks that the model supports flex attention
@@ -102,8 +103,9 @@ def load_model(
 ) -> tuple[PreTrainedModel, dict[str, list[str]]]:
     """Load the model in `.eval()` mode; return it with the weights that were missing, unexpected or of another shape.
 
-    The generation config of the checkpoint is replaced by an empty one: its penalties and temperatures would add work
-    that the configuration does not name. Raises `NoExpertsError` where the model has no experts that compute as asked.
+    Keys of the config that add outputs or leave out the cache are as `load_config` sets them. The generation config of
+    the checkpoint is replaced by an empty one: its penalties and temperatures would add work that the configuration
+    does not name. Raises `NoExpertsError` where the model has no experts that compute as asked.
     """
     kernels = kernels or Kernels(configuration.attn_implementation)
     implementation = split_attention(kernels.attn_implementation)[0]
@@ -111,6 +113,7 @@ def load_model(
         implementation = register_flex_attention()
     loaded: Any = AutoModelForCausalLM.from_pretrained(
         folder,
+        config=load_config(folder, trust_remote_code),
         dtype=getattr(torch, configuration.dtype),
         attn_implementation=implementation,
         **experts_argument(configuration.experts_implementation),

@@ -23,7 +23,7 @@ from hfbench.measure.batching import (
 )
 from hfbench.measure.compiling import check_compile_config, compile_config
 from hfbench.measure.device import Device, Peaks, open_device
-from hfbench.measure.generation import Call, Probe, Run, prepare_generate
+from hfbench.measure.generation import Call, Run, prepare_generate
 from hfbench.measure.kernels import (
     check_unedited,
     kernel_device,
@@ -73,9 +73,9 @@ class Measurement:
         self._reporter = reporter
         self._manifest = Manifest.load(manifest_path(task.configuration.model))
         self._effective: dict[str, Any] = {}
-        self._output: dict[str, Any] = {}
         self._memory: dict[str, int] = {}
         self._peaks: Peaks | None = None
+        self._output: dict[str, Any] = {}
         self._sdpa = ExitStack()
         compiling.remember_all()
 
@@ -108,6 +108,7 @@ class Measurement:
         self._device.synchronize()
         self._reporter.update(load_seconds=round(time.perf_counter() - start, 9))
         self._memory = {"load_peak_bytes": self._device.peak_bytes()}
+        self._device.reset_peak()
         check_unedited(self._settings)  # now that what was in its folder is imported
         self._effective = {
             **verification.describe_model(self._model, self._device),
@@ -125,19 +126,15 @@ class Measurement:
         """
         self._call = self._prepare_call()
         new_tokens = new_tokens_of(self._prompt, self._configuration)
-        self._sampler = Sampler(self._run, new_tokens, self._reporter)
-        self._device.reset_peak()
+        self._sampler = Sampler(lambda *looked: self._call(*looked), new_tokens, self._reporter)
         with refusals_explained():
             call = self._sampler.first_call()
-        self._memory |= {"first_call_peak_bytes": self._device.peak_bytes()}  # compiling among it
         self._reporter.update(first_call_seconds=round(call.last_token - call.start, 9))
-        self._output["tokens"] = max(call.tokens, key=len)  # of the first row, where all are alike
+        self._memory |= {"first_call_peak_bytes": self._device.peak_bytes()}  # compiling among it
         self._chosen = call.tokens
+        self._output["tokens"] = max(call.tokens, key=len)  # of the first row, where all are alike
         self._reporter.update(output=self._output)
         self._first_compilation = compiling.describe_compilation()
-
-    def _run(self, observed: bool, probe: Probe | None = None) -> Call:
-        return self._call(observed, probe)  # which is another one after continuous batching was verified
 
     def _prepare_call(self) -> Run:
         prepare = prepare_generate_batch if self._configuration.continuous_batching else prepare_generate
@@ -178,6 +175,8 @@ class Measurement:
         ]
         if not is_compiled:
             found += self._report_path(path)
+        self._device.release_memory()  # the logits of the check are not the model's memory
+        self._device.reset_peak()
         # Compiling, which this call left out, decides on padding and graphs too: `conclude` looks at those.
         return found if is_compiled else [*found, *self._batching_differences()]
 
@@ -193,14 +192,16 @@ class Measurement:
 
     def warm_up(self) -> None:
         """Run the warm-up iterations; the first tells the memory of prefill and decode."""
-        self._device.reset_peak()  # the logits of the check are not the model's memory
         self._peaks = None if self._configuration.continuous_batching else Peaks(self._device)
         self._reporter.update(warmup_steady=self._sampler.warm_up(self._task.sampling, self._peaks))
         self._compiled_before = compiling.compile_ids()
 
     def sample(self) -> None:
-        """Run the sampled iterations."""
-        self._reporter.update(stopped_because=self._sampler.sample(self._task.sampling))
+        """Run the sampled iterations; long enough for an accelerator to be watched, unless their number is fixed."""
+        sampling = self._task.sampling
+        is_watched = self._device.name != "cpu" and sampling.stopping_rule != "fixed"
+        min_seconds = sampling.min_watched_seconds if is_watched else 0.0
+        self._reporter.update(stopped_because=self._sampler.sample(sampling, min_seconds))
 
     def run_once(self) -> Call:
         """Run one iteration more, which is recorded nowhere, and return its call with the time of each token."""

@@ -174,8 +174,8 @@ class Sampler:
             self._latencies.append(iteration.end_to_end_seconds)
         return is_steady(self._latencies)
 
-    def sample(self, sampling: Sampling) -> str:
-        """Run iterations until the stopping rule says enough, and return its reason.
+    def sample(self, sampling: Sampling, min_seconds: float = 0.0) -> str:
+        """Run iterations until the stopping rule says enough, and return its reason; not before `min_seconds`.
 
         Every `unobserved_every`-th one runs without the token observer, so that the observer's cost is known; those do
         not count for the rule.
@@ -187,8 +187,9 @@ class Sampler:
             iteration = self._run("sample", observed)[0]
             if observed:
                 latencies.append(iteration.end_to_end_seconds)
-            reason = reason_to_stop(latencies, time.perf_counter() - began, sampling)
-            if reason is not None:
+            elapsed = time.perf_counter() - began
+            reason = reason_to_stop(latencies, elapsed, sampling)
+            if reason is not None and elapsed >= min(min_seconds, sampling.max_seconds):
                 return reason
         raise AssertionError("the stopping rule never stopped")
 

@@ -85,6 +85,7 @@ def warm_start_of(warm: Record) -> dict[str, Any]:
 
 
 _READ_BYTES = 1 << 16
+_WATCHED_CLOSELY = ("sample", "conclude")  # at whose beginnings the hardware is read, whatever the interval
 _GRACE_SECONDS = 2.0  # for a worker that has reported its end to be gone
 _LOG_LINES = 40  # of the worker's log, kept in the record of a point that is not ok
 
@@ -183,8 +184,10 @@ class _Supervision:
                 if not received:
                     return True
                 *lines, pending = (pending + received).split(b"\n")
-                for line in lines:
-                    self._take(json.loads(line))
+                for message in map(json.loads, lines):
+                    self._take(message)
+                    if message.get("name") in _WATCHED_CLOSELY:
+                        monitor.begin(time.perf_counter())
         return False
 
     def _take(self, message: dict[str, Any]) -> None:

@@ -60,7 +60,9 @@ def _add_fields(parser: argparse.ArgumentParser, record: type) -> None:
             parser.add_argument(f"--{field.name}", action=argparse.BooleanOptionalAction, default=False)
         else:
             assert isinstance(field.type, type)
-            parser.add_argument(f"--{field.name}", required=True, type=field.type)
+            is_needed = field.default is dataclasses.MISSING
+            default = None if is_needed else field.default
+            parser.add_argument(f"--{field.name}", required=is_needed, default=default, type=field.type)
 
 
 def _take(values: dict[str, Any], record: type) -> Any:

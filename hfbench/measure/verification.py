@@ -103,6 +103,8 @@ def _dtypes(tensors: Iterable[torch.Tensor]) -> dict[str, int]:
     return dict(Counter(str(tensor.dtype).removeprefix("torch.") for tensor in tensors))
 
 
+# Where `generate` hands out a token when it has queued the next step (transformers 5.22, `DeferredStopCheck`).
+_DEFERRED = ("mps",)
 _CACHES = {"static": "StaticCache", "dynamic": "DynamicCache"}
 _OTHER_SHAPE = "index_copy_(): Source/destination tensor must have same slice shapes"  # how torch says it
 _SHORT = 2  # new tokens of the verifying call: one from the prefill, one from a decoding step
@@ -125,6 +127,7 @@ def describe_model(model: PreTrainedModel, device: Device) -> dict[str, Any]:
         "inter_op_threads": torch.get_num_interop_threads(),
         "variables": {name: os.environ.get(name) for name in SETTINGS},
         "clock_resolution_seconds": time.get_clock_info("perf_counter").resolution,
+        "tokens_handed_out_late": device.torch_device.type in _DEFERRED,
     }
 
 

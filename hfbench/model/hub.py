@@ -1,4 +1,8 @@
-"""The source `hub`: a repository of the Hugging Face hub at one commit, in huggingface_hub's own cache."""
+"""The source `hub`: a repository of the Hugging Face hub at one commit, in huggingface_hub's own cache.
+
+Its files are fetched one by one. `snapshot_download` (huggingface_hub 2.4) hands out an older snapshot where the hub
+answers 403 or 503, and takes a file whose sha256 is not the hub's.
+"""
 
 import dataclasses
 import errno
@@ -13,10 +17,11 @@ from typing import Any, cast
 from hfbench.core.errors import UserError
 from hfbench.core.record import SCHEMA_VERSION, Manifest, ModelFile
 from hfbench.core.sources import HubSource
-from hfbench.model.architecture import read_architecture
+from hfbench.model.architecture import Architecture, read_architecture, read_content
 from hfbench.model.cache import DownloadLines, one_line, say, size_text
 from hfbench.model.folder import (
     CONFIG,
+    TOKENIZER_CONFIG,
     WEIGHTS_INDEX,
     files_in,
     has_sizes,
@@ -155,11 +160,11 @@ def resolve_hub(name: str, source: HubSource, with_weights: bool = True) -> Mani
     try:
         with hub_errors(source):
             listing = _list(source, source.revision)
-            files = _fetch_listed(source, listing, with_weights)
+            architecture, files = _fetch_listed(source, listing, with_weights)
             commit = listing.commit
     except HubUnreachableError as error:
         commit, files = find_cached(source, with_weights, str(error))
-    architecture = read_architecture(snapshot_folder(source, commit), source.repository, source.trust_remote_code)
+        architecture = read_architecture(snapshot_folder(source, commit), source.repository, source.trust_remote_code)
     return Manifest(
         schema_version=SCHEMA_VERSION,
         name=name,
@@ -209,24 +214,36 @@ def _list(source: HubSource, revision: str) -> _Listing:
     )
 
 
-def _fetch_listed(source: HubSource, listing: _Listing, with_weights: bool) -> tuple[ModelFile, ...]:
-    """Download the model's files. The hub's sha256 of a file is checked where it is downloaded, else believed."""
+_READ_WITH_CODE = (".py", TOKENIZER_CONFIG)  # beside the config, what an architecture with code of its own is read from
+
+
+def _fetch_listed(
+    source: HubSource, listing: _Listing, with_weights: bool
+) -> tuple[Architecture, tuple[ModelFile, ...]]:
+    """Download the model's files, its weights when its config is known to give a model; return what both say.
+
+    The hub's sha256 of a file is checked where it is downloaded, else believed.
+    """
 
     def fetch(name: str) -> Path:
         return _fetch(source, listing.commit, name, listing.sizes[name], listing.sha256s.get(name))
 
     names = support_files(listing.sizes, source.repository, source.trust_remote_code)
-    if with_weights:
-        names += weight_files(listing.sizes, source.repository, lambda: fetch(WEIGHTS_INDEX))
-    missing = sum(
-        listing.sizes[name] for name in names if not (snapshot_folder(source, listing.commit) / name).exists()
-    )
-    if missing:
-        say(f"downloading {source.repository} at {listing.commit[:12]}: {size_text(missing)}")
     # By its revision once, so that huggingface_hub's cache knows it too, for when the hub cannot be reached.
     _download(source, CONFIG, source.revision)
+    read_content(fetch(CONFIG).read_bytes(), f"{source.repository}: {CONFIG}")
+    if with_weights:
+        names += weight_files(listing.sizes, source.repository, lambda: fetch(WEIGHTS_INDEX))
+    for name in names if source.trust_remote_code else ():
+        if name.endswith(_READ_WITH_CODE):
+            fetch(name)
+    folder = snapshot_folder(source, listing.commit)
+    architecture = read_architecture(folder, source.repository, source.trust_remote_code)
+    missing = sum(listing.sizes[name] for name in names if not (folder / name).exists())
+    if missing:
+        say(f"downloading {source.repository} at {listing.commit[:12]}: {size_text(missing)}")
     paths = {name: fetch(name) for name in sorted(names)}
-    return tuple(
+    return architecture, tuple(
         ModelFile(name, listing.sizes[name], listing.sha256s.get(name) or remembered_sha256(path))
         for name, path in paths.items()
     )

@@ -114,8 +114,10 @@ def materialise_random(manifest: Manifest) -> Path:
 
 
 def _build(name: str, source: RandomSource, architecture: str, tokenizer: Origin) -> Manifest:
+    config = make_config(architecture, source.config)  # also where its model is in the cache
+
     def make(folder: Path) -> dict[str, Any]:
-        _write_weights(folder, name, source, architecture)
+        _write_weights(folder, name, source, config)
         copy_tokenizer(tokenizer, folder)
         return {}
 
@@ -128,8 +130,7 @@ def _build(name: str, source: RandomSource, architecture: str, tokenizer: Origin
     return build(name, source.model_dump(), specification, {"architecture": architecture, "tokenizer": tokenizer}, make)
 
 
-def _write_weights(folder: Path, name: str, source: RandomSource, architecture: str) -> None:
-    config = make_config(architecture, source.config)
+def _write_weights(folder: Path, name: str, source: RandomSource, config: Any) -> None:
     say(f"making random weights for {name}")
     import torch
     from transformers import AutoModelForCausalLM
@@ -139,9 +140,9 @@ def _write_weights(folder: Path, name: str, source: RandomSource, architecture: 
         with quiet_libraries(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(source.seed)
             model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16, trust_remote_code=False)
-    except Exception as error:  # sizes that do not fit each other fail in many ways
+    except Exception as error:  # what is built without weights may still be too large for this machine
         raise UserError(
-            f"{source.config}: transformers cannot build a {config.model_type} from it "
+            f"{source.config}: the weights of a {config.model_type} cannot be made from it "
             f"({type(error).__name__}: {one_line(error)}). Correct the sizes in it."
         ) from error
     size_bytes = model.num_parameters() * torch.bfloat16.itemsize

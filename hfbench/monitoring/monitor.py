@@ -89,11 +89,15 @@ def _device(device: WatchedDevice) -> dict[str, Any]:
     return {"device": device.device, "name": device.name, "other_processes": None, **readings}
 
 
+_FIRST_STEPS = 8  # the share of the interval until the second reading of what is watched closely; doubles each time
+
+
 class Monitor:
     """Samples on the thread of its caller, which asks when the next sample is due and sleeps until then.
 
-    `interval_seconds` of 0 switches it off. `clock_zero` is the reading of `time.perf_counter` that all times of the
-    record count from.
+    `interval_seconds` of 0 switches it off. What is watched for a short time is read more often: after `begin` the
+    first readings come after an eighth, a quarter and half of the interval. `clock_zero` is the reading of
+    `time.perf_counter` that all times of the record count from.
     """
 
     def __init__(
@@ -103,6 +107,7 @@ class Monitor:
         self._clock_zero = clock_zero
         self._started_at = time.perf_counter()
         self._due = self._started_at + self._interval
+        self._step = self._interval
         self._times: list[float] = []
         self._costs: list[float] = []
         self._cpu_seconds = 0.0
@@ -116,6 +121,12 @@ class Monitor:
         """Return how long after `now`, a reading of `time.perf_counter`, the next sample is due: 0 where it is late."""
         return max(0.0, self._due - now)
 
+    def begin(self, now: float) -> None:
+        """Take a sample at the beginning, or the end, of what is to be watched closely; off, it takes none."""
+        if math.isfinite(self._interval):
+            self._step = self._interval / _FIRST_STEPS
+            self.sample(now)
+
     def sample(self, now: float) -> None:
         """Take one sample, under the time `now`. Those that were missed meanwhile are left out, not made up for."""
         cpu = time.thread_time()
@@ -123,8 +134,11 @@ class Monitor:
         self._host.sample()
         for _, columns in self._devices:
             columns.sample()
-        if math.isfinite(self._interval):
-            self._due += self._interval * max(0, math.floor((now - self._due) / self._interval) + 1)
+        if self._step < self._interval:
+            self._due = now + self._step
+            self._step = min(2 * self._step, self._interval)
+        elif math.isfinite(self._interval) and now >= self._due:
+            self._due += self._interval * (math.floor((now - self._due) / self._interval) + 1)
         self._costs.append(time.perf_counter() - now)
         self._cpu_seconds += time.thread_time() - cpu
 

@@ -81,6 +81,7 @@ class SamplingParams(Strict):
     unobserved_every: Every
     timeout_seconds: Annotated[float, Field(gt=0)]
     monitor_interval_seconds: MonitorInterval
+    min_watched_seconds: Annotated[float, Field(ge=0)] = 2.0
 
 
 class Limits(Strict):

@@ -301,7 +301,9 @@ def ceiling_rows(ceilings: Mapping[str, Any]) -> _NamedValues:
         *((f"matrix product, {dtype}", flops, "FLOP") for dtype, flops in products.items()),
         *((f"product of one row, {dtype}", flops, "FLOP") for dtype, flops in of_one_row.items()),
     ]
-    return [(name, rate(speed, unit)) for name, speed, unit in rows if speed is not None]
+    others = ceilings.get("others_cpu_share")
+    meanwhile = [] if others is None else [("taken by other processes meanwhile", f"{100 * others:.2g}% of the CPUs")]
+    return [*((name, rate(speed, unit)) for name, speed, unit in rows if speed is not None), *meanwhile]
 
 
 def slower_dtypes(ceilings: Mapping[str, Any]) -> list[str]:

@@ -179,13 +179,24 @@ def _path(path: Mapping[str, Any]) -> str:
 
 
 def memory_text(records: Sequence[Record]) -> str:
-    """Return the peak memory of each round and what it is, empty where it is not known."""
+    """Return the peak memory of each round and what it is, with the parts of the first; empty if not known."""
     known = [record.memory for record in records if record.memory.get("peak_bytes") is not None]
     if not known:
         return ""
     peaks = ", ".join(significant(memory["peak_bytes"] / _MIB) for memory in known)
     kind = known[0].get("kind")
-    return f"{peaks} MiB" + (f" ({kind})" if kind else "")
+    parts = [
+        f"{words} {significant(known[0][f'{name}_peak_bytes'] / _MIB)}"
+        for name, words in (
+            ("load", "load"),
+            ("first_call", "first call"),
+            ("prefill", "prefill"),
+            ("decode", "decode"),
+        )
+        if known[0].get(f"{name}_peak_bytes") is not None
+    ]
+    told = f"{peaks} MiB" + (f" ({kind})" if kind else "")
+    return f"{told}; {', '.join(parts)}" if parts else told
 
 
 def differing_rounds(records: Sequence[Record]) -> list[int]:

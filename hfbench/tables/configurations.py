@@ -43,6 +43,9 @@ class Facts:
     recompiles_while_sampling: int = 0
     inter_token_seconds: float | None = None
     clock_resolution_seconds: float | None = None
+    tokens_handed_out_late: bool = False  # by `generate`, when it has queued the step after
+    recurring_gap_ratio: float | None = None  # of the gap before one and the same token, over the median gap
+    recurring_gap_token: int | None = None  # counted from 1
     observer_cost_ratio: float | None = None  # with the token observer over without, and its 95% interval
     observer_cost_low: float | None = None
     observer_cost_high: float | None = None
@@ -55,6 +58,7 @@ class Facts:
     others_cpu_share: float | None = None  # of all CPUs
     cpu_share_before: float | None = None  # of all CPUs, just before a worker started
     swap_used_bytes: int | None = None
+    monitor_readings: int | None = None  # of the hardware; the fewest of all rounds
     clock_spread: float | None = None  # (highest - lowest) / median, of the device's clock
 
     # The output.
@@ -244,6 +248,10 @@ def _over_rounds(points: pl.DataFrame) -> pl.DataFrame:
         *(pl.col(name).filter(_OK).max() for name in most),
         *(pl.col(name).filter(_OK).first() for name in ("requests", "prompt_tokens", "new_tokens")),
         pl.col("reference").filter(_OK).first(),
+        (pl.col("tokens_handed_out_late") & ~pl.col("continuous_batching")).filter(_OK).any(),
+        pl.col("monitor_readings").filter(_OK).min(),
+        pl.col("recurring_gap_ratio").filter(_OK).min(),
+        pl.col("recurring_gap_token").filter(_OK).first(),
         pl.col("top1_agreement").filter(_OK).min(),
         pl.col("nll_difference").filter(_OK).max(),
         pl.col("first_different_token").filter(_OK).min(),

@@ -4,7 +4,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import reduce
-from itertools import chain
+from itertools import chain, pairwise
 from math import inf
 from operator import or_
 from statistics import median
@@ -76,6 +76,7 @@ def machine_facts(content: dict[str, Any]) -> dict[str, Any]:
     withheld = span.increase("quota_throttled_seconds")
     spreads = [(max(each) - min(each)) / median(each) for each in clocks if len(each) > 1 and median(each) > 0]
     return {
+        "monitor_readings": span.readings(),
         "energy_joules_per_token": None if span.has_context else _energy(span),
         "throttle_reasons": _throttle_reasons(span),
         "quota_throttled_share": withheld / (span.end - span.start) if withheld is not None else None,
@@ -93,7 +94,7 @@ class _Span:
 
     def __init__(self, content: dict[str, Any]) -> None:
         samples = [iteration for iteration in content["iterations"] if iteration["phase"] == "sample"]
-        monitoring = content["monitoring"]
+        self._monitoring = monitoring = content["monitoring"]
         self.has_context = bool(content.get("configuration", {}).get("context_depth"))
         self.time_seconds: Sequence[float] = monitoring.get("time_seconds", ())
         self.start = samples[0]["start_seconds"] if samples else inf
@@ -101,6 +102,14 @@ class _Span:
         self.tokens = sum(sum(iteration["new_tokens"]) for iteration in samples)
         self.host: dict[str, Any] = monitoring.get("host", {})
         self.devices: Sequence[dict[str, Any]] = monitoring.get("devices", ())
+
+    def readings(self) -> int | None:
+        """Return how many readings there are; those of the device where there is one. None where nothing was kept."""
+        if self.end < self.start or "time_seconds" not in self._monitoring:
+            return None
+        columns = [column for device in self.devices for column in device.get("series", {}).values()]
+        told = [any(column[index] is not None for column in columns) for index in range(len(self.time_seconds))]
+        return sum(map(bool, self.within(told))) if self.devices else len(self.within(self.time_seconds))
 
     def of_host(self, name: str) -> Column:
         """Return a column of the host, all None where it was not to be had."""
@@ -202,6 +211,26 @@ def padding_waste_share(prompt_tokens: list[int], new_tokens: list[int], batches
     return 1 - needed / computed
 
 
+_FEWEST_GAPS = 8  # of an iteration, for their median to be that of the usual step
+_FEWEST_ITERATIONS = 3  # in which a token comes late by chance, each time the same one, once in more than fifty
+
+
+def recurring_gap(iterations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the gap that stands out most in each of the samples, before one and the same token, and that token.
+
+    `recurring_gap_ratio` is the smallest of the iterations of that gap over the iteration's median gap. Both are None
+    where requests do not advance in step, and where there are too few gaps or iterations.
+    """
+    times = [each["token_seconds"] for each in iterations if each["phase"] == "sample" and each["token_seconds"]]
+    gaps = [[late - early for early, late in pairwise(lists[0])] for lists in times if len(lists) == 1]
+    if len(gaps) < max(_FEWEST_ITERATIONS, len(times)) or min(map(len, gaps)) < _FEWEST_GAPS:
+        return {"recurring_gap_ratio": None, "recurring_gap_token": None}
+    ratios = [[gap / (median(each) or inf) for gap in each] for each in gaps]
+    least = [min(column) for column in zip(*ratios, strict=True)]
+    largest = max(range(len(least)), key=lambda index: least[index])
+    return {"recurring_gap_ratio": least[largest], "recurring_gap_token": largest + 2}  # the first has no gap before it
+
+
 # Columns, their types, and where in a record each stands; the others are computed.
 _COLUMNS: dict[str, tuple[pl.DataType | type[pl.DataType], str | None]] = {
     "status": (STATUS, "status"),
@@ -221,7 +250,14 @@ _COLUMNS: dict[str, tuple[pl.DataType | type[pl.DataType], str | None]] = {
     "warm_first_call_seconds": (pl.Float64, "warm_start.first_call_seconds"),
     "warm_compile_seconds": (pl.Float64, "warm_start.compile_seconds"),
     "peak_memory_bytes": (pl.Int64, "memory.peak_bytes"),
+    "load_peak_memory_bytes": (pl.Int64, "memory.load_peak_bytes"),
+    "first_call_peak_memory_bytes": (pl.Int64, "memory.first_call_peak_bytes"),
+    "prefill_peak_memory_bytes": (pl.Int64, "memory.prefill_peak_bytes"),
+    "decode_peak_memory_bytes": (pl.Int64, "memory.decode_peak_bytes"),
     "energy_joules_per_token": (pl.Float64, None),
+    "monitor_readings": (pl.Int64, None),
+    "recurring_gap_ratio": (pl.Float64, None),
+    "recurring_gap_token": (pl.Int64, None),
     "throttle_reasons": (pl.List(pl.String), None),
     "quota_throttled_share": (pl.Float64, None),
     "clock_mhz": (pl.Float64, None),
@@ -232,6 +268,7 @@ _COLUMNS: dict[str, tuple[pl.DataType | type[pl.DataType], str | None]] = {
     "swap_used_bytes": (pl.Int64, None),
     "intra_op_threads": (pl.Int64, "effective.intra_op_threads"),
     "clock_resolution_seconds": (pl.Float64, "effective.clock_resolution_seconds"),
+    "tokens_handed_out_late": (pl.Boolean, "effective.tokens_handed_out_late"),
     "kernels": (pl.List(pl.String), None),
     "requests": (pl.Int64, None),
     "prompt_tokens": (pl.Int64, None),
@@ -267,6 +304,7 @@ def record_facts(content: dict[str, Any]) -> dict[str, Any]:
         # What was not asked to compile has no compile time, rather than none of it.
         "compile_seconds": _told(compilation, "seconds", float) if compilation.get("graphs") else None,
         **machine_facts(content),
+        **recurring_gap(content["iterations"]),
         "kernels": _kernels(effective.get("kernelized_layers", ())),
         **request_facts(content),
     }

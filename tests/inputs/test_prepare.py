@@ -227,7 +227,7 @@ def test_too_few_positions_name_the_key_the_value_the_model_and_the_limit(
         return
     with pytest.raises(UserError, match=re.escape(expected)) as error:
         check_positions(manifest, shapes)
-    assert "'tiny' has 128 positions (max_position_embeddings)" in str(error.value)
+    assert "'tiny' has 128 positions (max_position_embeddings or max_seq_len)" in str(error.value)
 
 
 def requests(batch_sizes: list[int], entry: ListedLengths) -> Workloads:

@@ -21,6 +21,7 @@ from hfbench.measure.compiling import (
     watch_compiled_call,
 )
 from hfbench.measure.device import Cpu
+from hfbench.measure.evidence import watch_functions
 from hfbench.measure.failure import reason_of, status_of
 from hfbench.measure.generation import generation_config, prepare_generate
 from hfbench.measure.loading import load_model
@@ -188,13 +189,40 @@ def test_options_beside_a_mode_are_added_to_what_torch_makes_of_the_mode(mode: s
 def test_no_cuda_graph_where_the_mode_is_made_of_them() -> None:
     # No GPU is here: the counters are those of torch where it gave up on CUDA graphs.
     counters["inductor"]["cudagraph_skips"] = 3
-    calls = {"compiled_calls": 7, "inductor_calls": 7, "config": asked("reduce-overhead").to_dict()}
+    calls: dict[str, Any] = {"compiled_calls": 7, "inductor_calls": 7, "cuda_graph_replays": 0}
+    calls |= {"config": asked("reduce-overhead").to_dict()}
     compilation = {**describe_compilation(), "graphs": 1, **calls}
     found = compilation_differences(STEPS, asked("reduce-overhead"), compilation)
     assert found == ["no CUDA graph was recorded; torch skipped 3: see the log"]
     counters["inductor"]["cudagraph_recorded_non_static_inputs"] += 0
     compilation |= {"cuda_graphs_recorded": describe_compilation()["cuda_graphs_recorded"]}
+    assert compilation_differences(STEPS, asked("reduce-overhead"), compilation) == [
+        "torch made no CUDA graph of 3 compiled graphs: see the log",
+        "CUDA graphs were replayed 0 times in 7 decoding steps",
+    ]
+    compilation |= {"cuda_graphs_skipped": 0, "cuda_graph_replays": 7}
     assert compilation_differences(STEPS, asked("reduce-overhead"), compilation) == []
+
+
+def test_replays_of_cuda_graphs_are_counted() -> None:
+    # No GPU is here: a method of torch's name in a module of torch's name stands for a replay.
+    source = "class CUDAGraphNode:\n    def run(self): pass\n"
+    names: dict[str, Any] = {"__name__": "torch._inductor.cudagraph_trees"}
+    exec(source, names)
+    replay = names["CUDAGraphNode"]()
+    with watch_functions() as evidence:
+        replay.run()
+        replay.run()
+    assert evidence.cuda_graph_replays == 2
+
+
+def test_eager_attention_that_inductor_made_sdpa_is_a_difference() -> None:
+    counters["inductor"]["fuse_attention"] = 2
+    compilation = {**describe_compilation(), "graphs": 1}
+    assert compilation_differences(0, asked(), compilation, "eager") == [
+        "inductor put scaled_dot_product_attention in place of eager attention, 2 times"
+    ]
+    assert compilation_differences(0, asked(), compilation, "sdpa") == []
 
 
 @pytest.mark.parametrize(

@@ -131,9 +131,9 @@ def _lost_shard(folder: Path) -> None:
         (_without("tokenizer.json"), "has no tokenizer"),
         (_lost_shard, "names model-00001-of-00002.safetensors, which is not there"),
         (_config(model_type="vit"), "'vit', which transformers does not run as a causal language model"),
-        (_config(model_type="lama"), "transformers cannot read config.json"),
-        (_config(model_type=None), "no model_type"),
-        (_config(num_attention_heads="many"), "cannot read config.json .*num_attention_heads"),
+        (_config(model_type="lama"), "config.json: model_type is 'lama', which transformers does not know"),
+        (_config(model_type=None), "config.json: model_type is missing"),
+        (_config(num_attention_heads="many"), 'config.json: num_attention_heads is "many", with which'),
     ],
 )
 def test_a_folder_that_is_no_model_is_refused(

@@ -263,3 +263,19 @@ def test_time_held_back_by_a_container(
     (root / "sys/fs/cgroup/cpu").symlink_to("cpu,cpuacct")  # as Linux distributions do; it counts once
     told, _ = sampled(Columns([quota_gauge(root)]))
     assert told == {"quota_throttled_seconds": seconds}
+
+
+def test_what_is_watched_closely_is_read_at_once_and_then_at_growing_steps() -> None:
+    monitor = Monitor(os.getpid(), 0.8, 0.0, [])
+    began = time.perf_counter()
+    monitor.begin(began)
+    now, steps = began, []
+    for _ in range(5):
+        steps.append(monitor.seconds_until_due(now))
+        now += steps[-1]
+        monitor.sample(now)
+    assert steps == pytest.approx([0.1, 0.2, 0.4, 0.8, 0.8], abs=1e-3)
+    assert monitor.summary()["samples"] == 6
+    off = Monitor(os.getpid(), 0, 0.0, [])
+    off.begin(began)
+    assert off.summary()["samples"] == 0

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from hfbench.core.errors import UserError
-from hfbench.tables.facts import energy_per_token, machine_facts
+from hfbench.tables.facts import energy_per_token, machine_facts, recurring_gap
 from tests.tables.hand_records import POINT, failed_record, observed, ok_record, point, tables_of
 
 SECONDS = [float(second) for second in range(21)]  # one sample a second, 0 to 20
@@ -236,3 +236,38 @@ def test_a_record_that_failed_early_has_none_of_them(tmp_path: Path) -> None:
 def test_a_record_with_something_else_there_is_none(tmp_path: Path, effective: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="is no measurement record"):
         _points(tmp_path, effective)
+
+
+def _paced(*gaps: float) -> dict[str, Any]:
+    return {"phase": "sample", "token_seconds": [[0.5, *(0.5 + sum(gaps[: count + 1]) for count in range(len(gaps)))]]}
+
+
+def test_a_gap_that_recurs_at_the_same_token_is_not_averaged_away() -> None:
+    usual, late = [0.1] * 9, [0.1] * 4 + [0.8] + [0.1] * 4
+    found = recurring_gap([_paced(*late), _paced(*[2 * gap for gap in late]), _paced(*late)])
+    assert found == {"recurring_gap_ratio": pytest.approx(8), "recurring_gap_token": 6}
+    by_chance = recurring_gap([_paced(*late), _paced(*usual), _paced(*usual)])
+    assert by_chance["recurring_gap_ratio"] == pytest.approx(1)
+    few = {"recurring_gap_ratio": None, "recurring_gap_token": None}
+    assert recurring_gap([_paced(*late)] * 2) == few  # iterations
+    assert recurring_gap([_paced(0.1, 0.8, 0.1)] * 3) == few  # gaps
+    assert recurring_gap([{"phase": "sample", "token_seconds": _paced(*late)["token_seconds"] * 2}] * 3) == few  # rows
+
+
+@pytest.mark.parametrize(
+    ("times", "device", "readings"),
+    [
+        ([-1.0, 0.5, 1.0, 99.0], [[1.0, 2.0, None, 3.0]], 1),  # the device told nothing at one of the two
+        ([-1.0, 0.5, 1.0, 99.0], [], 2),
+        ([-1.0, 99.0], [], 0),
+        (None, [], None),
+    ],
+)
+def test_readings_of_the_hardware_while_samples_were_taken(
+    times: list[float] | None, device: list[list[float | None]], readings: int | None
+) -> None:
+    devices = [{"series": {"power_watts": column}} for column in device]
+    monitoring = {"time_seconds": times, "devices": devices} if times else {}
+    sample = {"phase": "sample", "start_seconds": 0.0, "call_seconds": 2.0, "new_tokens": [4]}
+    content = {"machine_before": {}, "monitoring": monitoring, "iterations": [sample]}
+    assert machine_facts(content)["monitor_readings"] == readings

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from hfbench.tables.configurations import Facts
-from hfbench.tables.warnings import CHECKS, MeasurementWarning, counted, percent
+from hfbench.tables.doubts import CHECKS, counted, percent
+from hfbench.tables.warnings import MeasurementWarning
 
 QUIET = Facts(rounds_asked=3, rounds_ok=3)
 
@@ -59,6 +60,9 @@ FIRING: list[tuple[str, dict[str, Any], str]] = [
     ("clocks_changing", {"clock_spread": 0.2}, "changed by 20%"),
     ("rounds_disagree", {"rounds_disagreeing": 1}, "1 of 3 rounds"),
     ("other_kernels", {"rounds_with_other_kernels": 1}, "in 1 of 3 rounds than in the first"),
+    ("tokens_handed_out_late", {"tokens_handed_out_late": True}, "up to a step too much"),
+    ("one_long_gap", {"recurring_gap_ratio": 8.0, "recurring_gap_token": 18}, "new token 18 comes after 8 times"),
+    ("not_watched", {"monitor_readings": 1}, "was read 1 times while samples were taken"),
     ("path_not_checked", {"path_checked": False}, "could not be compared"),
     ("reference_missing", {"reference": "missing"}, "no reference"),
     ("roofline_exceeded", {"decode_bandwidth_above_roof": 1.2}, "decoding reads 1.2 times as many bytes a second as"),
