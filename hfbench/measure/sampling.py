@@ -188,8 +188,10 @@ class Sampler:
             if observed:
                 latencies.append(iteration.end_to_end_seconds)
             elapsed = time.perf_counter() - began
+            if elapsed < min(min_seconds, sampling.max_seconds):
+                continue  # without a look: each is as long as there are iterations, of which there may be thousands
             reason = reason_to_stop(latencies, elapsed, sampling)
-            if reason is not None and elapsed >= min(min_seconds, sampling.max_seconds):
+            if reason is not None:
                 return reason
         raise AssertionError("the stopping rule never stopped")
 

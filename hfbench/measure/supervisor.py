@@ -85,7 +85,6 @@ def warm_start_of(warm: Record) -> dict[str, Any]:
 
 
 _READ_BYTES = 1 << 16
-_WATCHED_CLOSELY = ("sample", "conclude")  # at whose beginnings the hardware is read, whatever the interval
 _GRACE_SECONDS = 2.0  # for a worker that has reported its end to be gone
 _LOG_LINES = 40  # of the worker's log, kept in the record of a point that is not ok
 
@@ -186,7 +185,9 @@ class _Supervision:
                 *lines, pending = (pending + received).split(b"\n")
                 for message in map(json.loads, lines):
                     self._take(message)
-                    if message.get("name") in _WATCHED_CLOSELY:
+                    if message.get("name") == "sample":
+                        monitor.begin(time.perf_counter(), self._task.sampling.min_watched_seconds)
+                    elif message.get("name") == "conclude":  # the end of sampling
                         monitor.begin(time.perf_counter())
         return False
 

@@ -90,20 +90,25 @@ def _device(device: WatchedDevice) -> dict[str, Any]:
 
 
 _FIRST_STEPS = 8  # the share of the interval until the second reading of what is watched closely; doubles each time
+_SHORTEST_SECONDS = 0.05  # between readings, of half a millisecond: a hundredth of one core
+# Of a device in the shortest time of sampling: the ten that its energy takes (`hfbench.tables.facts`), and one at
+# either end.
+_READINGS = 12
 
 
 class Monitor:
     """Samples on the thread of its caller, which asks when the next sample is due and sleeps until then.
 
     `interval_seconds` of 0 switches it off. What is watched for a short time is read more often: after `begin` the
-    first readings come after an eighth, a quarter and half of the interval. `clock_zero` is the reading of
-    `time.perf_counter` that all times of the record count from.
+    first readings come after an eighth, a quarter and half of the interval; and where there is a device, the interval
+    is short enough for its energy to be known. `clock_zero` is the reading of `time.perf_counter` that all times of the
+    record count from.
     """
 
     def __init__(
         self, worker_pid: int, interval_seconds: float, clock_zero: float, devices: Sequence[WatchedDevice]
     ) -> None:
-        self._interval = interval_seconds if interval_seconds > 0 else math.inf
+        self._usual = self._interval = interval_seconds if interval_seconds > 0 else math.inf
         self._clock_zero = clock_zero
         self._started_at = time.perf_counter()
         self._due = self._started_at + self._interval
@@ -121,9 +126,14 @@ class Monitor:
         """Return how long after `now`, a reading of `time.perf_counter`, the next sample is due: 0 where it is late."""
         return max(0.0, self._due - now)
 
-    def begin(self, now: float) -> None:
-        """Take a sample at the beginning, or the end, of what is to be watched closely; off, it takes none."""
-        if math.isfinite(self._interval):
+    def begin(self, now: float, least_seconds: float = math.inf) -> None:
+        """Take a sample at the beginning, or the end, of what is to be watched closely; off, it takes none.
+
+        What begins lasts `least_seconds` or longer.
+        """
+        if math.isfinite(self._usual):
+            close = max(_SHORTEST_SECONDS, least_seconds / _READINGS) if self._devices else math.inf
+            self._interval = min(self._usual, close)
             self._step = self._interval / _FIRST_STEPS
             self.sample(now)
 
@@ -150,7 +160,7 @@ class Monitor:
         """
         watched = time.perf_counter() - self._started_at
         return {
-            "interval_seconds": self._interval if math.isfinite(self._interval) else 0,
+            "interval_seconds": self._usual if math.isfinite(self._usual) else 0,
             "samples": len(self._times),
             "own_seconds": round(sum(self._costs), 6),
             "own_median_seconds": round(median(self._costs), 6) if self._costs else None,

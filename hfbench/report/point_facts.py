@@ -49,10 +49,10 @@ def readings(records: Sequence[Record]) -> list[Reading]:
 
 
 def monitor_text(records: Sequence[Record]) -> str:
-    """Return how often the monitor read and what it cost; empty where it was off."""
+    """Return how often the monitor read and what it cost, or that it read nothing; empty where no record tells."""
     watched = [record.monitoring for record in records if record.monitoring.get("samples")]
     if not watched:
-        return ""
+        return "not watched" if any(record.monitoring for record in records) else ""
     counts = ", ".join(str(each["samples"]) for each in watched)
     cost = max(each.get("own_share", 0.0) for each in watched)
     return (

@@ -241,6 +241,8 @@ def _over_rounds(points: pl.DataFrame) -> pl.DataFrame:
         "clock_resolution_seconds",
     )
     throttled = pl.col("throttle_reasons").filter(_OK)
+    gap_token = pl.col("recurring_gap_token").filter(_OK)
+    is_same_token = gap_token.n_unique() == 1  # another one in another round came late by chance
     return points.group_by(CONFIGURATION_AXES, maintain_order=True).agg(
         pl.col("target_precision").filter(_OK).max(),
         pl.col("recompiles_while_sampling").filter(_OK).sum(),
@@ -250,8 +252,8 @@ def _over_rounds(points: pl.DataFrame) -> pl.DataFrame:
         pl.col("reference").filter(_OK).first(),
         (pl.col("tokens_handed_out_late") & ~pl.col("continuous_batching")).filter(_OK).any(),
         pl.col("monitor_readings").filter(_OK).min(),
-        pl.col("recurring_gap_ratio").filter(_OK).min(),
-        pl.col("recurring_gap_token").filter(_OK).first(),
+        pl.when(is_same_token).then(pl.col("recurring_gap_ratio").filter(_OK).min()),
+        pl.when(is_same_token).then(gap_token.first()).alias("recurring_gap_token"),
         pl.col("top1_agreement").filter(_OK).min(),
         pl.col("nll_difference").filter(_OK).max(),
         pl.col("first_different_token").filter(_OK).min(),

@@ -102,14 +102,16 @@ class _Span:
         self.tokens = sum(sum(iteration["new_tokens"]) for iteration in samples)
         self.host: dict[str, Any] = monitoring.get("host", {})
         self.devices: Sequence[dict[str, Any]] = monitoring.get("devices", ())
+        self._on_cpu = content.get("effective", {}).get("device", "cpu") == "cpu"
 
     def readings(self) -> int | None:
-        """Return how many readings there are; those of the device where there is one. None where nothing was kept."""
+        """Return how many readings there are, on an accelerator those of the device. None where nothing was kept."""
         if self.end < self.start or "time_seconds" not in self._monitoring:
             return None
         columns = [column for device in self.devices for column in device.get("series", {}).values()]
         told = [any(column[index] is not None for column in columns) for index in range(len(self.time_seconds))]
-        return sum(map(bool, self.within(told))) if self.devices else len(self.within(self.time_seconds))
+        is_of_host = self._on_cpu and not self.devices
+        return len(self.within(self.time_seconds)) if is_of_host else sum(map(bool, self.within(told)))
 
     def of_host(self, name: str) -> Column:
         """Return a column of the host, all None where it was not to be had."""
@@ -218,15 +220,16 @@ _FEWEST_ITERATIONS = 3  # in which a token comes late by chance, each time the s
 def recurring_gap(iterations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the gap that stands out most in each of the samples, before one and the same token, and that token.
 
-    `recurring_gap_ratio` is the smallest of the iterations of that gap over the iteration's median gap. Both are None
-    where requests do not advance in step, and where there are too few gaps or iterations.
+    `recurring_gap_ratio` is that gap over its iteration's median gap, which three of four iterations reach: in one, the
+    machine may have been slow at all the others. Both are None where requests do not advance in step, and where there
+    are too few gaps or iterations.
     """
     times = [each["token_seconds"] for each in iterations if each["phase"] == "sample" and each["token_seconds"]]
     gaps = [[late - early for early, late in pairwise(lists[0])] for lists in times if len(lists) == 1]
     if len(gaps) < max(_FEWEST_ITERATIONS, len(times)) or min(map(len, gaps)) < _FEWEST_GAPS:
         return {"recurring_gap_ratio": None, "recurring_gap_token": None}
     ratios = [[gap / (median(each) or inf) for gap in each] for each in gaps]
-    least = [min(column) for column in zip(*ratios, strict=True)]
+    least = [sorted(column)[len(column) // 4] for column in zip(*ratios, strict=True)]  # three of four reach it
     largest = max(range(len(least)), key=lambda index: least[index])
     return {"recurring_gap_ratio": least[largest], "recurring_gap_token": largest + 2}  # the first has no gap before it
 

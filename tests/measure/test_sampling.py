@@ -1,16 +1,22 @@
 """When warming up and sampling stop, on series of known mean and noise."""
 
+import gc
+import os
 import random
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
 from math import comb
+from pathlib import Path
 from typing import get_args
 
 import pytest
 
 from hfbench.core.record import Sampling
-from hfbench.measure.sampling import RULES, is_steady, reason_to_stop, relative_precision, sequential_interval
+from hfbench.measure.generation import Call, Probe
+from hfbench.measure.process import Reporter
+from hfbench.measure.sampling import RULES, Sampler, is_steady, reason_to_stop, relative_precision, sequential_interval
 from hfbench.params.values import StoppingRule
 from hfbench.statistics.spread import SIGNIFICANCE, trend_p_values
 
@@ -178,6 +184,28 @@ def test_fixed_ignores_precision_and_time(sampling: Sampling) -> None:
 
 def test_every_rule_that_params_name_exists() -> None:
     assert set(RULES) == set(get_args(StoppingRule))
+
+
+def test_an_accelerator_is_sampled_until_it_was_watched_and_no_longer_than_max_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gc, "collect", int)  # which takes a second in a process with this many tests
+
+    def run(observed: bool, probe: Probe | None = None) -> Call:
+        del probe
+        start = time.perf_counter()
+        time.sleep(0.001)
+        end = time.perf_counter()
+        return Call(start, end, end, [[end]] if observed else [], [[1]])
+
+    for max_seconds in (1e9, 0.05):
+        with (tmp_path / "reports").open("w") as reports:
+            sampler = Sampler(run, (1,), Reporter(os.dup(reports.fileno()), 0.0))
+            began = time.perf_counter()
+            reason = sampler.sample(make_sampling(max_seconds=max_seconds, target_precision=1e9), 0.2)
+            took = time.perf_counter() - began
+        assert reason == "target_precision reached"
+        assert min(0.2, max_seconds) <= took < min(0.2, max_seconds) + 0.5
 
 
 MOST = 10

@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 
-from hfbench.monitoring.gauges import Columns, Gauge
+from hfbench.monitoring.gauges import Columns, Gauge, WatchedDevice
 from hfbench.monitoring.host import count_others, processor_gauges, quota_gauge
 from hfbench.monitoring.monitor import Monitor, machine_before
+from hfbench.tables.facts import LEAST_ENERGY_READINGS
 from tests.conftest import WriteTree
 
 CPUS = "sys/devices/system/cpu"
@@ -263,6 +264,25 @@ def test_time_held_back_by_a_container(
     (root / "sys/fs/cgroup/cpu").symlink_to("cpu,cpuacct")  # as Linux distributions do; it counts once
     told, _ = sampled(Columns([quota_gauge(root)]))
     assert told == {"quota_throttled_seconds": seconds}
+
+
+def test_a_device_is_read_often_enough_for_its_energy_in_the_shortest_sampling() -> None:
+    device = WatchedDevice("cuda:0", "a device that is made up", [], lambda: None)
+    began, least_seconds = time.perf_counter(), 2.0
+    for devices, enough in (([device], True), ([], False)):
+        monitor = Monitor(os.getpid(), 0.5, 0.0, devices)
+        monitor.begin(began, least_seconds)
+        now, inside = began, 0
+        while (now := now + monitor.seconds_until_due(now)) <= began + least_seconds:
+            monitor.sample(now)
+            inside += 1
+        assert (inside >= LEAST_ENERGY_READINGS) is enough
+        monitor.begin(now)
+        for _ in range(6):
+            now += monitor.seconds_until_due(now)
+            monitor.sample(now)
+        assert monitor.seconds_until_due(now) == pytest.approx(0.5)  # as usual after sampling
+        assert monitor.summary()["interval_seconds"] == 0.5
 
 
 def test_what_is_watched_closely_is_read_at_once_and_then_at_growing_steps() -> None:

@@ -238,6 +238,19 @@ def test_a_record_with_something_else_there_is_none(tmp_path: Path, effective: d
         _points(tmp_path, effective)
 
 
+def test_a_gap_before_other_tokens_in_other_rounds_does_not_recur(tmp_path: Path) -> None:
+    def ratio(*places: int) -> float | None:
+        rounds = [
+            ok_record(point(round=number), *[observed([0.1 * (n + (n >= place)) for n in range(1, 12)])] * 3)
+            for number, place in enumerate(places, start=1)
+        ]
+        found: float | None = tables_of(tmp_path, *rounds).configurations["recurring_gap_ratio"].item()
+        return found
+
+    assert ratio(6, 6, 6) == pytest.approx(2)
+    assert ratio(6, 6, 4) is None
+
+
 def _paced(*gaps: float) -> dict[str, Any]:
     return {"phase": "sample", "token_seconds": [[0.5, *(0.5 + sum(gaps[: count + 1]) for count in range(len(gaps)))]]}
 
@@ -246,7 +259,8 @@ def test_a_gap_that_recurs_at_the_same_token_is_not_averaged_away() -> None:
     usual, late = [0.1] * 9, [0.1] * 4 + [0.8] + [0.1] * 4
     found = recurring_gap([_paced(*late), _paced(*[2 * gap for gap in late]), _paced(*late)])
     assert found == {"recurring_gap_ratio": pytest.approx(8), "recurring_gap_token": 6}
-    by_chance = recurring_gap([_paced(*late), _paced(*usual), _paced(*usual)])
+    assert recurring_gap([_paced(*late)] * 3 + [_paced(*usual)]) == found  # which three of four reach
+    by_chance = recurring_gap([_paced(*late), _paced(*late), _paced(*usual)])
     assert by_chance["recurring_gap_ratio"] == pytest.approx(1)
     few = {"recurring_gap_ratio": None, "recurring_gap_token": None}
     assert recurring_gap([_paced(*late)] * 2) == few  # iterations
@@ -269,5 +283,8 @@ def test_readings_of_the_hardware_while_samples_were_taken(
     devices = [{"series": {"power_watts": column}} for column in device]
     monitoring = {"time_seconds": times, "devices": devices} if times else {}
     sample = {"phase": "sample", "start_seconds": 0.0, "call_seconds": 2.0, "new_tokens": [4]}
-    content = {"machine_before": {}, "monitoring": monitoring, "iterations": [sample]}
+    content: dict[str, Any] = {"machine_before": {}, "monitoring": monitoring, "iterations": [sample]}
     assert machine_facts(content)["monitor_readings"] == readings
+    if times and not devices:  # the host was read, and the accelerator was not
+        content["effective"] = {"device": "mps"}
+        assert machine_facts(content)["monitor_readings"] == 0

@@ -62,7 +62,7 @@ FIRING: list[tuple[str, dict[str, Any], str]] = [
     ("other_kernels", {"rounds_with_other_kernels": 1}, "in 1 of 3 rounds than in the first"),
     ("tokens_handed_out_late", {"tokens_handed_out_late": True}, "up to a step too much"),
     ("one_long_gap", {"recurring_gap_ratio": 8.0, "recurring_gap_token": 18}, "new token 18 comes after 8 times"),
-    ("not_watched", {"monitor_readings": 1}, "was read 1 times while samples were taken"),
+    ("not_watched", {"monitor_readings": 1}, "not watched: the device was read 1 times while samples were taken"),
     ("path_not_checked", {"path_checked": False}, "could not be compared"),
     ("reference_missing", {"reference": "missing"}, "no reference"),
     ("roofline_exceeded", {"decode_bandwidth_above_roof": 1.2}, "decoding reads 1.2 times as many bytes a second as"),
