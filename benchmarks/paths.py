@@ -1,9 +1,9 @@
 """Many architectures by every path that `generate` and continuous batching have: does each cell end well?
 
-`python -m benchmarks.paths [FAMILY …] [--jobs N] [--write docs/architectures.md]` measures each small random model in
+`python -m benchmarks.paths [FAMILY …] [--skip PATH] [--jobs N] [--write docs/architectures.md]` measures each small random model in
 float32 on the CPU, in a process forked for each cell, by the worker's own phases. A cell is well where it is `ok` and
 gives the tokens of eager attention, or `unsupported` or `rejected` with a reason. Nothing is timed, so that several
-families may run at a time. It takes some ten minutes on two cores that have nothing else to do.
+families may run at a time. Compiling takes most of it: some twenty minutes on two cores, and three without.
 """
 
 import argparse
@@ -129,7 +129,7 @@ def _cell(events: Sequence[dict[str, Any]]) -> Cell:
     return Cell(end["status"], end["reason"] or "", tokens, output.get("path", {}).get("agrees"))
 
 
-def cells(families: Sequence[str]) -> Iterator[tuple[str, dict[str, Cell]]]:
+def cells(families: Sequence[str], paths: Sequence[str]) -> Iterator[tuple[str, dict[str, Cell]]]:
     """Yield each family with the cell of each path."""
     for family in families:
         with tempfile.TemporaryDirectory(prefix="hfbench-paths-") as name:
@@ -141,19 +141,22 @@ def cells(families: Sequence[str]) -> Iterator[tuple[str, dict[str, Cell]]]:
                 os._exit(0)
             if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
                 raise SystemExit(f"the model of {family} could not be made")
-            yield family, {path: measure(family, path, folder) for path in PATHS}
+            yield family, {path: measure(family, path, folder) for path in paths}
 
 
 def _content(row: dict[str, Cell]) -> dict[str, Any]:
     return {path: vars(cell) for path, cell in row.items()}
 
 
-def in_jobs(families: Sequence[str], jobs: int) -> dict[str, dict[str, Cell]]:
+def in_jobs(families: Sequence[str], skipped: Sequence[str], jobs: int) -> dict[str, dict[str, Cell]]:
     """Return the cells of the families, measured by so many processes at a time, in the order of the families."""
     with tempfile.TemporaryDirectory(prefix="hfbench-paths-") as name:
         files = [Path(name) / f"{job}.json" for job in range(jobs)]
         commands = [
-            [sys.executable, "-m", "benchmarks.paths", *families[job::jobs], "--save", str(file)]
+            [
+                *(sys.executable, "-m", "benchmarks.paths", *families[job::jobs], "--save", str(file)),
+                *(word for path in skipped for word in ("--skip", path)),
+            ]
             for job, file in enumerate(files)
         ]
         for process in [subprocess.Popen(command) for command in commands]:
@@ -165,6 +168,7 @@ def in_jobs(families: Sequence[str], jobs: int) -> dict[str, dict[str, Cell]]:
 def markdown(table: dict[str, dict[str, Cell]]) -> str:
     """Return the page: the table, and each reason once below it."""
     reasons: dict[str, int] = {}
+    paths = list(next(iter(table.values())))
     lines = [
         "# Architectures",
         "",
@@ -175,8 +179,8 @@ def markdown(table: dict[str, dict[str, Cell]]) -> str:
         f"Measured on {date.today().isoformat()} with torch {torch.__version__} and transformers",
         f"{transformers.__version__}, by `python -m benchmarks.paths --write docs/architectures.md`.",
         "",
-        f"| model type | {' | '.join(PATHS)} |",
-        f"|---|{'---|' * len(PATHS)}",
+        f"| model type | {' | '.join(paths)} |",
+        f"|---|{'---|' * len(paths)}",
     ]
     for family, row in table.items():
         told = []
@@ -192,14 +196,16 @@ def main() -> int:
     """Measure and print; return 1 where a cell ended otherwise than well."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("families", nargs="*", choices=[*FAMILIES, []], metavar="FAMILY", help=", ".join(FAMILIES))
+    parser.add_argument("--skip", action="append", default=[], choices=list(PATHS)[1:], metavar="PATH")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="families that are measured at a time (1)")
     parser.add_argument("--write", type=Path, metavar="FILE", help="for the table as a page")
     parser.add_argument("--save", type=Path, metavar="FILE", help="for the table as JSON")
     arguments = parser.parse_args()
     console = Console()
     families = arguments.families or list(FAMILIES)
-    found = in_jobs(families, min(arguments.jobs, len(families))) if arguments.jobs > 1 else {}
-    for family, row in () if found else cells(families):
+    found = in_jobs(families, arguments.skip, min(arguments.jobs, len(families))) if arguments.jobs > 1 else {}
+    paths = [path for path in PATHS if path not in arguments.skip]
+    for family, row in () if found else cells(families, paths):
         found[family] = row
         console.print(f"{family}: " + ", ".join(f"{path} {cell.status}" for path, cell in row.items()), soft_wrap=True)
     bad = [
