@@ -1,9 +1,9 @@
 """Many architectures by every path that `generate` and continuous batching have: does each cell end well?
 
-`python -m benchmarks.paths [FAMILY …] [--skip PATH] [--jobs N] [--write docs/architectures.md]` measures each small random model in
-float32 on the CPU, in a process forked for each cell, by the worker's own phases. A cell is well where it is `ok` and
-gives the tokens of eager attention, or `unsupported` or `rejected` with a reason. Nothing is timed, so that several
-families may run at a time. Compiling takes most of it: some twenty minutes on two cores, and three without.
+`python -m benchmarks.paths [FAMILY …] [--skip PATH] [--jobs N] [--write docs/architectures.md]` measures each small
+random model in float32 on the CPU, in a process forked for each cell, by the worker's own phases. A cell is well where
+it is `ok` and gives the tokens of eager attention, or `unsupported` or `rejected` with a reason. Nothing is timed, so
+that several families may run at a time. Compiling takes most of it: some twenty minutes on two cores, and five without.
 """
 
 import argparse
