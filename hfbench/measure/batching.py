@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from transformers import CompileConfig, ContinuousBatchingConfig, GenerationConfig, PreTrainedModel
+from transformers import CompileConfig, ContinuousBatchingConfig, DynamicCache, GenerationConfig, PreTrainedModel
+from transformers.cache_utils import LinearAttentionCacheLayerMixin
 from transformers.generation.continuous_batching import ContinuousBatchingManager
 from transformers.generation.continuous_batching.requests import GenerationOutput
 from transformers.generation.continuous_batching.scheduler import SCHEDULER_MAPPING
@@ -19,6 +20,7 @@ from hfbench.measure.device import Device
 from hfbench.measure.generation import Call, Probe, Run, generation_config
 from hfbench.measure.prompt import Prompt, new_tokens_of, request_tokens
 
+_OTHER_SHAPE = "index_copy_(): Source/destination tensor must have same slice shapes"  # how torch says it
 _POLL_SECONDS = 1.0  # between looks at whether the manager's thread is still alive
 
 
@@ -53,12 +55,14 @@ def continuous_batching_config(configuration: Configuration, settings: Settings)
 class Batching:
     """Runs a workload through continuous batching, iteration by iteration, as `generate_batch` does.
 
-    That takes one number of new tokens for all requests; this, the public interface below it, one for each.
+    That takes one number of new tokens for all requests; this, the public interface below it, one for each. Raises
+    `NotImplementedError` for a model whose layers the paged cache cannot hold.
     """
 
     def __init__(
         self, model: PreTrainedModel, config: GenerationConfig, batching: ContinuousBatchingConfig, prompt: Prompt
     ) -> None:
+        _require_no_state(model)
         self._model = model
         self._config = config
         self._batching = batching
@@ -89,7 +93,15 @@ class Batching:
                     for tokens, wanted in zip(self._requests, new_tokens, strict=True)
                 ]
             self.manager = manager
-            found = _collect(manager, len(names))
+            try:
+                found = _collect(manager, len(names))
+            except RuntimeError as error:
+                if _OTHER_SHAPE not in str(error):
+                    raise
+                raise NotImplementedError(
+                    f"the keys and values of {type(self._model).__name__} have other shapes than the one that the "
+                    "paged cache of continuous batching takes from its config"
+                ) from error
         return start, [found[name] for name in names]
 
 
@@ -115,6 +127,18 @@ def _collect(manager: ContinuousBatchingManager, count: int) -> dict[str, Genera
                 raise manager.background_thread_status.fatal_error or RuntimeError(f"a request failed: {output.error}")
             found[output.request_id] = output
     return found
+
+
+def _require_no_state(model: PreTrainedModel) -> None:
+    layers = DynamicCache(config=model.config.get_text_config(decoder=True)).layers
+    recurrent = sum(isinstance(layer, LinearAttentionCacheLayerMixin) for layer in layers)
+    if recurrent or getattr(model, "_is_stateful", False):
+        kinds = getattr(model.config.get_text_config(decoder=True), "layer_types", None) or ()
+        named = ", ".join(dict.fromkeys(kind for kind in kinds if "full" not in kind and "sliding" not in kind))
+        raise NotImplementedError(
+            f"{type(model).__name__} has layers that keep a state{f' ({named})' if named else ''}, for which the paged "
+            "cache of continuous batching has no room"
+        )
 
 
 def prepare_generate_batch(

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import CompileConfig, DynamicCache, GenerationConfig, PreTrainedModel
-from transformers.cache_utils import LinearAttentionCacheLayerMixin
+from transformers import CompileConfig, GenerationConfig, PreTrainedModel
 
 from hfbench.core.point import Configuration
 from hfbench.core.record import Settings
@@ -106,7 +105,6 @@ def _dtypes(tensors: Iterable[torch.Tensor]) -> dict[str, int]:
 # Where `generate` hands out a token when it has queued the next step (transformers 5.22, `DeferredStopCheck`).
 _DEFERRED = ("mps",)
 _CACHES = {"static": "StaticCache", "dynamic": "DynamicCache"}
-_OTHER_SHAPE = "index_copy_(): Source/destination tensor must have same slice shapes"  # how torch says it
 _SHORT = 2  # new tokens of the verifying call: one from the prefill, one from a decoding step
 
 
@@ -223,7 +221,6 @@ class _ShortBatch:
         cls, model: PreTrainedModel, configuration: Configuration, settings: Settings, prompt: Prompt
     ) -> "_ShortBatch":
         """Run the requests for their first tokens, uncompiled."""
-        _require_no_state(model)
         config: GenerationConfig = generation_config(configuration, settings, prompt)
         rows = len(prompt.input_ids)
         steps = steps_of(model, prompt, min(new_tokens_of(prompt, configuration)))
@@ -232,15 +229,7 @@ class _ShortBatch:
         asked.varlen_compile_config = asked.decode_compile_config = None
         asked.return_logprobs = True
         batching = Batching(model, config, asked, prompt)
-        try:
-            _, outputs = batching.run((steps,) * rows, observed=False)
-        except RuntimeError as error:
-            if _OTHER_SHAPE in str(error):
-                raise NotImplementedError(
-                    f"the keys and values of {type(model).__name__} have other shapes than the one that the paged "
-                    "cache of continuous batching takes from its config"
-                ) from error
-            raise
+        _, outputs = batching.run((steps,) * rows, observed=False)
         assert batching.manager is not None
         effective = effective_batching(batching.manager)
         model.destroy_cached_continuous_batching_manager()  # type: ignore[operator]
@@ -257,18 +246,6 @@ class _ShortBatch:
         for scores, expected, chosen in zip(self.log_probabilities, reference.logits, tokens, strict=True):
             comparison.add_scored(scores, expected, chosen)
         return {**comparison.describe(model, *tokens.shape), "tokens": self.tokens}
-
-
-def _require_no_state(model: PreTrainedModel) -> None:
-    layers = DynamicCache(config=model.config.get_text_config(decoder=True)).layers
-    recurrent = sum(isinstance(layer, LinearAttentionCacheLayerMixin) for layer in layers)
-    if recurrent or getattr(model, "_is_stateful", False):
-        kinds = getattr(model.config.get_text_config(decoder=True), "layer_types", None) or ()
-        named = ", ".join(dict.fromkeys(kind for kind in kinds if "full" not in kind and "sliding" not in kind))
-        raise NotImplementedError(
-            f"{type(model).__name__} has layers that keep a state{f' ({named})' if named else ''}, for which the paged "
-            "cache of continuous batching has no room"
-        )
 
 
 def _require_paged(model: PreTrainedModel, updates: int) -> None:
