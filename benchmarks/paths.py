@@ -178,6 +178,7 @@ def markdown(table: dict[str, dict[str, Cell]]) -> str:
         "",
         f"Measured on {date.today().isoformat()} with torch {torch.__version__} and transformers",
         f"{transformers.__version__}, by `python -m benchmarks.paths --write docs/architectures.md`.",
+        *(f"The path {path} was left out (`--skip {path}`)." for path in PATHS if path not in paths),
         "",
         f"| model type | {' | '.join(paths)} |",
         f"|---|{'---|' * len(paths)}",
