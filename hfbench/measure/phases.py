@@ -143,7 +143,7 @@ class Measurement:
     def verify(self) -> list[str]:
         """Watch what a short call runs through and check what it computes; return the differences.
 
-        What is compiled is compared in `conclude`, when it is.
+        What `generate` compiles is compared in `conclude`, when it is.
         """
         is_compiled, is_batched = self._compile is not None, self._configuration.continuous_batching
         if is_batched:
@@ -173,7 +173,7 @@ class Measurement:
             *verification.differences(self._configuration, self._effective),
             *kernel_differences(self._configuration, self._settings, kind, self._effective),
         ]
-        if not is_compiled:
+        if is_batched or not is_compiled:
             found += self._report_path(path)
         self._device.release_memory()  # the logits of the check are not the model's memory
         self._device.reset_peak()

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -264,6 +265,16 @@ def test_what_was_compiled_is_compared_compiled(bench: Bench) -> None:
 
 def test_the_tokens_that_continuous_batching_chose_are_those_that_were_checked(bench: Bench) -> None:
     record = measured(bench, "--continuous_batching")
+    assert record.status == OK, record.reason
+    assert record.output["path"]["agrees"]
+    assert record.output["path"]["timed_tokens_agree"] is True
+
+
+def test_compiled_continuous_batching_is_compared_too(bench: Bench) -> None:
+    compiled = {"backend": "eager", "options": {}}  # which compiles with Dynamo, and so in no time
+    record = replace(bench, settings=Settings(compile=compiled)).measure(
+        "--continuous_batching", dtype="float32", attn_implementation="eager", compile_mode="default"
+    )
     assert record.status == OK, record.reason
     assert record.output["path"]["agrees"]
     assert record.output["path"]["timed_tokens_agree"] is True
