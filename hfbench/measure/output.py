@@ -15,7 +15,7 @@ import torch
 from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel, StoppingCriteria, StoppingCriteriaList
 
 from hfbench.measure.failure import NotFiniteError
-from hfbench.measure.prompt import CACHE, Passes, Prompt, row_tokens, tokens_in
+from hfbench.measure.prompt import CACHE, Passes, Prompt, longest_index, row_tokens, tokens_in
 
 MOST_STEPS = 8  # logits of each row that are compared: those after the prefill, and of the decoding steps that follow
 _LOGITS_AT_ONCE = 2**27  # elements; 512 MiB in float32
@@ -77,12 +77,8 @@ class LogitsComparison:
         apart = torch.where(usable, logits - expected, 0.0).square().sum(-1)
         size = torch.where(usable, expected, 0.0).square().sum(-1)
         self.difference = max(self.difference, (apart / size.clamp_min(1e-30)).sqrt().max().item())
-        self.nll -= _log_probability(logits, tokens).sum().item()
-        self.reference_nll -= _log_probability(expected, tokens).sum().item()
-        self.count += len(tokens)
-        top1, same = logits.argmax(-1), expected.argmax(-1)
-        self.top1 += top1.tolist()
-        self.same_top1 += int((top1 == same).sum())
+        scored = _log_probability(expected, tokens)
+        self._count(_log_probability(logits, tokens), scored, logits.argmax(-1), expected.argmax(-1))
 
     def add_scored(self, log_probabilities: Sequence[float], expected: torch.Tensor, tokens: torch.Tensor) -> None:
         """Compare the log-probabilities of the `tokens` that a row chose, where they are all that is handed out.
@@ -96,11 +92,17 @@ class LogitsComparison:
         if not measured.isfinite().all():
             raise NotFiniteError("a log-probability is no number on the measured path")
         self.difference = max(self.difference, ((measured - scored).abs() / size).max().item() / _SINGLE)
-        self.nll -= float(sum(log_probabilities))
+        self._count(measured, scored, tokens, expected.argmax(-1))
+
+    def _count(
+        self, measured: torch.Tensor, scored: torch.Tensor, top1: torch.Tensor, expected_top1: torch.Tensor
+    ) -> None:
+        """Add the log-probabilities of tokens by both, and the most likely tokens; each of shape (tokens,)."""
+        self.nll -= measured.sum().item()
         self.reference_nll -= scored.sum().item()
-        self.count += len(tokens)
-        self.top1 += tokens.tolist()
-        self.same_top1 += int((tokens == expected.argmax(-1)).sum())
+        self.count += len(top1)
+        self.top1 += top1.tolist()
+        self.same_top1 += int((top1 == expected_top1).sum())
 
     def describe(self, model: PreTrainedModel, rows: int, steps: int) -> dict[str, Any]:
         """Return the comparison, ready for JSON; `agrees` is whether rounding explains the difference."""
@@ -235,7 +237,7 @@ def check_prompt(model: PreTrainedModel, prompt: Prompt, steps: int) -> tuple[di
     """
     rows, tokens = row_tokens(prompt), first_tokens(prompt, steps)
     depth = prompt.context_depth
-    longest = max(range(len(rows)), key=lambda index: len(rows[index]))
+    longest = longest_index(prompt)
     whole = torch.cat([rows[longest], tokens[longest, :-1]])
     scored = _score(model, whole, depth, steps, len(prompt.input_ids[0]))
     if scored is None:

@@ -69,9 +69,15 @@ def row_tokens(prompt: Prompt) -> list[torch.Tensor]:
     return [row[mask.bool()] for row, mask in zip(rows, prompt.attention_mask, strict=True)]
 
 
+def longest_index(prompt: Prompt) -> int:
+    """Return the number of the first row that has no padding."""
+    lengths = prompt.attention_mask.sum(dim=1).tolist()
+    return int(lengths.index(max(lengths)))
+
+
 def longest_row(prompt: Prompt) -> Prompt:
     """Return the first row that has no padding, as a batch of one."""
-    row = int(prompt.attention_mask.sum(dim=1).argmax())
+    row = longest_index(prompt)
     return _part(prompt, row, row + 1)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from hfbench.core.point import AXIS_TABLE, UNIFORM, WAY_AXES
 from hfbench.core.record import OK, Record
 from hfbench.report.words import MISSING, axis_text, counted, significant
+from hfbench.tables.agreement import Output
 from hfbench.tables.facts import kernel_origin
 
 _MIB = 2**20
@@ -161,7 +162,8 @@ def output_rows(record: Record, agreement: Mapping[str, Any]) -> list[tuple[str,
         rows.append(("against eager", f"{100 * share:.1f}% of the prompt's positions with the same top-1 token{told}"))
     path = record.output.get("path") or {}
     if path.get("checked"):
-        rows.append(("against a plain forward pass", _path(path)))
+        found = "agrees" if Output.read(record.output).path_agrees else "differs"
+        rows.append(("against a plain forward pass", f"{found}: {_path(path)}"))
     elif path:
         rows.append(("against a plain forward pass", f"not checked: {path.get('reason')}"))
     first = agreement.get("first_different_token")
@@ -171,9 +173,8 @@ def output_rows(record: Record, agreement: Mapping[str, Any]) -> list[tuple[str,
 
 
 def _path(path: Mapping[str, Any]) -> str:
-    found = "agrees" if path["agrees"] and path.get("timed_tokens_agree", True) else "differs"
     return (
-        f"{found}: logits {path['logits_difference']:.1e} of their size apart over {path['steps']} steps of "
+        f"logits {path['logits_difference']:.1e} of their size apart over {path['steps']} steps of "
         f"{path['rows']} row{'s' * (path['rows'] != 1)}; rounding explains {path['tolerance']:.1e}"
     )
 
