@@ -70,6 +70,12 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_turns(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Let the processes that run tests measure at the same time: nothing rests on how long it takes."""
+    os.environ["HFBENCH_LOCKS"] = str(tmp_path_factory.mktemp("locks"))
+
+
 @pytest.fixture(scope="session")
 def cpu_environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the measurement reads of results/environment.json, for a machine without accelerator."""

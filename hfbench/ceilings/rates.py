@@ -4,10 +4,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from math import ceil
+from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
+
+from hfbench.core.turn import shared_name, turn
 
 _SECONDS_A_SIZE = 0.2
 _SECONDS_BETWEEN_SYNCHRONISATIONS = 0.02  # a thousand times what a launch or a synchronisation takes
@@ -53,6 +56,11 @@ def measure_ceilings(device: str, dtypes: Sequence[str], emulated_dtypes: Sequen
     """
     found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     target = torch.device(found.type if found else "cpu") if device == "auto" else torch.device(device)
+    with turn(shared_name(target.type, target.index or 0), f"measuring ceilings in {Path.cwd()}"):
+        return _measure(target, dtypes, emulated_dtypes)
+
+
+def _measure(target: torch.device, dtypes: Sequence[str], emulated_dtypes: Sequence[str]) -> dict[str, Any]:
     before = _cpu_seconds()
     products = {dtype: _product_rates(target, dtype) for dtype in dict.fromkeys([*dtypes, _FLOAT32])}
     reads = _rates(float, partial(_reads, target), _fitting(target, _READ_BYTES, buffers=1), target)

@@ -14,9 +14,13 @@ class Progress:
     """Writes to standard error, only when something happened: no thread of its own, nothing while the worker runs."""
 
     def __init__(self, configuration: Configuration) -> None:
-        self._label = label(configuration)
+        self.label = label(configuration)
         self._live = sys.stderr.isatty()
         self._latencies: list[float] = []
+
+    def waits(self, whom: str) -> None:
+        """Show that another process has the device."""
+        self._show(f"waiting for the device, which {whom} has", permanent=not self._live)
 
     def phase(self, name: str) -> None:
         """Show that a phase begins."""
@@ -40,7 +44,7 @@ class Progress:
         self._show(text, permanent=True)
 
     def _show(self, text: str, *, permanent: bool = False) -> None:
-        line = f"{self._label}  {text}"
+        line = f"{self.label}  {text}"
         if self._live:
             sys.stderr.write(_CLEAR_LINE + (f"{line}\n" if permanent else _fitted(line)))
         elif permanent:

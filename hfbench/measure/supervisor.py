@@ -8,6 +8,7 @@ import datetime
 import hashlib
 import json
 import os
+import select
 import selectors
 import signal
 import sys
@@ -22,10 +23,11 @@ from hfbench.core.errors import UserError
 from hfbench.core.files import read_json
 from hfbench.core.record import CRASHED, FAILED, OK, OUT_OF_MEMORY, TIMED_OUT, UNSUPPORTED, Iteration, Record
 from hfbench.core.results import inputs_path, manifest_path
+from hfbench.core.turn import turn
 from hfbench.measure.failure import tells_no_memory
 from hfbench.measure.process import end_process_group, oom_kills, scratch_folder, start_worker
 from hfbench.measure.progress import NoProgress, Progress
-from hfbench.measure.support import unsupported_reason
+from hfbench.measure.support import turn_of, unsupported_reason
 from hfbench.measure.task import Task
 from hfbench.measure.worker import FIRST_CALL
 from hfbench.monitoring.monitor import Monitor, machine_before, open_devices
@@ -48,6 +50,18 @@ def watch_parents() -> list[int]:
             if parent.name() not in _SHELLS or "-c" not in parent.cmdline():
                 break
     return descriptors
+
+
+class _Parents:
+    """The processes that this one works for."""
+
+    def __init__(self) -> None:
+        self.descriptors = watch_parents()
+
+    def check(self) -> None:
+        """Exit where one of them has ended."""
+        if select.select(self.descriptors, (), (), 0)[0]:
+            sys.exit("hfbench: the process that started this stage is gone; nothing was recorded")
 
 
 WARM_START = "warm start"
@@ -92,7 +106,8 @@ _LOG_LINES = 40  # of the worker's log, kept in the record of a point that is no
 def measure(task: Task, clock_zero: float) -> None:
     """Measure the task's configuration and write its record, whatever the outcome.
 
-    `clock_zero` is the reading of `time.perf_counter` at the start of the stage. Raises `UserError` where the user must
+    It waits for the device where another process measures on it. `clock_zero` is the reading of `time.perf_counter` at
+    the start of the stage. Raises `UserError` where the user must
     act before anything can be measured; then no record is written.
     """
     started_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -104,12 +119,15 @@ def measure(task: Task, clock_zero: float) -> None:
     }
     record.provenance = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in made_from.items()}
     progress = Progress(task.configuration)
-    reason = unsupported_reason(task.configuration, task.device, read_json(task.environment), task.settings)
+    environment = read_json(task.environment)
+    reason = unsupported_reason(task.configuration, task.device, environment, task.settings)
     if reason is not None:
         record.status, record.reason, record.phase = UNSUPPORTED, reason, "before the start"
     else:
         task.log.parent.mkdir(parents=True, exist_ok=True)
-        with scratch_folder() as scratch:
+        device, who = turn_of(task.device, environment), f"{progress.label} in {Path.cwd()}"
+        with turn(device, who, progress.waits, _Parents().check) as waited, scratch_folder() as scratch:
+            clock_zero += waited  # another's measurement is no part of this one
             _Supervision(task, record, progress, clock_zero).run(scratch)
             if wants_warm_start(task, record):
                 record.timeline[WARM_START] = round(time.perf_counter() - clock_zero, 9)
@@ -169,14 +187,14 @@ class _Supervision:
         pending = b""
         with selectors.DefaultSelector() as selector:
             selector.register(pipe, selectors.EVENT_READ)
-            for parent in watch_parents():
-                selector.register(parent, selectors.EVENT_READ)
+            parents = _Parents()
+            for descriptor in parents.descriptors:
+                selector.register(descriptor, selectors.EVENT_READ)
             while (now := time.perf_counter()) < deadline:
                 if monitor.seconds_until_due(now) == 0:
                     monitor.sample(now)
                 ready = selector.select(min(deadline - now, monitor.seconds_until_due(time.perf_counter())))
-                if any(key.fd != pipe for key, _ in ready):
-                    sys.exit("hfbench: the process that started this stage is gone; nothing was recorded")
+                parents.check()
                 if not ready:
                     continue
                 received = os.read(pipe, _READ_BYTES)

@@ -8,6 +8,7 @@ from typing import Any
 
 from hfbench.core.point import UNIFORM, Configuration
 from hfbench.core.record import Settings
+from hfbench.core.turn import shared_name
 
 _REFUSAL = "No available kernel"
 # Headings, and what follows from hfbench's allowing one backend only.
@@ -130,6 +131,11 @@ def unsupported_reason(
         or _cache_reason(configuration)
         or compile_reason(configuration, settings, kind, environment)
     )
+
+
+def turn_of(device: str, environment: dict[str, Any]) -> str:
+    """Return the name under which processes wait for the device that a point is measured on."""
+    return shared_name(_device_kind(device, environment)[0], int(device.partition(":")[2] or 0))
 
 
 def _device_kind(device: str, environment: dict[str, Any]) -> tuple[str, str | None]:

@@ -13,8 +13,9 @@ from hfbench.core.errors import UserError
 from hfbench.core.files import read_json
 from hfbench.core.point import Configuration
 from hfbench.core.results import PARAMS, PROFILES, configuration_meant
+from hfbench.core.turn import turn
 from hfbench.measure.process import end_process_group, scratch_folder, worker_environment
-from hfbench.measure.support import unsupported_reason
+from hfbench.measure.support import turn_of, unsupported_reason
 from hfbench.measure.task import Task, parse_task
 from hfbench.params.schema import load_params
 from hfbench.profile.outcome import CONTEXT, DECODE, LOAD, PREFILL, OperatorTime, Profile
@@ -70,13 +71,15 @@ def profile_point(text: str, output: Path | None) -> None:
     configuration = Configuration(**point.axes)
     dvc("repro", f"inputs@{configuration.model}")
     task = _task(stages[configuration])
-    reason = unsupported_reason(configuration, task.device, read_json(task.environment), task.settings)
+    environment = read_json(task.environment)
+    reason = unsupported_reason(configuration, task.device, environment, task.settings)
     if reason is not None:
         raise UserError(f"{point.key} cannot run here, so there is nothing to profile: {reason}.")
     trace = output or PROFILES / f"{point.name}.json.gz"
     log = PROFILES / f"{point.name}.log"
     print(f"Profiling {point.key} …", file=sys.stderr, flush=True)
-    profile = _run(task, trace, log)
+    with turn(turn_of(task.device, environment), f"profiling {point.key} in {Path.cwd()}"):
+        profile = _run(task, trace, log)
     if not profile.is_ok:
         where = f" in the phase {profile.phase}" if profile.phase else ""
         raise UserError(f"{point.key} could not be profiled, {profile.status}{where}: {profile.reason} (log: {log})")

@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -20,6 +21,7 @@ from safetensors.torch import save_file
 from hfbench.core.record import CRASHED, FAILED, OK, OUT_OF_MEMORY, TIMED_OUT, Record
 from hfbench.core.sources import LocalSource
 from hfbench.model.local import resolve_local
+from tests.conftest import ROOT
 from tests.measure.stage_process import Bench
 
 ENDLESS = {"min_iterations": 100_000, "max_iterations": 100_000, "max_seconds": 100}
@@ -90,6 +92,45 @@ def test_a_worker_that_is_killed_gives_a_record(bench: Bench) -> None:
     assert (record.status, record.phase) == (CRASHED, "sample")
     assert "SIGKILL" in str(record.reason)
     assert samples(record) >= 1
+
+
+def test_a_second_measurement_waits_for_the_first_and_does_not_count_the_wait(bench: Bench, tmp_path: Path) -> None:
+    first = bench.start(**ENDLESS)
+    wait_for(first, "sample")
+    (tmp_path / "other").mkdir()
+    second = bench.start(output=tmp_path / "other" / "record.json", log=tmp_path / "other" / "log", round=2)
+    assert second.stderr is not None
+    line = second.stderr.readline()
+    assert f"waiting for the device, which process {first.pid}, round 1" in line
+    assert f"in {bench.folder} has" in line
+    time.sleep(3)
+    assert not (tmp_path / "other" / "log").exists()
+    first.kill()
+    first.communicate(timeout=60)
+    second.communicate(timeout=120)
+    record = Record.load(tmp_path / "other" / "record.json")
+    assert record.status == OK
+    assert record.timeline["import"] < 3
+
+
+def test_a_stage_that_waits_ends_with_the_process_that_started_it(bench: Bench) -> None:
+    first = bench.start(**ENDLESS)
+    wait_for(first, "sample")
+    shell = subprocess.Popen(
+        [sys.executable, "-c", "import subprocess, sys; subprocess.run(sys.argv[1:])", *bench.command(round=2)],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=bench.folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(bench.folder)},
+    )
+    assert shell.stderr is not None
+    assert "waiting for the device" in shell.stderr.readline()
+    (stage,) = psutil.Process(shell.pid).children()
+    shell.kill()
+    stage.wait(20)
+    assert "the process that started this stage is gone" in shell.stderr.read()
+    first.kill()
+    first.communicate(timeout=60)
 
 
 FAULTY = """
