@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.cells import cell_len, set_cell_size
 
 from hfbench.compare.changes import environment_labels
-from hfbench.compare.pairs import ComparedMetric, labels_of
+from hfbench.compare.pairs import ComparedMetric, labels_of, named
 from hfbench.compare.series import (
     HistoryRow,
     Series,
@@ -22,7 +22,6 @@ from hfbench.compare.series import (
     collect_series,
     failing_since,
     interval_strip,
-    line_column,
     mark_changes,
     read_row,
     trend,
@@ -42,9 +41,10 @@ from hfbench.core.errors import UserError
 from hfbench.core.point import CONFIGURATION_AXES
 from hfbench.core.results import TABLES
 from hfbench.git import find_objects, prefix_of, try_git
-from hfbench.report.pages import Block, Bullet, Bullets, Column, Table, bullets, printable
+from hfbench.report.pages import Block, Bullet, Bullets, Cell, Column, Table, bullets, printable
 from hfbench.report.words import counted
 from hfbench.statistics.changepoints import FEWEST_FOR_DRIFT
+from hfbench.statistics.verdicts import SLOWER
 
 _HERE = Path()
 _RANGE = ".."
@@ -79,7 +79,9 @@ class History:
         was ok fails in it.
         """
         last = [series for series in self.series if series.values[-1].commit == len(self.rows) - 1]
-        return bool(failing_since(self.rows)) or any(each.changes and each.changes[-1].is_slower for each in last)
+        return bool(failing_since(self.rows)) or any(
+            each.changes and each.changes[-1].verdict == SLOWER for each in last
+        )
 
     @property
     def machines(self) -> list[str]:
@@ -91,7 +93,7 @@ class History:
         """A name for each series' configuration, by the axes that differ; `#2` has other contents (see `Series`)."""
         labels: list[str] = []
         seen: Counter[tuple[str, str, str]] = Counter()
-        short = labels_of([series.configuration for series in self.series])
+        short = labels_of([named(series.axes) for series in self.series])
         for series, label in zip(self.series, short, strict=True):
             seen[label, series.metric.name, series.machine] += 1
             count = seen[label, series.metric.name, series.machine]
@@ -130,7 +132,11 @@ def read_history(
             unmeasured.append(skipped)
             skipped, last_results = 0, candidate.results
     if len(rows) < 2:
-        raise _too_few(names, len(rows), unreadable)
+        why = f" {unreadable[0]}" if unreadable else ""
+        raise UserError(
+            f"{' '.join(names)} has {counted(len(rows), 'commit')} with results of its own, and a "
+            f"history needs two. Run `dvc repro` at more commits, and commit dvc.lock.{why}"
+        )
     rows = [replace(row, machine=label) for row, label in zip(rows, environment_labels(environments), strict=True)]
     series = collect_series(rows)
     mark_changes(series, threshold)
@@ -229,14 +235,6 @@ def _side(candidate: Candidate) -> Side | str:
         return f"{candidate.short} is left out: {error}"
 
 
-def _too_few(names: Sequence[str], rows: int, unreadable: Sequence[str]) -> UserError:
-    why = f" {unreadable[0]}" if unreadable else ""
-    return UserError(
-        f"{' '.join(names)} has {counted(rows, 'commit')} with results of its own, and a "
-        f"history needs two. Run `dvc repro` at more commits, and commit dvc.lock.{why}"
-    )
-
-
 def history_page(history: History, shown: Sequence[ComparedMetric], width: int) -> list[Block]:
     """Return tables of these metrics, as wide as `width` characters if that is enough, all change points, and notes."""
     labelled = [pair for pair in zip(history.series, history.labels, strict=True) if pair[0].metric in shown]
@@ -261,31 +259,33 @@ def _tables(
     if len(group) == 1:
         series, name = group[0]
         columns = [
-            line_column("estimate", value_cells(series, history.rows, places, unit_size)),
-            line_column("interval", interval_strip(series, places)),
-            line_column("change", *change_cells(series, places, short=False)),
+            Column("estimate", "line").filled(value_cells(series, history.rows, places, unit_size)),
+            Column("interval", "line").filled(interval_strip(series, places)),
+            Column("change", "line").filled(change_cells(series, places, short=False)),
         ]
         return [Table((*_commit_columns(rows, width - _width_of(columns)), *columns), f"{title} · {name}")]
     fixed = _commit_columns(rows, max(width // 2, width - 2 * (_WIDEST_CONFIGURATION + _GAP)))
-    fixed = [line_column(each.label, [*each.texts, "trend" if place == 0 else ""]) for place, each in enumerate(fixed)]
+    trends = ["trend", *[""] * (len(fixed) - 1)]
+    fixed = [column.filled([*column.cells, last]) for column, last in zip(fixed, trends, strict=True)]
     columns = []
     for series, name in group:
-        marks, roles = change_cells(series, places, short=True)
-        values = zip(value_cells(series, history.rows, places, unit_size), marks, strict=True)
-        columns.append(
-            line_column(name, [*(f"{text}  {mark}".rstrip() for text, mark in values), trend(series)], roles)
-        )
+        changes = change_cells(series, places, short=True)
+        values = zip(value_cells(series, history.rows, places, unit_size), changes, strict=True)
+        cells = (Cell(f"{text}  {change.text}".rstrip(), change.role) for text, change in values)
+        columns.append(Column(name, "line").filled([*cells, trend(series)]))
     return [Table((*fixed, *chunk), title) for chunk in _chunks(columns, width - _width_of(fixed))]
 
 
 def _commit_columns(rows: Sequence[HistoryRow], width: int) -> list[Column]:
     """Return the columns that say which commit it is: the subject shortened, or left out, to fit into the width."""
     days = [row.committed_at.strftime("%Y-%m-%d") if row.committed_at else "" for row in rows]
-    columns = [line_column("commit", [_row_label(row) for row in rows]), line_column("date", days)]
+    columns = [Column("commit", "line").filled(map(_row_label, rows)), Column("date", "line").filled(days)]
     widest = min(_WIDEST_SUBJECT, width - _width_of(columns) - _GAP)
     if widest < _NARROWEST_SUBJECT:
         return columns
-    return [*columns, line_column("subject", [_shortened(printable(row.subject or ""), widest) for row in rows])]
+    subjects = (printable(row.subject or "") for row in rows)
+    shortened = (text if cell_len(text) <= widest else f"{set_cell_size(text, widest - 1)}…" for text in subjects)
+    return [*columns, Column("subject", "line").filled(shortened)]
 
 
 def _row_label(row: HistoryRow) -> str:
@@ -293,10 +293,6 @@ def _row_label(row: HistoryRow) -> str:
     if row.commit is None:
         return printable(row.name)
     return row.commit[:7] if row.commit.startswith(row.name) else f"{printable(row.name)} {row.commit[:7]}"
-
-
-def _shortened(text: str, widest: int) -> str:
-    return text if cell_len(text) <= widest else f"{set_cell_size(text, widest - 1)}…"
 
 
 def _chunks(columns: Sequence[Column], width: int) -> list[list[Column]]:
