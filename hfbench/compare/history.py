@@ -78,10 +78,9 @@ class History:
         That is so where the last change point of a series that reaches it is `slower`, and where a configuration that
         was ok fails in it.
         """
-        last = [series for series in self.series if series.values[-1].commit == len(self.rows) - 1]
-        return bool(failing_since(self.rows)) or any(
-            each.changes and each.changes[-1].verdict == SLOWER for each in last
-        )
+        reaching = (series for series in self.series if series.values[-1].commit == len(self.rows) - 1)
+        last = (series.changes[-1] for series in reaching if series.changes)
+        return bool(failing_since(self.rows)) or any(change.verdict == SLOWER for change in last)
 
     @property
     def machines(self) -> list[str]:

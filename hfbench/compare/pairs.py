@@ -79,7 +79,7 @@ def choose_metrics(names: Sequence[str]) -> tuple[ComparedMetric, ...]:
 
     Raises `UserError` for a name that is none.
     """
-    chosen = {}
+    chosen = []
     for name in names:
         key = name.strip().lower().replace("-", "_")
         if key not in _BY_ANY_NAME:
@@ -89,8 +89,8 @@ def choose_metrics(names: Sequence[str]) -> tuple[ComparedMetric, ...]:
                 f"--metric {name}: expected one of {', '.join(metric.aliases[0] for metric in COMPARED)}, or the full "
                 f"name of one, such as {HEADLINE.name}.{hint}"
             )
-        chosen[_BY_ANY_NAME[key]] = None
-    return tuple(chosen) or COMPARED
+        chosen.append(_BY_ANY_NAME[key])
+    return tuple(dict.fromkeys(chosen)) or COMPARED
 
 
 def headline(metrics: Sequence[ComparedMetric]) -> tuple[ComparedMetric, ...]:

@@ -164,7 +164,6 @@ def _results(
     for row in rows:
         configuration = tuple(row[axis] for axis in CONFIGURATION_AXES)
         point, manifest = points[configuration], manifests.get(row["model"], {})
-        estimate, low, high = row["estimate"], row.get("low"), row.get("high")
         # What the axes do not say of a point, and what stands against comparing two: see `pairs.obstacles`.
         architecture = [manifest[name] for name in ARCHITECTURE if manifest.get(name) is not None]
         content = (point.devices, point.threads, point.inputs, architecture)
@@ -172,8 +171,8 @@ def _results(
             configuration=configuration,
             metric=row["metric"],
             content=tuple(", ".join(sorted(map(str, words))) for words in content),
-            estimate=estimate,
-            interval=next(intervals) if low is None else Interval(estimate, low, high),
+            estimate=row["estimate"],
+            interval=next(intervals) if row.get("low") is None else Interval(row["estimate"], row["low"], row["high"]),
             rounds=len(row["round_medians"]),
             measured=(*row["round_medians"], *sorted(point.started.items())),
             output_differs=point.output_differs,

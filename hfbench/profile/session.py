@@ -53,8 +53,10 @@ def write_trace(path: Path, exported: str, mark: Mark, spans: Iterable[Span], ot
     if marked is None or head is None:
         raise RuntimeError(f"torch exported a trace without the mark {mark.name!r}")
     process, offset = int(marked[1]), float(marked[2]) - mark.reading * _MICROSECONDS
-    added = [*_lines(spans, process, offset), *(event for other in others for event in _operators(other))]
-    text = "".join(f"\n{json.dumps(event)}," for event in added)
+    # What took time in the others. Arrows are left out: their numbers are those of each trace's own events.
+    events = (event for other in others for event in json.loads(other)["traceEvents"])
+    took = (event for event in events if event.get("ph") == "X" and "dur" in event)
+    text = "".join(f"\n{json.dumps(event)}," for event in (*_lines(spans, process, offset), *took))
     with atomic_path(path) as temporary, gzip.open(temporary, "wt", encoding="utf-8") as file:
         file.write(exported[: head.end()] + text + exported[head.end() :])
 
@@ -72,11 +74,6 @@ def _lines(spans: Iterable[Span], process: int, offset: float) -> list[dict[str,
         at = {"ts": span.start * _MICROSECONDS + offset, "dur": span.seconds * _MICROSECONDS}
         events.append({"ph": "X", "cat": "hfbench", "name": span.name, "pid": process, "tid": numbers[span.line], **at})
     return events
-
-
-def _operators(exported: str) -> list[dict[str, Any]]:
-    """Return what took time in another trace. Arrows are left out: their numbers are those of its own events."""
-    return [event for event in json.loads(exported)["traceEvents"] if event.get("ph") == "X" and "dur" in event]
 
 
 _MARKS = 5

@@ -41,6 +41,8 @@ def point_page(
     points = results.points.filter(is_chosen)
     ok = [record for record in records if record.status == OK]
     telling = ok or records  # what a round that is not ok tells is all there is, where none is
+    agreement = points.filter(pl.col("round") == telling[0].configuration.round).to_dicts()
+    text = (telling[0].output.get("text") or "").strip()
     return [
         Heading(point.key),
         Paragraph(f"{', '.join(device_names(points))} · {len(ok)} of {counted(len(records), 'round')} ok", "quiet"),
@@ -50,7 +52,8 @@ def point_page(
         _requests(records),
         _phases(records, width, marks),
         *_configuration(telling),
-        *_output(telling[0], points),
+        Properties("Output", tuple(output_rows(telling[0], agreement[0] if agreement else {}))),
+        *([Paragraph(f"“{text}”", "quoted", _INDENT)] if text else []),
         *_machine(records, marks),
         warning_list(warning_groups([each for each in results.warnings if each.configuration == axes], points)),
     ]
@@ -175,13 +178,6 @@ def _configuration(records: Sequence[Record]) -> list[Block]:
         *([_difference(f"something else ran in round {others}")] if others else []),
         Properties("What was verified", tuple(evidence(record))),
     ]
-
-
-def _output(record: Record, points: pl.DataFrame) -> list[Block]:
-    rows = points.filter(pl.col("round") == record.configuration.round).to_dicts()
-    text = (record.output.get("text") or "").strip()
-    properties = Properties("Output", tuple(output_rows(record, rows[0] if rows else {})))
-    return [properties, *([Paragraph(f"“{text}”", "quoted", _INDENT)] if text else [])]
 
 
 _MOST_MACHINE_SPARKS = 24

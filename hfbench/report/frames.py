@@ -46,13 +46,16 @@ def result_rows(summary: pl.DataFrame, configurations: pl.DataFrame) -> pl.DataF
     """
     rows = configurations.filter(pl.col("rounds_ok") > 0).drop("inter_token_seconds")
     is_comparable = configurations.select(*CONFIGURATION_AXES, is_comparable=~pl.col("output_differs"))
+    estimate = pl.when("is_comparable").then("estimate")
+    lowest, highest = estimate.min().over(MODEL_AND_WORK), estimate.max().over(MODEL_AND_WORK)
     summary = summary.join(is_comparable, on=CONFIGURATION_AXES, how="left", maintain_order="left")
     for (metric,), group in summary.group_by("metric", maintain_order=True):
+        is_best = estimate == (highest if group["higher_is_better"][0] else lowest)
         columns = group.select(
             *CONFIGURATION_AXES,
             pl.col("estimate").alias(f"{metric}"),
             pl.col("low", "high").name.prefix(f"{metric}_"),
-            _is_best(higher_is_better=bool(group["higher_is_better"][0])).alias(f"{metric}_best"),
+            (is_best & (lowest != highest)).fill_null(value=False).alias(f"{metric}_best"),
         )
         rows = rows.join(columns, on=CONFIGURATION_AXES, how="left", maintain_order="left")
     return _sorted(rows)
@@ -65,13 +68,6 @@ def failure_rows(points: pl.DataFrame) -> pl.DataFrame:
         .group_by(*CONFIGURATION_AXES, "status", "phase", "reason", maintain_order=True)
         .agg(rounds=pl.col("round").sort())
     )
-
-
-def _is_best(*, higher_is_better: bool) -> pl.Expr:
-    estimate = pl.when("is_comparable").then("estimate")
-    lowest, highest = estimate.min().over(MODEL_AND_WORK), estimate.max().over(MODEL_AND_WORK)
-    is_best = (estimate == (highest if higher_is_better else lowest)) & (lowest != highest)
-    return is_best.fill_null(value=False)
 
 
 def _sorted(rows: pl.DataFrame) -> pl.DataFrame:
@@ -99,21 +95,20 @@ def named_configurations(points: pl.DataFrame) -> pl.DataFrame:
     workload_axes = [axis for axis in MODEL_AND_WORK if axis in varying]
     scene_axes = [axis for axis in workload_axes if axis != "batch_size"]
     way_axes = [axis for axis in WAY_AXES if axis in varying]
-    names = []
-    for row in axes.to_dicts():
-        way = point_label(row, way_axes or ["attn_implementation"])
-        workload = workload_name(row, workload_axes)
-        names.append(
-            {
-                "way": way,
-                "workload": workload,
-                "scene": workload_name(row, scene_axes),
-                "name": ", ".join(filter(None, (way if way_axes else "", workload))) or way,
-                "is_reference": all(row[axis] == value for axis, value in REFERENCE.items()),
-            }
-        )
-    types = {"way": pl.String, "workload": pl.String, "scene": pl.String, "name": pl.String, "is_reference": pl.Boolean}
-    return pl.concat([axes, pl.DataFrame(names, schema=types)], how="horizontal")
+    rows = axes.to_dicts()
+    ways = [point_label(row, way_axes or ["attn_implementation"]) for row in rows]
+    workloads = [workload_name(row, workload_axes) for row in rows]
+    names = [
+        ", ".join(filter(None, (way if way_axes else "", workload))) or way
+        for way, workload in zip(ways, workloads, strict=True)
+    ]
+    return axes.with_columns(
+        way=pl.Series(ways, dtype=pl.String),
+        workload=pl.Series(workloads, dtype=pl.String),
+        scene=pl.Series([workload_name(row, scene_axes) for row in rows], dtype=pl.String),
+        name=pl.Series(names, dtype=pl.String),
+        is_reference=pl.all_horizontal(pl.col(axis) == value for axis, value in REFERENCE.items()),
+    )
 
 
 def workload_name(configuration: Mapping[str, Any], axes: Sequence[str]) -> str:
@@ -160,14 +155,9 @@ def report_data(
 
 def values_by_round(samples: pl.DataFrame, column: str) -> dict[int, Rounds]:
     """Return, for each configuration, its rounds' values of a column; nulls, and rounds without any, are left out."""
-    grouped = (
-        samples.drop_nulls(column)
-        .group_by("configuration", "round", maintain_order=True)
-        .agg(pl.col(column))
-        .sort("configuration", "round")
-    )
+    grouped = samples.drop_nulls(column).group_by("configuration", "round", maintain_order=True).agg(column)
     found: dict[int, Rounds] = {}
-    for configuration, number, values in grouped.iter_rows():
+    for configuration, number, values in grouped.sort("configuration", "round").iter_rows():
         found.setdefault(configuration, {})[number] = values
     return found
 
@@ -205,13 +195,12 @@ def warning_groups(warnings: Sequence[MeasurementWarning], points: pl.DataFrame)
     for each in warnings:
         group = groups.setdefault((each.title, each.remedy), {})
         group.setdefault(each.what, []).append(point_label(each.configuration, axes))
+    everyone = {1: "", 2: "both configurations"}.get(measured, f"all {measured} configurations")
     return [
-        WarningGroup(title, remedy, tuple((_whose(labels, measured), what) for what, labels in group.items()))
+        WarningGroup(
+            title,
+            remedy,
+            tuple((", ".join(labels) if len(labels) < measured else everyone, what) for what, labels in group.items()),
+        )
         for (title, remedy), group in groups.items()
     ]
-
-
-def _whose(labels: Sequence[str], measured: int) -> str:
-    if len(labels) < measured:
-        return ", ".join(labels)
-    return {1: "", 2: "both configurations"}.get(measured, f"all {measured} configurations")

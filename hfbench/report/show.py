@@ -78,9 +78,9 @@ def chosen_view(results: Results, choice: Choice) -> View:
     """
     note = None
     if choice.condition is not None:
-        everything, results = results, narrowed(results, choice.condition)
-        counts = f"{results.configurations.height} of {everything.configurations.height} configurations"
-        left = f"{counts}, where {choice.condition}"
+        total = results.configurations.height
+        results = narrowed(results, choice.condition)
+        left = f"{results.configurations.height} of {total} configurations, where {choice.condition}"
         note = Paragraph(f"{left}; * is the best of these.", "quiet", in_markdown=f"{left}; bold is the best of these.")
     rows = result_rows(results.summary, results.configurations)
     sections = tuple(rows["workload"])
@@ -94,7 +94,9 @@ def narrowed(results: Results, condition: str) -> Results:
     meets = parse_filter(condition, {axis: AXIS_COLUMNS[axis] for axis in CONFIGURATION_AXES})
     configurations = results.configurations.filter(meets)
     if configurations.is_empty():
-        raise UserError(f"no configuration meets `{condition}`. {_values(results.configurations)}")
+        known = {axis: results.configurations[axis].unique(maintain_order=True) for axis in CONFIGURATION_AXES}
+        parts = [f"{axis} is {', '.join(map(readable_json, values))}" for axis, values in known.items()]
+        raise UserError(f"no configuration meets `{condition}`. There {'; '.join(parts)}.")
     kept = set(configurations.select(CONFIGURATION_AXES).rows())
     return Results(
         summary=results.summary.filter(meets),
@@ -104,12 +106,6 @@ def narrowed(results: Results, condition: str) -> Results:
             each for each in results.warnings if tuple(each.configuration[axis] for axis in CONFIGURATION_AXES) in kept
         ],
     )
-
-
-def _values(configurations: pl.DataFrame) -> str:
-    known = {axis: configurations[axis].unique(maintain_order=True) for axis in CONFIGURATION_AXES}
-    parts = [f"{axis} is {', '.join(map(readable_json, values))}" for axis, values in known.items()]
-    return f"There {'; '.join(parts)}."
 
 
 def sorted_rows(rows: pl.DataFrame, sort: str) -> pl.DataFrame:
@@ -149,10 +145,8 @@ def find_column(name: str, columns: Sequence[Column]) -> Column:
     names = {_normal(each): each for column in columns for each in (column.name, column.label)}
     close = difflib.get_close_matches(_normal(name), names, n=1)
     hint = f"Did you mean {names[close[0]]}? " if close else ""
-    known = ", ".join(
-        column.name if column.name == column.label else f"{column.name} ({column.label})" for column in columns
-    )
-    raise UserError(f"there is no column {name.strip()!r}. {hint}Known are: {known}.")
+    known = (each.name if each.name == each.label else f"{each.name} ({each.label})" for each in columns)
+    raise UserError(f"there is no column {name.strip()!r}. {hint}Known are: {', '.join(known)}.")
 
 
 def _normal(name: str) -> str:
@@ -230,18 +224,24 @@ def result_data(view: View, *, only_columns: bool = False) -> pl.DataFrame:
     """
     failed = view.results.configurations.filter(pl.col("rounds_ok") == 0)
     rows = pl.concat([view.rows, failed.select(*CONFIGURATION_AXES, *_ROUNDS)], how="diagonal")
-    rows = rows.join(_failures(view), on=CONFIGURATION_AXES, how="left", maintain_order="left")
+    what = pl.format(
+        "{} in round {}: {}",
+        pl.col("status").cast(pl.String),
+        pl.col("rounds").cast(pl.List(pl.String)).list.join(", "),
+        pl.col("reason").fill_null("no reason was recorded"),
+    )
+    failures = failure_rows(view.results.points).group_by(CONFIGURATION_AXES, maintain_order=True)
+    not_ok = failures.agg(what.str.join("; ").alias(_NOT_OK))
+    rows = rows.join(not_ok, on=CONFIGURATION_AXES, how="left", maintain_order="left")
     names = [*CONFIGURATION_AXES, *_ROUNDS]
     for metric in METRIC_NAMES:
         names += [name for name in (metric, f"{metric}_low", f"{metric}_high") if name in rows.columns]
     names += [*_FRACTIONS, *_BREAK_EVEN, "output_differs", _NOT_OK]
     if only_columns:
-        wanted = [name for column in view.columns for name in _parts(column.name, names)]
-        names = list(dict.fromkeys(wanted))
-    without_values = [
-        name for name in names if name.endswith(("_low", "_high")) and rows[name].null_count() == rows.height
-    ]
-    return rows.select(name for name in names if name not in without_values).rename(_FRACTIONS, strict=False)
+        wanted = dict.fromkeys(part for column in view.columns for part in _parts(column.name))
+        names = [name for name in wanted if name in names]
+    told = [name for name in names if not name.endswith(("_low", "_high")) or rows[name].count()]
+    return rows.select(told).rename(_FRACTIONS, strict=False)
 
 
 def result_json(view: View, *, only_columns: bool = False) -> dict[str, Any]:
@@ -255,23 +255,14 @@ def result_json(view: View, *, only_columns: bool = False) -> dict[str, Any]:
     }
 
 
-def _parts(name: str, names: list[str]) -> list[str]:
-    """Return the columns of data that stand for a column of text."""
+def _parts(name: str) -> tuple[str, ...]:
+    """Return the columns of data that a column of text may stand for."""
     special = {
-        "break_even_new_tokens": list(_BREAK_EVEN),
-        "rounds_ok": list(_ROUNDS),
-        "precision": ["end_to_end_seconds_low", "end_to_end_seconds_high"],
+        "break_even_new_tokens": _BREAK_EVEN,
+        "rounds_ok": _ROUNDS,
+        "precision": ("end_to_end_seconds_low", "end_to_end_seconds_high"),
     }
-    parts = special.get(name, [name, f"{name}_low", f"{name}_high"])
-    return [part for part in parts if part in names]
-
-
-def _failures(view: View) -> pl.DataFrame:
-    failures = failure_rows(view.results.points).with_columns(
-        rounds=pl.col("rounds").cast(pl.List(pl.String)).list.join(", "), status=pl.col("status").cast(pl.String)
-    )
-    what = pl.format("{} in round {}: {}", "status", "rounds", pl.col("reason").fill_null("no reason was recorded"))
-    return failures.group_by(CONFIGURATION_AXES, maintain_order=True).agg(what.str.join("; ").alias(_NOT_OK))
+    return special.get(name, (name, f"{name}_low", f"{name}_high"))
 
 
 def show_results(tables: Path, choice: Choice, format_name: str, report: Path) -> None:

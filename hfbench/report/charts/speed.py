@@ -10,14 +10,14 @@ import polars as pl
 from hfbench.report.charts.chart import ROW_PIXELS, Chart, Key, Ways, one_mark, panel, tooltips, within
 from hfbench.report.frames import ReportData, shown_names
 from hfbench.report.pages import Column
-from hfbench.report.speedups import Speedup, Winner, speedups
+from hfbench.report.speedups import Speedup, Winner, speedups_and_winners
 from hfbench.report.words import END_TO_END, MISSING, margin, number_column, significant, span_text, word_column
 from hfbench.statistics.verdicts import SAME
 
 
 def speed_chart(data: ReportData) -> Chart | None:
     """Return the chart, or None where no workload has two ways to compare."""
-    comparisons = speedups(data)
+    comparisons, _ = speedups_and_winners(data)
     if not comparisons:
         return None
     values = _values(comparisons)
