@@ -4,7 +4,7 @@ A commit is a row where it has results of its own; what has no row is counted or
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
@@ -30,7 +30,6 @@ from hfbench.compare.series import (
 from hfbench.compare.side import (
     LOCK,
     WORKSPACE,
-    Side,
     is_path,
     locked_tables,
     read_side,
@@ -122,9 +121,14 @@ def read_history(
             skipped += 1
         elif candidate.results is not None and candidate.results == last_results:
             carried.append(candidate.short)
-        elif isinstance(side := _side(candidate), str):
-            unreadable.append(side)
         else:
+            try:
+                side = read_side(candidate.name)
+            except UserError as error:
+                if candidate.named:
+                    raise
+                unreadable.append(f"{candidate.short} is left out: {error}")
+                continue
             kept = side if condition is None else side.filtered(condition, CONFIGURATION_AXES)
             rows.append(read_row(kept, metrics))
             environments.append(side.environment)
@@ -175,8 +179,8 @@ def find_candidates(names: Sequence[str]) -> list[Candidate]:
     commits = {*asked, *(commit for name in filter(_is_range, names) for commit in _range(name))}
     listed = (try_git(_HERE, "rev-list", "--date-order", "--reverse", *commits) or "").split() if commits else []
     ordered = [commit for commit in listed if commit in commits]
-    results = _results(ordered)
-    candidates = [Candidate(asked.get(each, each), each in asked, results[each]) for each in ordered]
+    results = zip(ordered, _results(ordered), strict=True)
+    candidates = [Candidate(asked.get(each, each), each in asked, content) for each, content in results]
     return [*candidates, Candidate(WORKSPACE, True, None)] if WORKSPACE in names else candidates
 
 
@@ -211,27 +215,15 @@ def _range(name: str) -> list[str]:
     return [start, *listed.split()]
 
 
-def _results(commits: Sequence[str]) -> dict[str, str | None]:
-    """Return what identifies the content of each commit's tables, by dvc.lock or, where git holds them, by git."""
+def _results(commits: Sequence[str]) -> Iterator[str | None]:
+    """Yield what identifies the content of each commit's tables, by dvc.lock or, where git holds them, by git."""
     prefix = prefix_of(_HERE)
     objects = find_objects(_HERE, [f"{commit}:{prefix}{name}" for commit in commits for name in (LOCK, TABLES)])
-    locks = {
-        lock: (locked_tables(try_git(_HERE, "cat-file", "blob", lock) or "") or {}).get("md5")
-        for lock in set(objects[::2])
-        if lock
-    }
-    pairs = zip(commits, objects[::2], objects[1::2], strict=True)
-    return {commit: (locks[lock] if lock else None) or tables for commit, lock, tables in pairs}
-
-
-def _side(candidate: Candidate) -> Side | str:
-    """Return the candidate's side; of a commit that only a range names, the reason why it cannot be read."""
-    try:
-        return read_side(candidate.name)
-    except UserError as error:
-        if candidate.named:
-            raise
-        return f"{candidate.short} is left out: {error}"
+    digests: dict[str | None, str | None] = {None: None}
+    for lock, tables in zip(objects[::2], objects[1::2], strict=True):
+        if lock not in digests:
+            digests[lock] = (locked_tables(try_git(_HERE, "cat-file", "blob", str(lock)) or "") or {}).get("md5")
+        yield digests[lock] or tables
 
 
 def history_page(history: History, shown: Sequence[ComparedMetric], width: int) -> list[Block]:
@@ -334,12 +326,12 @@ def notes_of(history: History) -> list[str]:
     labelled = zip(history.series, history.labels, strict=True)
     labels = {series.axes: label.partition(" #")[0] for series, label in labelled}
     failing = [(axes, history.rows[since]) for axes, since in failing_since(history.rows)]
-    skipped, carried = sum(history.unmeasured), list(history.carried)
+    skipped, carried = sum(history.unmeasured), history.carried
     more = f" and {len(carried) - _LISTED} more" if len(carried) > _LISTED else ""
     said = {
-        f"{counted(skipped, 'commit')} without results {_are(skipped)} left out.": skipped,
-        f"{counted(len(carried), 'commit')} with the very results of the commit before {_are(len(carried))} left out: "
-        f"{', '.join(carried[:_LISTED])}{more}.": carried,
+        f"{counted(skipped, 'commit')} without results {'is' if skipped == 1 else 'are'} left out.": skipped,
+        f"{counted(len(carried), 'commit')} with the very results of the commit before "
+        f"{'is' if len(carried) == 1 else 'are'} left out: {', '.join(carried[:_LISTED])}{more}.": carried,
         "= is the measurement of the commit before, taken over: no evidence of its own.": any(
             value.is_carried for series in history.series for value in series.values
         ),
@@ -371,7 +363,3 @@ def _caveats(history: History) -> list[str]:
         ),
     }
     return [sentence for sentence, holds in caveats.items() if holds]
-
-
-def _are(count: int) -> str:
-    return "is" if count == 1 else "are"

@@ -58,7 +58,16 @@ def result_rows(summary: pl.DataFrame, configurations: pl.DataFrame) -> pl.DataF
             (is_best & (lowest != highest)).fill_null(value=False).alias(f"{metric}_best"),
         )
         rows = rows.join(columns, on=CONFIGURATION_AXES, how="left", maintain_order="left")
-    return _sorted(rows)
+    if "end_to_end_seconds" not in rows.columns:
+        rows = rows.with_columns(end_to_end_seconds=pl.lit(None, dtype=pl.Float64))
+    models = {
+        model: place for place, model in enumerate(rows["model"].unique(maintain_order=True))
+    }  # in the sweep's order
+    place = pl.col("model").replace_strict(models, return_dtype=pl.Int64)
+    keys = [place, *(pl.col(axis) for axis in MODEL_AND_WORK[1:])]
+    return rows.with_columns(workload=pl.struct(keys).rank("dense")).sort(
+        "workload", "output_differs", "end_to_end_seconds", nulls_last=True, maintain_order=True
+    )
 
 
 def failure_rows(points: pl.DataFrame) -> pl.DataFrame:
@@ -67,18 +76,6 @@ def failure_rows(points: pl.DataFrame) -> pl.DataFrame:
         points.filter(pl.col("status") != OK)
         .group_by(*CONFIGURATION_AXES, "status", "phase", "reason", maintain_order=True)
         .agg(rounds=pl.col("round").sort())
-    )
-
-
-def _sorted(rows: pl.DataFrame) -> pl.DataFrame:
-    """Sort by workload, the models in the sweep's order, then by end-to-end time, what differs last."""
-    if "end_to_end_seconds" not in rows.columns:
-        rows = rows.with_columns(end_to_end_seconds=pl.lit(None, dtype=pl.Float64))
-    models = {model: place for place, model in enumerate(rows["model"].unique(maintain_order=True))}
-    place = pl.col("model").replace_strict(models, return_dtype=pl.Int64)
-    keys = [place, *(pl.col(axis) for axis in MODEL_AND_WORK[1:])]
-    return rows.with_columns(workload=pl.struct(keys).rank("dense")).sort(
-        "workload", "output_differs", "end_to_end_seconds", nulls_last=True, maintain_order=True
     )
 
 

@@ -86,7 +86,14 @@ def chosen_view(results: Results, choice: Choice) -> View:
     sections = tuple(rows["workload"])
     if choice.sort is not None:
         rows, sections = sorted_rows(rows, choice.sort), (0,) * rows.height
-    return View(results, rows, _chosen_columns(rows, results.points, choice.columns), sections, note)
+    if not choice.columns:
+        return View(results, rows, tuple(result_columns(rows, results.points)), sections, note)
+    known = known_columns(rows)
+    columns = [find_column(name, known) for name in choice.columns]
+    if not any(column.rank == 0 for column in columns):
+        columns = [*(axis_column(rows, axis) for axis in varying_axes(results.points)), *columns]
+    kept = tuple(replace(column, rank=min(column.rank, _NEVER_DROPPED)) for column in columns)
+    return View(results, rows, kept, sections, note)
 
 
 def narrowed(results: Results, condition: str) -> Results:
@@ -122,16 +129,6 @@ def sorted_rows(rows: pl.DataFrame, sort: str) -> pl.DataFrame:
     if column not in rows.columns or not rows[column].count():
         raise UserError(f"--sort {sort!r}: no configuration has a value of {column}.")
     return rows.sort(column, descending=_DIRECTIONS[direction], nulls_last=True, maintain_order=True)
-
-
-def _chosen_columns(rows: pl.DataFrame, points: pl.DataFrame, names: Sequence[str]) -> tuple[Column, ...]:
-    if not names:
-        return tuple(result_columns(rows, points))
-    known = known_columns(rows)
-    columns = [find_column(name, known) for name in names]
-    if not any(column.rank == 0 for column in columns):
-        columns = [*(axis_column(rows, axis) for axis in varying_axes(points)), *columns]
-    return tuple(replace(column, rank=min(column.rank, _NEVER_DROPPED)) for column in columns)
 
 
 def find_column(name: str, columns: Sequence[Column]) -> Column:

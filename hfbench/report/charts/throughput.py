@@ -59,8 +59,12 @@ def frontier_values(rows: pl.DataFrame) -> pl.DataFrame:
         rate=_THROUGHPUT,
         **ends,
     )
-    groups = [_with_frontier(group) for group in values.partition_by("scene", maintain_order=True)]
-    return pl.concat(groups) if groups else pl.DataFrame()
+    # From the lowest latency up: a point is on the frontier where its throughput exceeds all before it.
+    rate = pl.when(~pl.col("output_differs")).then("rate").otherwise(0.0)
+    is_higher = rate > rate.cum_max().shift(1, fill_value=0.0)
+    scenes = values.partition_by("scene", maintain_order=True)
+    walks = [each.sort("ms", -rate, maintain_order=True).with_columns(frontier=is_higher) for each in scenes]
+    return pl.concat(walks) if walks else pl.DataFrame()
 
 
 def _end(metric: str, end: str, panel_field: str = "scene") -> pl.Expr:
@@ -68,18 +72,10 @@ def _end(metric: str, end: str, panel_field: str = "scene") -> pl.Expr:
     return within(pl.col(f"{metric}_{end}"), pl.col(metric)).over(panel_field)
 
 
-def _with_frontier(group: pl.DataFrame) -> pl.DataFrame:
-    """Walk from the lowest latency up: a point is on the frontier where its throughput exceeds all before it."""
-    rate = pl.when(~pl.col("output_differs")).then("rate").otherwise(0.0)
-    return group.sort("ms", rate * -1, maintain_order=True).with_columns(
-        frontier=rate > rate.cum_max().shift(1, fill_value=0.0)
-    )
-
-
 def _frontier_title(values: pl.DataFrame) -> str:
     """Return what the way with the highest throughput was measured at, with its smallest and its largest batch."""
     ranked = values.filter("frontier") if values["frontier"].any() else values
-    top = ranked.row(int(ranked["rate"].arg_max() or 0), named=True)
+    top = ranked.sort("rate", descending=True, maintain_order=True).row(0, named=True)
     line = values.filter(pl.col("way") == top["way"], pl.col("scene") == top["scene"]).sort("batch").to_dicts()
     scene = f" ({top['scene']})" if values["scene"].n_unique() > 1 else ""
     ends = [line[0], line[-1]] if len(line) > 1 else line
