@@ -25,10 +25,11 @@ def _argument(*names: str, **options: Any) -> _Argument:
 
 
 def _command(name: str, summary: str, *arguments: _Argument) -> Callable[[_Run], _Run]:
-    """Return what makes a function the command `name`, whose --help shows its docstring, and the list the summary."""
+    """Return what makes a function the command `name`, whose --help shows its docstring, or else the summary."""
 
     def register(function: _Run) -> _Run:
-        parser = _COMMANDS.add_parser(name, help=summary, description=function.__doc__)
+        description = function.__doc__ or f"{summary[0].upper()}{summary[1:]}."
+        parser = _COMMANDS.add_parser(name, help=summary, description=description)
         for names, options in arguments:
             parser.add_argument(*names, **options)
         parser.set_defaults(run=function)
@@ -73,7 +74,6 @@ _CHECKOUT = _argument(
 
 @_command("check", "check params.yaml and name whatever is wrong in it", _params("file to check"))
 def _check(arguments: Namespace) -> None:
-    """Check params.yaml and name whatever is wrong in it."""
     from hfbench.params.schema import load_params
 
     load_params(arguments.params)
@@ -110,7 +110,6 @@ def _level(arguments: Namespace) -> None:
     _argument("--strict", action="store_true", help="exit with status 1 where there is a warning"),
 )
 def _doctor(arguments: Namespace) -> None:
-    """Check whether this machine is fit to measure, and say what to do."""
     from hfbench.doctor.checks import doctor
 
     sys.exit(doctor(arguments.params, arguments.results, strict=arguments.strict))
@@ -138,7 +137,6 @@ def _doctor(arguments: Namespace) -> None:
     _argument("--report", type=Path, default=REPORT, help="HTML report (%(default)s)"),
 )
 def _show(arguments: Namespace) -> None:
-    """Print the results of the last `dvc repro`, or all that is known of one point."""
     from hfbench.report.show import Choice, show_point, show_results
 
     names = tuple(filter(None, (name.strip() for name in (arguments.columns or "").split(","))))
@@ -219,7 +217,6 @@ def _profile(arguments: Namespace) -> None:
     _argument("--dry", action="store_true", help="only say what would be measured again"),
 )
 def _retry(arguments: Namespace) -> None:
-    """Measure again what failed, then bring the pipeline up to date."""
     from hfbench.retry import retry
 
     retry(arguments.names, arguments.status, dry=arguments.dry)

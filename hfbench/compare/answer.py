@@ -104,11 +104,19 @@ def _page(
 
 
 def _content(answer: Comparison | AxisComparison | History) -> dict[str, Any]:
-    """Return the answer for other programs."""
+    """Return the answer for other programs; of an axis, a winner's ratio is that of the best over the next."""
     if isinstance(answer, History):
         return _history_json(answer)
-    content = _comparison_json(answer) if isinstance(answer, Comparison) else _axis_json(answer)
-    return {"schema_version": _SCHEMA_VERSION, **content}
+    if isinstance(answer, Comparison):
+        return {"schema_version": _SCHEMA_VERSION, **_comparison_json(answer)}
+    return {
+        "schema_version": _SCHEMA_VERSION,
+        "side": _side_json(answer.side),
+        "axis": answer.axis,
+        "reference": answer.reference,
+        "winners": [_winner_json(winner, answer.axis) for winner in answer.winners],
+        "comparisons": [{"value": value, **_comparison_json(each)} for value, each in answer.comparisons],
+    }
 
 
 def _comparison_json(comparison: Comparison) -> dict[str, Any]:
@@ -197,17 +205,6 @@ def _judged_json(judged: Judged) -> dict[str, Any]:
 def _status_json(point: ComparedPoint) -> dict[str, Any]:
     rounds = len(point.statuses)
     return {"status": point.status, "rounds_ok": point.rounds_ok, "rounds": rounds, "reason": point.reason}
-
-
-def _axis_json(comparison: AxisComparison) -> dict[str, Any]:
-    """Return the comparison of an axis for other programs; a winner's ratio is that of the best over the next."""
-    return {
-        "side": _side_json(comparison.side),
-        "axis": comparison.axis,
-        "reference": comparison.reference,
-        "winners": [_winner_json(winner, comparison.axis) for winner in comparison.winners],
-        "comparisons": [{"value": value, **_comparison_json(each)} for value, each in comparison.comparisons],
-    }
 
 
 def _winner_json(winner: AxisWinner, axis: str) -> dict[str, Any]:

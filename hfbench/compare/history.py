@@ -27,15 +27,7 @@ from hfbench.compare.series import (
     trend,
     value_cells,
 )
-from hfbench.compare.side import (
-    LOCK,
-    WORKSPACE,
-    is_path,
-    locked_tables,
-    read_side,
-    resolve_revision,
-    unknown_name,
-)
+from hfbench.compare.side import LOCK, WORKSPACE, is_path, locked_tables, read_side, resolve_revision, unknown_name
 from hfbench.core.errors import UserError
 from hfbench.core.point import CONFIGURATION_AXES
 from hfbench.core.results import TABLES

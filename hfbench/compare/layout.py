@@ -26,15 +26,7 @@ from hfbench.report.pages import (
 )
 from hfbench.report.words import MISSING, counted, significant
 from hfbench.statistics.ratios import IDENTICAL
-from hfbench.statistics.verdicts import (
-    FASTER,
-    INCOMPARABLE,
-    MOST_MORE_ROUNDS,
-    SAME,
-    SLOWER,
-    UNDECIDED,
-    Verdict,
-)
+from hfbench.statistics.verdicts import FASTER, INCOMPARABLE, MOST_MORE_ROUNDS, SAME, SLOWER, UNDECIDED, Verdict
 
 _TITLE = "hfbench compare"
 # Of more points only the notable ones are shown on a terminal; the other formats hold all.

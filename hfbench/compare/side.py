@@ -27,12 +27,7 @@ from hfbench.tables.store import parse_filter
 
 WORKSPACE = "workspace"
 LOCK = "dvc.lock"
-_AXES_OF = {
-    "samples": AXES,
-    "summary": CONFIGURATION_AXES,
-    "points": AXES,
-    "configurations": CONFIGURATION_AXES,
-}
+_AXES_OF = {"samples": AXES, "summary": CONFIGURATION_AXES, "points": AXES, "configurations": CONFIGURATION_AXES}
 _UNREAD = ("token_seconds",)  # nine tenths of the samples' bytes, from which the columns beside it are computed
 _POINT_TYPES = {**FACT_TYPES, **AGREEMENT_TYPES}
 _PATH_STARTS = (".", "/", "~")

@@ -118,13 +118,11 @@ def _samples(records: Sequence[Record], width: int, marks: str) -> Table:
 
 
 def _metrics(metrics: pl.DataFrame) -> Table:
-    order = list(METRICS_SHOWN)
+    found = {row["metric"]: row for row in metrics.to_dicts()}
     rows = []
-    for row in sorted(metrics.to_dicts(), key=lambda row: order.index(row["metric"])):
-        shown = METRICS_SHOWN[row["metric"]]
-        middle, low, high = (
-            None if row[each] is None else row[each] * shown.factor for each in ("estimate", "low", "high")
-        )
+    for row, shown in ((found[name], shown) for name, shown in METRICS_SHOWN.items() if name in found):
+        ends = (row[each] for each in ("estimate", "low", "high"))
+        middle, low, high = (None if each is None else each * shown.factor for each in ends)
         rounds = "  ".join(significant(value * shown.factor) for value in row["round_medians"])
         rows.append((shown.label, shown.unit, significant(middle), span_text(low, high), rounds))
     heads = [Column("metric"), Column("unit"), number("median"), number("95% interval"), Column("of each round")]
@@ -193,11 +191,11 @@ def _machine(records: Sequence[Record], marks: str) -> list[Block]:
         ("not told here", ", ".join(unavailable(records[0]))),
     ]
     rows = []
-    for reading in readings(records):
-        least, most = min(reading.values), max(reading.values)
-        sparks, _ = slowest_of_each(reading.values, _MOST_MACHINE_SPARKS)
-        over_time = "increase" if reading.is_counter else sparkline(sparks, min(sparks), most, marks)
-        rows.append((reading.name, reading.unit, *map(significant, (least, median(reading.values), most)), over_time))
+    for name, unit, values, is_counter in readings(records):
+        least, most = min(values), max(values)
+        sparks, _ = slowest_of_each(values, _MOST_MACHINE_SPARKS)
+        over_time = "increase" if is_counter else sparkline(sparks, min(sparks), most, marks)
+        rows.append((name, unit, *map(significant, (least, median(values), most)), over_time))
     heads = [Column("reading"), Column("unit"), *map(number, ("min", "median", "max")), Column("over time")]
     return [Properties("Memory and machine", tuple(fact for fact in facts if fact[1])), Table.of_rows(heads, rows)]
 

@@ -60,9 +60,8 @@ def result_rows(summary: pl.DataFrame, configurations: pl.DataFrame) -> pl.DataF
         rows = rows.join(columns, on=CONFIGURATION_AXES, how="left", maintain_order="left")
     if "end_to_end_seconds" not in rows.columns:
         rows = rows.with_columns(end_to_end_seconds=pl.lit(None, dtype=pl.Float64))
-    models = {
-        model: place for place, model in enumerate(rows["model"].unique(maintain_order=True))
-    }  # in the sweep's order
+    # The models in the sweep's order, and what differs last.
+    models = {model: place for place, model in enumerate(rows["model"].unique(maintain_order=True))}
     place = pl.col("model").replace_strict(models, return_dtype=pl.Int64)
     keys = [place, *(pl.col(axis) for axis in MODEL_AND_WORK[1:])]
     return rows.with_columns(workload=pl.struct(keys).rank("dense")).sort(

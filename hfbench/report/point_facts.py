@@ -28,18 +28,12 @@ _COUNTERS = ("_joules", "_seconds", "_count")
 _UNSHOWN = ("throttle_mask",)  # bits, of which the warnings name the reasons
 
 
-@dataclass(frozen=True)
-class Reading:
-    """A reading over all rounds, in the unit shown. For a counter, `values` are its increases in each round."""
+def readings(records: Sequence[Record]) -> list[tuple[str, str, list[float], bool]]:
+    """Return the name, unit, values and kind of what the host and each device read; nothing for what was never read.
 
-    name: str
-    unit: str
-    values: tuple[float, ...]
-    is_counter: bool
-
-
-def readings(records: Sequence[Record]) -> list[Reading]:
-    """Return what the host and each device read, the rounds after each other; nothing for what was never read."""
+    Values are in the unit, the rounds after each other; those of a counter, whose kind is True, are its increases in
+    each round.
+    """
     series: dict[str, list[list[float]]] = {}
     for record in records:
         for name, values in _columns(record.monitoring):
@@ -51,8 +45,8 @@ def readings(records: Sequence[Record]) -> list[Reading]:
         label, _, suffix = name.rpartition("_")
         unit, is_counter = _UNITS.get(suffix, ""), name.endswith(_COUNTERS)
         every = (known[-1] - known[0] for known in rounds) if is_counter else chain.from_iterable(rounds)
-        shown = tuple(each / _MIB if unit == "MiB" else each for each in every)
-        found.append(Reading((label if unit else name).replace("_", " "), unit, shown, is_counter))
+        shown = [each / _MIB if unit == "MiB" else each for each in every]
+        found.append(((label if unit else name).replace("_", " "), unit, shown, is_counter))
     return found
 
 

@@ -11,6 +11,7 @@ from hfbench.report.frames import ReportData, shown_names
 from hfbench.report.words import END_TO_END, number_column, percent, significant, word_column
 from hfbench.statistics.bootstrap import CONFIDENCE, Interval
 from hfbench.statistics.verdicts import paired_ratio_interval
+from hfbench.tables.metrics import INTER_TOKEN_GAPS
 
 _MOST_SAMPLES = 40  # of a round that are drawn
 _SAMPLE, _MEDIAN = "sample", "median"
@@ -182,14 +183,9 @@ def slowdown(samples: pl.DataFrame, confidence: float) -> Interval | None:
 
 def _gaps(samples: pl.DataFrame) -> pl.DataFrame:
     """Return a row for each gap: `round`, `sample`, `token` (from 2) and `gap` in seconds."""
-    lists = samples.with_row_index("sample").select("round", "sample", "token_seconds").explode("token_seconds")
-    return (
-        lists.with_columns(gap=pl.col("token_seconds").list.diff(null_behavior="drop"))
-        .with_columns(token=pl.int_ranges(2, pl.col("gap").list.len().cast(pl.Int64) + 2))
-        .select("round", "sample", "token", "gap")
-        .explode("token", "gap")
-        .drop_nulls("gap")
-    )
+    lists = samples.with_row_index("sample").select("round", "sample", gap=INTER_TOKEN_GAPS).explode("gap")
+    token = pl.int_ranges(2, pl.col("gap").list.len().cast(pl.Int64) + 2)
+    return lists.with_columns(token=token).explode("token", "gap").drop_nulls("gap")
 
 
 def _tokens_title(groups: Sequence[pl.DataFrame]) -> str:
