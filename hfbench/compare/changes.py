@@ -219,22 +219,16 @@ def environment_labels(environments: Sequence[Mapping[str, Any]]) -> list[str]:
     labels = []
     for environment in environments:
         alike = (label for label, each in known.items() if not environment_differences(each, environment))
-        label = next(alike, None) or _new_label(environment, known)
-        known.setdefault(label, environment)
+        if (label := next(alike, None)) is None:
+            machine = label = _machine_text(environment)
+            kin = [each for name, each in known.items() if name == machine or name.startswith(f"{machine} #")]
+            if kin:  # equal at first sight: what tells them apart is in the details
+                told = [each.sentence for each in environment_differences(kin[0], environment)]
+                told[_MOST_TOLD:] = ["and more"] if len(told) > _MOST_TOLD else []
+                label = f"{machine} #{len(kin) + 1} ({', '.join(told)})"
+            known[label] = environment
         labels.append(label)
     return labels
-
-
-def _new_label(environment: Mapping[str, Any], known: Mapping[str, Mapping[str, Any]]) -> str:
-    machine = _machine_text(environment)
-    alike = [each for label, each in known.items() if label == machine or label.startswith(f"{machine} #")]
-    if not alike:
-        return machine
-    # Equal at first sight: what tells them apart is in the details.
-    differences = environment_differences(alike[0], environment)
-    told = [difference.sentence for difference in differences[:_MOST_TOLD]]
-    more = ["and more"] if len(differences) > _MOST_TOLD else []
-    return f"{machine} #{len(alike) + 1} ({', '.join([*told, *more])})"
 
 
 def _machine_text(environment: Mapping[str, Any]) -> str:

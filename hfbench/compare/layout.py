@@ -60,7 +60,7 @@ def _brief_verdicts(comparison: Comparison) -> Iterator[Block]:
         yield table or Heading(f"{metric.label}: no value on either side")
     yield _overview_table(comparison, [metric for metric in metrics if metric not in full], "Other metrics")
     yield bullets(_incomparable_reasons(comparison), "Incomparable")
-    yield Bullets((*_worse(comparison, "bad"), *_other_points(comparison)), "Points")
+    yield Bullets((*_worse(comparison), *_other_points(comparison)), "Points")
 
 
 def full_page(comparison: Comparison) -> Iterator[Block]:
@@ -256,11 +256,11 @@ def _change_lines(comparison: Comparison) -> list[str]:
     return lines
 
 
-def _worse(comparison: Comparison, role: Role = "") -> Iterator[Bullet]:
+def _worse(comparison: Comparison) -> Iterator[Bullet]:
     """Yield a sentence on each point that fails now, wholly or in some rounds."""
     for pair in comparison.pairing.changed:
         if pair.is_regression:
-            yield Bullet(f"{comparison.labels[pair.axes]}: {pair.status_change}", role)
+            yield Bullet(f"{comparison.labels[pair.axes]}: {pair.status_change}", "bad")
 
 
 def _other_points(comparison: Comparison) -> Iterator[Bullet]:
@@ -268,8 +268,8 @@ def _other_points(comparison: Comparison) -> Iterator[Bullet]:
     for pair in comparison.pairing.changed:
         if not pair.is_regression:
             yield Bullet(f"{comparison.labels[pair.axes]}: {pair.status_change}")
-    sides = (("baseline", comparison.pairing.only_baseline), ("candidate", comparison.pairing.only_candidate))
-    for name, points in sides:
+    sides = {"baseline": comparison.pairing.only_baseline, "candidate": comparison.pairing.only_candidate}
+    for name, points in sides.items():
         labels = [comparison.labels[tuple(point.axes.values())] for point in points]
         more = f" and {len(labels) - _MOST_POINTS} more" if len(labels) > _MOST_POINTS else ""
         if labels:

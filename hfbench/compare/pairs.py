@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeAlias
 
-import numpy as np
 import polars as pl
 
 from hfbench.compare.side import Side
 from hfbench.core.errors import UserError
 from hfbench.core.point import CONFIGURATION_AXES
 from hfbench.core.record import OK
+from hfbench.report.frames import Rounds, values_by_round
 from hfbench.report.words import MISSING, memory_unit
-from hfbench.statistics.bootstrap import Floats, Interval
+from hfbench.statistics.bootstrap import Interval
 from hfbench.tables.facts import start_time
 from hfbench.tables.metrics import METRICS, Metric
 from hfbench.tables.store import point_label
@@ -116,7 +116,6 @@ def limits(interval: Interval | None) -> str:
 
 
 Axes: TypeAlias = tuple[Any, ...]  # a value for each of CONFIGURATION_AXES
-Rounds: TypeAlias = dict[int, Floats]  # the values of each round, by its number
 Values: TypeAlias = dict[Axes, dict[str, Rounds]]
 
 
@@ -127,20 +126,13 @@ def values_of(side: Side) -> Values:
     the summary; others have one value a round. Null is no value.
     """
     iterations = side.samples.filter(pl.col("status") == OK, pl.col("phase") == "sample", "observed")
+    points = side.points.filter(pl.col("status") == OK)
     values: Values = {}
-    for table, is_sampled in ((iterations, True), (side.points.filter(pl.col("status") == OK), False)):
-        asked = (metric.name for metric in COMPARED if metric.is_sampled == is_sampled)
-        metrics = [name for name in asked if name in table.columns]
-        rounds = (
-            table.group_by(*CONFIGURATION_AXES, "round", maintain_order=True)
-            .agg(pl.col(metric).cast(pl.Float64).drop_nulls() for metric in metrics)
-            .sort("round", maintain_order=True)
-        )
-        for row in rounds.iter_rows(named=True):
-            axes = tuple(row[axis] for axis in CONFIGURATION_AXES)
-            for metric in metrics:
-                if row[metric]:
-                    values.setdefault(axes, {}).setdefault(metric, {})[row["round"]] = np.array(row[metric])
+    for metric in COMPARED:
+        table = iterations if metric.is_sampled else points
+        known = values_by_round(table, metric.name, *CONFIGURATION_AXES) if metric.name in table.columns else {}
+        for axes, rounds in known.items():
+            values.setdefault(axes, {})[metric.name] = rounds
     return values
 
 

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from hfbench.core.point import CONFIGURATION_AXES, REFERENCE, WAY_AXES, WORKLOAD_AXES, words_of
 from hfbench.core.record import OK
+from hfbench.statistics.bootstrap import Floats
 from hfbench.tables.store import point_label, read_table
 from hfbench.tables.warnings import MeasurementWarning, read_warnings
 
@@ -112,7 +114,7 @@ def workload_name(configuration: Mapping[str, Any], axes: Sequence[str]) -> str:
     return ", ".join(words_of(axis, configuration[axis]) for axis in axes)
 
 
-Rounds = dict[int, list[float]]
+Rounds = dict[int, Floats]  # the values of each round, by its number
 
 
 @dataclass(frozen=True)
@@ -149,19 +151,14 @@ def report_data(
     )
 
 
-def values_by_round(samples: pl.DataFrame, column: str) -> dict[int, Rounds]:
-    """Return, for each configuration, its rounds' values of a column; nulls, and rounds without any, are left out."""
-    grouped = samples.drop_nulls(column).group_by("configuration", "round", maintain_order=True).agg(column)
-    found: dict[int, Rounds] = {}
-    for configuration, number, values in grouped.sort("configuration", "round").iter_rows():
-        found.setdefault(configuration, {})[number] = values
+def values_by_round(table: pl.DataFrame, column: str, *keys: str) -> dict[tuple[Any, ...], Rounds]:
+    """Return the values of a column by these keys and by round; nulls, and rounds without any, are left out."""
+    values = pl.col(column).cast(pl.Float64)
+    grouped = table.drop_nulls(column).group_by(*keys, "round", maintain_order=True).agg(values)
+    found: dict[tuple[Any, ...], Rounds] = {}
+    for *key, number, values in grouped.sort("round", maintain_order=True).iter_rows():
+        found.setdefault(tuple(key), {})[number] = np.array(values)
     return found
-
-
-def paired(one: Rounds, other: Rounds) -> tuple[list[list[float]], list[list[float]]]:
-    """Return the values of the rounds that both have, in the same order."""
-    shared = sorted(one.keys() & other.keys())
-    return [one[number] for number in shared], [other[number] for number in shared]
 
 
 def shown_names(names: Sequence[str], used: pl.Series) -> list[str]:

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import numpy as np
-
 from hfbench.report.frames import ReportData, values_by_round
 from hfbench.report.words import END_TO_END
 from hfbench.statistics.bootstrap import Interval
@@ -110,10 +108,7 @@ def baseline(rows: Sequence[Row]) -> Row:
 
 def _contrasts(data: ReportData) -> Callable[[Row, Row], Contrast]:
     """Return what gives the contrast of a row with the one that it is held against."""
-    values = {
-        configuration: {number: np.array(each) for number, each in rounds.items()}
-        for configuration, rounds in values_by_round(data.samples, END_TO_END).items()
-    }
+    values = values_by_round(data.samples, END_TO_END, "configuration")
     started: dict[int, dict[int, datetime]] = defaultdict(dict)
     for configuration, number, text in data.points.select("configuration", "round", "started_at").iter_rows():
         if (time := start_time(text)) is not None:  # where the record tells
@@ -121,7 +116,7 @@ def _contrasts(data: ReportData) -> Callable[[Row, Row], Contrast]:
 
     def contrast_with(row: Row, against: Row) -> Contrast:
         own, other = row["configuration"], against["configuration"]
-        return contrast(values[other], values[own], started[other], started[own])
+        return contrast(values[other,], values[own,], started[other], started[own])
 
     return contrast_with
 

@@ -6,7 +6,7 @@ import altair as alt
 import polars as pl
 
 from hfbench.report.charts.chart import Chart, Key, Ways, largest_change, panel, tooltips, within
-from hfbench.report.frames import MODEL_AND_WORK, ReportData, paired, values_by_round, workload_name
+from hfbench.report.frames import MODEL_AND_WORK, ReportData, values_by_round, workload_name
 from hfbench.report.words import MISSING, number_column, significant, span_text, word_column
 from hfbench.statistics.bootstrap import CONFIDENCE
 from hfbench.statistics.verdicts import paired_ratio_interval
@@ -174,14 +174,14 @@ def _depth_title(values: pl.DataFrame, data: ReportData) -> str:
     """Return the largest change from the least depth to the greatest, paired by round, that its interval bears."""
     series = values.partition_by("phase", "series", maintain_order=True)
     confidence = 1 - (1 - CONFIDENCE) / len(series)  # Bonferroni: the title picks the largest
-    rounds = {phase: values_by_round(data.samples, rate) for phase, rate in _RATES.items()}
+    rounds = {phase: values_by_round(data.samples, rate, "configuration") for phase, rate in _RATES.items()}
     changes = []
     for each in series:
         first, last = each.row(0, named=True), each.row(-1, named=True)
-        known = rounds[first["phase"]]
-        ratio = paired_ratio_interval(
-            *paired(known[first["configuration"]], known[last["configuration"]]), confidence=confidence
-        )
+        one, other = (rounds[row["phase"]][row["configuration"],] for row in (first, last))
+        shared = sorted(one.keys() & other.keys())
+        both = ([each[number].tolist() for number in shared] for each in (one, other))
+        ratio = paired_ratio_interval(*both, confidence=confidence)
         if ratio is not None:
             changes.append(((first, last["depth"]), ratio))
     if not changes:
