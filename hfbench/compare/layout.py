@@ -5,7 +5,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from math import log
 
-from hfbench.compare.axis import AxisComparison, AxisWinner
+from hfbench.compare.axis import AxisComparison
 from hfbench.compare.compare import Comparison, Judged
 from hfbench.compare.pairs import ComparedMetric, Pair, headline, labels_of, limits, named, percent
 from hfbench.compare.side import Side
@@ -204,34 +204,28 @@ def _notable_table(comparison: Comparison) -> Table:
 
 
 def _winner_tables(comparison: AxisComparison) -> Iterator[Table]:
-    """Yield a table for each metric: a row for each place of the other axes, with the best value and its lead."""
+    """Yield a table for each metric: a row for each place of the other axes, with the best value and its lead.
+
+    The lead is over the next best value, or the one that the best is not told from.
+    """
     for metric, group in groupby(comparison.winners, key=lambda winner: winner.metric):
         winners = list(group)
-        labels = labels_of([named(winner.axes) for winner in winners])
         unit, size = metric.unit_of(winner.contrast.candidate for winner in winners)
-        pairs = zip(labels, winners, strict=True)
-        rows = [_coloured([label, *_winner_cells(winner, size)], winner.verdict.word) for label, winner in pairs]
+        rows = []
+        for label, winner in zip(labels_of([named(winner.axes) for winner in winners]), winners, strict=True):
+            ratio, median, rival = winner.contrast.ratio, winner.contrast.candidate, value_text(winner.rival)
+            told = {FASTER: f"ahead of {rival}", SAME: f"level with {rival}"}
+            text = told.get(winner.verdict.word, f"not told apart from {rival}")
+            if winner.verdict.word == UNDECIDED:
+                text += f": {_more_rounds(winner.verdict)}"
+            if winner.left_out:
+                text += f"; {', '.join(map(value_text, winner.left_out))} left out for its output"
+            shown = significant(None if median is None else median / size)
+            lead = (percent(ratio.estimate) if ratio else MISSING, limits(winner.verdict.interval))
+            rows.append(_coloured([label, value_text(winner.value), shown, *lead, text], winner.verdict.word))
         numbers = (number(f"median ({unit})"), number("difference"), number("95% interval"))
         heads = [Column("workload"), Column("best"), *numbers, Column("")]
         yield Table.of_rows(heads, rows, title=f"Best {comparison.axis} by {metric.label}")
-
-
-def _winner_cells(winner: AxisWinner, unit_size: float) -> list[str]:
-    """Return the best value, its median, its lead, and whether it is told apart from the others."""
-    ratio, median, rival = winner.contrast.ratio, winner.contrast.candidate, value_text(winner.rival)
-    told = {FASTER: f"ahead of {rival}", SAME: f"level with {rival}"}
-    text = told.get(winner.verdict.word, f"not told apart from {rival}")
-    if winner.verdict.word == UNDECIDED:
-        text += f": {_more_rounds(winner.verdict)}"
-    if winner.left_out:
-        text += f"; {', '.join(map(value_text, winner.left_out))} left out for its output"
-    return [
-        value_text(winner.value),
-        significant(None if median is None else median / unit_size),
-        percent(ratio.estimate) if ratio else MISSING,
-        limits(winner.verdict.interval),
-        text,
-    ]
 
 
 def _coloured(cells: Sequence[str], verdict: str) -> list[Cell]:

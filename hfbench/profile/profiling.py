@@ -66,6 +66,8 @@ def profile_point(text: str, output: Path | None) -> None:
     What the point needs is brought up to date first; the point itself need not be measured. Raises `UserError` where
     `text` means no point or several, where the machine cannot run it, and where it fails.
     """
+    from dvc.repo import Repo
+
     stages = load_params(PARAMS).stages()
     known = dict(zip(stages, measured_points(axes_frame(stages)), strict=True))
     names = {each: (known[each].key, each.file_name, stage) for each, stage in stages.items()}
@@ -73,7 +75,9 @@ def profile_point(text: str, output: Path | None) -> None:
     point = known[configuration_meant(text, names, among="params.yaml", asked="POINT")[0]]
     configuration = Configuration(**point.axes)
     dvc("repro", f"inputs@{configuration.model}")
-    task = _task(stages[configuration])
+    with Repo() as repo:
+        command = repo.stage.load_one(name=stages[configuration]).cmd  # as DVC would run it
+    task = parse_task(shlex.split(command)[_COMMAND_WORDS:])
     reason = unsupported_reason(configuration, task.device, read_json(task.environment), task.settings)
     if reason is not None:
         raise UserError(f"{point.key} cannot run here, so there is nothing to profile: {reason}.")
@@ -88,15 +92,6 @@ def profile_point(text: str, output: Path | None) -> None:
     print_page(_profile_page(point.key, profile), console)
     console.print(f"\ntrace: {trace}", soft_wrap=True)
     console.print("       open it at https://ui.perfetto.dev, which keeps it on this computer, or in chrome://tracing")
-
-
-def _task(stage: str) -> Task:
-    """Return what the stage would measure, from its command as DVC would run it."""
-    from dvc.repo import Repo
-
-    with Repo() as repo:
-        command = repo.stage.load_one(name=stage).cmd
-    return parse_task(shlex.split(command)[_COMMAND_WORDS:])
 
 
 def _run(task: Task, trace: Path, log: Path) -> Profile:

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
@@ -211,7 +210,7 @@ _ROUNDS = ("rounds_asked", "rounds_ok")
 _NOT_OK = "not_ok"
 
 
-def result_data(view: View, *, only_columns: bool = False) -> pl.DataFrame:
+def result_data(view: View, *, only_columns: bool) -> pl.DataFrame:
     """Return a row for each configuration, those that no round could measure last.
 
     Columns: the axes; `rounds_asked` and `rounds_ok`; each metric under its name, its 95% interval as METRIC_low and
@@ -241,17 +240,6 @@ def result_data(view: View, *, only_columns: bool = False) -> pl.DataFrame:
     return rows.select(told).rename(_FRACTIONS, strict=False)
 
 
-def result_json(view: View, *, only_columns: bool = False) -> dict[str, Any]:
-    """Return `configurations`, the rows of `result_data`, and `warnings` with the key of their configuration."""
-    return {
-        "configurations": result_data(view, only_columns=only_columns).to_dicts(),
-        "warnings": [
-            {"point": each.point, "code": each.code, "what": each.what, "remedy": each.remedy}
-            for each in view.results.warnings
-        ],
-    }
-
-
 def _parts(name: str) -> tuple[str, ...]:
     """Return the columns of data that a column of text may stand for."""
     special = {
@@ -276,13 +264,15 @@ def show_results(tables: Path, choice: Choice, format_name: str, report: Path) -
         return
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-    only_columns = bool(choice.columns)
+    data = result_data(view, only_columns=bool(choice.columns))
     if format_name == "markdown":
         text = markdown(results_page(view))
     elif format_name == "csv":
-        text = result_data(view, only_columns=only_columns).write_csv()
+        text = data.write_csv()
     else:
-        text = readable_json(result_json(view, only_columns=only_columns)) + "\n"
+        told = ("point", "code", "what", "remedy")
+        warnings = [{name: getattr(each, name) for name in told} for each in view.results.warnings]
+        text = readable_json({"configurations": data.to_dicts(), "warnings": warnings}) + "\n"
     sys.stdout.write(text)
 
 
