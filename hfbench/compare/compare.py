@@ -136,20 +136,17 @@ class Comparison:
         pairs = list({each.pair.axes: each.pair for each in self.judged}.values())
         compared = [each for each in self.judged if each.verdict.word != INCOMPARABLE]
         methods = Counter(method for _, method in {(each.pair.axes, each.contrast.method) for each in compared})
+        paired, apart, carried = (methods[method] for method in (PAIRED, INDEPENDENT, IDENTICAL))
+        differing = sum(bool(pair.output_differs) for pair in pairs)
+        untold = sum(not (pair.baseline.inputs and pair.candidate.inputs) for pair in pairs)
         said = {
             "compared round by round: the rounds of the two sides alternate, so that the machine's drift "
-            "cancels.": methods[PAIRED],
+            "cancels.": paired,
             "compared as two separate runs: their rounds do not alternate, so that a drift of the machine from one run "
-            "to the other would pass for a change.": methods[INDEPENDENT],
-            "not measured again: both sides hold the same records, since nothing that they depend on changed.": methods[
-                IDENTICAL
-            ],
-            "marked !: the output is not its reference's. Geometric means leave such points out.": sum(
-                bool(pair.output_differs) for pair in pairs
-            ),
-            "without a record of the prompt on a side: that both were given the same is assumed.": sum(
-                not (pair.baseline.inputs and pair.candidate.inputs) for pair in pairs
-            ),
+            "to the other would pass for a change.": apart,
+            "not measured again: both sides hold the same records, since nothing that they depend on changed.": carried,
+            "marked !: the output is not its reference's. Geometric means leave such points out.": differing,
+            "without a record of the prompt on a side: that both were given the same is assumed.": untold,
         }
         family = (
             f"Of the changes that are called among these {self.tests} comparisons, at most 5% are expected to be noise "

@@ -203,18 +203,15 @@ def mark_changes(series: Sequence[Series], threshold: float) -> None:
     One series shows a step that is none in 5% of cases at most; of hundreds of series some would. So the smallest
     p-value of each is adjusted for all of them (`hfbench.statistics.verdicts`).
     """
-    found = []
-    for each in series:
-        results = [value.result for value in each.measured]
-        found.append(find_steps([_observation(result) for result in results], threshold=threshold))
+    found = [find_steps([_observation(value) for value in each.measured], threshold=threshold) for each in series]
     lowest = [min((step.p_value for step in steps or ()), default=1.0) for steps in found]
     for each, steps, p_value in zip(series, found, adjusted_p_values(lowest), strict=True):
         each.changes = None if steps is None else _changes(each, steps) if p_value <= ERROR else ()
 
 
-def _observation(result: Result) -> Observation:
-    low, high = result.limits if result.interval else (None, None)
-    return Observation(result.estimate, low, high, result.rounds)
+def _observation(value: Value) -> Observation:
+    low, high = value.result.limits if value.result.interval else (None, None)
+    return Observation(value.result.estimate, low, high, value.result.rounds)
 
 
 def _changes(series: Series, steps: Sequence[Step]) -> tuple[ChangePoint, ...]:

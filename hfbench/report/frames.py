@@ -153,8 +153,8 @@ def report_data(
 
 def values_by_round(table: pl.DataFrame, column: str, *keys: str) -> dict[tuple[Any, ...], Rounds]:
     """Return the values of a column by these keys and by round; nulls, and rounds without any, are left out."""
-    values = pl.col(column).cast(pl.Float64)
-    grouped = table.drop_nulls(column).group_by(*keys, "round", maintain_order=True).agg(values)
+    numbers = pl.col(column).cast(pl.Float64)
+    grouped = table.drop_nulls(column).group_by(*keys, "round", maintain_order=True).agg(numbers)
     found: dict[tuple[Any, ...], Rounds] = {}
     for *key, number, values in grouped.sort("round", maintain_order=True).iter_rows():
         found.setdefault(tuple(key), {})[number] = np.array(values)

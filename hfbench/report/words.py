@@ -103,8 +103,8 @@ class Captions:
 
 def captions(points: pl.DataFrame, rows: pl.DataFrame) -> Captions:
     """Return the captions of the results (`rows` is from `result_rows`)."""
-    varying = (*varying_axes(points), *_TITLE_AXES)
-    constant = {axis: points[axis][0] for axis in CONFIGURATION_AXES if axis not in varying}
+    elsewhere = {*varying_axes(points), *_TITLE_AXES}
+    constant = {axis: points[axis][0] for axis in CONFIGURATION_AXES if axis not in elsewhere}
     told = {axis: value for axis, value in constant.items() if AXIS_TABLE[axis].always_told or value != USUAL.get(axis)}
     shared = ", ".join(f"{AXIS_TABLE[axis].label} {axis_text(value)}" for axis, value in told.items())
     ok, configurations = int((points["status"] == OK).sum()), points.select(CONFIGURATION_AXES).n_unique()
