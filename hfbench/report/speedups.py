@@ -82,7 +82,10 @@ def speedups_and_winners(data: ReportData) -> tuple[list[Speedup], list[Winner]]
     pairs, races = [], []
     for group in data.rows.drop_nulls(END_TO_END).partition_by("workload", maintain_order=True):
         rows = group.to_dicts()
-        plain, ranked = baseline(rows), [row for row in rows if not row["output_differs"]]
+        ranked = [row for row in rows if not row["output_differs"]]
+        # The baseline is the plainest way, or the first in the sweep's order.
+        references = [row for row in rows if row["is_reference"]]
+        plain = min(references or rows, key=lambda row: int(row["configuration"]))
         pairs += [(row, plain, contrast_with(row, plain)) for row in ranked if row is not plain]
         flagged = tuple(row["way"] for row in rows if row["output_differs"])
         if ranked:
@@ -98,12 +101,6 @@ def speedups_and_winners(data: ReportData) -> tuple[list[Speedup], list[Winner]]
         for first, against, flagged in races
     ]
     return speedups, winners
-
-
-def baseline(rows: Sequence[Row]) -> Row:
-    """Return what the rows of a workload are compared with: the plainest way, or the first in the sweep's order."""
-    plain = [row for row in rows if row["is_reference"]]
-    return min(plain or rows, key=lambda row: int(row["configuration"]))
 
 
 def _contrasts(data: ReportData) -> Callable[[Row, Row], Contrast]:
