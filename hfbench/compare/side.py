@@ -62,10 +62,10 @@ class Side:
     def filtered(self, condition: str, axes: Collection[str] = AXES) -> "Side":
         """Return the side with the points that a filter over these axes keeps. Raises `UserError` for a wrong one."""
         kept = self.points.filter(parse_filter(condition, axes)).select(AXES).unique()
-        tables: dict[str, Any] = {}
-        for name, keys in _AXES_OF.items():
-            table: pl.DataFrame = getattr(self, name)
-            tables[name] = table.join(kept.select(keys).unique(), on=keys, how="semi", maintain_order="left")
+        tables: dict[str, Any] = {
+            name: getattr(self, name).join(kept.select(keys).unique(), on=keys, how="semi", maintain_order="left")
+            for name, keys in _AXES_OF.items()
+        }
         return replace(self, **tables)
 
     def with_axis(self, axis: str, value: Any, stands_for: Any) -> "Side":
