@@ -15,11 +15,12 @@ from transformers.cache_utils import StaticLayer
 
 from hfbench.core.record import OK, REJECTED, UNSUPPORTED, Settings
 from hfbench.measure import output as outputs
-from hfbench.measure import verification
+from hfbench.measure import plain_pass, verification
 from hfbench.measure.device import Cpu
 from hfbench.measure.evidence import Operators, watch_operators
 from hfbench.measure.failure import NotFiniteError, status_of
-from hfbench.measure.output import check_prompt, first_tokens, path_differences, reference_of, steps_of, tolerance
+from hfbench.measure.output import path_differences, tolerance
+from hfbench.measure.plain_pass import check_prompt, first_tokens, reference_of, steps_of
 from hfbench.measure.prompt import Prompt
 from tests.families import family_model
 from tests.measure import test_support
@@ -214,9 +215,9 @@ def test_logits_that_are_no_numbers_end_the_measurement(monkeypatch: pytest.Monk
 def test_a_long_row_goes_in_by_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     model, prompt = family_model("llama"), prompt_of(24)
     at_once, reference = check_prompt(model, prompt, STEPS)
-    monkeypatch.setattr(outputs, "_TOKENS_AT_ONCE", 7)
-    monkeypatch.setattr(outputs, "_LOGITS_AT_ONCE", 4000)  # six positions of 600 tokens
-    monkeypatch.setattr(outputs, "_SCORED_AT_ONCE", 1200)
+    monkeypatch.setattr(plain_pass, "_TOKENS_AT_ONCE", 7)
+    monkeypatch.setattr(plain_pass, "_LOGITS_AT_ONCE", 4000)  # six positions of 600 tokens
+    monkeypatch.setattr(plain_pass, "_SCORED_AT_ONCE", 1200)
     in_pieces, other = check_prompt(model, prompt, STEPS)
     assert in_pieces["prompt_nll"] == pytest.approx(at_once["prompt_nll"], abs=1e-5)
     assert in_pieces["prompt_top1"] == at_once["prompt_top1"]
@@ -229,8 +230,8 @@ def test_a_long_row_goes_in_by_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_could_not_be_compared_is_not_said_to_agree(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outputs, "_TOKENS_AT_ONCE", 7)
-    monkeypatch.setattr(outputs, "_LOGITS_AT_ONCE", 4000)
+    monkeypatch.setattr(plain_pass, "_TOKENS_AT_ONCE", 7)
+    monkeypatch.setattr(plain_pass, "_LOGITS_AT_ONCE", 4000)
     found, compared = checked(family_model("mamba"))
     assert found == []
     assert compared == {"checked": False, "reason": compared["reason"]}

@@ -17,7 +17,7 @@ from hfbench.measure.compiling import describe_compilation, watch_compiled_call
 from hfbench.measure.device import Cpu
 from hfbench.measure.failure import WrongTokenCountError, status_of
 from hfbench.measure.generation import generation_config, prepare_generate
-from hfbench.measure.output import check_prompt
+from hfbench.measure.plain_pass import check_prompt
 from hfbench.measure.prompt import Prompt, batches_of, longest_row, prefill_differences, request_tokens
 from hfbench.params.sections import BatchingParams
 from tests.measure.stage_process import Bench

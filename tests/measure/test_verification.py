@@ -20,7 +20,7 @@ from hfbench.measure.device import Cpu
 from hfbench.measure.failure import NotFiniteError, WrongTokenCountError, status_of
 from hfbench.measure.generation import Call
 from hfbench.measure.loading import load_model, sdpa_backend
-from hfbench.measure.output import check_prompt
+from hfbench.measure.plain_pass import check_prompt
 from hfbench.measure.process import Reporter
 from hfbench.measure.prompt import Prompt
 from hfbench.measure.sampling import Sampler
