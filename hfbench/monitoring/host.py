@@ -240,16 +240,10 @@ def count_others(listed: Collection[int], ours: Collection[int], is_here: Callab
 
 def _children(pid: int) -> list[int]:
     try:
+        if not Path("/proc/self/task").exists():  # a system without Linux's files
+            return [child.pid for child in psutil.Process(pid).children()]
         threads = os.listdir(f"/proc/{pid}/task")  # noqa: PTH208 (names are all that is needed, at a third of the cost)
-    except OSError:
-        return [] if Path("/proc/self/task").exists() else _children_elsewhere(pid)
+    except (OSError, psutil.Error):
+        return []
     lists = (read_text(f"/proc/{pid}/task/{thread}/children") for thread in threads)
     return [int(child) for line in lists if line for child in line.split()]
-
-
-def _children_elsewhere(pid: int) -> list[int]:
-    """Return the children on a system without Linux's files."""
-    try:
-        return [child.pid for child in psutil.Process(pid).children()]
-    except psutil.Error:
-        return []
