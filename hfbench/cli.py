@@ -294,9 +294,9 @@ def _bisect(arguments: Namespace) -> None:
         )
     asked = ("good", "bad", "point", "metric", "threshold", "rounds", "max_rounds")
     question = Question(**{name: getattr(arguments, name) for name in asked})
-    found = bisect(arguments.checkout, question, arguments.records)
-    print(found.text)
-    if found.commit is None:
+    text, commit = bisect(arguments.checkout, question, arguments.records)
+    print(text)
+    if commit is None:
         sys.exit(1)
 
 

@@ -34,24 +34,22 @@ class Question:
     max_rounds: int
 
 
-@dataclass(frozen=True)
-class Answer:
-    """The answer in words, and the commit, None where it is undecided."""
-
-    text: str
-    commit: Commit | None
-
-
-def bisect(checkout: Path, question: Question, records: Path | None = None) -> Answer:
+def bisect(checkout: Path, question: Question, records: Path | None = None) -> tuple[str, Commit | None]:
     """Return the first commit of the checkout that is slower than the good one by more than the threshold.
 
-    The checkout is as before afterwards, after an interruption too. `records` is a folder to keep the measurements in.
-    Raises `UserError` where the commits, the point or the metric do not serve, and where there is nothing to bisect:
-    the bad commit is not slower than the good one, or that is undecided.
+    Before it comes the answer in words; the commit is None where it is undecided. The checkout is as before afterwards,
+    after an interruption too. `records` is a folder to keep the measurements in. Raises `UserError` where the commits,
+    the point or the metric do not serve, and where there is nothing to bisect: the bad commit is not slower than the
+    good one, or that is undecided.
     """
     repository = Repository(checkout)
     good, bad = repository.commit(question.good), repository.commit(question.bad)
-    commits = _commits_between(repository, good, bad)
+    if good == bad or try_git(repository.folder, "merge-base", "--is-ancestor", good.sha, bad.sha) is None:
+        raise UserError(
+            f"--good {good} is no ancestor of --bad {bad}. Give a good commit that the bad one was made from, such as "
+            "what `git merge-base` prints for the two."
+        )
+    commits = int(repository.git("rev-list", "--count", f"{good.sha}..{bad.sha}"))
     with ending_in_order(), _folder(records) as folder, repository.borrowed():
         trial = _trial(repository, question, good, commits, folder)
         for commit in (good, bad):
@@ -63,17 +61,7 @@ def bisect(checkout: Path, question: Question, records: Path | None = None) -> A
             raise error
         say(f"It is. Looking for the first slower one of {commits} commits.")
         marks = find_first_slow(repository, good, bad, trial.judge)
-    return Answer(answer(marks, trial), marks.first)
-
-
-def _commits_between(repository: Repository, good: Commit, bad: Commit) -> int:
-    """Return how many commits could be the first slower one."""
-    if try_git(repository.folder, "merge-base", "--is-ancestor", good.sha, bad.sha) is None or good == bad:
-        raise UserError(
-            f"--good {good} is no ancestor of --bad {bad}. Give a good commit that the bad one was made from, such as "
-            "what `git merge-base` prints for the two."
-        )
-    return int(repository.git("rev-list", "--count", f"{good.sha}..{bad.sha}"))
+    return answer(marks, trial), marks.first
 
 
 @contextmanager
@@ -176,7 +164,7 @@ def answer(marks: Marks, trial: Trial) -> str:
         for each in marks.possible
     ]
     remedy = []
-    if any(verdicts[each].word == UNDECIDED for each in marks.possible if each in verdicts):
+    if any(each in verdicts and verdicts[each].word == UNDECIDED for each in marks.possible):
         remedy = [
             f"More rounds may tell them apart: ask again with --good {marks.last[FAST].short} "
             f"--bad {marks.last[SLOW].short} --max-rounds {2 * trial.rule.max_rounds}."
