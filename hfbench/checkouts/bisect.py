@@ -164,7 +164,7 @@ def answer(marks: Marks, trial: Trial) -> str:
         for each in marks.possible
     ]
     remedy = []
-    if any(verdicts[each].word == UNDECIDED for each in marks.possible if each in verdicts):
+    if any(each in verdicts and verdicts[each].word == UNDECIDED for each in marks.possible):
         remedy = [
             f"More rounds may tell them apart: ask again with --good {marks.last[FAST].short} "
             f"--bad {marks.last[SLOW].short} --max-rounds {2 * trial.rule.max_rounds}."

@@ -1,6 +1,7 @@
 """What the machine and the worker do: clocks, heat and energy of the processor, its use, and the worker's processes."""
 
 import os
+import re
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
@@ -85,6 +86,7 @@ def _energy(root: Path) -> Gauge:
 _GROUPS = "sys/fs/cgroup"
 # Versions 2 and 1 of control groups (Documentation/admin-guide/cgroup-v2.rst, scheduler/sched-bwc.rst of Linux).
 _SECONDS = {"throttled_usec": 1e-6, "throttled_time": 1e-9}
+_THROTTLED = re.compile(rf"^({'|'.join(_SECONDS)}) (\d+)$", re.MULTILINE)
 
 
 def control_groups(controller: str, root: Path = FILESYSTEM) -> Iterator[Path]:
@@ -112,16 +114,11 @@ def quota_gauge(root: Path = FILESYSTEM) -> Gauge:
     files = [str(folder / "cpu.stat") for folder in folders if (folder / "cpu.stat").exists()]
 
     def read() -> Sequence[Value]:
-        seconds = [value for file in files if (value := _throttled_seconds(read_text(file) or "")) is not None]
+        counters = [_THROTTLED.search(read_text(file) or "") for file in files]
+        seconds = [int(counter[2]) * _SECONDS[counter[1]] for counter in counters if counter]
         return [round(sum(seconds), 6) if seconds else None]
 
     return Gauge(("quota_throttled_seconds",), read, "the control group of this process has no CPU controller")
-
-
-def _throttled_seconds(text: str) -> float | None:
-    pairs = (line.split() for line in text.splitlines())
-    values = [int(pair[1]) * _SECONDS[pair[0]] for pair in pairs if len(pair) == 2 and pair[0] in _SECONDS]
-    return sum(values) if values else None
 
 
 class CpuUse:

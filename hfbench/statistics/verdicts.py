@@ -70,8 +70,9 @@ def look_error(rounds: float, error: float = ERROR) -> float:
 
     The rounds of two sides with unequal numbers are their mean, which grows with every round.
     """
-    share: float = _share(rounds) * (error / ERROR) ** _STEEPNESS
-    return _LOOK_ERROR * share
+    # Of what a look after seven rounds may spend.
+    share: float = _TWO_ROUNDS_SHARE if rounds <= FEWEST_ROUNDS else min(1.0, (_FULL_UNTIL / rounds) ** 2)
+    return _LOOK_ERROR * (share * (error / ERROR) ** _STEEPNESS)
 
 
 def interval(ratio: Ratio, error: float = ERROR) -> Interval:
@@ -99,7 +100,7 @@ def p_value(ratio: Ratio) -> float:
     if error == 0:
         return 0.0
     single = 2 * float(stdtr(degrees_of_freedom, -abs(log(ratio.estimate)) / error))
-    error_of_all: float = ERROR * (single / (_LOOK_ERROR * _share(_rounds(ratio)))) ** (1 / _STEEPNESS)
+    error_of_all: float = ERROR * (single / look_error(_rounds(ratio))) ** (1 / _STEEPNESS)
     return min(1.0, error_of_all)
 
 
@@ -137,8 +138,8 @@ def decide(ratio: Ratio, threshold: float, error: float, *, higher_is_better: bo
         if not found.low <= 1 <= found.high:
             return Verdict(FASTER if (found.low > 1) == higher_is_better else SLOWER, found)
     more = rounds_to_decide(ratio, threshold, error)
-    rounds = f"about {more} more round{'s' * (more > 1)}" if more else f"more than {MOST_MORE_ROUNDS} more rounds"
-    return Verdict(UNDECIDED, found, f"{rounds} on each side would decide", more)
+    number = f"more than {MOST_MORE_ROUNDS}" if more is None else f"about {more}"
+    return Verdict(UNDECIDED, found, f"{number} more round{'s' * (more != 1)} on each side would decide", more)
 
 
 def verdict_on(contrast: Contrast, threshold: float, error: float, *, higher_is_better: bool) -> Verdict:
@@ -230,13 +231,6 @@ def rounds_to_decide(ratio: Ratio, threshold: float, error: float) -> int | None
         decided = _margin(ratio, ERROR, more) <= tolerance - change or _margin(ratio, error, more) < change
         low, high = (low, more) if decided else (more, high)
     return high if high <= MOST_MORE_ROUNDS else None
-
-
-def _share(rounds: float) -> float:
-    """Return what a look after so many rounds may spend, as a share of what one after seven may."""
-    if rounds <= FEWEST_ROUNDS:
-        return _TWO_ROUNDS_SHARE
-    return min(1.0, (_FULL_UNTIL / rounds) ** 2)
 
 
 def _rounds(ratio: Ratio) -> float:

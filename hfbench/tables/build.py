@@ -32,9 +32,13 @@ def points_table(records: Sequence[ReadRecord], samples: pl.DataFrame) -> pl.Dat
     facts = pl.DataFrame([record.facts for record in records], schema=FACT_TYPES)
     configurations = [record.configuration for record in records]
     axes = axes_frame(configurations)
+    seconds = pl.col("end_to_end_seconds")
+    cost = seconds.filter("observed").median() / seconds.filter(~pl.col("observed")).median()
+    of_point = samples.filter(pl.col("phase") == "sample").group_by(AXES)
+    counts = of_point.agg(samples=pl.len().cast(pl.Int64), observer_cost_ratio=cost)
     return pl.concat(
         [
-            axes.join(_sampled(samples), on=AXES, how="left", maintain_order="left"),
+            axes.join(counts, on=AXES, how="left", maintain_order="left"),
             facts,
             agreement_table(configurations, [each.output if each.facts["status"] == OK else None for each in records]),
             _timeline(records),
@@ -47,19 +51,6 @@ def points_table(records: Sequence[ReadRecord], samples: pl.DataFrame) -> pl.Dat
         pl.col("samples").fill_null(0),
         "observer_cost_ratio",
         pl.col("^timeline_.*$"),
-    )
-
-
-def _sampled(samples: pl.DataFrame) -> pl.DataFrame:
-    end_to_end = pl.col("end_to_end_seconds")
-    observed = end_to_end.filter("observed").median()
-    unobserved = end_to_end.filter(~pl.col("observed")).median()
-    return (
-        samples.lazy()
-        .filter(pl.col("phase") == "sample")
-        .group_by(AXES)
-        .agg(samples=pl.len().cast(pl.Int64), observer_cost_ratio=observed / unobserved)
-        .collect()
     )
 
 

@@ -15,7 +15,7 @@ from pydantic_core import from_json
 from hfbench.core.errors import UserError
 from hfbench.core.files import read_json
 from hfbench.core.point import AXES, Configuration
-from hfbench.core.record import SCHEMA_VERSION, Record
+from hfbench.core.record import SCHEMA_VERSION, Record, require_version
 from hfbench.tables.agreement import Output
 from hfbench.tables.facts import record_facts
 from hfbench.tables.metrics import PHASE
@@ -101,12 +101,7 @@ def _configuration(path: Path, content: Any) -> Configuration | None:
 
 
 def _read_record(path: Path, configuration: Configuration, content: dict[str, Any]) -> ReadRecord:
-    version = content.get("schema_version")
-    if version != SCHEMA_VERSION:
-        raise UserError(
-            f"{path} has schema version {version}, and this hfbench reads version {SCHEMA_VERSION}. "
-            "Delete it and run `dvc repro`."
-        )
+    require_version(path, content)
     if missing := sorted(_RECORD_KEYS - content.keys()):
         raise _broken(path, f"it lacks {', '.join(missing)}")
     try:
