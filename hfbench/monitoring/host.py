@@ -4,6 +4,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -204,11 +205,9 @@ class ProcessTree:
 
     def _rss_bytes(self) -> int | None:
         """Return the worker's own resident set: its children share pages with it, which a sum would count twice."""
-        worker = self._processes.get(self.pid)
-        try:
-            return None if worker is None else int(worker.memory_info().rss)
-        except psutil.Error:
-            return None
+        with suppress(psutil.Error):
+            return int(self._processes[self.pid].memory_info().rss) if self.pid in self._processes else None
+        return None
 
     def _search(self) -> None:
         self._searched_at = time.perf_counter()
@@ -219,10 +218,8 @@ class ProcessTree:
                 found.add(pid)
                 waiting += _children(pid)
         for pid in found - self._processes.keys():
-            try:
+            with suppress(psutil.Error):
                 self._processes[pid] = psutil.Process(pid)
-            except psutil.Error:
-                continue
 
 
 def count_others(listed: Collection[int], ours: Collection[int], is_here: Callable[[int], bool]) -> int | None:
@@ -239,14 +236,8 @@ def _children(pid: int) -> list[int]:
     try:
         threads = os.listdir(f"/proc/{pid}/task")  # noqa: PTH208 (names are all that is needed, at a third of the cost)
     except OSError:
-        return [] if Path("/proc/self/task").exists() else _children_elsewhere(pid)
+        with suppress(psutil.Error):
+            return [] if Path("/proc/self/task").exists() else [child.pid for child in psutil.Process(pid).children()]
+        return []
     lists = (read_text(f"/proc/{pid}/task/{thread}/children") for thread in threads)
     return [int(child) for line in lists if line for child in line.split()]
-
-
-def _children_elsewhere(pid: int) -> list[int]:
-    """Return the children on a system without Linux's files."""
-    try:
-        return [child.pid for child in psutil.Process(pid).children()]
-    except psutil.Error:
-        return []
