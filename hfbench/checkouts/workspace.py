@@ -39,10 +39,7 @@ def lent_workspace(folder: Path = Path()) -> Iterator[None]:
             for name in _seen_by_git(folder) - kept.keys():
                 (folder / name).unlink(missing_ok=True)
             for name, content in kept.items():
-                # What is as it was keeps its time, so that DVC need not read it again.
-                if not (folder / name).is_file() or (folder / name).read_bytes() != content:
-                    with atomic_path(folder / name) as temporary:
-                        temporary.write_bytes(content)
+                _put_back(folder / name, content)
             dvc("checkout", "--force", "--allow-missing", folder=folder)
             for name in _results(folder) - names:
                 (folder / name).unlink()
@@ -61,6 +58,13 @@ def _seen_by_git(folder: Path) -> set[Path]:
 def _results(folder: Path) -> set[Path]:
     found = (Path(base, name).relative_to(folder) for base, _, names in os.walk(folder / RESULTS) for name in names)
     return {path for path in found if not path.is_relative_to(LOGS)}  # written in place, and nothing depends on them
+
+
+def _put_back(path: Path, content: bytes) -> None:
+    if path.is_file() and path.read_bytes() == content:
+        return  # with its time, so that DVC need not read it again
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def describe_into(folder: Path, output: Path) -> bytes:
@@ -87,10 +91,12 @@ def require_measured(checkout: Path, described: Mapping[Commit, Path]) -> list[s
     Raises `UserError` where two commits have the same: either nothing that is measured comes from the checkout, or they
     do not differ in it.
     """
-    versions = [(commit, read_json(path)["packages"]) for commit, path in described.items()]
-    (first, old), *others = versions
+    versions = {commit: read_json(path)["packages"] for commit, path in described.items()}
+    first, *others = versions
+    old = versions[first]
     packages: set[str] = set()
-    for other, new in others:
+    for other in others:
+        new = versions[other]
         changed = {name for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
         if not changed:
             raise UserError(

@@ -4,6 +4,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -204,11 +205,9 @@ class ProcessTree:
 
     def _rss_bytes(self) -> int | None:
         """Return the worker's own resident set: its children share pages with it, which a sum would count twice."""
-        worker = self._processes.get(self.pid)
-        try:
-            return None if worker is None else int(worker.memory_info().rss)
-        except psutil.Error:
-            return None
+        with suppress(psutil.Error):
+            return int(self._processes[self.pid].memory_info().rss) if self.pid in self._processes else None
+        return None
 
     def _search(self) -> None:
         self._searched_at = time.perf_counter()
@@ -219,10 +218,8 @@ class ProcessTree:
                 found.add(pid)
                 waiting += _children(pid)
         for pid in found - self._processes.keys():
-            try:
+            with suppress(psutil.Error):
                 self._processes[pid] = psutil.Process(pid)
-            except psutil.Error:
-                continue
 
 
 def count_others(listed: Collection[int], ours: Collection[int], is_here: Callable[[int], bool]) -> int | None:

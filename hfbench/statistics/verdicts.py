@@ -71,8 +71,8 @@ def look_error(rounds: float, error: float = ERROR) -> float:
     The rounds of two sides with unequal numbers are their mean, which grows with every round.
     """
     # Of what a look after seven rounds may spend.
-    share: float = _TWO_ROUNDS_SHARE if rounds <= FEWEST_ROUNDS else min(1.0, (_FULL_UNTIL / rounds) ** 2)
-    return _LOOK_ERROR * (share * (error / ERROR) ** _STEEPNESS)
+    share = _TWO_ROUNDS_SHARE if rounds <= FEWEST_ROUNDS else min(1.0, (_FULL_UNTIL / rounds) ** 2)
+    return float(_LOOK_ERROR * (share * (error / ERROR) ** _STEEPNESS))
 
 
 def interval(ratio: Ratio, error: float = ERROR) -> Interval:

@@ -137,10 +137,10 @@ class _Span:
 
 
 def _energy(span: _Span) -> float | None:
-    columns = [[span.column(each, name) for name in ("energy_joules", "power_watts")] for each in span.devices]
+    columns = [(span.column(each, "energy_joules"), span.column(each, "power_watts")) for each in span.devices]
     found = [
         energy_per_token(span.time_seconds, span.start, span.end, span.tokens, energy_joules=joules, power_watts=watts)
-        for joules, watts in columns or [(span.column(span.host, "cpu_energy_joules"), None)]
+        for joules, watts in columns or [(span.column(span.host, "cpu_energy_joules"), ())]
     ]
     known = [energy for energy in found if energy is not None]
     return sum(known) if len(known) == len(found) else None
