@@ -99,7 +99,7 @@ class Arm:
 
 
 def interleave(
-    checkout: Path, revisions: Sequence[str], *, rounds: int | None = None, experiments: Sequence[str] = ()
+    checkout: Path, revisions: Sequence[str], *, rounds: int | None, experiments: Sequence[str]
 ) -> list[Arm]:
     """Measure the sweep on each revision of the checkout, round by round, and save each side as a DVC experiment.
 
@@ -146,7 +146,7 @@ def _describe(repository: Repository, commits: Sequence[Commit], names: Sequence
     sides = []
     for commit, name in zip(commits, names, strict=True):
         repository.switch(commit)
-        sides.append(Arm(commit, name, describe_into(Path(), paths[commit])))
+        sides.append(Arm(commit, name, describe_into(paths[commit])))
     packages = require_measured(repository.folder, paths)
     say(f"{' and '.join(map(str, commits))} differ for a measurement in: {', '.join(packages)}")
     return sides

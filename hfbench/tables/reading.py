@@ -3,6 +3,7 @@
 import dataclasses
 import gc
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,8 +36,8 @@ _RECORD_KEYS = {field.name for field in dataclasses.fields(Record)}
 class ReadRecord:
     """A record as the tables need it: `facts` are plain values, `iterations` a row each with `ITERATION_TYPES`.
 
-    `needs` is the record's `accounting`, empty where it has none. A `Record` would make a Python object of each token's
-    time, of which there are millions.
+    `timeline` has the seconds of each entry under the name of its column. `needs` is the record's `accounting`, empty
+    where it has none. A `Record` would make a Python object of each token's time, of which there are millions.
     """
 
     configuration: Configuration
@@ -108,7 +109,10 @@ def _read_record(path: Path, configuration: Configuration, content: dict[str, An
         return ReadRecord(
             configuration=configuration,
             facts=record_facts(content),
-            timeline={str(key): float(value) for key, value in content["timeline"].items()},
+            timeline={
+                f"timeline_{re.sub(r'[^A-Za-z0-9]+', '_', name)}_seconds": float(at)
+                for name, at in content["timeline"].items()
+            },
             iterations=pl.DataFrame(
                 {name: [iteration[name] for iteration in content["iterations"]] for name in ITERATION_TYPES},
                 schema=ITERATION_TYPES,
