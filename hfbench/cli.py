@@ -259,7 +259,7 @@ def _interleave(arguments: Namespace) -> None:
 )
 def _bisect(arguments: Namespace) -> None:
     """Find the first commit of an editable checkout that made a point slower, by `git bisect`."""
-    from hfbench.checkouts.bisect import Question, bisect
+    from hfbench.checkouts.bisect import bisect
     from hfbench.tables.metrics import METRIC_NAMES
 
     if arguments.metric not in METRIC_NAMES:
@@ -271,11 +271,11 @@ def _bisect(arguments: Namespace) -> None:
             f"--rounds is {arguments.rounds} and --max-rounds {arguments.max_rounds}; expected at least 2 rounds, and "
             "no more than --max-rounds."
         )
-    asked = ("good", "bad", "point", "metric", "threshold", "rounds", "max_rounds")
-    question = Question(**{name: getattr(arguments, name) for name in asked})
-    found = bisect(arguments.checkout, question, arguments.records)
-    print(found.text)
-    if found.commit is None:
+    asked = ("point", "metric", "threshold", "rounds", "max_rounds", "records")
+    options = {name: getattr(arguments, name) for name in asked}
+    text, commit = bisect(arguments.checkout, (arguments.good, arguments.bad), **options)
+    print(text)
+    if commit is None:
         sys.exit(1)
 
 

@@ -132,8 +132,8 @@ def test_gauge_that_fails_leaves_the_others() -> None:
     columns = Columns([Gauge(("good",), lambda: [next(answers)], "never"), Gauge(("bad",), broken, "never")])
     for _ in range(3):
         columns.sample()
-    assert columns.told() == {"good": [1, None, 3]}
-    assert columns.unavailable() == {"bad": "OSError: the device sleeps"}
+    reasons = {"bad": "OSError: the device sleeps"}
+    assert columns.content() == {"series": {"good": [1, None, 3]}, "unavailable": reasons}
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,8 @@ def test_supervisor_with_the_monitor_stays_small() -> None:
 def sampled(columns: Columns) -> tuple[dict[str, Any], dict[str, str]]:
     """Sample once, and return the values and why there is none."""
     columns.sample()
-    return {name: values[-1] for name, values in columns.told().items()}, columns.unavailable()
+    content = columns.content()
+    return {name: values[-1] for name, values in content["series"].items()}, content["unavailable"]
 
 
 def test_processor_of_which_clocks_are_sampled_evenly(write_tree: WriteTree) -> None:
@@ -234,7 +235,7 @@ def test_energy_goes_on_where_the_counter_starts_again(write_tree: WriteTree) ->
     for second in ("", 2_000_000):
         write_tree({f"{zone}0/energy_uj": 2_000_000, f"{zone}1/energy_uj": second})
         columns.sample()
-    assert columns.told()["cpu_energy_joules"] == [0, None, 4]
+    assert columns.content()["series"]["cpu_energy_joules"] == [0, None, 4]
 
 
 def test_machine_that_tells_nothing_says_why(tmp_path: Path) -> None:
