@@ -1,7 +1,6 @@
 """How a mixture of experts computes: right against eager in float32, and proven by what ran, or refused."""
 
 import shutil
-from collections.abc import Iterator
 from copy import copy
 from functools import partial
 from pathlib import Path
@@ -9,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch._dynamo.utils import clear_compilation_metrics, counters
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from hfbench.core.record import OK, UNSUPPORTED, Settings
@@ -31,16 +29,13 @@ from hfbench.measure.experts import (
 from hfbench.measure.failure import NoExpertsError, status_of
 from hfbench.measure.generation import prepare_generate
 from hfbench.measure.loading import load_model
-from hfbench.measure.prompt import Prompt
 from tests.families import family_config, family_model
-from tests.measure.conftest import save_manifest
+from tests.measure.conftest import PROMPT, ROWS, save_manifest
 from tests.measure.stage_process import Bench
 from tests.measure.test_support import point
 
 CLOSE = 1e-5  # of the logits in float32: as far as another order of the same sums takes them apart, and more
 BATCHED = "batched_mm"
-ROWS = torch.arange(1, 33).reshape(2, 16)
-PROMPT = Prompt(ROWS, torch.ones_like(ROWS), pad_token_id=0)
 # At least one layer of four experts; each lays its weights out, gates or adds in a way of its own.
 FAMILIES = (
     *("mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "deepseek_v3", "gpt_oss", "granitemoe"),
@@ -84,7 +79,8 @@ def ran_forward(model: PreTrainedModel) -> tuple[torch.Tensor, dict[str, Any]]:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_way_computes_the_same(family: str) -> None:
-    model = family_model(family, **({"num_experts": 4} if family == "jamba" else {}))
+    changes: dict[str, Any] = {"num_experts": 4} if family == "jamba" else {}
+    model = family_model(family, **changes)
     assert model.config._experts_implementation == GROUPED, "what transformers takes for auto"
     reference = None
     for asked in (EAGER, BATCHED, GROUPED):
@@ -235,16 +231,7 @@ def test_a_dense_model_with_experts_is_unsupported(bench: Bench) -> None:
     assert "this LlamaForCausalLM has no experts" in str(record.reason)
 
 
-@pytest.fixture
-def _nothing_compiled() -> Iterator[None]:
-    """Keep what the test compiles, and what torch says of it, from the other tests of this process."""
-    yield
-    torch.compiler.reset()
-    clear_compilation_metrics()
-    counters.clear()
-
-
-@pytest.mark.usefixtures("_nothing_compiled")
+@pytest.mark.usefixtures("nothing_compiled")
 def test_grouped_mm_is_a_loop_where_it_is_compiled_in_float32(mixtral: Path) -> None:
     asked = point(sequence_length=16, max_new_tokens=4, dtype="float32", compile_mode="default")
     settings = Settings(compile={"backend": "eager", "options": {}})

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from hfbench.core.record import OK, REJECTED, UNSUPPORTED, Record, Settings
@@ -21,7 +20,9 @@ from hfbench.measure.generation import generation_config, prepare_generate
 from hfbench.measure.output import check_prompt
 from hfbench.measure.prompt import Prompt, batches_of, longest_row, prefill_differences, request_tokens
 from hfbench.params.sections import BatchingParams
+from tests.conftest import some
 from tests.families import family_model
+from tests.measure.conftest import PROMPT, save_batch
 from tests.measure.stage_process import Bench
 from tests.measure.test_support import point
 
@@ -54,7 +55,7 @@ def test_a_context_and_the_rest_are_as_the_whole_row(
     name: str, cache: str, prefill_chunk_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(prompts, "_FILL_TOKENS", 7)  # so that the context goes in as 4 × 7 tokens
-    layers = {"layer_types": ["sliding_attention", "full_attention"]} if name == "gemma3_text" else {}
+    layers: dict[str, Any] = {"layer_types": ["sliding_attention", "full_attention"]} if name == "gemma3_text" else {}
     model, prompt = _model(name, **layers), _prompt(28)
     asked = _asked(28, cache_implementation=cache, prefill_chunk_size=prefill_chunk_size)
     logged = {"return_dict_in_generate": True, "output_logits": True}
@@ -173,8 +174,7 @@ def workload(bench: Bench) -> Bench:
     """The tiny model with five requests of unequal lengths, of which two run at a time."""
     rows, mask = rows_and_mask()
     lengths = {"new_tokens": torch.tensor(NEW_TOKENS), "prompt_tokens": torch.tensor(PROMPTS)}
-    content = {"input_ids": rows, "attention_mask": mask, **lengths}
-    save_file(content, bench.folder / "b2-s16.safetensors", metadata={"pad_token_id": "0"})
+    save_batch(bench.folder / "b2-s16.safetensors", rows, attention_mask=mask, **lengths)
     return bench
 
 
@@ -261,19 +261,14 @@ def test_a_knob_that_cannot_take_effect_is_said(
 
 def test_prefix_sharing_finds_nothing_of_the_iteration_before(tiny_model: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
-    rows = torch.arange(1, 33).reshape(2, 16)
-    prompt = Prompt(rows, torch.ones_like(rows), 0)
     asked = point(continuous_batching=True, batch_size=2, sequence_length=16, max_new_tokens=3)
     knobs = BatchingParams(page_size=4, allow_block_sharing=True).model_dump()
     settings = Settings(continuous_batching=knobs)
-    batching = Batching(
-        model, generation_config(asked, settings, prompt), continuous_batching_config(asked, settings), prompt
-    )
+    configs = generation_config(asked, settings, PROMPT), continuous_batching_config(asked, settings)
+    batching = Batching(model, *configs, PROMPT)
     searched: list[int] = []
     outputs = [batching.run((3, 3), observed=True)[1]]
-    assert batching.manager is not None
-    assert batching.manager.batch_processor is not None
-    cache = batching.manager.batch_processor.cache
+    cache = some(some(batching.manager).batch_processor).cache
     search = cache.search_prefix_match
     cache.search_prefix_match = lambda *asked: searched.append(search(*asked)) or searched[-1]  # type: ignore[method-assign,func-returns-value]
     outputs.append(batching.run((3, 3), observed=True)[1])

@@ -10,11 +10,7 @@ import pytest
 from hfbench.core.point import CONFIGURATION_AXES, USUAL
 from hfbench.params.levels import rewrite
 from hfbench.params.schema import load_params
-from tests.pipeline.checkout import QUICK_SAMPLING, Checkout, clone, ran
-
-
-def measurements(stages: list[str]) -> list[str]:
-    return [stage for stage in stages if stage.startswith("measure@")]
+from tests.pipeline.checkout import QUICK_SAMPLING, Checkout, clone, measurements, ran
 
 
 def test_a_sweep_with_an_impossible_point_is_complete(measured: Checkout) -> None:
