@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from transformers import CompileConfig, ContinuousBatchingConfig, DynamicCache, GenerationConfig, PreTrainedModel
@@ -20,7 +20,19 @@ from hfbench.measure.device import Device
 from hfbench.measure.generation import Call, Probe, Run, generation_config
 from hfbench.measure.prompt import Prompt, new_tokens_of, request_tokens
 
-_OTHER_SHAPE = "index_copy_(): Source/destination tensor must have same slice shapes"  # how torch says it
+# What torch says where shapes do not fit, and what is wrong then.
+_OTHER_SHAPES = {
+    "index_copy_(): Source/destination tensor must have same slice shapes": (
+        "the keys and values of {} have other shapes than the one that the paged cache of continuous batching takes "
+        "from its config"
+    ),
+    "must match the size of tensor": (
+        "{} computes with tensors of shapes that the packed requests of continuous batching do not have"
+    ),
+    "is a per-layer attribute": (
+        "the layers of {} differ in shape, and the paged cache of continuous batching takes one shape from the config"
+    ),
+}
 _POLL_SECONDS = 1.0  # between looks at whether the manager's thread is still alive
 
 
@@ -77,12 +89,13 @@ class Batching:
         """
         start = time.perf_counter()
         hints = WorkloadHints(max(map(len, self._requests)), max(new_tokens), len(self._requests))
-        with self._model.continuous_batching_context_manager(  # type: ignore[operator]
+        kept: AbstractContextManager[Any] = self._model.continuous_batching_context_manager(  # type: ignore[operator]
             generation_config=self._config,
             continuous_batching_config=self._batching,
             persistent_manager=True,
             workload_hints=hints,
-        ) as manager:
+        )
+        with _shapes_explained(self._model), kept as manager:
             with _held(manager):
                 if self._batching.allow_block_sharing and self.manager is not None:
                     # Else each prompt would be found whole in what the run before has left.
@@ -93,16 +106,19 @@ class Batching:
                     for tokens, wanted in zip(self._requests, new_tokens, strict=True)
                 ]
             self.manager = manager
-            try:
-                found = _collect(manager, len(names))
-            except RuntimeError as error:
-                if _OTHER_SHAPE not in str(error):
-                    raise
-                raise NotImplementedError(
-                    f"the keys and values of {type(self._model).__name__} have other shapes than the one that the "
-                    "paged cache of continuous batching takes from its config"
-                ) from error
+            found = _collect(manager, len(names))
         return start, [found[name] for name in names]
+
+
+@contextmanager
+def _shapes_explained(model: PreTrainedModel) -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, AttributeError) as error:
+        reason = next((reason for told, reason in _OTHER_SHAPES.items() if told in str(error)), None)
+        if reason is None:
+            raise
+        raise NotImplementedError(reason.format(type(model).__name__)) from error
 
 
 @contextmanager

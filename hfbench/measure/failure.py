@@ -5,6 +5,7 @@ It imports no torch: importing torch may be what failed.
 
 import errno
 import os
+import re
 
 from hfbench.core.record import FAILED, OUT_OF_MEMORY, REJECTED, UNSUPPORTED
 
@@ -28,7 +29,8 @@ _REFUSALS = (
     "invalidcxxcompiler",
     "no working c++ compiler",
 )
-_COMPILERS_ADVICE = "\nSet TORCHDYNAMO_VERBOSE=1"  # how torch.compile ends what it says
+# How torch.compile, and transformers of an attention, go on after what they say.
+_ADVICE = re.compile(r"\nSet TORCHDYNAMO_VERBOSE=1| yet\. Please request the support for this architecture")
 _FETCHING = ("an error occurred while trying to load from", "could not verify publisher", "offline mode")
 _FETCHING_PHASES = ("prepare", "load")
 _TRANSPORT = ("httpx", "httpx2", "httpcore")  # whose exceptions say that the hub cannot be reached
@@ -101,7 +103,7 @@ def is_full_disk(error: BaseException) -> bool:
 
 def reason_of(error: BaseException) -> str:
     """Return the exception in one line."""
-    text = " ".join(str(error).partition(_COMPILERS_ADVICE)[0].split())
+    text = " ".join(_ADVICE.split(str(error), maxsplit=1)[0].split())
     if len(text) > _LONGEST_REASON:
         text = text[: _LONGEST_REASON - 1] + "…"
     if _is_about_fetching(error):

@@ -3,7 +3,7 @@
 import time
 from contextlib import ExitStack
 from functools import partial
-from typing import Any
+from typing import IO, Any
 
 import torch
 from transformers import CompileConfig, PreTrainedModel
@@ -64,6 +64,7 @@ class Measurement:
     _chosen: list[list[int]]
     _sampler: Sampler
     _compile: CompileConfig | None
+    _reference: IO[bytes]
     _first_compilation: dict[str, Any]
 
     def __init__(self, task: Task, reporter: Reporter) -> None:
@@ -150,10 +151,14 @@ class Measurement:
             # The short call would run compiled through the first call's manager, and both caches would take memory.
             self._call = self._prepare_call()
             self._model.destroy_cached_continuous_batching_manager()  # type: ignore[operator]
-        if is_compiled or is_batched:  # which takes no tokens of a reference
-            output, reference = check_prompt(self._model, longest_row(self._prompt), 1)[0], None
+        reference: Reference | None = None
+        if is_batched:  # which takes no tokens of a reference
+            output, _ = check_prompt(self._model, longest_row(self._prompt), 1)
         else:
-            output, reference = self._check_prompt()
+            steps = steps_of(self._model, self._prompt, max(new_tokens_of(self._prompt, self._configuration)))
+            output, reference = check_prompt(self._model, self._prompt, steps)
+        if is_compiled and reference is not None:
+            self._reference, reference = reference.set_aside(), None
         self._output |= output
         self._reporter.update(output=self._output)
         watched, cache, path = verification.watch_short_call(
@@ -179,11 +184,6 @@ class Measurement:
         self._device.reset_peak()
         # Compiling, which this call left out, decides on padding and graphs too: `conclude` looks at those.
         return found if is_compiled else [*found, *self._batching_differences()]
-
-    def _check_prompt(self) -> tuple[dict[str, Any], Reference]:
-        new_tokens = max(new_tokens_of(self._prompt, self._configuration))
-        steps = steps_of(self._model, self._prompt, new_tokens)
-        return check_prompt(self._model, self._prompt, steps)
 
     def _report_path(self, path: dict[str, Any]) -> list[str]:
         self._output["path"] = path
@@ -222,10 +222,10 @@ class Measurement:
             self._effective["continuous_batching_config"] = effective_batching(kept_manager(self._model))
             found = self._compare_chosen()
         elif self._compile is not None:  # of continuous batching the thread is not watched
-            steps = Steps(self._check_prompt()[1])
+            steps = Steps(Reference.from_file(self._reference))
             compiled |= compiling.watch_compiled_call(self._model, partial(self._call, False, steps))
             self._effective |= verification.describe_held(self._prompt, self._configuration, steps)
-            found = self._report_path(steps.describe(self._model))
+            found = self._report_path(steps.describe(self._model, self._prompt))
             found += verification.held_differences(self._effective)
             decoding_steps = steps.decoding_steps
         return [*self._report_compilation(compiled, decoding_steps), *self._batching_differences(), *found]

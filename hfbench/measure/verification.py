@@ -191,7 +191,7 @@ def _short_generate(
         "rotary_frequencies_changed_at": None if prompt.new_tokens else passes.frequencies_changed_at(),
         **describe_held(prompt, configuration, steps),
     }
-    return steps.cache, seen, steps.describe(model)
+    return steps.cache, seen, steps.describe(model, prompt)
 
 
 def describe_held(prompt: Prompt, configuration: Configuration, steps: Steps) -> dict[str, Any]:
@@ -245,7 +245,7 @@ class _ShortBatch:
         comparison = LogitsComparison()
         for scores, expected, chosen in zip(self.log_probabilities, reference.logits, tokens, strict=True):
             comparison.add_scored(scores, expected, chosen)
-        return {**comparison.describe(model, *tokens.shape), "tokens": self.tokens}
+        return {**comparison.describe(model, prompt, reference), "tokens": self.tokens}
 
 
 def _require_paged(model: PreTrainedModel, updates: int) -> None:

@@ -130,7 +130,7 @@ _POSITIONS = ("max_position_embeddings", "max_seq_len", "max_target_positions") 
 _DECODERS_ALWAYS = ("gpt_neox", "gpt_neox_japanese")
 
 
-def _describe(config: Any, name: str) -> Architecture:
+def _describe(config: Any, name: str, unused_positions: int = 0) -> Architecture:
     """Return what a config says of the model of class `name`. Raises `ValueError` where it is no language model's."""
     text_config = config.get_text_config(decoder=True)
     vocab_size, layers = getattr(text_config, "vocab_size", None), getattr(text_config, "num_hidden_layers", None)
@@ -140,12 +140,20 @@ def _describe(config: Any, name: str) -> Architecture:
         raise ValueError("num_hidden_layers is 0, and a language model has some")
     # Through attribute_map, n_positions and its like answer to the first name too.
     limits = (getattr(text_config, name, None) for name in _POSITIONS)
+    limit = next((limit for limit in limits if isinstance(limit, int)), None)
     return Architecture(
         architecture=name,
         model_type=config.model_type,
         vocab_size=vocab_size,
-        max_position_embeddings=next((limit for limit in limits if isinstance(limit, int)), None),
+        max_position_embeddings=None if limit is None else limit - unused_positions,
     )
+
+
+def _unused_positions(model: Any) -> int:
+    """Return how many positions no token has: RoBERTa and what descends from it count from after the padding's id."""
+    tables = (module for name, module in model.named_modules() if name.endswith("position_embeddings"))
+    paddings = [getattr(table, "padding_idx", None) for table in tables]
+    return max((1 + padding for padding in paddings if padding is not None), default=0)
 
 
 def _make(content: dict[str, Any], where: str) -> tuple[Any, Architecture]:
@@ -170,7 +178,7 @@ def _make(content: dict[str, Any], where: str) -> tuple[Any, Architecture]:
     except Exception as error:  # each config, and each model, checks itself in its own way
         raise UserError(f"{where}: {_fault(content, error)}") from error
     _check_decoder(model, where)
-    return config, _describe(config, type(model).__name__)
+    return config, _describe(config, type(model).__name__, _unused_positions(model))
 
 
 def _check_decoder(model: Any, where: str) -> None:

@@ -168,6 +168,8 @@ def _without_softmax() -> Iterator[Operators]:
         ("jamba", r"JambaForCausalLM has layers that keep a state \(linear_attention\)"),
         ("recurrent_gemma", "RecurrentGemmaForCausalLM has layers that keep a state"),
         ("deepseek_v3", "the keys and values of DeepseekV3ForCausalLM have other shapes"),
+        ("doge", "DogeForCausalLM computes with tensors of shapes that the packed requests"),
+        ("gemma4_text", "the layers of Gemma4ForCausalLM differ in shape"),
         ("stablelm", "was called without a paged attention cache"),
     ],
 )
@@ -241,6 +243,24 @@ def test_rounding_grows_with_the_square_root_of_the_depth() -> None:
     assert deep / shallow == pytest.approx(2)
     assert shallow == pytest.approx(16 * 2**-23 * math.sqrt(2))
     assert tolerance(family_model("llama", "bfloat16")) == pytest.approx(4 * 2**-7 * math.sqrt(2))
+
+
+@pytest.mark.parametrize("path", ["dynamic", "static", "chunks"])
+def test_a_model_that_multiplies_rounding_is_given_as_much_as_it_makes(
+    monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.setitem(outputs._ROUNDING, torch.float32, 4.0)  # less than this one has on any processor
+    model = family_model("gemma4_text")  # its scales make a difference in the first layer thirty times as large
+    found, compared = checked(model, **PATHS[path])
+    assert found == []
+    assert tolerance(model) < compared["logits_difference"] < compared["tolerance"] / 2
+
+
+def test_the_rounding_of_small_logits_is_that_of_their_likelihood() -> None:
+    model = family_model("cohere2")  # which scales its logits to a hundredth, and a likelihood of 1 / 600 stays
+    found, compared = checked(model, continuous_batching=True)
+    assert found == []
+    assert compared["tolerance"] == tolerance(model)
 
 
 measured = partial(Bench.measure, dtype="float32", attn_implementation="eager")

@@ -110,6 +110,19 @@ def test_what_is_published_loads_with_its_cache_and_no_more(tmp_path: Path, name
     assert not {"hidden_states", "attentions", "router_logits"} & output.keys()
 
 
+def test_positions_that_the_padding_takes_are_not_among_those_of_a_prompt(tmp_path: Path) -> None:
+    content = {**LLAMA, "model_type": "roberta", "is_decoder": True, "pad_token_id": 1}
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    assert read_architecture(tmp_path, "here", trust_remote_code=False).max_position_embeddings == 126
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_config(make_config(json.dumps(content), "roberta")).eval()
+    with torch.no_grad():
+        assert model(torch.full((1, 126), 5)).logits.isfinite().all()
+        with pytest.raises((IndexError, RuntimeError)):  # torch has both for an index that is too large
+            model(torch.full((1, 127), 5))
+
+
 @pytest.mark.parametrize(
     "content",
     [
