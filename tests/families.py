@@ -111,7 +111,6 @@ _MORE: dict[str, dict[str, Any]] = {
     "minicpm3": {**_LATENT, "head_dim": 8, "num_key_value_heads": 4},
     "qwen2_moe": {"num_experts": 4, "moe_intermediate_size": 32, "shared_expert_intermediate_size": 32},
     "ernie4_5_moe": {"moe_num_experts": 4, "moe_k": 2, "moe_intermediate_size": 32},
-    "hunyuan_v1_moe": {"num_hidden_layers": 4, "num_experts": 8, "num_experts_per_tok": [1, 2, 3, 2], "head_dim": 16},
     "olmoe": {"num_experts": 4, "num_experts_per_tok": 2},
     "granitemoe": _EXPERTS,
     "phimoe": _EXPERTS,
@@ -126,9 +125,7 @@ _MORE: dict[str, dict[str, Any]] = {
         "attn_config": {"kv_n_heads": 2, "clip_qkv": 8.0, "rope_theta": 10000.0},
         "tie_word_embeddings": False,
     },
-    "doge": {"is_moe": True, "num_experts": 4, "num_experts_per_tok": 2},
     "jetmoe": {**_EXPERTS, "kv_channels": 16},
-    "llama4_text": {"num_local_experts": 4, "interleave_moe_layer_step": 1, "head_dim": 16},
     "longcat_flash": {**_LATENT, "n_routed_experts": 4, "moe_topk": 2, "zero_expert_num": 2, "num_layers": 2},
 }
 

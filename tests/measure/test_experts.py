@@ -41,6 +41,11 @@ FAMILIES = (
     *("mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "deepseek_v3", "gpt_oss", "granitemoe"),
     *("jamba", "phimoe", "aria_text", "nemotron_h"),
 )
+# What these have beside what they are in the table of families.
+CHANGES: dict[str, dict[str, Any]] = {
+    "jamba": {"num_experts": 4},
+    "doge": {"is_moe": True, "num_experts": 4, "num_experts_per_tok": 2},
+}
 # Those whose experts have code of their own, and how many modules hold some: one a layer, but the attention of jetmoe
 # is a mixture as well, of four modules.
 OUTSIDE = {"dbrx": 2, "doge": 2, "jetmoe": 2 + 4, "llama4_text": 2, "longcat_flash": 1}
@@ -79,8 +84,7 @@ def ran_forward(model: PreTrainedModel) -> tuple[torch.Tensor, dict[str, Any]]:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_way_computes_the_same(family: str) -> None:
-    changes: dict[str, Any] = {"num_experts": 4} if family == "jamba" else {}
-    model = family_model(family, **changes)
+    model = family_model(family, **CHANGES.get(family, {}))
     assert model.config._experts_implementation == GROUPED, "what transformers takes for auto"
     reference = None
     for asked in (EAGER, BATCHED, GROUPED):
@@ -181,7 +185,7 @@ def test_a_mixture_of_experts_may_be_dense_in_every_layer() -> None:
 
 @pytest.mark.parametrize("family", OUTSIDE)
 def test_experts_with_code_of_their_own_are_eager(family: str) -> None:
-    model = on_meta(family)
+    model = on_meta(family, **CHANGES.get(family, {}))
     experts = find_experts(model)
     assert len(experts.modules) == OUTSIDE[family]
     for asked in (AUTO, EAGER):
@@ -193,7 +197,7 @@ def test_experts_with_code_of_their_own_are_eager(family: str) -> None:
 
 def test_experts_with_code_of_their_own_are_watched() -> None:
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(family_config("doge"), **experts_argument(EAGER)).eval()
+    model = AutoModelForCausalLM.from_config(family_config("doge", **CHANGES["doge"]), **experts_argument(EAGER)).eval()
     effective = ran_forward(model)[1]
     assert effective == {
         "experts_implementation": EAGER,
