@@ -6,7 +6,7 @@ import pytest
 
 from hfbench.core.record import Record
 from hfbench.report.charts.speed import summary_sentence
-from hfbench.report.speedups import Winner, speedups, winners
+from hfbench.report.speedups import Winner, speedups_and_winners
 from hfbench.statistics.verdicts import paired_ratio_interval
 from tests.conftest import some
 from tests.report.report_records import data_of, measured, rounds_of, sweep_records
@@ -14,7 +14,7 @@ from tests.tables.hand_records import point
 
 
 def _only(folder: Path, records: list[Record]) -> Winner:
-    (winner,) = winners(data_of(folder, records))
+    (winner,) = speedups_and_winners(data_of(folder, records))[1]
     return winner
 
 
@@ -73,7 +73,7 @@ def test_what_computes_something_else_does_not_win(tmp_path: Path) -> None:
     winner = _only(tmp_path, records)
     assert winner.configuration["way"] == "sdpa"
     assert winner.flagged == ("flex_attention",)
-    assert [each.configuration["way"] for each in speedups(data_of(tmp_path, records))] == ["sdpa"]
+    assert [each.configuration["way"] for each in speedups_and_winners(data_of(tmp_path, records))[0]] == ["sdpa"]
 
 
 def test_only_rounds_that_both_have_are_compared(tmp_path: Path) -> None:
@@ -91,6 +91,8 @@ def test_of_equal_ways_few_are_called_fastest(tmp_path: Path) -> None:
     """Forty workloads of three ways with the same speed and 2% between rounds: two are to be expected at most."""
     names = ["sdpa:flash_attention", "sdpa:cudnn_attention", "sdpa:efficient_attention"]
     lengths = {"sequence_length": list(range(10, 50)), "batch_size": [1], "max_new_tokens": [4]}
-    found = winners(data_of(tmp_path, sweep_records(5, 6, noise=0.02, attn_implementation=names, **lengths)))
+    _, found = speedups_and_winners(
+        data_of(tmp_path, sweep_records(5, 6, noise=0.02, attn_implementation=names, **lengths))
+    )
     assert len(found) == 40
     assert sum(not each.rivals for each in found) <= 3
