@@ -15,11 +15,12 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from hfbench.core.record import CRASHED, FAILED, OK, OUT_OF_MEMORY, TIMED_OUT, Record
 from hfbench.core.sources import LocalSource
 from hfbench.model.local import resolve_local
+from tests.conftest import some
+from tests.measure.conftest import save_batch
 from tests.measure.stage_process import Bench
 
 ENDLESS = {"min_iterations": 100_000, "max_iterations": 100_000, "max_seconds": 100}
@@ -36,8 +37,7 @@ def worker_of(process: "subprocess.Popen[str]") -> psutil.Process:
 
 
 def wait_for(process: "subprocess.Popen[str]", phase: str) -> None:
-    assert process.stderr is not None
-    for line in process.stderr:
+    for line in some(process.stderr):
         if re.search(rf"  {phase}$", line.rstrip()):
             return
     raise AssertionError(f"the stage ended before {phase}")
@@ -92,8 +92,9 @@ def test_a_worker_that_is_killed_gives_a_record(bench: Bench) -> None:
     assert samples(record) >= 1
 
 
-FAULTY = """
-import ctypes
+# A model that does something at one of its calls.
+CODE = """
+import ctypes, time
 from transformers import LlamaForCausalLM
 
 class Faulty(LlamaForCausalLM):
@@ -101,26 +102,12 @@ class Faulty(LlamaForCausalLM):
 
     def forward(self, *arguments, **options):
         self.calls += 1
-        if self.calls == 40:  # in a sample: before them are the first call, the checks and the warm-up
-            ctypes.string_at(0)
+        if self.calls == {call}:
+            {does}
         return super().forward(*arguments, **options)
 """
-
-
-# Once in a process it loads, tunes or allocates something.
-SLOW_AT_FIRST = """
-import time
-from transformers import LlamaForCausalLM
-
-class Faulty(LlamaForCausalLM):
-    calls = 0
-
-    def forward(self, *arguments, **options):
-        self.calls += 1
-        if self.calls == 1:
-            time.sleep(2)
-        return super().forward(*arguments, **options)
-"""
+WILD_READ = CODE.format(call=40, does="ctypes.string_at(0)")  # before it are the first call, the checks and the warm-up
+SLOW_AT_FIRST = CODE.format(call=1, does="time.sleep(2)")  # it loads, tunes or allocates something, once in a process
 
 
 def use_model(bench: Bench, tiny_model: Path, code: str) -> None:
@@ -139,13 +126,12 @@ def test_what_a_process_does_once_is_in_the_first_call(bench: Bench, tiny_model:
     use_model(bench, tiny_model, SLOW_AT_FIRST)
     record = bench.measure()
     assert record.status == OK, record.reason
-    assert record.first_call_seconds is not None
-    assert record.first_call_seconds > 2, "something ran through the model before the first call"
+    assert some(record.first_call_seconds) > 2, "something ran through the model before the first call"
     assert all(iteration.end_to_end_seconds < 2 for iteration in record.iterations[1:])
 
 
 def test_a_model_that_reads_where_it_may_not_gives_a_record(bench: Bench, tiny_model: Path) -> None:
-    use_model(bench, tiny_model, FAULTY)
+    use_model(bench, tiny_model, WILD_READ)
     record = bench.measure(**ENDLESS)
     assert (record.status, record.phase) == (CRASHED, "sample")
     assert "SIGSEGV" in str(record.reason)
@@ -185,7 +171,7 @@ def test_memory_that_the_kernel_refuses(bench: Bench, memory_group: tuple[Path, 
 def test_memory_that_runs_out_while_sampling(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     # glibc would serve an iteration from what the one before gave back. This has it ask the kernel for every tensor.
     monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "65536")
-    write_prompts(bench.folder, batch_size=256)
+    save_batch(bench.folder / "b256-s16.safetensors", torch.arange(256 * 16).reshape(256, 16) % 600)
     process = bench.start(batch_size=256, **ENDLESS)
     worker = worker_of(process)
     wait_for(process, "sample")
@@ -230,15 +216,6 @@ def test_a_temporary_folder_that_is_full_stops_the_stage_and_says_so(bench: Benc
     assert "TMPDIR" in stderr
     assert "Traceback" not in stderr
     assert not bench.output.exists(), "the configuration is not to blame, and is measured by the next `dvc repro`"
-
-
-def write_prompts(folder: Path, batch_size: int) -> None:
-    rows = torch.arange(batch_size * 16).reshape(batch_size, 16) % 600
-    save_file(
-        {"input_ids": rows, "attention_mask": torch.ones_like(rows)},
-        folder / f"b{batch_size}-s16.safetensors",
-        metadata={"pad_token_id": "0"},
-    )
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])

@@ -19,7 +19,7 @@ from hfbench.monitoring.gauges import Columns, Gauge, WatchedDevice
 from hfbench.monitoring.host import count_others, processor_gauges, quota_gauge
 from hfbench.monitoring.monitor import Monitor, machine_before
 from hfbench.tables.facts import LEAST_ENERGY_READINGS
-from tests.conftest import WriteTree
+from tests.conftest import WriteTree, some
 
 CPUS = "sys/devices/system/cpu"
 
@@ -44,18 +44,14 @@ def _watch(monitor: Monitor, samples: int) -> None:
 
 def test_cpu_time_of_the_worker_and_its_children_adds_up() -> None:
     worker = subprocess.Popen([sys.executable, "-c", _WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert worker.stdin is not None
-    assert worker.stdout is not None
     started = time.perf_counter()
     monitor = Monitor(worker.pid, 0.05, started, [])
     try:
         _watch(monitor, 4)
-        taken = float(worker.stdout.readline())
+        taken = float(some(worker.stdout).readline())
         _watch(monitor, 1)
     finally:
-        worker.stdin.close()
-        worker.wait()
-        worker.stdout.close()
+        worker.communicate()
     summary = monitor.summary()
     times, cores = summary["time_seconds"], summary["host"]["series"]["worker_cpu_cores"]
     steps = [after - before for before, after in zip([0.0, *times], times, strict=False)]
@@ -164,8 +160,7 @@ def test_state_of_the_machine_before_the_start() -> None:
 def test_busy_machine_is_seen_before_the_start() -> None:
     burner = subprocess.Popen([sys.executable, "-c", "print(flush=True)\nwhile True: pass"], stdout=subprocess.PIPE)
     try:
-        assert burner.stdout is not None
-        burner.stdout.readline()
+        some(burner.stdout).readline()
         busy = machine_before([], window_seconds=0.3)
     finally:
         burner.kill()
