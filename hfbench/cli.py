@@ -7,7 +7,6 @@ import argparse
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +15,8 @@ from hfbench.core.results import MEASUREMENTS, PARAMS, REPORT, RESULTS, TABLES
 
 _Argument = tuple[tuple[str, ...], dict[str, Any]]
 _Run = Callable[[Namespace], None]
-
-
-@dataclass(frozen=True)
-class _Command:
-    """A command: its line in the list of all, its arguments, and what runs it, whose docstring its --help shows."""
-
-    summary: str
-    arguments: tuple[_Argument, ...]
-    run: _Run
-
-
-_COMMANDS: dict[str, _Command] = {}  # in the order in which --help lists them, which is that of this page
+_PARSER = argparse.ArgumentParser(prog="hfbench", description="Ask for the results of an hfbench pipeline.")
+_COMMANDS = _PARSER.add_subparsers(required=True, metavar="COMMAND")  # --help lists them in the order of this page
 
 
 def _argument(*names: str, **options: Any) -> _Argument:
@@ -36,10 +25,14 @@ def _argument(*names: str, **options: Any) -> _Argument:
 
 
 def _command(name: str, summary: str, *arguments: _Argument) -> Callable[[_Run], _Run]:
-    """Return what makes a function the command `name`."""
+    """Return what makes a function the command `name`, whose --help shows its docstring, or else the summary."""
 
     def register(function: _Run) -> _Run:
-        _COMMANDS[name] = _Command(summary, arguments, function)
+        description = function.__doc__ or f"{summary[0].upper()}{summary[1:]}."
+        parser = _COMMANDS.add_parser(name, help=summary, description=description)
+        for names, options in arguments:
+            parser.add_argument(*names, **options)
+        parser.set_defaults(run=function)
         return function
 
     return register
@@ -47,14 +40,7 @@ def _command(name: str, summary: str, *arguments: _Argument) -> Callable[[_Run],
 
 def parse_arguments(words: Sequence[str] | None = None) -> Namespace:
     """Return the arguments; `run` is the function of the chosen command, which takes them."""
-    parser = argparse.ArgumentParser(prog="hfbench", description="Ask for the results of an hfbench pipeline.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, command in _COMMANDS.items():
-        command_parser = commands.add_parser(name, help=command.summary, description=command.run.__doc__)
-        for names, options in command.arguments:
-            command_parser.add_argument(*names, **options)
-        command_parser.set_defaults(run=command.run)
-    return parser.parse_args(words)
+    return _PARSER.parse_args(words)
 
 
 def main() -> None:
@@ -88,7 +74,6 @@ _CHECKOUT = _argument(
 
 @_command("check", "check params.yaml and name whatever is wrong in it", _params("file to check"))
 def _check(arguments: Namespace) -> None:
-    """Check params.yaml and name whatever is wrong in it."""
     from hfbench.params.schema import load_params
 
     load_params(arguments.params)
@@ -125,11 +110,9 @@ def _level(arguments: Namespace) -> None:
     _argument("--strict", action="store_true", help="exit with status 1 where there is a warning"),
 )
 def _doctor(arguments: Namespace) -> None:
-    """Check whether this machine is fit to measure, and say what to do."""
     from hfbench.doctor.checks import doctor
 
-    if status := doctor(arguments.params, arguments.results, strict=arguments.strict):
-        sys.exit(status)
+    sys.exit(doctor(arguments.params, arguments.results, strict=arguments.strict))
 
 
 @_command(
@@ -154,7 +137,6 @@ def _doctor(arguments: Namespace) -> None:
     _argument("--report", type=Path, default=REPORT, help="HTML report (%(default)s)"),
 )
 def _show(arguments: Namespace) -> None:
-    """Print the results of the last `dvc repro`, or all that is known of one point."""
     from hfbench.report.show import Choice, show_point, show_results
 
     names = tuple(filter(None, (name.strip() for name in (arguments.columns or "").split(","))))
@@ -202,12 +184,10 @@ def _compare(arguments: Namespace) -> None:
     from hfbench.compare.answer import compare_command
 
     try:
-        status = compare_command(arguments)
+        sys.exit(compare_command(arguments))
     except UserError as error:
-        # Not 1, which --fail-on gives a meaning.
         print(f"hfbench: {error}", file=sys.stderr)
-        sys.exit(2)
-    sys.exit(status)
+        sys.exit(2)  # not 1, which --fail-on gives a meaning
 
 
 @_command(
@@ -237,7 +217,6 @@ def _profile(arguments: Namespace) -> None:
     _argument("--dry", action="store_true", help="only say what would be measured again"),
 )
 def _retry(arguments: Namespace) -> None:
-    """Measure again what failed, then bring the pipeline up to date."""
     from hfbench.retry import retry
 
     retry(arguments.names, arguments.status, dry=arguments.dry)
@@ -280,7 +259,7 @@ def _interleave(arguments: Namespace) -> None:
 )
 def _bisect(arguments: Namespace) -> None:
     """Find the first commit of an editable checkout that made a point slower, by `git bisect`."""
-    from hfbench.checkouts.bisect import Question, bisect
+    from hfbench.checkouts.bisect import bisect
     from hfbench.tables.metrics import METRIC_NAMES
 
     if arguments.metric not in METRIC_NAMES:
@@ -292,11 +271,11 @@ def _bisect(arguments: Namespace) -> None:
             f"--rounds is {arguments.rounds} and --max-rounds {arguments.max_rounds}; expected at least 2 rounds, and "
             "no more than --max-rounds."
         )
-    asked = ("good", "bad", "point", "metric", "threshold", "rounds", "max_rounds")
-    question = Question(**{name: getattr(arguments, name) for name in asked})
-    found = bisect(arguments.checkout, question, arguments.records)
-    print(found.text)
-    if found.commit is None:
+    asked = ("point", "metric", "threshold", "rounds", "max_rounds", "records")
+    options = {name: getattr(arguments, name) for name in asked}
+    text, commit = bisect(arguments.checkout, (arguments.good, arguments.bad), **options)
+    print(text)
+    if commit is None:
         sys.exit(1)
 
 

@@ -88,12 +88,13 @@ def choose(points: Sequence[RecordedPoint], names: Sequence[str], statuses: Sequ
         if status not in STATUSES:
             raise UserError(f"--status {status!r} is no status; expected one of: {', '.join(STATUSES)}.")
     names_of = {point: point.names for point in points}
-    meant = {name: points_meant(name, names_of) for name in names}
-    for name, found in meant.items():
+    chosen = set() if names else set(points)
+    for name in names:
+        found = points_meant(name, names_of)
         if not found:
             raise UserError(_no_match(name, points))
-    chosen = {point for found in meant.values() for point in found} if names else set(points)
-    wanted = set(statuses or STATUSES) - (set() if statuses else {OK} if names else {OK, UNSUPPORTED})
+        chosen.update(found)
+    wanted = set(statuses) or set(STATUSES) - ({OK} if names else {OK, UNSUPPORTED})
     return [point for point in points if point in chosen and point.status in wanted]
 
 

@@ -6,15 +6,15 @@ import os
 from hfbench.core.errors import run
 from hfbench.core.files import read_json, write_json
 from hfbench.core.results import CEILINGS, DTYPES, ENVIRONMENT
-from hfbench.core.system import openmp_threads
+from hfbench.core.system import thread_variables
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", required=True)
     device = parser.parse_args().device
-    os.environ["OMP_NUM_THREADS"] = openmp_threads()
-    from hfbench.ceilings.rates import measure_ceilings  # only now: torch reads the variable when it is imported
+    os.environ |= thread_variables()
+    from hfbench.ceilings.rates import measure_ceilings  # only now: torch reads the variables when it is imported
 
     emulated = read_json(ENVIRONMENT)["cpu"]["emulated_dtypes"]
     write_json(CEILINGS, measure_ceilings(device, read_json(DTYPES), emulated))

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -29,6 +29,15 @@ TINY: dict[str, Any] = {
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     # As in a job that a shell runs in the background; what the tests start would ignore Ctrl-C too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+Found = TypeVar("Found")
+
+
+def some(found: Found | None) -> Found:
+    """What is there, although by its type it may be None."""
+    assert found is not None
+    return found
 
 
 def run_stage(name: str, folder: Path, *words: str, **variables: str) -> "subprocess.CompletedProcess[str]":

@@ -15,9 +15,12 @@ _BASE: dict[str, Any] = {
     "num_key_value_heads": 2,
     "max_position_embeddings": 256,
     "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
 }
 _MAMBA2 = {"mamba_n_heads": 8, "mamba_d_head": 16, "mamba_n_groups": 1, "mamba_d_state": 16}
 _EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2}
+_LATENT = {"kv_lora_rank": 16, "q_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 16}
 _LINEAR_AND_FULL = ["linear_attention", "full_attention"]
 
 # Model type → what its config has beside the base, or in place of it.
@@ -62,8 +65,7 @@ FAMILIES: MappingProxyType[str, dict[str, Any]] = MappingProxyType(
         "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "head_dim": 16},
         "gpt_oss": {**_EXPERTS, "head_dim": 16, "sliding_window": 16},
         "deepseek_v3": {
-            **{"kv_lora_rank": 16, "q_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 16},
-            **{"n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 1, "topk_group": 1},
+            **{**_LATENT, "n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 1, "topk_group": 1},
             **{"moe_intermediate_size": 32, "first_k_dense_replace": 1, "num_key_value_heads": 4},
         },
         "mamba": {},
@@ -102,14 +104,39 @@ FAMILIES: MappingProxyType[str, dict[str, Any]] = MappingProxyType(
     }
 )
 
+# More of them, whose experts are written otherwise, or whose FLOPs are counted otherwise; any name that is in neither
+# table has the base alone.
+_MORE: dict[str, dict[str, Any]] = {
+    "trocr": {"d_model": 64, "decoder_layers": 2, "decoder_attention_heads": 4, "decoder_ffn_dim": 128},
+    "minicpm3": {**_LATENT, "head_dim": 8, "num_key_value_heads": 4},
+    "qwen2_moe": {"num_experts": 4, "moe_intermediate_size": 32, "shared_expert_intermediate_size": 32},
+    "ernie4_5_moe": {"moe_num_experts": 4, "moe_k": 2, "moe_intermediate_size": 32},
+    "olmoe": {"num_experts": 4, "num_experts_per_tok": 2},
+    "granitemoe": _EXPERTS,
+    "phimoe": _EXPERTS,
+    "aria_text": {"moe_num_experts": 4, "moe_topk": 2},
+    "nemotron_h": {
+        **{"layers_block_type": ["moe", "attention"], "n_routed_experts": 4, "moe_intermediate_size": 32},
+        **{"num_experts_per_tok": 2, "moe_shared_expert_intermediate_size": 32, "head_dim": 16},
+        **{"n_group": 1, "topk_group": 1},
+    },
+    "dbrx": {
+        "ffn_config": {"ffn_hidden_size": 64, "moe_num_experts": 4, "moe_top_k": 2},
+        "attn_config": {"kv_n_heads": 2, "clip_qkv": 8.0, "rope_theta": 10000.0},
+        "tie_word_embeddings": False,
+    },
+    "jetmoe": {**_EXPERTS, "kv_channels": 16},
+    "longcat_flash": {**_LATENT, "n_routed_experts": 4, "moe_topk": 2, "zero_expert_num": 2, "num_layers": 2},
+}
+
 
 def family_config(name: str, **changes: Any) -> Any:
     """Return the config of a family, with these values beside its own."""
-    return AutoConfig.for_model(name, **{**_BASE, **FAMILIES.get(name, {}), **changes})
+    return AutoConfig.for_model(name, **{**_BASE, **{**_MORE, **FAMILIES}.get(name, {}), **changes})
 
 
-def family_model(name: str, dtype: str = "float32", attention: str = "eager", **changes: Any) -> PreTrainedModel:
-    """Return a model of random weights, the same each time, in `.eval()` mode."""
+def family_model(name: str, dtype: str = "float32", attention: str | None = "eager", **changes: Any) -> PreTrainedModel:
+    """Return a model of random weights, the same each time, in `.eval()` mode; None is transformers' own attention."""
     torch.manual_seed(0)
     model: PreTrainedModel = AutoModelForCausalLM.from_config(
         family_config(name, **changes), dtype=getattr(torch, dtype), attn_implementation=attention

@@ -8,17 +8,8 @@ import pytest
 from hfbench.cli import parse_arguments
 
 COMMANDS = [
-    "check",
-    "level",
-    "doctor",
-    "show",
-    "compare",
-    "profile",
-    "retry",
-    "interleave",
-    "bisect",
-    "export",
-    "import",
+    *("check", "level", "doctor", "show", "compare", "profile"),
+    *("retry", "interleave", "bisect", "export", "import"),
 ]
 
 

@@ -21,49 +21,39 @@ from hfbench.tables.metrics import METRICS
 _MARK = re.compile(r"^# (first slow commit|possible first slow commit|slow|fast): \[(\w+)\] ?(.*)$", re.MULTILINE)
 
 
-@dataclass(frozen=True)
-class Question:
-    """What is asked: between which commits a point became slower, in which metric and by how much."""
+def bisect(
+    checkout: Path,
+    commits: tuple[str, str],
+    *,
+    point: str,
+    metric: str,
+    threshold: float,
+    rounds: int,
+    max_rounds: int,
+    records: Path | None = None,
+) -> tuple[str, Commit | None]:
+    """Return the first commit after which a point is slower by more than the threshold, None where it is undecided.
 
-    good: str
-    bad: str
-    point: str
-    metric: str
-    threshold: float
-    rounds: int
-    max_rounds: int
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The answer in words, and the commit, None where it is undecided."""
-
-    text: str
-    commit: Commit | None
-
-
-def bisect(checkout: Path, question: Question, records: Path | None = None) -> Answer:
-    """Return the first commit of the checkout that is slower than the good one by more than the threshold.
-
-    The checkout is as before afterwards, after an interruption too. `records` is a folder to keep the measurements in.
-    Raises `UserError` where the commits, the point or the metric do not serve, and where there is nothing to bisect:
-    the bad commit is not slower than the good one, or that is undecided.
+    Before it stands the answer in words. `commits` are the good and the bad one, between which it is looked for; rounds
+    and threshold are those of a `Rule`. The checkout is as before afterwards, after an interruption too. `records` is a
+    folder to keep the measurements in. Raises `UserError` where the commits, the point or the metric do not serve, and
+    where there is nothing to bisect: the bad commit is not slower than the good one, or that is undecided.
     """
     repository = Repository(checkout)
-    good, bad = repository.commit(question.good), repository.commit(question.bad)
-    commits = _commits_between(repository, good, bad)
+    good, bad = map(repository.commit, commits)
+    between = _commits_between(repository, good, bad)
+    rule = Rule(threshold, rounds, max_rounds, decisions_among(between))
     with ending_in_order(), _folder(records) as folder, repository.borrowed():
-        trial = _trial(repository, question, good, commits, folder)
+        trial = _trial(repository, folder, good, point, metric, rule)
         for commit in (good, bad):
             trial.describe(commit)
         require_measured(repository.folder, {commit: trial.environment(commit) for commit in (good, bad)})
         confidence = f"{1 - trial.rule.error:.1%} confidence, however many rounds it takes"
         say(f"Is {bad} slower than {good}? Each verdict at {confidence}.")
-        if error := unfit(trial.judge(bad), trial, bad):
-            raise error
-        say(f"It is. Looking for the first slower one of {commits} commits.")
+        require_slower(trial.judge(bad), trial, bad)
+        say(f"It is. Looking for the first slower one of {between} commits.")
         marks = find_first_slow(repository, good, bad, trial.judge)
-    return Answer(answer(marks, trial), marks.first)
+    return answer(marks, trial), marks.first
 
 
 def _commits_between(repository: Repository, good: Commit, bad: Commit) -> int:
@@ -88,18 +78,16 @@ def _folder(records: Path | None) -> Iterator[Path]:
     yield records.resolve()
 
 
-def _trial(repository: Repository, question: Question, good: Commit, commits: int, folder: Path) -> Trial:
+def _trial(repository: Repository, folder: Path, good: Commit, wanted: str, metric: str, rule: Rule) -> Trial:
     """Bring up to date what the point needs, and return what commits are judged by."""
     from dvc.repo import Repo
 
     stages = load_params(PARAMS).stages()
-    point, _ = find_point(stages, question.point)
-    [metric] = [each for each in METRICS if each.name == question.metric]
+    point, _ = find_point(stages, wanted)
     dvc("repro", f"inputs@{point.model}")
     with Repo() as repo:
         command = repo.stage.load_one(name=stages[point]).cmd
-    rule = Rule(question.threshold, question.rounds, question.max_rounds, decisions_among(commits))
-    return Trial(repository, folder, good, point, command, metric, rule)
+    return Trial(repository, folder, good, point, command, next(each for each in METRICS if each.name == metric), rule)
 
 
 @dataclass(frozen=True)
@@ -146,16 +134,16 @@ def find_first_slow(
             try_git(folder, "bisect", "reset")
 
 
-def unfit(verdict: CommitVerdict, trial: Trial, bad: Commit) -> UserError | None:
-    """Return why there is nothing to bisect, or None where the bad commit is slower than the good one."""
+def require_slower(verdict: CommitVerdict, trial: Trial, bad: Commit) -> None:
+    """Raise `UserError` with why there is nothing to bisect, unless the bad commit is slower than the good one."""
     if verdict.word == SLOW:
-        return None
+        return
     if verdict.word == FAILED:
-        return UserError(f"{verdict.reason}. Give a good and a bad commit at which the point can be measured.")
+        raise UserError(f"{verdict.reason}. Give a good and a bad commit at which the point can be measured.")
     slower = f"slower than {trial.good} by more than {trial.rule.threshold:.1%}"
     if verdict.word == FAST:
-        return UserError(f"nothing to bisect: {bad} is not {slower}. {_evidence(verdict, trial)}")
-    return UserError(
+        raise UserError(f"nothing to bisect: {bad} is not {slower}. {_evidence(verdict, trial)}")
+    raise UserError(
         f"undecided whether {bad} is {slower}, so there is no telling which commit made it so. "
         f"{_evidence(verdict, trial)} Have `hfbench doctor` look at the machine, or raise --max-rounds."
     )
@@ -176,7 +164,7 @@ def answer(marks: Marks, trial: Trial) -> str:
         for each in marks.possible
     ]
     remedy = []
-    if any(verdicts[each].word == UNDECIDED for each in marks.possible if each in verdicts):
+    if any(each in verdicts and verdicts[each].word == UNDECIDED for each in marks.possible):
         remedy = [
             f"More rounds may tell them apart: ask again with --good {marks.last[FAST].short} "
             f"--bad {marks.last[SLOW].short} --max-rounds {2 * trial.rule.max_rounds}."

@@ -99,7 +99,7 @@ class Arm:
 
 
 def interleave(
-    checkout: Path, revisions: Sequence[str], *, rounds: int | None = None, experiments: Sequence[str] = ()
+    checkout: Path, revisions: Sequence[str], *, rounds: int | None, experiments: Sequence[str]
 ) -> list[Arm]:
     """Measure the sweep on each revision of the checkout, round by round, and save each side as a DVC experiment.
 
@@ -110,7 +110,9 @@ def interleave(
     """
     repository = Repository(checkout)
     commits = [repository.commit(revision) for revision in revisions]
-    names = list(experiments) or [_experiment(repository.folder.name, commit) for commit in commits]
+    names = list(experiments) or [
+        re.sub(r"[^\w-]+", "-", f"{repository.folder.name}-{commit.short}", flags=re.ASCII) for commit in commits
+    ]
     _check(commits, names)
     with ending_in_order(), tempfile.TemporaryDirectory() as scratch, repository.borrowed(), lent_workspace():
         if rounds is not None:
@@ -144,64 +146,47 @@ def _describe(repository: Repository, commits: Sequence[Commit], names: Sequence
     sides = []
     for commit, name in zip(commits, names, strict=True):
         repository.switch(commit)
-        sides.append(Arm(commit, name, describe_into(Path(), paths[commit])))
+        sides.append(Arm(commit, name, describe_into(paths[commit])))
     packages = require_measured(repository.folder, paths)
     say(f"{' and '.join(map(str, commits))} differ for a measurement in: {', '.join(packages)}")
     return sides
 
 
 def _measure_round(repository: Repository, sides: Sequence[Arm], points: Mapping[Configuration, str]) -> None:
-    found = {side.experiment: _measure(repository, side, points) for side in sides}
+    """Bring one round of all sides up to date, and measure again what DVC had that was not measured side by side."""
+    number = next(iter(points)).round
+    found = {}
+    for side in sides:
+        say(f"round {number} of {side.commit}")
+        began = time.time()
+        _reproduce(repository, side, *points.values())
+        measured = {stage: read_measured(record_path(point)) for point, stage in points.items()}
+        found[side.experiment] = SideOfRound(began, measured)
     again = apart(found)
     for side in sides:
-        if again[side.experiment]:
-            _measure_again(repository, side, points, again[side.experiment])
+        if stages := again[side.experiment]:
+            say(f"round {number} of {side.commit}, again: what DVC had was not measured side by side")
+            # Here they are this side's again, to be forgotten: of two results for the same dependencies DVC could take
+            # the old.
+            _reproduce(repository, side, *points.values())
+            forget_runs([record_path(point) for point, stage in points.items() if stage in stages])
+            _reproduce(repository, side, "--force", "--single-item", *stages)
 
 
-def _measure(repository: Repository, side: Arm, points: Mapping[Configuration, str]) -> SideOfRound:
-    """Bring one round of one side up to date, from DVC's cache where that has it."""
-    say(f"round {_round_of(points)} of {side.commit}")
+def _reproduce(repository: Repository, side: Arm, *words: str) -> None:
+    """Run `dvc repro` on a side's commit, from DVC's cache where that has it."""
     repository.switch(side.commit)
-    began = time.time()
-    dvc("repro", *points.values())
-    _check_environment(side)
-    return SideOfRound(began, {stage: read_measured(record_path(point)) for point, stage in points.items()})
-
-
-def _measure_again(
-    repository: Repository, side: Arm, points: Mapping[Configuration, str], stages: Sequence[str]
-) -> None:
-    """Measure points whose records are of another time than those that they are to be compared with."""
-    say(f"round {_round_of(points)} of {side.commit}, again: what DVC had was not measured side by side")
-    repository.switch(side.commit)
-    # Here they are this side's again, to be forgotten: of two results for the same dependencies DVC could take the old.
-    dvc("repro", *points.values())
-    forget_runs([record_path(point) for point, stage in points.items() if stage in stages])
-    dvc("repro", "--force", "--single-item", *stages)
-    _check_environment(side)
-
-
-def _round_of(points: Mapping[Configuration, str]) -> int:
-    return next(iter(points)).round
+    dvc("repro", *words)
+    remedy = "Run this again; what belongs to the environment as it is now is not measured twice."
+    require_same_environment(side.commit, side.environment, ENVIRONMENT.read_bytes(), remedy)
 
 
 def _save(repository: Repository, side: Arm) -> None:
     """Make the tables of all rounds, and keep the whole as an experiment."""
     say(f"results of {side.commit}")
-    repository.switch(side.commit)
-    dvc("repro")
-    _check_environment(side)
+    _reproduce(repository, side)
     # DVC adds what it is told to with --force, so that a folder would bring what git ignores.
     others = run_git(Path(), "ls-files", "-z", "--others", "--exclude-standard", "--", str(RESULTS)).stdout
     untracked = [word for name in others.split("\0") if name for word in ("--include-untracked", name)]
     message = f"{repository.folder.name} at {side.commit}"
     dvc("exp", "save", "--force", "--name", side.experiment, "--message", message, *untracked)
-
-
-def _check_environment(side: Arm) -> None:
-    remedy = "Run this again; what belongs to the environment as it is now is not measured twice."
-    require_same_environment(side.commit, side.environment, ENVIRONMENT.read_bytes(), remedy)
-
-
-def _experiment(checkout: str, commit: Commit) -> str:
-    return re.sub(r"[^\w-]+", "-", f"{checkout}-{commit.short}", flags=re.ASCII)

@@ -21,21 +21,18 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def run_to_end(
-    command: Sequence[str], folder: Path, *, stdout: IO[bytes] | None = None, stderr: IO[bytes] | None = None
-) -> int:
-    """Run a command in `folder` with the variables of a stage and return its exit status.
+def run_to_end(command: Sequence[str], output: IO[bytes] | None = None) -> int:
+    """Run a command with the variables of a stage and return its exit status; `output` takes all that it prints.
 
     Where this process is interrupted meanwhile, the command and its process group are interrupted, and gone when the
     interruption is raised: what is put back after it is not changed again.
     """
     process = subprocess.Popen(
         command,
-        cwd=folder,
         env=stage_variables(os.environ),
         stdin=subprocess.DEVNULL,
-        stdout=stdout,
-        stderr=stderr,
+        stdout=output,
+        stderr=output,
         process_group=0,
     )
     try:

@@ -115,7 +115,7 @@ class Trial:
         self.repository.switch(commit)
         path = self.environment(commit)
         before = path.read_bytes() if path.exists() else None
-        described = describe_into(Path(), path)
+        described = describe_into(path)
         require_same_environment(commit, before or described, described, "Bisect again.")
         return described
 
@@ -150,7 +150,7 @@ class Trial:
         log = base / "stage.txt"
         with log.open("wb") as stream:
             command = [*shlex.split(self.command), *words, "--log", str(base / "worker.txt")]
-            status = run_to_end(command, Path(), stdout=stream, stderr=stream)
+            status = run_to_end(command, stream)
         if status:
             tail = "\n".join(log.read_text(errors="replace").splitlines()[-_LOG_LINES:])
             raise UserError(f"the measurement of {commit} stopped with exit status {status}:\n{tail}")

@@ -17,60 +17,55 @@ from hfbench.git import Commit, run_git, uninterrupted
 _LOCKS = (Path("dvc.lock"), Path("stages/dvc.lock"))
 
 
-def dvc(*words: str, folder: Path = Path()) -> None:
-    """Run DVC in `folder`, as quietly as stages let it. Raises `UserError` where it fails, which says why by itself."""
-    status = run_to_end([sys.executable, "-m", "dvc", *words, "--quiet"], folder)
+def dvc(*words: str) -> None:
+    """Run DVC, as quietly as stages let it. Raises `UserError` where it fails, which says why by itself."""
+    status = run_to_end([sys.executable, "-m", "dvc", *words, "--quiet"])
     if status:
         raise UserError(f"`dvc {' '.join(words)}` ended with exit status {status}; what it said stands above.")
 
 
 @contextmanager
-def lent_workspace(folder: Path = Path()) -> Iterator[None]:
+def lent_workspace() -> Iterator[None]:
     """Put params.yaml, the lock files and results/ back as they are now, whatever happens meanwhile.
 
     What git sees is kept here, byte for byte; what DVC holds comes back from its cache.
     """
-    kept = {name: (folder / name).read_bytes() for name in _seen_by_git(folder)}
-    names = _results(folder)
+    kept = {path: path.read_bytes() for path in _seen_by_git()}
+    results = _results()
     try:
         yield
     finally:
         with uninterrupted():
-            for name in _seen_by_git(folder) - kept.keys():
-                (folder / name).unlink(missing_ok=True)
-            for name, content in kept.items():
-                _put_back(folder / name, content)
-            dvc("checkout", "--force", "--allow-missing", folder=folder)
-            for name in _results(folder) - names:
-                (folder / name).unlink()
+            for path in _seen_by_git() - kept.keys():
+                path.unlink(missing_ok=True)
+            for path, content in kept.items():
+                # What is as it was keeps its time, so that DVC need not read it again.
+                if not path.is_file() or path.read_bytes() != content:
+                    with atomic_path(path) as temporary:
+                        temporary.write_bytes(content)
+            dvc("checkout", "--force", "--allow-missing")
+            for path in _results() - results:
+                path.unlink()
 
 
-def _seen_by_git(folder: Path) -> set[Path]:
+def _seen_by_git() -> set[Path]:
     """Return the files of the pipeline's state that git has or would take."""
     words = ("ls-files", "-z", "--cached", "--others", "--exclude-standard", "--")
-    listed = run_git(folder, *words, str(PARAMS), *map(str, _LOCKS), str(RESULTS))
+    listed = run_git(Path(), *words, str(PARAMS), *map(str, _LOCKS), str(RESULTS))
     if listed.returncode:
-        raise UserError(f"{folder.resolve()} is in no git repository, in which experiments are kept. Run `git init`.")
-    names = {Path(name) for name in listed.stdout.split("\0") if name} | {PARAMS}
-    return {name for name in names if (folder / name).is_file()}
+        raise UserError(f"{Path.cwd()} is in no git repository, in which experiments are kept. Run `git init`.")
+    paths = {Path(name) for name in listed.stdout.split("\0") if name} | {PARAMS}
+    return {path for path in paths if path.is_file()}
 
 
-def _results(folder: Path) -> set[Path]:
-    found = (Path(base, name).relative_to(folder) for base, _, names in os.walk(folder / RESULTS) for name in names)
+def _results() -> set[Path]:
+    found = (Path(base, name) for base, _, names in os.walk(RESULTS) for name in names)
     return {path for path in found if not path.is_relative_to(LOGS)}  # written in place, and nothing depends on them
 
 
-def _put_back(path: Path, content: bytes) -> None:
-    if path.is_file() and path.read_bytes() == content:
-        return  # with its time, so that DVC need not read it again
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(content)
-
-
-def describe_into(folder: Path, output: Path) -> bytes:
-    """Describe the environment as the pipeline in `folder` does, into `output`, and return what was written."""
-    command = [sys.executable, "-m", "stages.environment", "--output", str(output)]
-    if run_to_end(command, folder):
+def describe_into(output: Path) -> bytes:
+    """Describe the environment as the pipeline does, into `output`, and return what was written."""
+    if run_to_end([sys.executable, "-m", "stages.environment", "--output", str(output)]):
         raise UserError("the environment could not be described; the reason stands above.")
     return output.read_bytes()
 

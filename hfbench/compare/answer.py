@@ -1,22 +1,23 @@
 """What `hfbench compare` answers, in the format that is asked for: a page, or JSON for other programs."""
 
 from argparse import Namespace
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from itertools import groupby
 from typing import Any
 
 from hfbench.compare.axis import AxisComparison, AxisWinner, compare_axis
 from hfbench.compare.compare import Comparison, Judged, Options, compare_sides
 from hfbench.compare.history import METHOD, History, history_page, is_history, notes_of, read_history
 from hfbench.compare.layout import axis_page, brief_page, full_page
-from hfbench.compare.pairs import HEADLINE, Axes, ComparedMetric, ComparedPoint, Pair, choose_metrics
+from hfbench.compare.pairs import ComparedMetric, ComparedPoint, choose_metrics, headline, named
 from hfbench.compare.series import Series
 from hfbench.compare.side import WORKSPACE, Side, read_side
 from hfbench.core.errors import UserError
 from hfbench.core.files import readable_json
 from hfbench.core.results import PARAMS
 from hfbench.params.schema import read_yaml
-from hfbench.report.pages import Page, markdown, print_page, standard_output
+from hfbench.report.pages import Block, markdown, print_page, standard_output
 from hfbench.statistics.bootstrap import Interval
 from hfbench.statistics.ratios import Ratio
 from hfbench.statistics.verdicts import DEFAULT_THRESHOLD, p_value
@@ -24,16 +25,6 @@ from hfbench.statistics.verdicts import DEFAULT_THRESHOLD, p_value
 _SCHEMA_VERSION = 1
 _WIDTH_WITHOUT_TERMINAL = 100
 _MARKDOWN_WIDTH = 120  # of the tables of a history, which are split to fit
-
-
-@dataclass(frozen=True)
-class _Answer:
-    """What a comparison has for each format: a page for a terminal of some width, one for Markdown, and JSON."""
-
-    brief: Callable[[int], Page]
-    full: Callable[[], Page]
-    content: Callable[[], Mapping[str, Any]]
-    is_slower: bool
 
 
 def compare_command(arguments: Namespace) -> int:
@@ -45,64 +36,38 @@ def compare_command(arguments: Namespace) -> int:
     console = standard_output(_WIDTH_WITHOUT_TERMINAL)  # first: DVC puts something else in its place
     metrics = choose_metrics(arguments.metric)
     options = Options(metrics, _threshold(arguments.threshold), arguments.across_environments)
-    if arguments.axis is not None:
-        answer = _of_axis(arguments, options)
-    elif arguments.reference is not None:
-        raise UserError("--reference says which value of --axis the others stand against. Add --axis.")
-    elif is_history(arguments.names):
-        answer = _of_history(arguments, options)
-    else:
-        answer = _of_sides(arguments, options)
+    answer = _answer(arguments, options)
     if arguments.format == "json":
-        print(readable_json(answer.content()))
+        print(readable_json(_content(answer)))
     elif arguments.format == "markdown":
-        print(markdown(answer.full()), end="")
+        print(markdown(list(_page(answer, metrics, _MARKDOWN_WIDTH, is_full=True))), end="")
     else:
-        print_page(answer.brief(console.width), console)
+        print_page(list(_page(answer, metrics, console.width, is_full=False)), console)
     return 1 if arguments.fail_on == "slower" and answer.is_slower else 0
 
 
-def _of_sides(arguments: Namespace, options: Options) -> _Answer:
-    names = {0: ["HEAD", WORKSPACE], 1: [*arguments.names, WORKSPACE]}.get(len(arguments.names), arguments.names)
-    baseline, candidate = (_side(name, arguments.filter) for name in names)
+def _answer(arguments: Namespace, options: Options) -> Comparison | AxisComparison | History:
+    names = arguments.names
+    if arguments.axis is not None:
+        if len(names) > 1:
+            raise UserError(f"--axis compares within one side, and {len(names)} were named. Name one.")
+        side = _side(names[0] if names else WORKSPACE, arguments.filter)
+        return compare_axis(side, arguments.axis, arguments.reference, options)
+    if arguments.reference is not None:
+        raise UserError("--reference says which value of --axis the others stand against. Add --axis.")
+    if is_history(names):
+        if options.across_environments:
+            raise UserError("A history never mixes machines. Compare two revisions with --across-environments instead.")
+        return read_history(names, options.metrics, options.threshold, arguments.filter)
+    both = {0: ["HEAD", WORKSPACE], 1: [*names, WORKSPACE]}.get(len(names), names)
+    baseline, candidate = (_side(name, arguments.filter) for name in both)
     comparison = compare_sides(baseline, candidate, options)
     if not comparison.pairing.pairs:
         raise UserError(
             f"{baseline.label} and {candidate.label} have no point in common: {baseline.configurations.height} and "
             f"{candidate.configurations.height} points that differ in an axis. Compare results of the same sweep."
         )
-    return _Answer(
-        lambda _: list(brief_page(comparison)),
-        lambda: list(full_page(comparison)),
-        lambda: {"schema_version": _SCHEMA_VERSION, **_comparison_json(comparison)},
-        comparison.is_slower,
-    )
-
-
-def _of_axis(arguments: Namespace, options: Options) -> _Answer:
-    if len(arguments.names) > 1:
-        raise UserError(f"--axis compares within one side, and {len(arguments.names)} were named. Name one.")
-    side = _side(arguments.names[0] if arguments.names else WORKSPACE, arguments.filter)
-    comparison = compare_axis(side, arguments.axis, arguments.reference, options)
-    return _Answer(
-        lambda _: list(axis_page(comparison, is_full=False)),
-        lambda: list(axis_page(comparison, is_full=True)),
-        lambda: {"schema_version": _SCHEMA_VERSION, **_axis_json(comparison)},
-        comparison.is_slower,
-    )
-
-
-def _of_history(arguments: Namespace, options: Options) -> _Answer:
-    if options.across_environments:
-        raise UserError("A history never mixes machines. Compare two revisions with --across-environments instead.")
-    history = read_history(arguments.names, options.metrics, options.threshold, arguments.filter)
-    shown = options.metrics if arguments.metric else (HEADLINE,)
-    return _Answer(
-        lambda width: history_page(history, shown, width),
-        lambda: history_page(history, shown, _MARKDOWN_WIDTH),
-        lambda: _history_json(history),
-        history.is_slower,
-    )
+    return comparison
 
 
 def _side(name: str, condition: str | None) -> Side:
@@ -127,11 +92,39 @@ def _threshold(asked: float | None) -> float:
     return float(value)
 
 
+def _page(
+    answer: Comparison | AxisComparison | History, metrics: Sequence[ComparedMetric], width: int, *, is_full: bool
+) -> Iterable[Block]:
+    """Return the answer in brief, as wide as `width` characters, or in full."""
+    if isinstance(answer, Comparison):
+        return full_page(answer) if is_full else brief_page(answer)
+    if isinstance(answer, AxisComparison):
+        return axis_page(answer, is_full=is_full)
+    return history_page(answer, headline(metrics), width)
+
+
+def _content(answer: Comparison | AxisComparison | History) -> dict[str, Any]:
+    """Return the answer for other programs; of an axis, a winner's ratio is that of the best over the next."""
+    if isinstance(answer, History):
+        return _history_json(answer)
+    if isinstance(answer, Comparison):
+        return {"schema_version": _SCHEMA_VERSION, **_comparison_json(answer)}
+    return {
+        "schema_version": _SCHEMA_VERSION,
+        "side": _side_json(answer.side),
+        "axis": answer.axis,
+        "reference": answer.reference,
+        "winners": [_winner_json(winner, answer.axis) for winner in answer.winners],
+        "comparisons": [{"value": value, **_comparison_json(each)} for value, each in answer.comparisons],
+    }
+
+
 def _comparison_json(comparison: Comparison) -> dict[str, Any]:
     """Return the comparison for other programs.
 
     Ratios are candidate over baseline; `faster` and `slower` mean better and worse, also of memory and energy.
     """
+    pairing, by_pair = comparison.pairing, groupby(comparison.judged, key=lambda each: each.pair)
     return {
         "baseline": _side_json(comparison.baseline),
         "candidate": _side_json(comparison.candidate),
@@ -141,10 +134,26 @@ def _comparison_json(comparison: Comparison) -> dict[str, Any]:
         "tests": comparison.tests,
         "slower": comparison.is_slower,
         "metrics": [_metric_json(comparison, metric) for metric in comparison.options.metrics],
-        "pairs": _pairs_json(comparison),
-        "status_changes": [_status_change_json(pair) for pair in comparison.pairing.changed],
-        "only_baseline": [_point_json(point) for point in comparison.pairing.only_baseline],
-        "only_candidate": [_point_json(point) for point in comparison.pairing.only_candidate],
+        "pairs": [
+            {
+                "point": comparison.labels[pair.axes],
+                "configuration": pair.baseline.axes,
+                "output_differs": list(pair.output_differs),
+                "metrics": {each.metric.name: _judged_json(each) for each in judged},
+            }
+            for pair, judged in by_pair
+        ],
+        "status_changes": [
+            {
+                "configuration": pair.baseline.axes,
+                "is_regression": pair.is_regression,
+                "baseline": _status_json(pair.baseline),
+                "candidate": _status_json(pair.candidate),
+            }
+            for pair in pairing.changed
+        ],
+        "only_baseline": [{"configuration": each.axes, **_status_json(each)} for each in pairing.only_baseline],
+        "only_candidate": [{"configuration": each.axes, **_status_json(each)} for each in pairing.only_candidate],
         "changes": [vars(change) for change in comparison.changes],
         "notes": list(comparison.notes),
     }
@@ -152,8 +161,12 @@ def _comparison_json(comparison: Comparison) -> dict[str, Any]:
 
 def _side_json(side: Side) -> dict[str, Any]:
     """Return what a side is."""
-    committed_at = side.committed_at.isoformat() if side.committed_at else None
+    committed_at = _time(side.committed_at)
     return {"label": side.label, "revision": side.revision, "committed_at": committed_at, "subject": side.subject}
+
+
+def _time(committed_at: datetime | None) -> str | None:
+    return committed_at.isoformat() if committed_at else None
 
 
 def _ratio_json(ratio: Ratio | None, limits: Interval | None) -> dict[str, float | None]:
@@ -170,23 +183,6 @@ def _metric_json(comparison: Comparison, metric: ComparedMetric) -> dict[str, An
         "verdicts": comparison.counts(metric),
         "geometric_mean": {**_ratio_json(mean.ratio, mean.interval), "pairs": mean.pairs},
     }
-
-
-def _pairs_json(comparison: Comparison) -> list[dict[str, Any]]:
-    pairs: dict[Axes, dict[str, Any]] = {}
-    for each in comparison.judged:
-        pair = each.pair
-        found = pairs.setdefault(
-            pair.axes,
-            {
-                "point": comparison.labels[pair.axes],
-                "configuration": pair.baseline.axes,
-                "output_differs": list(pair.output_differs),
-                "metrics": {},
-            },
-        )
-        found["metrics"][each.metric.name] = _judged_json(each)
-    return list(pairs.values())
 
 
 def _judged_json(judged: Judged) -> dict[str, Any]:
@@ -206,39 +202,15 @@ def _judged_json(judged: Judged) -> dict[str, Any]:
     }
 
 
-def _status_change_json(pair: Pair) -> dict[str, Any]:
-    return {
-        "configuration": pair.baseline.axes,
-        "is_regression": pair.is_regression,
-        "baseline": _status_json(pair.baseline),
-        "candidate": _status_json(pair.candidate),
-    }
-
-
 def _status_json(point: ComparedPoint) -> dict[str, Any]:
     rounds = len(point.statuses)
     return {"status": point.status, "rounds_ok": point.rounds_ok, "rounds": rounds, "reason": point.reason}
 
 
-def _point_json(point: ComparedPoint) -> dict[str, Any]:
-    return {"configuration": point.axes, **_status_json(point)}
-
-
-def _axis_json(comparison: AxisComparison) -> dict[str, Any]:
-    """Return the comparison of an axis for other programs; a winner's ratio is that of the best over the next."""
-    return {
-        "side": _side_json(comparison.side),
-        "axis": comparison.axis,
-        "reference": comparison.reference,
-        "winners": [_winner_json(winner, comparison.axis) for winner in comparison.winners],
-        "comparisons": [{"value": value, **_comparison_json(each)} for value, each in comparison.comparisons],
-    }
-
-
 def _winner_json(winner: AxisWinner, axis: str) -> dict[str, Any]:
     return {
         "metric": winner.metric.name,
-        "configuration": {name: value for name, value in winner.place.items() if name != axis},
+        "configuration": {name: value for name, value in named(winner.axes).items() if name != axis},
         "value": winner.value,
         "next": winner.rival,
         "verdict": winner.verdict.word,
@@ -261,7 +233,7 @@ def _history_json(history: History) -> dict[str, Any]:
             {
                 "name": row.name,
                 "commit": row.commit,
-                "committed_at": row.committed_at.isoformat() if row.committed_at else None,
+                "committed_at": _time(row.committed_at),
                 "subject": row.subject,
                 "environment": row.machine,
                 "commits_without_results_before": unmeasured,
@@ -276,7 +248,7 @@ def _history_json(history: History) -> dict[str, Any]:
 def _series_json(series: Series) -> dict[str, Any]:
     """Return a series for other programs: `row` and `previous_row` are places among the rows of the history."""
     return {
-        "configuration": series.configuration,
+        "configuration": named(series.axes),
         "metric": series.metric.name,
         "unit": series.metric.metric.unit,
         "higher_is_better": series.metric.metric.higher_is_better,

@@ -1,11 +1,12 @@
 """Two values of an axis compared within one run: which attention, or which compile mode, is fastest where."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 from hfbench.compare.compare import Comparison, Options, compare_all
-from hfbench.compare.pairs import Axes, ComparedMetric, ComparedPoint, Values, headline, points_of, values_of
+from hfbench.compare.pairs import Axes, ComparedMetric, headline, points_of, values_of
 from hfbench.compare.side import Side
 from hfbench.core.errors import UserError
 from hfbench.core.point import CONFIGURATION_AXES, value_text
@@ -31,11 +32,6 @@ class AxisWinner:
     verdict: Verdict
     left_out: tuple[Any, ...]
 
-    @property
-    def place(self) -> dict[str, Any]:
-        """Its axes by name."""
-        return dict(zip(CONFIGURATION_AXES, self.axes, strict=True))
-
 
 @dataclass(frozen=True)
 class Race:
@@ -48,37 +44,21 @@ class Race:
     left_out: tuple[Any, ...]
 
 
-def find_races(sides: Mapping[Any, Side], metrics: Sequence[ComparedMetric]) -> list[Race]:
-    """Return the race for each metric in each place where two values were measured."""
+def find_races(sides: Mapping[Any, Side], metrics: Sequence[ComparedMetric]) -> Iterator[Race]:
+    """Yield the race for each metric in each place where two values were measured."""
     values = {value: values_of(side) for value, side in sides.items()}
     points = {value: points_of(side) for value, side in sides.items()}
     places = dict.fromkeys(axes for each in points.values() for axes in each)
-    found = [_race(axes, metric, values, points) for metric in metrics for axes in places]
-    return [race for race in found if race is not None]
-
-
-def winner(race: Race, threshold: float, error: float) -> AxisWinner:
-    """Return the winner of a race in a family with this `family_error`."""
-    better = race.metric.metric.higher_is_better
-    place, verdict = verdict_on_race(race.contrasts, threshold, error, higher_is_better=better)
-    best, *others = race.order
-    return AxisWinner(race.axes, race.metric, best, others[place], race.contrasts[place], verdict, race.left_out)
-
-
-def _race(
-    axes: Axes, metric: ComparedMetric, values: Mapping[Any, Values], points: Mapping[Any, Mapping[Axes, ComparedPoint]]
-) -> Race | None:
-    measured = {value: rounds for value, each in values.items() if (rounds := each.get(axes, {}).get(metric.name))}
-    left_out = tuple(value for value in measured if points[value][axes].output_differs)
-    runners = {value: rounds for value, rounds in measured.items() if value not in left_out}
-    if len(runners) < 2:
-        return None
-    best, *others = sorted(runners, key=lambda value: estimate(runners[value]), reverse=metric.metric.higher_is_better)
-    contrasts = tuple(
-        contrast(runners[other], runners[best], points[other][axes].started, points[best][axes].started)
-        for other in others
-    )
-    return Race(axes, metric, (best, *others), contrasts, left_out)
+    for metric, axes in product(metrics, places):
+        measured = {value: rounds for value, each in values.items() if (rounds := each.get(axes, {}).get(metric.name))}
+        left_out = tuple(value for value in measured if points[value][axes].output_differs)
+        runners = {value: estimate(rounds) for value, rounds in measured.items() if value not in left_out}
+        if len(runners) < 2:
+            continue
+        best, *others = sorted(runners, key=runners.__getitem__, reverse=metric.metric.higher_is_better)
+        started = {value: points[value][axes].started for value in runners}
+        contrasts = (contrast(measured[each], measured[best], started[each], started[best]) for each in others)
+        yield Race(axes, metric, (best, *others), tuple(contrasts), left_out)
 
 
 # What the others stand against where no reference is named: the plainest way, as for the check of outputs.
@@ -123,15 +103,23 @@ def compare_axis(side: Side, axis: str, reference: str | None, options: Options)
         )
     baseline = side.with_axis(axis, chosen, chosen)
     candidates = {value: side.with_axis(axis, value, chosen) for value in others}
-    races = find_races({chosen: baseline, **candidates}, headline(options.metrics))
+    races = list(find_races({chosen: baseline, **candidates}, headline(options.metrics)))
     besides = [p_value for race in races if (p_value := race_p_value(race.contrasts)) is not None]
     comparisons = compare_all([(baseline, candidates[value]) for value in others], options, besides)
-    winners = tuple(winner(race, options.threshold, comparisons[0].error) for race in races)
+    winners = []
+    for race in races:
+        better = race.metric.metric.higher_is_better
+        place, verdict = verdict_on_race(
+            race.contrasts, options.threshold, comparisons[0].error, higher_is_better=better
+        )
+        best, *rest = race.order
+        found = race.contrasts[place]
+        winners.append(AxisWinner(race.axes, race.metric, best, rest[place], found, verdict, race.left_out))
     named = (
         (value, replace(each, side_names=(value_text(chosen), value_text(value))))
         for value, each in zip(others, comparisons, strict=True)
     )
-    return AxisComparison(side, axis, chosen, tuple(named), winners)
+    return AxisComparison(side, axis, chosen, tuple(named), tuple(winners))
 
 
 def _reference(axis: str, values: list[Any], asked: str | None) -> Any:

@@ -1,7 +1,7 @@
 """What changed between two sides, in words: the causes that a difference may have, and whether they are one machine."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ def find_changes(baseline: Side, candidate: Side, pairing: Pairing) -> tuple[Cha
         *_software(*machines),
         *_kernels(pairing),
         *environment_differences(*machines),
-        *_models(baseline.manifests, candidate.manifests),
+        *sorted(_models(baseline.manifests, candidate.manifests), key=lambda change: change.name),
         *_prompt(pairing),
     )
 
@@ -129,28 +129,20 @@ def _code_changes(baseline: Side, candidate: Side) -> list[str]:
     files = changed_lines(_HERE, baseline.revision, candidate.revision, _CODE)
     if files is None:
         return ["not known, since git cannot compare the two"]
-    return [*_commits(baseline.revision, candidate.revision), *_code_files(files)]
-
-
-def _commits(baseline: str | None, candidate: str | None) -> list[str]:
-    counts = try_git(_HERE, "rev-list", "--left-right", "--count", f"{baseline or 'HEAD'}...{candidate or 'HEAD'}")
-    behind, ahead = map(int, (counts or "0 0").split())
+    span = f"{baseline.revision or 'HEAD'}...{candidate.revision or 'HEAD'}"
+    behind, ahead = map(int, (try_git(_HERE, "rev-list", "--left-right", "--count", span) or "0 0").split())
+    told = []
     if behind and ahead:
-        return [
-            f"{counted(ahead, 'commit')} since their common ancestor on the candidate's side, {behind} on the other"
-        ]
-    if behind:
-        return [f"the candidate is {counted(behind, 'commit')} older"]
-    return [counted(ahead, "commit")] if ahead else []
-
-
-def _code_files(files: Mapping[str, tuple[int, int]]) -> list[str]:
-    if not files:
-        return []
-    added, removed = (sum(counts) for counts in zip(*files.values(), strict=True))
-    rooms = Counter(map(_room, files))
-    parts = ", ".join(f"{room} {count}" if count > 1 else room for room, count in rooms.most_common())
-    return [f"{counted(len(files), 'file')} of hfbench, +{added} −{removed} lines: {parts}"]
+        side = "since their common ancestor on the candidate's side"
+        told.append(f"{counted(ahead, 'commit')} {side}, {behind} on the other")
+    elif behind or ahead:
+        told.append(f"the candidate is {counted(behind, 'commit')} older" if behind else counted(ahead, "commit"))
+    if files:
+        added, removed = (sum(counts) for counts in zip(*files.values(), strict=True))
+        rooms = Counter(map(_room, files)).most_common()
+        parts = ", ".join(f"{room} {count}" if count > 1 else room for room, count in rooms)
+        told.append(f"{counted(len(files), 'file')} of hfbench, +{added} −{removed} lines: {parts}")
+    return told
 
 
 def _room(name: str) -> str:
@@ -196,31 +188,23 @@ def _kernels(pairing: Pairing) -> list[Change]:
     ]
 
 
-def _models(old: Mapping[str, Mapping[str, Any]], new: Mapping[str, Mapping[str, Any]]) -> list[Change]:
-    changes = []
+def _models(old: Mapping[str, Mapping[str, Any]], new: Mapping[str, Mapping[str, Any]]) -> Iterator[Change]:
+    """Yield what differs between the manifests of a model that both sides have, its files in one sentence."""
     for name in old.keys() & new.keys():
-        changes += _parts(_MANIFEST, old[name], new[name], "model", name)
-        changes += _files(name, old[name].get("files") or [], new[name].get("files") or [])
-    return sorted(changes, key=lambda change: change.name)
+        yield from _parts(_MANIFEST, old[name], new[name], "model", name)
+        before, after = ({str(file["path"]): file for file in each[name].get("files") or []} for each in (old, new))
+        changed = sorted(path for path in before.keys() | after.keys() if before.get(path) != after.get(path))
+        if changed:
+            more = f" and {len(changed) - _SHOWN_FILES} more" if len(changed) > _SHOWN_FILES else ""
+            sizes = (f"{sum(file['size_bytes'] for file in each.values()) / 1e6:.1f} MB" for each in (before, after))
+            yield Change("model", f"{name} files ({', '.join(changed[:_SHOWN_FILES])}{more})", *sizes)
 
 
-def _files(name: str, old: list[Mapping[str, Any]], new: list[Mapping[str, Any]]) -> list[Change]:
-    before, after = ({str(file["path"]): file for file in files} for files in (old, new))
-    changed = sorted(path for path in before.keys() | after.keys() if before.get(path) != after.get(path))
-    if not changed:
-        return []
-    more = f" and {len(changed) - _SHOWN_FILES} more" if len(changed) > _SHOWN_FILES else ""
-    sizes = (f"{sum(file['size_bytes'] for file in files.values()) / 1e6:.1f} MB" for files in (before, after))
-    return [Change("model", f"{name} files ({', '.join(changed[:_SHOWN_FILES])}{more})", *sizes)]
-
-
-def _prompt(pairing: Pairing) -> list[Change]:
-    """Return a sentence where pairs were given other token ids."""
+def _prompt(pairing: Pairing) -> Iterator[Change]:
+    """Yield a sentence where pairs were given other token ids."""
     inputs = [(pair.baseline.inputs, pair.candidate.inputs) for pair in pairing.pairs]
-    different = sum(bool(old and new and old != new) for old, new in inputs)
-    if not different:
-        return []
-    return [Change("prompt", "", "", f"the prompt's token ids differ at {different} of {len(inputs)} points")]
+    if different := sum(bool(old and new and old != new) for old, new in inputs):
+        yield Change("prompt", "", "", f"the prompt's token ids differ at {different} of {len(inputs)} points")
 
 
 _MOST_TOLD = 3  # differences in a label
@@ -235,22 +219,16 @@ def environment_labels(environments: Sequence[Mapping[str, Any]]) -> list[str]:
     labels = []
     for environment in environments:
         alike = (label for label, each in known.items() if not environment_differences(each, environment))
-        label = next(alike, None) or _new_label(environment, known)
-        known.setdefault(label, environment)
+        if (label := next(alike, None)) is None:
+            machine = label = _machine_text(environment)
+            kin = [each for name, each in known.items() if name == machine or name.startswith(f"{machine} #")]
+            if kin:  # equal at first sight: what tells them apart is in the details
+                told = [each.sentence for each in environment_differences(kin[0], environment)]
+                told[_MOST_TOLD:] = ["and more"] if len(told) > _MOST_TOLD else []
+                label = f"{machine} #{len(kin) + 1} ({', '.join(told)})"
+            known[label] = environment
         labels.append(label)
     return labels
-
-
-def _new_label(environment: Mapping[str, Any], known: Mapping[str, Mapping[str, Any]]) -> str:
-    machine = _machine_text(environment)
-    alike = [each for label, each in known.items() if label == machine or label.startswith(f"{machine} #")]
-    if not alike:
-        return machine
-    # Equal at first sight: what tells them apart is in the details.
-    differences = environment_differences(alike[0], environment)
-    told = [difference.sentence for difference in differences[:_MOST_TOLD]]
-    more = ["and more"] if len(differences) > _MOST_TOLD else []
-    return f"{machine} #{len(alike) + 1} ({', '.join([*told, *more])})"
 
 
 def _machine_text(environment: Mapping[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """Comparing sides: their points are paired, their values contrasted, and all contrasts judged together."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
@@ -15,7 +15,6 @@ from hfbench.compare.pairs import (
     ComparedMetric,
     Pair,
     Pairing,
-    Rounds,
     Values,
     labels_of,
     obstacles,
@@ -122,14 +121,14 @@ class Comparison:
         """A short name for each point of either side, by the axes that differ between them."""
         pairing = self.pairing
         points = [*(pair.baseline for pair in pairing.pairs), *pairing.only_baseline, *pairing.only_candidate]
-        labels = labels_of([point.axes for point in points])
-        return {tuple(point.axes.values()): label for point, label in zip(points, labels, strict=True)}
+        configurations = [point.axes for point in points]
+        return dict(zip((tuple(each.values()) for each in configurations), labels_of(configurations), strict=True))
 
     @property
     def is_slower(self) -> bool:
         """Whether any verdict is `slower`, or a point that was ok fails, wholly or in some rounds."""
-        words = (each.verdict.word for each in self.judged)
-        return SLOWER in words or any(pair.is_regression for pair in self.pairing.pairs)
+        is_called = any(each.verdict.word == SLOWER for each in self.judged)
+        return is_called or any(pair.is_regression for pair in self.pairing.pairs)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -137,36 +136,25 @@ class Comparison:
         pairs = list({each.pair.axes: each.pair for each in self.judged}.values())
         compared = [each for each in self.judged if each.verdict.word != INCOMPARABLE]
         methods = Counter(method for _, method in {(each.pair.axes, each.contrast.method) for each in compared})
-        said = (
-            (
-                methods[PAIRED],
-                "compared round by round: the rounds of the two sides alternate, so that the machine's drift cancels.",
-            ),
-            (
-                methods[INDEPENDENT],
-                "compared as two separate runs: their rounds do not alternate, so that a drift of the machine from one "
-                "run to the other would pass for a change.",
-            ),
-            (
-                methods[IDENTICAL],
-                "not measured again: both sides hold the same records, since nothing that they depend on changed.",
-            ),
-            (
-                sum(bool(pair.output_differs) for pair in pairs),
-                "marked !: the output is not its reference's. Geometric means leave such points out.",
-            ),
-            (
-                sum(not (pair.baseline.inputs and pair.candidate.inputs) for pair in pairs),
-                "without a record of the prompt on a side: that both were given the same is assumed.",
-            ),
-        )
+        paired, apart, carried = (methods[method] for method in (PAIRED, INDEPENDENT, IDENTICAL))
+        differing = sum(bool(pair.output_differs) for pair in pairs)
+        untold = sum(not (pair.baseline.inputs and pair.candidate.inputs) for pair in pairs)
+        said = {
+            "compared round by round: the rounds of the two sides alternate, so that the machine's drift "
+            "cancels.": paired,
+            "compared as two separate runs: their rounds do not alternate, so that a drift of the machine from one run "
+            "to the other would pass for a change.": apart,
+            "not measured again: both sides hold the same records, since nothing that they depend on changed.": carried,
+            "marked !: the output is not its reference's. Geometric means leave such points out.": differing,
+            "without a record of the prompt on a side: that both were given the same is assumed.": untold,
+        }
         family = (
             f"Of the changes that are called among these {self.tests} comparisons, at most 5% are expected to be noise "
             "(Benjamini-Hochberg), however often one looks. The interval beside a verdict is the one that decided it."
         )
         return (
             *dict.fromkeys((*self.baseline.notes, *self.candidate.notes)),
-            *(f"{counted(count, 'point')} {sentence}" for count, sentence in said if count),
+            *(f"{counted(count, 'point')} {sentence}" for sentence, count in said.items() if count),
             *([family] if self.tests > 1 else []),
         )
 
@@ -215,28 +203,18 @@ def _contrast_sides(baseline: Side, candidate: Side, options: Options) -> tuple[
     pairing = pair_points(points_of(baseline), points_of(candidate))
     values = (values_of(baseline), values_of(candidate))
     machine = tuple(each.sentence for each in environment_differences(baseline.environment, candidate.environment))
-    contrasts: list[Contrasted] = []
+    contrasts = []
     for pair in pairing.compared:
         against = obstacles(pair, baseline, candidate, across_environments=options.across_environments)
-        if not options.across_environments:
-            against = [*machine, *against]
-        contrasts += _contrasts(pair, options.metrics, values, "; ".join(against) or None)
+        obstacle = "; ".join(against if options.across_environments else [*machine, *against]) or None
+        for metric in options.metrics:
+            old, new = (side.get(pair.axes, {}).get(metric.name, {}) for side in values)
+            if old or new:  # a metric that either point has
+                each = contrast(old, new, pair.baseline.started, pair.candidate.started, obstacle)
+                contrasts.append(Contrasted(pair, metric, each))
     means = {metric.name: _mean(contrasts, values, metric) for metric in options.metrics}
     changes = find_changes(baseline, candidate, pairing)
     return Comparison(baseline, candidate, options, pairing, means, changes, machine), contrasts
-
-
-def _contrasts(
-    pair: Pair, metrics: Iterable[ComparedMetric], values: tuple[Values, Values], obstacle: str | None
-) -> list[Contrasted]:
-    """Return the contrast of each metric that either point has."""
-    found = []
-    for metric in metrics:
-        old, new = (side.get(pair.axes, {}).get(metric.name, {}) for side in values)
-        if old or new:
-            each = contrast(old, new, pair.baseline.started, pair.candidate.started, obstacle)
-            found.append(Contrasted(pair, metric, each))
-    return found
 
 
 def _mean(contrasts: Sequence[Contrasted], values: tuple[Values, Values], metric: ComparedMetric) -> Mean:
@@ -244,11 +222,8 @@ def _mean(contrasts: Sequence[Contrasted], values: tuple[Values, Values], metric
     ratios, methods = [], set()
     for each in contrasts:
         if each.metric is metric and each.contrast.ratio is not None and not each.pair.output_differs:
-            medians = (_medians(side[each.pair.axes][metric.name]) for side in values)
+            rounds = (side[each.pair.axes][metric.name] for side in values)
+            medians = ({number: float(np.median(some)) for number, some in each_side.items()} for each_side in rounds)
             ratios.append(RatioOfRounds(each.contrast.ratio.estimate, *medians))
             methods.add(each.contrast.method)
     return Mean(geometric_mean(ratios, paired=INDEPENDENT not in methods), len(ratios))
-
-
-def _medians(rounds: Rounds) -> dict[int, float]:
-    return {number: float(np.median(values)) for number, values in rounds.items()}

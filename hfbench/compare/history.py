@@ -4,7 +4,7 @@ A commit is a row where it has results of its own; what has no row is counted or
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.cells import cell_len, set_cell_size
 
 from hfbench.compare.changes import environment_labels
-from hfbench.compare.pairs import ComparedMetric, labels_of
+from hfbench.compare.pairs import ComparedMetric, labels_of, named
 from hfbench.compare.series import (
     HistoryRow,
     Series,
@@ -22,29 +22,20 @@ from hfbench.compare.series import (
     collect_series,
     failing_since,
     interval_strip,
-    line_column,
     mark_changes,
     read_row,
     trend,
     value_cells,
 )
-from hfbench.compare.side import (
-    LOCK,
-    WORKSPACE,
-    Side,
-    is_path,
-    locked_tables,
-    read_side,
-    resolve_revision,
-    unknown_name,
-)
+from hfbench.compare.side import LOCK, WORKSPACE, is_path, locked_tables, read_side, resolve_revision, unknown_name
 from hfbench.core.errors import UserError
 from hfbench.core.point import CONFIGURATION_AXES
 from hfbench.core.results import TABLES
 from hfbench.git import find_objects, prefix_of, try_git
-from hfbench.report.pages import Block, Bullet, Bullets, Column, Table, bullets, printable
+from hfbench.report.pages import Block, Bullet, Bullets, Cell, Column, Table, bullets, printable
 from hfbench.report.words import counted
 from hfbench.statistics.changepoints import FEWEST_FOR_DRIFT
+from hfbench.statistics.verdicts import SLOWER
 
 _HERE = Path()
 _RANGE = ".."
@@ -78,8 +69,9 @@ class History:
         That is so where the last change point of a series that reaches it is `slower`, and where a configuration that
         was ok fails in it.
         """
-        last = [series for series in self.series if series.values[-1].commit == len(self.rows) - 1]
-        return bool(failing_since(self.rows)) or any(each.changes and each.changes[-1].is_slower for each in last)
+        reaching = (series for series in self.series if series.values[-1].commit == len(self.rows) - 1)
+        last = (series.changes[-1] for series in reaching if series.changes)
+        return bool(failing_since(self.rows)) or any(change.verdict == SLOWER for change in last)
 
     @property
     def machines(self) -> list[str]:
@@ -91,7 +83,7 @@ class History:
         """A name for each series' configuration, by the axes that differ; `#2` has other contents (see `Series`)."""
         labels: list[str] = []
         seen: Counter[tuple[str, str, str]] = Counter()
-        short = labels_of([series.configuration for series in self.series])
+        short = labels_of([named(series.axes) for series in self.series])
         for series, label in zip(self.series, short, strict=True):
             seen[label, series.metric.name, series.machine] += 1
             count = seen[label, series.metric.name, series.machine]
@@ -121,16 +113,25 @@ def read_history(
             skipped += 1
         elif candidate.results is not None and candidate.results == last_results:
             carried.append(candidate.short)
-        elif isinstance(side := _side(candidate), str):
-            unreadable.append(side)
         else:
+            try:
+                side = read_side(candidate.name)
+            except UserError as error:
+                if candidate.named:
+                    raise
+                unreadable.append(f"{candidate.short} is left out: {error}")
+                continue
             kept = side if condition is None else side.filtered(condition, CONFIGURATION_AXES)
             rows.append(read_row(kept, metrics))
             environments.append(side.environment)
             unmeasured.append(skipped)
             skipped, last_results = 0, candidate.results
     if len(rows) < 2:
-        raise _too_few(names, len(rows), unreadable)
+        why = f" {unreadable[0]}" if unreadable else ""
+        raise UserError(
+            f"{' '.join(names)} has {counted(len(rows), 'commit')} with results of its own, and a "
+            f"history needs two. Run `dvc repro` at more commits, and commit dvc.lock.{why}"
+        )
     rows = [replace(row, machine=label) for row, label in zip(rows, environment_labels(environments), strict=True)]
     series = collect_series(rows)
     mark_changes(series, threshold)
@@ -170,8 +171,8 @@ def find_candidates(names: Sequence[str]) -> list[Candidate]:
     commits = {*asked, *(commit for name in filter(_is_range, names) for commit in _range(name))}
     listed = (try_git(_HERE, "rev-list", "--date-order", "--reverse", *commits) or "").split() if commits else []
     ordered = [commit for commit in listed if commit in commits]
-    results = _results(ordered)
-    candidates = [Candidate(asked.get(each, each), each in asked, results[each]) for each in ordered]
+    results = zip(ordered, _results(ordered), strict=True)
+    candidates = [Candidate(asked.get(each, each), each in asked, content) for each, content in results]
     return [*candidates, Candidate(WORKSPACE, True, None)] if WORKSPACE in names else candidates
 
 
@@ -206,35 +207,15 @@ def _range(name: str) -> list[str]:
     return [start, *listed.split()]
 
 
-def _results(commits: Sequence[str]) -> dict[str, str | None]:
-    """Return what identifies the content of each commit's tables, by dvc.lock or, where git holds them, by git."""
+def _results(commits: Sequence[str]) -> Iterator[str | None]:
+    """Yield what identifies the content of each commit's tables, by dvc.lock or, where git holds them, by git."""
     prefix = prefix_of(_HERE)
     objects = find_objects(_HERE, [f"{commit}:{prefix}{name}" for commit in commits for name in (LOCK, TABLES)])
-    locks = {
-        lock: (locked_tables(try_git(_HERE, "cat-file", "blob", lock) or "") or {}).get("md5")
-        for lock in set(objects[::2])
-        if lock
-    }
-    pairs = zip(commits, objects[::2], objects[1::2], strict=True)
-    return {commit: (locks[lock] if lock else None) or tables for commit, lock, tables in pairs}
-
-
-def _side(candidate: Candidate) -> Side | str:
-    """Return the candidate's side; of a commit that only a range names, the reason why it cannot be read."""
-    try:
-        return read_side(candidate.name)
-    except UserError as error:
-        if candidate.named:
-            raise
-        return f"{candidate.short} is left out: {error}"
-
-
-def _too_few(names: Sequence[str], rows: int, unreadable: Sequence[str]) -> UserError:
-    why = f" {unreadable[0]}" if unreadable else ""
-    return UserError(
-        f"{' '.join(names)} has {counted(rows, 'commit')} with results of its own, and a "
-        f"history needs two. Run `dvc repro` at more commits, and commit dvc.lock.{why}"
-    )
+    digests: dict[str | None, str | None] = {None: None}
+    for lock, tables in zip(objects[::2], objects[1::2], strict=True):
+        if lock not in digests:
+            digests[lock] = (locked_tables(try_git(_HERE, "cat-file", "blob", str(lock)) or "") or {}).get("md5")
+        yield digests[lock] or tables
 
 
 def history_page(history: History, shown: Sequence[ComparedMetric], width: int) -> list[Block]:
@@ -261,31 +242,33 @@ def _tables(
     if len(group) == 1:
         series, name = group[0]
         columns = [
-            line_column("estimate", value_cells(series, history.rows, places, unit_size)),
-            line_column("interval", interval_strip(series, places)),
-            line_column("change", *change_cells(series, places, short=False)),
+            Column("estimate", "line").filled(value_cells(series, history.rows, places, unit_size)),
+            Column("interval", "line").filled(interval_strip(series, places)),
+            Column("change", "line").filled(change_cells(series, places, short=False)),
         ]
         return [Table((*_commit_columns(rows, width - _width_of(columns)), *columns), f"{title} · {name}")]
     fixed = _commit_columns(rows, max(width // 2, width - 2 * (_WIDEST_CONFIGURATION + _GAP)))
-    fixed = [line_column(each.label, [*each.texts, "trend" if place == 0 else ""]) for place, each in enumerate(fixed)]
+    trends = ["trend", *[""] * (len(fixed) - 1)]
+    fixed = [column.filled([*column.cells, last]) for column, last in zip(fixed, trends, strict=True)]
     columns = []
     for series, name in group:
-        marks, roles = change_cells(series, places, short=True)
-        values = zip(value_cells(series, history.rows, places, unit_size), marks, strict=True)
-        columns.append(
-            line_column(name, [*(f"{text}  {mark}".rstrip() for text, mark in values), trend(series)], roles)
-        )
+        changes = change_cells(series, places, short=True)
+        values = zip(value_cells(series, history.rows, places, unit_size), changes, strict=True)
+        cells = (Cell(f"{text}  {change.text}".rstrip(), change.role) for text, change in values)
+        columns.append(Column(name, "line").filled([*cells, trend(series)]))
     return [Table((*fixed, *chunk), title) for chunk in _chunks(columns, width - _width_of(fixed))]
 
 
 def _commit_columns(rows: Sequence[HistoryRow], width: int) -> list[Column]:
     """Return the columns that say which commit it is: the subject shortened, or left out, to fit into the width."""
     days = [row.committed_at.strftime("%Y-%m-%d") if row.committed_at else "" for row in rows]
-    columns = [line_column("commit", [_row_label(row) for row in rows]), line_column("date", days)]
+    columns = [Column("commit", "line").filled(map(_row_label, rows)), Column("date", "line").filled(days)]
     widest = min(_WIDEST_SUBJECT, width - _width_of(columns) - _GAP)
     if widest < _NARROWEST_SUBJECT:
         return columns
-    return [*columns, line_column("subject", [_shortened(printable(row.subject or ""), widest) for row in rows])]
+    subjects = (printable(row.subject or "") for row in rows)
+    shortened = (text if cell_len(text) <= widest else f"{set_cell_size(text, widest - 1)}…" for text in subjects)
+    return [*columns, Column("subject", "line").filled(shortened)]
 
 
 def _row_label(row: HistoryRow) -> str:
@@ -293,10 +276,6 @@ def _row_label(row: HistoryRow) -> str:
     if row.commit is None:
         return printable(row.name)
     return row.commit[:7] if row.commit.startswith(row.name) else f"{printable(row.name)} {row.commit[:7]}"
-
-
-def _shortened(text: str, widest: int) -> str:
-    return text if cell_len(text) <= widest else f"{set_cell_size(text, widest - 1)}…"
 
 
 def _chunks(columns: Sequence[Column], width: int) -> list[list[Column]]:
@@ -339,12 +318,12 @@ def notes_of(history: History) -> list[str]:
     labelled = zip(history.series, history.labels, strict=True)
     labels = {series.axes: label.partition(" #")[0] for series, label in labelled}
     failing = [(axes, history.rows[since]) for axes, since in failing_since(history.rows)]
-    skipped, carried = sum(history.unmeasured), list(history.carried)
+    skipped, carried = sum(history.unmeasured), history.carried
     more = f" and {len(carried) - _LISTED} more" if len(carried) > _LISTED else ""
     said = {
-        f"{counted(skipped, 'commit')} without results {_are(skipped)} left out.": skipped,
-        f"{counted(len(carried), 'commit')} with the very results of the commit before {_are(len(carried))} left out: "
-        f"{', '.join(carried[:_LISTED])}{more}.": carried,
+        f"{counted(skipped, 'commit')} without results {'is' if skipped == 1 else 'are'} left out.": skipped,
+        f"{counted(len(carried), 'commit')} with the very results of the commit before "
+        f"{'is' if len(carried) == 1 else 'are'} left out: {', '.join(carried[:_LISTED])}{more}.": carried,
         "= is the measurement of the commit before, taken over: no evidence of its own.": any(
             value.is_carried for series in history.series for value in series.values
         ),
@@ -376,7 +355,3 @@ def _caveats(history: History) -> list[str]:
         ),
     }
     return [sentence for sentence, holds in caveats.items() if holds]
-
-
-def _are(count: int) -> str:
-    return "is" if count == 1 else "are"

@@ -5,9 +5,9 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from math import log
 
-from hfbench.compare.axis import AxisComparison, AxisWinner
-from hfbench.compare.compare import Comparison, Judged, Mean
-from hfbench.compare.pairs import ComparedMetric, Pair, headline, labels_of, limits, percent
+from hfbench.compare.axis import AxisComparison
+from hfbench.compare.compare import Comparison, Judged
+from hfbench.compare.pairs import ComparedMetric, Pair, headline, labels_of, limits, named, percent
 from hfbench.compare.side import Side
 from hfbench.core.point import value_text
 from hfbench.report.pages import (
@@ -26,15 +26,7 @@ from hfbench.report.pages import (
 )
 from hfbench.report.words import MISSING, counted, significant
 from hfbench.statistics.ratios import IDENTICAL
-from hfbench.statistics.verdicts import (
-    FASTER,
-    INCOMPARABLE,
-    MOST_MORE_ROUNDS,
-    SAME,
-    SLOWER,
-    UNDECIDED,
-    Verdict,
-)
+from hfbench.statistics.verdicts import FASTER, INCOMPARABLE, MOST_MORE_ROUNDS, SAME, SLOWER, UNDECIDED, Verdict
 
 _TITLE = "hfbench compare"
 # Of more points only the notable ones are shown on a terminal; the other formats hold all.
@@ -61,14 +53,14 @@ def brief_page(comparison: Comparison) -> Iterator[Block]:
 
 
 def _brief_verdicts(comparison: Comparison) -> Iterator[Block]:
-    full = headline(comparison.options.metrics)
+    metrics = comparison.options.metrics
+    full = headline(metrics)
     for metric in full:
         table = _metric_table(comparison, metric, _title(comparison, metric), _MOST_ROWS)
         yield table or Heading(f"{metric.label}: no value on either side")
-    rest = [metric for metric in comparison.options.metrics if metric not in full]
-    yield _overview_table(comparison, rest, "Other metrics")
+    yield _overview_table(comparison, [metric for metric in metrics if metric not in full], "Other metrics")
     yield bullets(_incomparable_reasons(comparison), "Incomparable")
-    yield Bullets((*_worse(comparison, "bad"), *_other_points(comparison)), "Points")
+    yield Bullets((*_worse(comparison), *_other_points(comparison)), "Points")
 
 
 def full_page(comparison: Comparison) -> Iterator[Block]:
@@ -82,7 +74,8 @@ def full_page(comparison: Comparison) -> Iterator[Block]:
 
 def axis_page(comparison: AxisComparison, *, is_full: bool) -> Iterator[Block]:
     """Yield which value is best where, then each value against the reference: in brief, or with the rest to unfold."""
-    title = _axis_title(comparison)
+    values = [comparison.reference, *(value for value, _ in comparison.comparisons)]
+    title = f"{comparison.axis} in {comparison.side.label}: {', '.join(map(value_text, values))}"
     yield Heading(f"{_TITLE}: {title}", level=1) if is_full else Paragraph(title, "strong", is_one_line=True)
     yield from _winner_tables(comparison)
     for _, each in comparison.comparisons:
@@ -95,7 +88,9 @@ def axis_page(comparison: AxisComparison, *, is_full: bool) -> Iterator[Block]:
 def _full_verdicts(comparison: Comparison) -> Iterator[Block]:
     metrics = comparison.options.metrics
     for metric in headline(metrics):
-        yield Paragraph(_summary_sentence(comparison, metric), "strong")
+        mean, counts = _mean_text(comparison, metric), _counts_text(comparison.counts(metric), metric)
+        told = counts + (f"; geometric mean {mean}" if mean else "")
+        yield Paragraph(f"{metric.label}: {told or 'no value on either side'}", "strong")
     yield Bullets(tuple(_worse(comparison)), "Fails now")
     yield _notable_table(comparison)
     yield bullets(_incomparable_reasons(comparison), "Incomparable")
@@ -127,14 +122,6 @@ def _change(judged: Judged) -> str:
     return percent(contrast.ratio.estimate if contrast.ratio else contrast.candidate / contrast.baseline)
 
 
-def _verdict_text(judged: Judged) -> str:
-    """Return the verdict with what is short to say of it."""
-    word = judged.metric.word(judged.verdict.word)
-    if word == UNDECIDED:
-        return f"{word}: {_more_rounds(judged.verdict)}"
-    return f"{word}: not measured again" if judged.contrast.method == IDENTICAL and word == SAME else word
-
-
 def _values(judged: Judged) -> tuple[float | None, float | None]:
     return judged.contrast.baseline, judged.contrast.candidate
 
@@ -142,9 +129,18 @@ def _values(judged: Judged) -> tuple[float | None, float | None]:
 def _cells(judged: Judged, unit_size: float, unit: str = "") -> list[str]:
     """Return the values on both sides, the change with the interval that decided, and the verdict."""
     values = (significant(None if value is None else value / unit_size) + unit for value in _values(judged))
-    change = _change(judged)
-    interval = limits(judged.verdict.interval) if change != MISSING else MISSING
-    return [*values, change, interval, _verdict_text(judged)]
+    change, verdict = _change(judged), judged.metric.word(judged.verdict.word)
+    if verdict == UNDECIDED:
+        verdict += f": {_more_rounds(judged.verdict)}"
+    elif verdict == SAME and judged.contrast.method == IDENTICAL:
+        verdict += ": not measured again"
+    return [*values, change, limits(judged.verdict.interval) if change != MISSING else MISSING, verdict]
+
+
+def _heads(comparison: Comparison, *words: str, unit: str = "") -> list[Column]:
+    """Return the heads above these cells, after those of these words."""
+    values = (number(name, unit) for name in comparison.side_names)
+    return [*map(Column, words), *values, number("change"), number("95% interval"), Column("verdict")]
 
 
 def _worst_first(entries: Iterable[Judged], words: Container[str]) -> list[Judged]:
@@ -168,9 +164,8 @@ def _metric_table(
         hidden = Counter(comparison.counts(metric)) - Counter(each.verdict.word for each in shown)
         footer = f"Not shown: {_counts_text(hidden, metric)}. --format markdown and json have them all."
     unit, size = metric.unit_of(value for each in entries for value in _values(each))
-    values = (number(name, unit) for name in comparison.side_names)
-    heads = [Column("point"), *values, number("change"), number("95% interval"), Column("verdict")]
     rows = [_coloured([_label(comparison, each.pair), *_cells(each, size)], each.verdict.word) for each in shown]
+    heads = _heads(comparison, "point", unit=unit)
     return Table.of_rows(heads, rows, title=title, footer=footer) if entries else None
 
 
@@ -185,7 +180,7 @@ def _overview_table(comparison: Comparison, metrics: Sequence[ComparedMetric], t
         largest = max(called, key=_size, default=None)
         cells = [
             metric.label,
-            _mean_text(comparison.means[metric.name]) or MISSING,
+            _mean_text(comparison, metric) or MISSING,
             _counts_text(counts, metric),
             f"{_change(largest)} {_label(comparison, largest.pair)}" if largest else "",
         ]
@@ -203,43 +198,34 @@ def _notable_table(comparison: Comparison) -> Table:
         unit, size = each.metric.unit_of(_values(each))
         cells = [each.metric.label, _label(comparison, each.pair), *_cells(each, size, f" {unit}")]
         rows.append(_coloured(cells, each.verdict.word))
-    values = map(number, comparison.side_names)
-    heads = [Column("metric"), Column("point"), *values, number("change"), number("95% interval"), Column("verdict")]
     left_out = len(called) - len(rows)
-    return Table.of_rows(heads, rows, footer=f"and {left_out} more, in the tables below" if left_out else "")
+    footer = f"and {left_out} more, in the tables below" if left_out else ""
+    return Table.of_rows(_heads(comparison, "metric", "point"), rows, footer=footer)
 
 
 def _winner_tables(comparison: AxisComparison) -> Iterator[Table]:
-    """Yield a table for each metric: a row for each place of the other axes, with the best value and its lead."""
+    """Yield a table for each metric: a row for each place of the other axes, with the best value and its lead.
+
+    The lead is over the next best value, or the one that the best is not told from.
+    """
     for metric, group in groupby(comparison.winners, key=lambda winner: winner.metric):
         winners = list(group)
-        labels = labels_of([winner.place for winner in winners])
         unit, size = metric.unit_of(winner.contrast.candidate for winner in winners)
-        rows = [
-            _coloured([label, *_winner_cells(winner, size)], winner.verdict.word)
-            for label, winner in zip(labels, winners, strict=True)
-        ]
+        rows = []
+        for label, winner in zip(labels_of([named(winner.axes) for winner in winners]), winners, strict=True):
+            ratio, median, rival = winner.contrast.ratio, winner.contrast.candidate, value_text(winner.rival)
+            told = {FASTER: f"ahead of {rival}", SAME: f"level with {rival}"}
+            text = told.get(winner.verdict.word, f"not told apart from {rival}")
+            if winner.verdict.word == UNDECIDED:
+                text += f": {_more_rounds(winner.verdict)}"
+            if winner.left_out:
+                text += f"; {', '.join(map(value_text, winner.left_out))} left out for its output"
+            shown = significant(None if median is None else median / size)
+            lead = (percent(ratio.estimate) if ratio else MISSING, limits(winner.verdict.interval))
+            rows.append(_coloured([label, value_text(winner.value), shown, *lead, text], winner.verdict.word))
         numbers = (number(f"median ({unit})"), number("difference"), number("95% interval"))
         heads = [Column("workload"), Column("best"), *numbers, Column("")]
         yield Table.of_rows(heads, rows, title=f"Best {comparison.axis} by {metric.label}")
-
-
-def _winner_cells(winner: AxisWinner, unit_size: float) -> list[str]:
-    """Return the best value, its median, its lead, and whether it is told apart from the others."""
-    ratio, median, rival = winner.contrast.ratio, winner.contrast.candidate, value_text(winner.rival)
-    told = {FASTER: f"ahead of {rival}", SAME: f"level with {rival}"}
-    text = told.get(winner.verdict.word, f"not told apart from {rival}")
-    if winner.verdict.word == UNDECIDED:
-        text += f": {_more_rounds(winner.verdict)}"
-    if winner.left_out:
-        text += f"; {', '.join(map(value_text, winner.left_out))} left out for its output"
-    return [
-        value_text(winner.value),
-        significant(None if median is None else median / unit_size),
-        percent(ratio.estimate) if ratio else MISSING,
-        limits(winner.verdict.interval),
-        text,
-    ]
 
 
 def _coloured(cells: Sequence[str], verdict: str) -> list[Cell]:
@@ -255,23 +241,20 @@ def _machines(comparison: Comparison) -> Bullets:
 
 
 def _change_lines(comparison: Comparison) -> list[str]:
-    lines = []
-    known = [
-        each for each in comparison.changes if each.kind != "hardware" or not comparison.options.across_environments
-    ]
-    for kind, group in groupby(known, key=lambda change: change.kind):
-        changes = [change.sentence for change in group]
+    lines, is_on_purpose = [], comparison.options.across_environments
+    for kind, group in groupby(comparison.changes, key=lambda change: change.kind):
+        changes = [change.sentence for change in group if not (is_on_purpose and kind == "hardware")]
         if len(changes) > _MOST_CHANGES:
             changes[_MOST_CHANGES:] = [f"and {len(changes) - _MOST_CHANGES} more; --format json has them all"]
         lines += [f"{kind if place == 0 else '':<9} {sentence}" for place, sentence in enumerate(changes)]
     return lines
 
 
-def _worse(comparison: Comparison, role: Role = "") -> Iterator[Bullet]:
+def _worse(comparison: Comparison) -> Iterator[Bullet]:
     """Yield a sentence on each point that fails now, wholly or in some rounds."""
     for pair in comparison.pairing.changed:
         if pair.is_regression:
-            yield Bullet(f"{comparison.labels[pair.axes]}: {pair.status_change}", role)
+            yield Bullet(f"{comparison.labels[pair.axes]}: {pair.status_change}", "bad")
 
 
 def _other_points(comparison: Comparison) -> Iterator[Bullet]:
@@ -279,8 +262,8 @@ def _other_points(comparison: Comparison) -> Iterator[Bullet]:
     for pair in comparison.pairing.changed:
         if not pair.is_regression:
             yield Bullet(f"{comparison.labels[pair.axes]}: {pair.status_change}")
-    sides = (("baseline", comparison.pairing.only_baseline), ("candidate", comparison.pairing.only_candidate))
-    for name, points in sides:
+    sides = {"baseline": comparison.pairing.only_baseline, "candidate": comparison.pairing.only_candidate}
+    for name, points in sides.items():
         labels = [comparison.labels[tuple(point.axes.values())] for point in points]
         more = f" and {len(labels) - _MOST_POINTS} more" if len(labels) > _MOST_POINTS else ""
         if labels:
@@ -296,28 +279,15 @@ def _incomparable_reasons(comparison: Comparison) -> list[str]:
     return [f"{reason} ({counted(len(points), 'point')})" for reason, points in reasons.items()]
 
 
-def _summary_sentence(comparison: Comparison, metric: ComparedMetric) -> str:
-    """Return one line for one metric: counts of verdicts and the geometric mean."""
-    counts, mean = comparison.counts(metric), _mean_text(comparison.means[metric.name])
-    if not counts:
-        return f"{metric.label}: no value on either side"
-    return f"{metric.label}: {_counts_text(counts, metric)}" + (f"; geometric mean {mean}" if mean else "")
-
-
 def _title(comparison: Comparison, metric: ComparedMetric) -> str:
-    mean = comparison.means[metric.name]
+    mean, pairs = _mean_text(comparison, metric), comparison.means[metric.name].pairs
     title = f"{metric.label} · {'more' if metric.metric.higher_is_better else 'less'} is better"
-    return f"{title} · geometric mean of {mean.pairs}: {_mean_text(mean)}" if mean.ratio and mean.pairs > 1 else title
+    return f"{title} · geometric mean of {pairs}: {mean}" if mean and pairs > 1 else title
 
 
-def _axis_title(comparison: AxisComparison) -> str:
-    """Return what is compared, in which results."""
-    values = [comparison.reference, *(value for value, _ in comparison.comparisons)]
-    return f"{comparison.axis} in {comparison.side.label}: {', '.join(map(value_text, values))}"
-
-
-def _mean_text(mean: Mean) -> str:
+def _mean_text(comparison: Comparison, metric: ComparedMetric) -> str:
     """Return the geometric mean with its interval; empty where there is none."""
+    mean = comparison.means[metric.name]
     return f"{percent(mean.ratio.estimate)} ({limits(mean.interval)})" if mean.ratio else ""
 
 

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeAlias
 
-import numpy as np
 import polars as pl
 
 from hfbench.compare.side import Side
 from hfbench.core.errors import UserError
 from hfbench.core.point import CONFIGURATION_AXES
 from hfbench.core.record import OK
+from hfbench.report.frames import Rounds, values_by_round
 from hfbench.report.words import MISSING, memory_unit
-from hfbench.statistics.bootstrap import Floats, Interval
+from hfbench.statistics.bootstrap import Interval
 from hfbench.tables.facts import start_time
 from hfbench.tables.metrics import METRICS, Metric
 from hfbench.tables.store import point_label
@@ -79,24 +79,23 @@ def choose_metrics(names: Sequence[str]) -> tuple[ComparedMetric, ...]:
 
     Raises `UserError` for a name that is none.
     """
-    return tuple(dict.fromkeys(_by_name(name) for name in names)) or COMPARED
+    chosen = []
+    for name in names:
+        key = name.strip().lower().replace("-", "_")
+        if key not in _BY_ANY_NAME:
+            close = difflib.get_close_matches(key, _BY_ANY_NAME, n=1)
+            hint = f" Did you mean {close[0]}?" if close else ""
+            raise UserError(
+                f"--metric {name}: expected one of {', '.join(metric.aliases[0] for metric in COMPARED)}, or the full "
+                f"name of one, such as {HEADLINE.name}.{hint}"
+            )
+        chosen.append(_BY_ANY_NAME[key])
+    return tuple(dict.fromkeys(chosen)) or COMPARED
 
 
 def headline(metrics: Sequence[ComparedMetric]) -> tuple[ComparedMetric, ...]:
     """Return the metrics that are shown in full: those asked for, or the end-to-end latency where all are."""
     return (HEADLINE,) if tuple(metrics) == COMPARED else tuple(metrics)
-
-
-def _by_name(name: str) -> ComparedMetric:
-    key = name.strip().lower().replace("-", "_")
-    if key not in _BY_ANY_NAME:
-        close = difflib.get_close_matches(key, _BY_ANY_NAME, n=1)
-        hint = f"Did you mean {close[0]}?" if close else ""
-        raise UserError(
-            f"--metric {name}: expected one of {', '.join(metric.aliases[0] for metric in COMPARED)}, or the full name "
-            f"of one, such as {HEADLINE.name}. {hint}".strip()
-        )
-    return _BY_ANY_NAME[key]
 
 
 def percent(ratio: float) -> str:
@@ -117,7 +116,6 @@ def limits(interval: Interval | None) -> str:
 
 
 Axes: TypeAlias = tuple[Any, ...]  # a value for each of CONFIGURATION_AXES
-Rounds: TypeAlias = dict[int, Floats]  # the values of each round, by its number
 Values: TypeAlias = dict[Axes, dict[str, Rounds]]
 
 
@@ -128,20 +126,13 @@ def values_of(side: Side) -> Values:
     the summary; others have one value a round. Null is no value.
     """
     iterations = side.samples.filter(pl.col("status") == OK, pl.col("phase") == "sample", "observed")
+    points = side.points.filter(pl.col("status") == OK)
     values: Values = {}
-    for table, is_sampled in ((iterations, True), (side.points.filter(pl.col("status") == OK), False)):
-        asked = (metric.name for metric in COMPARED if metric.is_sampled == is_sampled)
-        metrics = [name for name in asked if name in table.columns]
-        rounds = (
-            table.group_by(*CONFIGURATION_AXES, "round", maintain_order=True)
-            .agg(pl.col(metric).cast(pl.Float64).drop_nulls() for metric in metrics)
-            .sort("round", maintain_order=True)
-        )
-        for row in rounds.iter_rows(named=True):
-            axes = tuple(row[axis] for axis in CONFIGURATION_AXES)
-            for metric in metrics:
-                if row[metric]:
-                    values.setdefault(axes, {}).setdefault(metric, {})[row["round"]] = np.array(row[metric])
+    for metric in COMPARED:
+        table = iterations if metric.is_sampled else points
+        known = values_by_round(table, metric.name, *CONFIGURATION_AXES) if metric.name in table.columns else {}
+        for axes, rounds in known.items():
+            values.setdefault(axes, {})[metric.name] = rounds
     return values
 
 
@@ -175,8 +166,17 @@ class ComparedPoint:
 
     @property
     def status(self) -> str:
-        """Return `ok` where any round is, else the most frequent status."""
+        """`ok` where any round is, else the most frequent status."""
         return OK if self.rounds_ok else Counter(self.statuses.values()).most_common(1)[0][0]
+
+    def __str__(self) -> str:
+        some_ok = f"{self.rounds_ok} of {len(self.statuses)} rounds ok"
+        return some_ok if 0 < self.share_ok < 1 else self.status
+
+
+def named(axes: Axes) -> dict[str, Any]:
+    """Return axes by name."""
+    return dict(zip(CONFIGURATION_AXES, axes, strict=True))
 
 
 def labels_of(configurations: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -191,34 +191,30 @@ def points_of(side: Side) -> dict[Axes, ComparedPoint]:
     rounds: dict[Axes, list[dict[str, Any]]] = {}
     for row in side.points.select(*CONFIGURATION_AXES, *columns).to_dicts():
         rounds.setdefault(tuple(row[axis] for axis in CONFIGURATION_AXES), []).append(row)
-    differing = _differing(side.configurations)
-    return {axes: _point(axes, some, axes in differing) for axes, some in rounds.items()}
+    known, differing = side.configurations, set()
+    if "output_differs" in known.columns:
+        differing = set(known.filter("output_differs").select(CONFIGURATION_AXES).iter_rows())
+    return {axes: _point(axes, some, output_differs=axes in differing) for axes, some in rounds.items()}
 
 
-def _point(axes: Axes, rounds: list[dict[str, Any]], output_differs: bool) -> ComparedPoint:
+def _point(axes: Axes, rounds: list[dict[str, Any]], *, output_differs: bool) -> ComparedPoint:
     ok = [each for each in rounds if each["status"] == OK]
     started = {each["round"]: start_time(each["started_at"]) for each in ok}
+    devices, threads, inputs = (
+        frozenset(each[column] for each in ok if each[column] is not None)
+        for column in ("device_name", "intra_op_threads", "inputs_sha256")
+    )
     return ComparedPoint(
-        axes=dict(zip(CONFIGURATION_AXES, axes, strict=True)),
+        axes=named(axes),
         statuses={each["round"]: each["status"] for each in rounds},
         reason=next((each["reason"] for each in rounds if each["status"] != OK), None),
         started={number: time for number, time in started.items() if time is not None},
-        devices=_values(ok, "device_name"),
-        threads=_values(ok, "intra_op_threads"),
-        inputs=_values(ok, "inputs_sha256"),
+        devices=devices,
+        threads=threads,
+        inputs=inputs,
         kernels=frozenset(kernel for each in ok for kernel in each["kernels"] or ()),
         output_differs=output_differs,
     )
-
-
-def _values(rounds: list[dict[str, Any]], column: str) -> frozenset[Any]:
-    return frozenset(each[column] for each in rounds if each[column] is not None)
-
-
-def _differing(configurations: pl.DataFrame) -> set[Axes]:
-    if "output_differs" not in configurations.columns:
-        return set()
-    return set(configurations.filter("output_differs").select(CONFIGURATION_AXES).iter_rows())
 
 
 _SHOWN_DIGEST = 7
@@ -252,7 +248,7 @@ class Pair:
         if (old.share_ok, old.status) == (new.share_ok, new.status):
             return ""
         reason = (new if self.is_regression else old).reason
-        return f"{_state(old)} → {_state(new)}" + (f": {reason}" if reason else "")
+        return f"{old} → {new}" + (f": {reason}" if reason else "")
 
 
 @dataclass(frozen=True)
@@ -291,9 +287,10 @@ def obstacles(pair: Pair, baseline: Side, candidate: Side, *, across_environment
     """
     old, new = pair.baseline, pair.candidate
     found = []
-    if not across_environments:
-        found += _different("device", old.devices, new.devices)
-        found += _different("threads", old.threads, new.threads)
+    facts = {} if across_environments else {"device": (old.devices, new.devices), "threads": (old.threads, new.threads)}
+    for name, both in facts.items():
+        if all(both) and both[0] != both[1]:
+            found.append(f"{name} {' → '.join(', '.join(sorted(map(str, values))) for values in both)}")
     if old.inputs and new.inputs and old.inputs != new.inputs:
         digests = (min(point.inputs)[:_SHOWN_DIGEST] for point in (old, new))
         found.append(f"the prompt's token ids differ (inputs {' → '.join(digests)})")
@@ -303,16 +300,3 @@ def obstacles(pair: Pair, baseline: Side, candidate: Side, *, across_environment
         if None not in (before, after) and before != after:
             found.append(f"the model's {name} {before} → {after}")
     return found
-
-
-def _different(name: str, old: frozenset[object], new: frozenset[object]) -> list[str]:
-    if not old or not new or old == new:
-        return []
-    return [f"{name} {' → '.join(', '.join(sorted(map(str, values))) for values in (old, new))}"]
-
-
-def _state(point: ComparedPoint) -> str:
-    """Return `ok`, the status, or how many of the rounds are ok."""
-    if point.status != OK or point.rounds_ok == len(point.statuses):
-        return point.status
-    return f"{point.rounds_ok} of {len(point.statuses)} rounds ok"

@@ -4,7 +4,7 @@ A series never mixes what is not comparable: another environment, device, number
 begins a series of its own.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeAlias
@@ -25,7 +25,7 @@ from hfbench.compare.side import Side
 from hfbench.core.point import CONFIGURATION_AXES
 from hfbench.core.record import OK
 from hfbench.report.detail import sparkline
-from hfbench.report.pages import Cell, Column, Role
+from hfbench.report.pages import Cell, Role
 from hfbench.report.words import MISSING, margin, significant
 from hfbench.statistics.bootstrap import Interval, median_intervals
 from hfbench.statistics.changepoints import Observation, Step, find_steps
@@ -99,14 +99,9 @@ class ChangePoint:
     p_value: float
 
     @property
-    def is_slower(self) -> bool:
-        """Whether it is a change for the worse."""
-        return self.verdict == SLOWER
-
-    @property
     def role(self) -> Role:
         """What colours it."""
-        return "bad" if self.is_slower else "good"
+        return "bad" if self.verdict == SLOWER else "good"
 
 
 @dataclass
@@ -123,11 +118,6 @@ class Series:
     content: Content
     values: list[Value] = field(default_factory=list)
     changes: tuple[ChangePoint, ...] | None = ()
-
-    @property
-    def configuration(self) -> dict[str, Any]:
-        """Its axes by name."""
-        return dict(zip(CONFIGURATION_AXES, self.axes, strict=True))
 
     @property
     def results(self) -> list[Result]:
@@ -152,61 +142,41 @@ class Series:
 
 def read_row(side: Side, metrics: Sequence[ComparedMetric]) -> HistoryRow:
     """Return what a history needs of a side; which machine it is shows beside the others."""
-    names = [metric.name for metric in metrics]
-    points = points_of(side)
+    names, points = [metric.name for metric in metrics], points_of(side)
+    summary = side.summary.filter(pl.col("metric").cast(pl.String).is_in(names))
     return HistoryRow(
         name=side.label,
         commit=side.revision,
         committed_at=side.committed_at,
         subject=side.subject,
-        results=_results(side.summary.filter(pl.col("metric").cast(pl.String).is_in(names)), points, side.manifests),
+        results=tuple(_results(summary.to_dicts(), points, side.manifests)),
         not_ok={axes: point.status for axes, point in points.items() if point.status != OK},
         notes=side.notes,
     )
 
 
 def _results(
-    summary: pl.DataFrame, points: Mapping[Axes, ComparedPoint], manifests: Mapping[str, Mapping[str, Any]]
-) -> tuple[Result, ...]:
-    rows = summary.to_dicts()
-    medians = [[float(value) for value in row["round_medians"]] for row in rows]
-    results = []
-    for row, of_rounds, interval in zip(rows, medians, _intervals(rows, medians), strict=True):
+    rows: Sequence[dict[str, Any]], points: Mapping[Axes, ComparedPoint], manifests: Mapping[str, Mapping[str, Any]]
+) -> Iterator[Result]:
+    """Yield the results of a summary. Its metrics with one value a round get their interval here, from these values."""
+    single = [[[float(median)] for median in row["round_medians"]] for row in rows if row.get("low") is None]
+    intervals = iter(median_intervals(single))
+    for row in rows:
         configuration = tuple(row[axis] for axis in CONFIGURATION_AXES)
-        point = points[configuration]
-        results.append(
-            Result(
-                configuration=configuration,
-                metric=row["metric"],
-                content=_content(point, manifests.get(row["model"], {})),
-                estimate=float(row["estimate"]),
-                interval=interval,
-                rounds=len(of_rounds),
-                measured=(*of_rounds, *sorted(point.started.items())),
-                output_differs=point.output_differs,
-            )
+        point, manifest = points[configuration], manifests.get(row["model"], {})
+        # What the axes do not say of a point, and what stands against comparing two: see `pairs.obstacles`.
+        architecture = [manifest[name] for name in ARCHITECTURE if manifest.get(name) is not None]
+        content = (point.devices, point.threads, point.inputs, architecture)
+        yield Result(
+            configuration=configuration,
+            metric=row["metric"],
+            content=tuple(", ".join(sorted(map(str, words))) for words in content),
+            estimate=row["estimate"],
+            interval=next(intervals) if row.get("low") is None else Interval(row["estimate"], row["low"], row["high"]),
+            rounds=len(row["round_medians"]),
+            measured=(*row["round_medians"], *sorted(point.started.items())),
+            output_differs=point.output_differs,
         )
-    return tuple(results)
-
-
-def _intervals(rows: Sequence[Mapping[str, Any]], medians: Sequence[Sequence[float]]) -> list[Interval | None]:
-    """Return the summary's intervals, or else those of the rounds' values: some metrics have one value a round."""
-    known = [
-        None if row.get("low") is None else Interval(float(row["estimate"]), float(row["low"]), float(row["high"]))
-        for row in rows
-    ]
-    missing = [index for index, interval in enumerate(known) if interval is None]
-    computed = median_intervals([[[median] for median in medians[index]] for index in missing])
-    for index, interval in zip(missing, computed, strict=True):
-        known[index] = interval
-    return known
-
-
-def _content(point: ComparedPoint, manifest: Mapping[str, Any]) -> Content:
-    """Return what the axes do not say of a point, and what stands against comparing two: see `pairs.obstacles`."""
-    architecture = [manifest.get(name) for name in ARCHITECTURE]
-    words = (point.devices, point.threads, point.inputs, [word for word in architecture if word is not None])
-    return tuple(", ".join(sorted(map(str, each))) for each in words)
 
 
 def collect_series(rows: Sequence[HistoryRow]) -> list[Series]:
@@ -233,10 +203,10 @@ def mark_changes(series: Sequence[Series], threshold: float) -> None:
     One series shows a step that is none in 5% of cases at most; of hundreds of series some would. So the smallest
     p-value of each is adjusted for all of them (`hfbench.statistics.verdicts`).
     """
-    steps = [find_steps([_observation(value) for value in each.measured], threshold=threshold) for each in series]
-    lowest = [min((step.p_value for step in found or ()), default=1.0) for found in steps]
-    for each, found, p_value in zip(series, steps, adjusted_p_values(lowest), strict=True):
-        each.changes = None if found is None else _changes(each, found) if p_value <= ERROR else ()
+    found = [find_steps([_observation(value) for value in each.measured], threshold=threshold) for each in series]
+    lowest = [min((step.p_value for step in steps or ()), default=1.0) for steps in found]
+    for each, steps, p_value in zip(series, found, adjusted_p_values(lowest), strict=True):
+        each.changes = None if steps is None else _changes(each, steps) if p_value <= ERROR else ()
 
 
 def _observation(value: Value) -> Observation:
@@ -245,8 +215,7 @@ def _observation(value: Value) -> Observation:
 
 
 def _changes(series: Series, steps: Sequence[Step]) -> tuple[ChangePoint, ...]:
-    values = series.measured
-    higher_is_better = series.metric.metric.higher_is_better
+    values, higher_is_better = series.measured, series.metric.metric.higher_is_better
     return tuple(
         ChangePoint(
             commit=values[step.first].commit,
@@ -274,15 +243,19 @@ def failing_since(rows: Sequence[HistoryRow]) -> list[tuple[Axes, int]]:
     return found
 
 
-def _value_text(value: Value, unit_size: float) -> str:
-    """Return the estimate with half its interval; a result that is not its reference's is worth saying so."""
-    result = value.result
-    text = significant(result.estimate / unit_size)
-    if value.is_carried:
-        return f"{_SAME_MEASUREMENT} {text}"
-    low, high = result.limits if result.interval else (None, None)
-    differs = " output differs" if result.output_differs else ""
-    return f"{text} {margin(result.estimate, low, high)}".strip() + differs
+def value_cells(series: Series, rows: Sequence[HistoryRow], places: Sequence[int], unit_size: float) -> list[str]:
+    """Return the metric in each of these rows with half its interval, or else the status of what has no value.
+
+    That it was taken over, or is of an output that is not its reference's, is worth saying.
+    """
+    texts = {}
+    for value in series.values:
+        result = value.result
+        text = significant(result.estimate / unit_size)
+        noise = margin(result.estimate, *result.limits) if result.interval else ""
+        differs = " output differs" if result.output_differs else ""
+        texts[value.commit] = f"{_SAME_MEASUREMENT} {text}" if value.is_carried else f"{text} {noise}".strip() + differs
+    return [texts.get(place) or rows[place].not_ok.get(series.axes, MISSING) for place in places]
 
 
 def change_text(change: ChangePoint, metric: ComparedMetric, *, short: bool = False) -> str:
@@ -291,24 +264,11 @@ def change_text(change: ChangePoint, metric: ComparedMetric, *, short: bool = Fa
     return f"{mark} {size}" if short else f"{mark} {metric.word(change.verdict)} {size} ({limits(change.ratio)})"
 
 
-def line_column(label: str, texts: Sequence[str], roles: Sequence[Role] = ()) -> Column:
-    """Return a column whose cells are never broken; `roles` are those of the first of them."""
-    coloured = [Cell(text, role) for text, role in zip(texts, roles, strict=False)]
-    return Column(label, "line").filled([*coloured, *texts[len(roles) :]])
-
-
-def value_cells(series: Series, rows: Sequence[HistoryRow], places: Sequence[int], unit_size: float) -> list[str]:
-    """Return the metric in each of these rows, or else the status of a configuration that has no value."""
-    values = {value.commit: _value_text(value, unit_size) for value in series.values}
-    return [values.get(place) or rows[place].not_ok.get(series.axes, MISSING) for place in places]
-
-
-def change_cells(series: Series, places: Sequence[int], *, short: bool) -> tuple[list[str], list[Role]]:
-    """Return the change point in each of these rows, nothing where there is none, and its colour."""
+def change_cells(series: Series, places: Sequence[int], *, short: bool) -> list[Cell]:
+    """Return the change point in each of these rows, nothing where there is none."""
     changes = {change.commit: change for change in series.changes or ()}
-    found = [changes.get(place) for place in places]
-    texts = [change_text(change, series.metric, short=short) if change else "" for change in found]
-    return texts, [change.role if change else "" for change in found]
+    found = (changes.get(place) for place in places)
+    return [Cell(change_text(each, series.metric, short=short), each.role) if each else Cell("") for each in found]
 
 
 def interval_strip(series: Series, places: Sequence[int]) -> list[str]:

@@ -3,16 +3,17 @@
 import difflib
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from io import BytesIO
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import polars as pl
 import yaml
+from fsspec.implementations.local import LocalFileSystem  # DVC's file systems are fsspec's, and bring it
 
 from hfbench.core.errors import UserError
 from hfbench.core.point import AXES, CONFIGURATION_AXES, USUAL
@@ -26,12 +27,7 @@ from hfbench.tables.store import parse_filter
 
 WORKSPACE = "workspace"
 LOCK = "dvc.lock"
-_AXES_OF = {
-    "samples": AXES,
-    "summary": CONFIGURATION_AXES,
-    "points": AXES,
-    "configurations": CONFIGURATION_AXES,
-}
+_AXES_OF = {"samples": AXES, "summary": CONFIGURATION_AXES, "points": AXES, "configurations": CONFIGURATION_AXES}
 _UNREAD = ("token_seconds",)  # nine tenths of the samples' bytes, from which the columns beside it are computed
 _POINT_TYPES = {**FACT_TYPES, **AGREEMENT_TYPES}
 _PATH_STARTS = (".", "/", "~")
@@ -66,10 +62,10 @@ class Side:
     def filtered(self, condition: str, axes: Collection[str] = AXES) -> "Side":
         """Return the side with the points that a filter over these axes keeps. Raises `UserError` for a wrong one."""
         kept = self.points.filter(parse_filter(condition, axes)).select(AXES).unique()
-        tables: dict[str, Any] = {}
-        for name, keys in _AXES_OF.items():
-            table: pl.DataFrame = getattr(self, name)
-            tables[name] = table.join(kept.select(keys).unique(), on=keys, how="semi", maintain_order="left")
+        tables: dict[str, Any] = {
+            name: getattr(self, name).join(kept.select(keys).unique(), on=keys, how="semi", maintain_order="left")
+            for name, keys in _AXES_OF.items()
+        }
         return replace(self, **tables)
 
     def with_axis(self, axis: str, value: Any, stands_for: Any) -> "Side":
@@ -89,14 +85,14 @@ def read_side(name: str, folder: Path = Path()) -> Side:
     `dvc.api`. Raises `UserError` where the name is unknown or has no results.
     """
     if name == WORKSPACE:
-        side = _read(name, None, _FolderFiles(folder, folder / RESULTS, _WORKSPACE_REMEDY))
+        side = _read(name, None, _files_of_folder(folder, folder / RESULTS, _WORKSPACE_REMEDY))
         return replace(side, notes=_stale_notes(side.points, side.params))
     revision = None if is_path(name) else resolve_revision(name, folder)
     if revision is not None:
-        return _read(name, revision, _RevisionFiles(folder, name, revision))
+        return _read(name, revision, _files_of_commit(folder, name, revision))
     path = folder / Path(name).expanduser()
     if (path / "tables").is_dir():
-        return _read(name, None, _FolderFiles(path, path, _FOLDER_REMEDY))
+        return _read(name, None, _files_of_folder(path, path, _FOLDER_REMEDY))
     raise unknown_name(name, folder)
 
 
@@ -186,94 +182,73 @@ def _experiments(folder: Path) -> dict[str, str]:
     return {ref: commit for ref, commit in found.items() if len(ref.split("/")) == _EXPERIMENT_LEVELS}
 
 
-class _FolderFiles:
-    """Files on this machine. `root` is the folder of params.yaml and `results` that of the results, in its paths."""
+@dataclass(frozen=True)
+class _Files:
+    """The files of a side in `system`, a file system of fsspec that raises `errors` where it cannot read one.
 
-    def __init__(self, root: Path, results: Path, remedy: str) -> None:
-        self.root = str(root)
-        self.results = str(results)
-        self._remedy = remedy
+    `root` is the folder of params.yaml and `results` that of the results, in its paths. `absent` and `lost` say what to
+    do where a file was never made, and where DVC knows it and neither its cache nor a remote has it.
+    """
 
-    def read(self, path: str) -> bytes:
-        """Return the content of a file. Raises `FileNotFoundError` where there is none."""
-        return Path(path).read_bytes()
+    system: Any
+    root: str
+    results: str
+    absent: Callable[[str], str]
+    lost: Callable[[str], str] = str
+    errors: tuple[type[Exception], ...] = (OSError,)
+
+    def read(self, path: str) -> bytes | None:
+        """Return the content of a file, None where there is none. Raises `UserError` where it is lost."""
+        with suppress(*self.errors):
+            if self.system.isfile(path):
+                content: bytes = self.system.cat_file(path)
+                return content
+        # DVC may know the folder that it lies in, and no more.
+        for known in (path, path.rpartition("/")[0]):
+            with suppress(*self.errors):
+                if self.system.info(known).get("md5"):
+                    raise UserError(self.lost(path))
+        return None
 
     def names(self, folder: str) -> list[str]:
         """Return the names of the files in a folder; none where there is no such folder."""
-        return [path.name for path in Path(folder).iterdir()] if Path(folder).is_dir() else []
-
-    def missing(self, path: str) -> UserError:
-        """Return the error for a file that should be there: what to run to make it."""
-        return UserError(f"{path} does not exist. {self._remedy}")
+        if not self.system.isdir(folder):
+            return []
+        return [str(path).rsplit("/", 1)[-1] for path in self.system.ls(folder, detail=False)]
 
 
-class _RevisionFiles:
-    """Files at a commit, as `_FolderFiles` has them: from git, and those of DVC from its cache, or else its remote.
+def _files_of_folder(root: Path, results: Path, remedy: str) -> _Files:
+    return _Files(LocalFileSystem(), str(root), str(results), lambda path: f"{path} does not exist. {remedy}")
+
+
+def _files_of_commit(folder: Path, name: str, revision: NamedCommit) -> _Files:
+    """Return the files at a commit: from git, and those of DVC from its cache, or else its remote.
 
     Raises `UserError` where DVC cannot read the commit.
     """
-
-    def __init__(self, folder: Path, name: str, revision: NamedCommit) -> None:
-        from dvc.exceptions import DvcException
-
-        # DVC's paths at a revision begin at the top of the git repository.
-        prefix = prefix_of(folder)
-        self.root = prefix.rstrip("/") or "."
-        self.results = f"{prefix}{RESULTS}"
-        commit = revision.commit
-        self._called = name if name.startswith(commit[:7]) else f"{name} ({commit[:7]})"
-        take = f"dvc exp apply {name} && " if revision.is_experiment else f"git checkout {name} && "
-        self._make = f"{'' if name == 'HEAD' else take}dvc repro"
-        try:
-            self._files = _open_commit(folder, commit, prefix)
-            self._files.exists("dvc.yaml")  # opens the repository
-        except DvcException as error:
-            raise UserError(f"DVC cannot read {self._called}: {error}.") from None
-
-    def read(self, path: str) -> bytes:
-        """See `_FolderFiles`. Raises `UserError` where DVC knows the file, and neither cache nor remote has it."""
-        with suppress(*_unreadable()):
-            if self._files.isfile(path):
-                with self._files.open(path, mode="rb") as file:
-                    content: bytes = file.read()
-                    return content
-        if not self._was_made(path):
-            raise FileNotFoundError(path)
-        raise UserError(
-            f"{self._called} has results, but {path} is neither in DVC's cache nor in a remote. `dvc pull` gets it "
-            f"where a remote holds it; else make it again: `{self._make}`."
-        )
-
-    def names(self, folder: str) -> list[str]:
-        """See `_FolderFiles`."""
-        if not self._files.isdir(folder):
-            return []
-        return [str(path).rsplit("/", 1)[-1] for path in self._files.ls(folder, detail=False)]
-
-    def missing(self, path: str) -> UserError:
-        """See `_FolderFiles`."""
-        return UserError(
-            f"{self._called} has no results: {path} is not in it. To make them: `{self._make}`, then commit dvc.lock."
-        )
-
-    def _was_made(self, path: str) -> bool:
-        """Whether DVC has a hash of the file, or of the folder that it lies in, of which no more may be known."""
-        for known in (path, path.rpartition("/")[0]):
-            with suppress(*_unreadable()):
-                if self._files.info(known).get("md5"):
-                    return True
-        return False
-
-
-_Files: TypeAlias = _FolderFiles | _RevisionFiles
-
-
-def _unreadable() -> tuple[type[Exception], ...]:
-    """Return what DVC raises for a file that is not there, in git, cache or remote."""
     from dvc.exceptions import DvcException
     from dvc_data.index import DataIndexDirError
 
-    return (DvcException, DataIndexDirError, OSError)
+    prefix, commit = prefix_of(folder), revision.commit  # DVC's paths begin at the top of the git repository
+    called = name if name.startswith(commit[:7]) else f"{name} ({commit[:7]})"
+    take = f"dvc exp apply {name} && " if revision.is_experiment else f"git checkout {name} && "
+    make = f"{'' if name == 'HEAD' else take}dvc repro"
+    try:
+        system = _open_commit(folder, commit, prefix)
+        system.exists("dvc.yaml")  # opens the repository
+    except DvcException as error:
+        raise UserError(f"DVC cannot read {called}: {error}.") from None
+    return _Files(
+        system,
+        prefix.rstrip("/") or ".",
+        f"{prefix}{RESULTS}",
+        lambda path: f"{called} has no results: {path} is not in it. To make them: `{make}`, then commit dvc.lock.",
+        lambda path: (
+            f"{called} has results, but {path} is neither in DVC's cache nor in a remote. `dvc pull` gets it "
+            f"where a remote holds it; else make it again: `{make}`."
+        ),
+        (DvcException, DataIndexDirError, OSError),
+    )
 
 
 def _open_commit(folder: Path, commit: str, prefix: str) -> Any:
@@ -317,6 +292,9 @@ def locked_tables(lock: str) -> dict[str, Any] | None:
 
 def _read(label: str, revision: NamedCommit | None, files: _Files) -> Side:
     names = sorted(name for name in files.names(f"{files.results}/models") if name.endswith(".json"))
+    params_path = f"{files.root}/params.yaml"
+    written = files.read(params_path)
+    params = parse_yaml(written, params_path) if written is not None else _json(files, f"{files.root}/params.json")
     tables: dict[str, Any] = {name: _table(files, name) for name in _AXES_OF}
     return Side(
         label=label,
@@ -326,20 +304,17 @@ def _read(label: str, revision: NamedCommit | None, files: _Files) -> Side:
         **tables,
         environment=_json(files, f"{files.results}/environment.json"),
         manifests={name.removesuffix(".json"): _json(files, f"{files.results}/models/{name}") for name in names},
-        params=_params(files),
+        params=params if isinstance(params, dict) else {},
     )
 
 
 def _table(files: _Files, name: str) -> pl.DataFrame:
     """Return a table with all that this hfbench knows of. Raises `UserError` where it is missing, broken or foreign."""
     path = f"{files.results}/tables/{name}.parquet"
+    if (content := files.read(path)) is None:
+        raise UserError(files.absent(path))
     try:
-        content = BytesIO(files.read(path))
-    except FileNotFoundError:
-        raise files.missing(path) from None
-    try:
-        columns = [column for column in pl.read_parquet_schema(content) if column not in _UNREAD]
-        content.seek(0)
+        columns = [column for column in pl.read_parquet_schema(BytesIO(content)) if column not in _UNREAD]
         table = pl.read_parquet(content, columns=columns)
     except pl.exceptions.PolarsError as error:
         raise UserError(f"{path} is no readable table ({error}). Make it again.") from None
@@ -358,22 +333,11 @@ def _table(files: _Files, name: str) -> pl.DataFrame:
     return table
 
 
-def _params(files: _Files) -> dict[str, Any]:
-    """Return what params.yaml holds, or else params.json; empty where there is neither."""
-    path = f"{files.root}/params.yaml"
-    try:
-        content = parse_yaml(files.read(path), path)
-    except FileNotFoundError:
-        return _json(files, f"{files.root}/params.json")
-    return content if isinstance(content, dict) else {}
-
-
 def _json(files: _Files, path: str) -> dict[str, Any]:
     """Return what a JSON file holds, empty where there is none. Raises `UserError` for a broken one."""
+    written = files.read(path)
     try:
-        content = json.loads(files.read(path))
-    except FileNotFoundError:
-        return {}
+        content = {} if written is None else json.loads(written)
     except ValueError as error:
         raise UserError(f"{path} is not valid JSON ({error}). Make it again.") from None
     return content if isinstance(content, dict) else {}

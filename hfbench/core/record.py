@@ -25,14 +25,22 @@ CRASHED = "crashed"  # the worker died by a signal
 STATUSES = (OK, UNSUPPORTED, REJECTED, FAILED, OUT_OF_MEMORY, TIMED_OUT, CRASHED)
 
 
+def require_version(path: Path, content: Any) -> None:
+    """Raise `UserError` where what a file holds is of another version."""
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if version != SCHEMA_VERSION:
+        raise UserError(
+            f"{path} has schema version {version}, and this hfbench reads version {SCHEMA_VERSION}. "
+            "Delete it and run `dvc repro`."
+        )
+
+
 class Stored:
     """A dataclass with a JSON form, of which a file holds one."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values, the schema version first where there is one."""
-        content: dict[str, Any] = dataclasses.asdict(self, dict_factory=_plain)  # type: ignore[call-overload]
-        version = {"schema_version": content.pop("schema_version")} if "schema_version" in content else {}
-        return {**version, **content}
+        return dataclasses.asdict(self, dict_factory=_plain)  # type: ignore[call-overload, no-any-return]
 
     @classmethod
     def from_json(cls, content: Any) -> Self:
@@ -50,12 +58,7 @@ class Stored:
         """Read what `save` wrote. Raises `UserError` where there is none, or one of another version."""
         content = read_json(path)
         if "schema_version" in cls.__annotations__:
-            version = content.get("schema_version") if isinstance(content, dict) else None
-            if version != SCHEMA_VERSION:
-                raise UserError(
-                    f"{path} has schema version {version}, and this hfbench reads version {SCHEMA_VERSION}. "
-                    "Delete it and run `dvc repro`."
-                )
+            require_version(path, content)
         try:
             return cls.from_json(content)
         except ValueError as error:
@@ -151,6 +154,7 @@ class Iteration:
 class Record(Stored):
     """Everything known of one measurement. A configuration that could not be measured has one too."""
 
+    schema_version: int = field(default=SCHEMA_VERSION, kw_only=True)
     configuration: Configuration
     device: str
     sampling: Sampling
@@ -175,4 +179,3 @@ class Record(Stored):
     iterations: list[Iteration] = field(default_factory=list)
     provenance: dict[str, Any] = field(default_factory=dict)
     log_tail: list[str] = field(default_factory=list)
-    schema_version: int = SCHEMA_VERSION

@@ -18,13 +18,16 @@ def usable_cpus() -> frozenset[int]:
     return frozenset(range(os.cpu_count() or 1))
 
 
-def openmp_threads() -> str:
+def thread_variables() -> dict[str, str]:
     """Return OMP_NUM_THREADS for a process that computes: the ambient value, or the physical cores that it may use.
 
-    Threads beyond the physical cores slow matrix products down.
+    Threads beyond the physical cores slow matrix products down. MKL_NUM_THREADS is the same number, whatever it was:
+    MKL prefers it, and torch then uses the smaller of both (2.13).
     """
     logical = len(usable_cpus())
-    return os.environ.get("OMP_NUM_THREADS") or str(min(logical, psutil.cpu_count(logical=False) or logical))
+    threads = os.environ.get("OMP_NUM_THREADS") or str(min(logical, psutil.cpu_count(logical=False) or logical))
+    # OpenMP takes a list, with a number for each level of nesting.
+    return {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads.split(",")[0]}
 
 
 def read_text(path: Path | str) -> str | None:

@@ -40,7 +40,7 @@ def benchmark_config(
     gpu_monitoring: bool,
     compile_kwargs: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return `BenchmarkConfig.to_dict()` of a configuration, its keys in their order.
+    """Return `BenchmarkConfig.to_dict()` of a configuration, its keys in their order, `name` as `infer_name()` has it.
 
     `compile_kwargs` are those that were used, where a record tells; else those of the mode alone.
 
@@ -50,11 +50,20 @@ def benchmark_config(
     attention, _, backend = axes["attn_implementation"].partition(":")
     if attention != _SDPA:
         attention, backend = axes["attn_implementation"], ""
-    if not compile_kwargs and axes["compile_mode"] != "off":  # `CompileConfig.to_dict()` as hfbench makes one
-        mode = axes["compile_mode"]
+    mode = axes["compile_mode"]
+    if not compile_kwargs and mode != "off":  # `CompileConfig.to_dict()` as hfbench makes one
         compile_kwargs = {"fullgraph": False, "dynamic": None, "backend": "inductor", "mode": mode, "options": None}
-    config = {
-        "name": "",
+    name = (
+        f"w{warmup_iterations}_i{measurement_iterations}",
+        "monitored" if gpu_monitoring else "unmonitored",
+        f"b{axes['batch_size']}_s{axes['sequence_length']}_n{axes['max_new_tokens']}",
+        attention + (f"_{backend}" if backend else ""),
+        f"compiled_{compile_kwargs['mode']}" if compile_kwargs else "uncompiled",
+        "kernelized" if axes["use_kernels"] else "unkernelized",
+        "cb" if axes["continuous_batching"] else "generate",
+    )
+    return {
+        "name": "-".join(name),
         "warmup_iterations": warmup_iterations,
         "measurement_iterations": measurement_iterations,
         "gpu_monitoring": gpu_monitoring,
@@ -69,27 +78,11 @@ def benchmark_config(
         **({"dtype": axes["dtype"]} if axes["dtype"] != _DTYPE else {}),
         **{axis: axes[axis] for axis in _OWN_AXES if axes[axis] != USUAL[axis]},
     }
-    return {**config, "name": _name(config)}
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
     """Return `BenchmarkConfig.hash`, under which an entry stands."""
     return hashlib.sha256(json.dumps(config).encode()).hexdigest()
-
-
-def _name(config: Mapping[str, Any]) -> str:
-    """Return `BenchmarkConfig.infer_name()`."""
-    backend, kwargs = config.get("sdpa_backend"), config["compile_kwargs"]
-    parts = [
-        f"w{config['warmup_iterations']}_i{config['measurement_iterations']}",
-        "monitored" if config["gpu_monitoring"] else "unmonitored",
-        f"b{config['batch_size']}_s{config['sequence_length']}_n{config['num_tokens_to_generate']}",
-        config["attn_implementation"] + (f"_{backend}" if backend else ""),
-        f"compiled_{kwargs['mode']}" if kwargs else "uncompiled",
-        "kernelized" if config["kernelize"] else "unkernelized",
-        "cb" if config["continuous_batching"] else "generate",
-    ]
-    return "-".join(parts)
 
 
 class Config(BaseModel):
@@ -126,7 +119,11 @@ def config_contents(path: Path) -> list[tuple[str, Mapping[str, Any], Mapping[st
             lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.startswith("{")]
             found = [(f"line {number}", json.loads(line)) for number, line in lines]
         else:
-            found = _entries(json.loads(text))
+            content = json.loads(text)
+            if isinstance(content, dict):
+                content = list(content.values()) if content and all(map(_is_result, content.values())) else [content]
+            items = content if isinstance(content, list) else [content]
+            found = [(f"entry {number}", item) for number, item in enumerate(items, 1)]
     except FileNotFoundError:
         raise UserError(f"{path} does not exist. Name a .json or .jsonl file of configurations.") from None
     except (ValueError, IsADirectoryError) as error:
@@ -134,13 +131,6 @@ def config_contents(path: Path) -> list[tuple[str, Mapping[str, Any], Mapping[st
     if not found:
         raise UserError(f"{path} holds no configuration. Expected JSON objects with keys such as attn_implementation.")
     return [(where, *_config_in(entry, path, where)) for where, entry in found]
-
-
-def _entries(content: Any) -> list[tuple[str, Any]]:
-    items = content if isinstance(content, list) else [content]
-    if isinstance(content, dict) and content and all(_is_result(value) for value in content.values()):
-        items = list(content.values())
-    return [(f"entry {number}", item) for number, item in enumerate(items, 1)]
 
 
 def _is_result(entry: Any) -> bool:

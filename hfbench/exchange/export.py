@@ -121,7 +121,9 @@ def export_benchmark_v2(results: Path, output: Path) -> list[Path]:
     written = []
     for model in models:
         chosen = [(point, fact) for point, fact in zip(known, facts, strict=True) if point.axes["model"] == model]
-        entries = dict(_entries(chosen, results, environment, _model_id(results, model)))
+        manifest = results / "models" / f"{model}.json"
+        source = read_json(manifest).get("source", {}) if manifest.exists() else {}
+        entries = dict(_entries(chosen, results, environment, str(source.get("repository") or model)))
         path = output if output.suffix == ".json" else output / f"{model}_benchmark_{_stamp(entries)}.json"
         write_json(path, entries)
         written.append(path)
@@ -132,10 +134,8 @@ def _entries(
     points: _Rounds, results: Path, environment: Mapping[str, Any], model_id: str
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield an entry for each configuration under its hash, its records read one configuration at a time."""
-    by_key: dict[str, list[tuple[MeasuredPoint, Mapping[str, Any]]]] = {}
-    for each in points:
-        by_key.setdefault(each[0].key, []).append(each)
-    for rounds in by_key.values():
+    for key in dict.fromkeys(point.key for point, _ in points):
+        rounds = [each for each in points if each[0].key == key]
         records = load_records([point for point, _ in rounds], results / "measurements")
         ok = [record for record in records if record.status == OK]
         measured = measurements(ok)
@@ -196,13 +196,6 @@ def _extension(rounds: _Rounds, records: Sequence[Record], environment: Mapping[
         ],
         "environment": environment,
     }
-
-
-def _model_id(results: Path, model: str) -> str:
-    """Return the repository that the model came from, or its name here."""
-    path = results / "models" / f"{model}.json"
-    source = read_json(path).get("source", {}) if path.exists() else {}
-    return str(source.get("repository") or model)
 
 
 def _stamp(entries: Mapping[str, Mapping[str, Any]]) -> str:

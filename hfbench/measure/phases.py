@@ -33,7 +33,8 @@ from hfbench.measure.kernels import (
     open_kernels,
 )
 from hfbench.measure.loading import load_model, sdpa_backend
-from hfbench.measure.output import Reference, Steps, check_prompt, path_differences, steps_of
+from hfbench.measure.output import Steps, path_differences
+from hfbench.measure.plain_pass import Reference, check_prompt, steps_of
 from hfbench.measure.process import Reporter
 from hfbench.measure.prompt import (
     Prompt,

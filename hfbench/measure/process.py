@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hfbench.core.point import Configuration
-from hfbench.core.system import openmp_threads
+from hfbench.core.system import thread_variables
 from hfbench.measure.task import Task
 
 _PREFIX = "hfbench-measure-"
@@ -132,7 +132,7 @@ def worker_environment(configuration: Configuration, scratch: Path) -> dict[str,
     """Return the worker's environment variables: the ambient ones, and what a measurement must not leave to chance."""
     return {
         **os.environ,
-        "OMP_NUM_THREADS": openmp_threads(),
+        **thread_variables(),
         "PYTORCH_ALLOC_CONF": os.environ.get("PYTORCH_ALLOC_CONF", ""),
         "PYTHONHASHSEED": "0",
         "PYTHONUNBUFFERED": "1",

@@ -20,7 +20,8 @@ from hfbench.measure.evidence import watch_functions, watch_operators
 from hfbench.measure.experts import describe_experts, experts_differences, find_experts
 from hfbench.measure.generation import generation_config, prepare_generate
 from hfbench.measure.loading import split_attention, unpinned
-from hfbench.measure.output import LogitsComparison, Reference, Steps, first_tokens, not_checked, reference_of, steps_of
+from hfbench.measure.output import LogitsComparison, Steps, not_checked
+from hfbench.measure.plain_pass import Reference, first_tokens, reference_of, steps_of
 from hfbench.measure.process import SETTINGS
 from hfbench.measure.prompt import (
     Prompt,

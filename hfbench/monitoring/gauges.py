@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from hfbench.core.system import read_integer
 
@@ -65,23 +66,15 @@ class Columns:
             for name, value in zip(gauge.names, values, strict=True):
                 self._values[name].append(value)
 
-    def told(self) -> dict[str, list[Value]]:
-        """Return the columns that hold at least one value."""
-        return {name: values for name, values in self._values.items() if any(value is not None for value in values)}
-
     def last(self) -> dict[str, Value]:
         """Return the latest value of each column."""
         return {name: values[-1] for name, values in self._values.items() if values}
 
-    def unavailable(self) -> dict[str, str]:
-        """Return the reason for each column that never got a value."""
-        told = self.told()
-        return {
-            name: self._errors.get(name, gauge.otherwise)
-            for gauge in self._gauges
-            for name in gauge.names
-            if name not in told
-        }
+    def content(self) -> dict[str, Any]:
+        """Return the `series` of the columns that hold a value, and the reason why each other one is `unavailable`."""
+        told = {name: values for name, values in self._values.items() if any(value is not None for value in values)}
+        reasons = {name: gauge.otherwise for gauge in self._gauges for name in gauge.names} | self._errors
+        return {"series": told, "unavailable": {name: why for name, why in reasons.items() if name not in told}}
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,10 @@
 """What the machine and the worker do: clocks, heat and energy of the processor, its use, and the worker's processes."""
 
 import os
+import re
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -85,6 +87,7 @@ def _energy(root: Path) -> Gauge:
 _GROUPS = "sys/fs/cgroup"
 # Versions 2 and 1 of control groups (Documentation/admin-guide/cgroup-v2.rst, scheduler/sched-bwc.rst of Linux).
 _SECONDS = {"throttled_usec": 1e-6, "throttled_time": 1e-9}
+_THROTTLED = re.compile(rf"^({'|'.join(_SECONDS)}) (\d+)$", re.MULTILINE)
 
 
 def control_groups(controller: str, root: Path = FILESYSTEM) -> Iterator[Path]:
@@ -112,16 +115,11 @@ def quota_gauge(root: Path = FILESYSTEM) -> Gauge:
     files = [str(folder / "cpu.stat") for folder in folders if (folder / "cpu.stat").exists()]
 
     def read() -> Sequence[Value]:
-        seconds = [value for file in files if (value := _throttled_seconds(read_text(file) or "")) is not None]
+        counters = [_THROTTLED.search(read_text(file) or "") for file in files]
+        seconds = [int(counter[2]) * _SECONDS[counter[1]] for counter in counters if counter]
         return [round(sum(seconds), 6) if seconds else None]
 
     return Gauge(("quota_throttled_seconds",), read, "the control group of this process has no CPU controller")
-
-
-def _throttled_seconds(text: str) -> float | None:
-    pairs = (line.split() for line in text.splitlines())
-    values = [int(pair[1]) * _SECONDS[pair[0]] for pair in pairs if len(pair) == 2 and pair[0] in _SECONDS]
-    return sum(values) if values else None
 
 
 class CpuUse:
@@ -207,11 +205,9 @@ class ProcessTree:
 
     def _rss_bytes(self) -> int | None:
         """Return the worker's own resident set: its children share pages with it, which a sum would count twice."""
-        worker = self._processes.get(self.pid)
-        try:
-            return None if worker is None else int(worker.memory_info().rss)
-        except psutil.Error:
-            return None
+        with suppress(psutil.Error):
+            return int(self._processes[self.pid].memory_info().rss) if self.pid in self._processes else None
+        return None
 
     def _search(self) -> None:
         self._searched_at = time.perf_counter()
@@ -222,10 +218,8 @@ class ProcessTree:
                 found.add(pid)
                 waiting += _children(pid)
         for pid in found - self._processes.keys():
-            try:
+            with suppress(psutil.Error):
                 self._processes[pid] = psutil.Process(pid)
-            except psutil.Error:
-                continue
 
 
 def count_others(listed: Collection[int], ours: Collection[int], is_here: Callable[[int], bool]) -> int | None:
@@ -240,16 +234,10 @@ def count_others(listed: Collection[int], ours: Collection[int], is_here: Callab
 
 def _children(pid: int) -> list[int]:
     try:
+        if not Path("/proc/self/task").exists():  # a system without Linux's files
+            return [child.pid for child in psutil.Process(pid).children()]
         threads = os.listdir(f"/proc/{pid}/task")  # noqa: PTH208 (names are all that is needed, at a third of the cost)
-    except OSError:
-        return [] if Path("/proc/self/task").exists() else _children_elsewhere(pid)
+    except (OSError, psutil.Error):
+        return []
     lists = (read_text(f"/proc/{pid}/task/{thread}/children") for thread in threads)
     return [int(child) for line in lists if line for child in line.split()]
-
-
-def _children_elsewhere(pid: int) -> list[int]:
-    """Return the children on a system without Linux's files."""
-    try:
-        return [child.pid for child in psutil.Process(pid).children()]
-    except psutil.Error:
-        return []

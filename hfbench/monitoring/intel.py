@@ -20,8 +20,9 @@ def describe(notes: list[str], root: Path = FILESYSTEM) -> list[dict[str, Any]]:
 
     The memory of a GPU that uses the machine's is None.
     """
-    runtime = _runtime_version(root)
-    return [] if runtime is None else [_describe(folder, runtime) for folder in _gpus(root)]
+    libraries = [path for folder in _LIBRARY_FOLDERS if (path := root / folder / _RUNTIME).exists()]
+    versions = [Path(os.path.realpath(library)).name.partition(".so.")[2] for library in libraries]
+    return [_describe(folder, versions[0]) for folder in _gpus(root)] if versions else []
 
 
 def _describe(folder: Path, runtime: str) -> dict[str, Any]:
@@ -42,12 +43,6 @@ def _describe(folder: Path, runtime: str) -> dict[str, Any]:
 def _first(folder: Path, *patterns: str) -> int | None:
     files = (file for pattern in patterns for file in sorted(folder.glob(pattern)))
     return next((reading for file in files if (reading := read_integer(file)) is not None), None)
-
-
-def _runtime_version(root: Path) -> str | None:
-    libraries = (root / folder / _RUNTIME for folder in _LIBRARY_FOLDERS)
-    library = next((path for path in libraries if path.exists()), None)
-    return None if library is None else Path(os.path.realpath(library)).name.partition(".so.")[2]
 
 
 def _gpus(root: Path) -> list[Path]:

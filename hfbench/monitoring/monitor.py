@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -62,23 +63,18 @@ def machine_before(devices: Sequence[WatchedDevice], window_seconds: float = WIN
     cpu_percent, steal_percent = cpu.read()
     processor = Columns(processor_gauges(usable_cpus()))
     processor.sample()
+    threads = re.search(r" (\d+)/", read_text("/proc/loadavg") or "")  # that run or wait for a CPU, of all
     return {
         "window_seconds": window_seconds,
         "cpu_percent": cpu_percent,
         "steal_percent": steal_percent,
         "load_averages": [round(load, 2) for load in os.getloadavg()],
-        "running_threads": _running_threads(),
+        "running_threads": int(threads[1]) - 1 if threads else None,  # this one left out
         "swap_used_bytes": int(psutil.swap_memory().used),
         "available_memory_bytes": int(psutil.virtual_memory().available),
         **{name: value for name, value in processor.last().items() if name.endswith(("_mhz", "_celsius"))},
         "devices": [_device(device) for device in devices],
     }
-
-
-def _running_threads() -> int | None:
-    """Return how many threads run or wait for a CPU, this one left out."""
-    words = (read_text("/proc/loadavg") or "").split()
-    return int(words[3].partition("/")[0]) - 1 if len(words) > 3 else None
 
 
 def _device(device: WatchedDevice) -> dict[str, Any]:
@@ -167,7 +163,7 @@ class Monitor:
             "own_cpu_seconds": round(self._cpu_seconds, 6),
             "own_share": round(self._cpu_seconds / watched, 6),
             "time_seconds": self._times,
-            "host": {"logical_cores": psutil.cpu_count() or 1, **_content(self._host)},
+            "host": {"logical_cores": psutil.cpu_count() or 1, **self._host.content()},
             "devices": [_device_content(device, columns) for device, columns in self._devices],
         }
 
@@ -194,13 +190,9 @@ def _other_processes(
     return Gauge(("other_processes",), read, otherwise)
 
 
-def _content(columns: Columns) -> dict[str, Any]:
-    return {"series": columns.told(), "unavailable": columns.unavailable()}
-
-
 def _device_content(device: WatchedDevice, columns: Columns) -> dict[str, Any]:
     """Return a device's part of the summary; `throttled_samples` counts the samples in which each reason held."""
-    content = _content(columns)
+    content = columns.content()
     masks = [int(mask) for mask in content["series"].get("throttle_mask", []) if mask is not None]
     counts = {name: sum(1 for mask in masks if mask & bit) for name, bit in device.throttle_reasons.items()}
     return {

@@ -6,7 +6,7 @@ docs/levels.md says what differs.
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import reduce
 from itertools import product
@@ -172,31 +172,25 @@ def ways(level: int) -> list[Way]:
     return [Way(*values) for values in product(*axes.values())]
 
 
-def listed(chosen: Sequence[Way], sweep: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
-    """Return entries for `configurations:`, each way with all combinations of the axes that it leaves open.
-
-    `sweep` has the values of each axis.
-    """
-    others = [axis for axis in CONFIGURATION_AXES if axis not in _CROSSED]
-    combinations = [dict(zip(others, values, strict=True)) for values in product(*(sweep[axis] for axis in others))]
-    entries = [combination | asdict(way) for combination in combinations for way in chosen]
-    return [{axis: entry[axis] for axis in CONFIGURATION_AXES} for entry in entries]
-
-
 def write_level(level: int, path: Path) -> int:
     """Write a level into params.yaml, and return how many configurations it is.
 
-    The other axes keep their values, and so does all else but `configurations:`. Raises `UserError` where an axis of
-    those is empty, or the file is not as it should be.
+    The other axes keep their values, of which each way has all combinations; so does all else but `configurations:`.
+    Raises `UserError` where an axis of those is empty, or the file is not as it should be.
     """
     sweep = load_params(path).sweep.model_dump()
     empty = next((axis for axis, values in sweep.items() if not values and axis not in _CROSSED), None)
     if empty is not None:
         raise UserError(f"{path}: sweep.{empty} is empty, and a level is measured for each of its values. Add one.")
-    entries = listed(ways(level), sweep)
-    axes = crossed_axes(level)
-    if axes is None:
-        rewrite(path, {"sweep.attn_implementation": [], "configurations": entries})
-    else:
+    others = {axis: sweep[axis] for axis in CONFIGURATION_AXES if axis not in _CROSSED}
+    entries = [
+        dict(zip(others, values, strict=True)) | asdict(way)
+        for values in product(*others.values())
+        for way in ways(level)
+    ]
+    if axes := crossed_axes(level):
         rewrite(path, {**{f"sweep.{axis}": values for axis, values in axes.items()}, "configurations": []})
+    else:
+        in_order = [{axis: entry[axis] for axis in CONFIGURATION_AXES} for entry in entries]
+        rewrite(path, {"sweep.attn_implementation": [], "configurations": in_order})
     return len(entries)

@@ -64,12 +64,10 @@ def _list_type(name: str, axis: Axis) -> Any:
 
 if TYPE_CHECKING:
 
-    class _Lists(Strict):
-        def __getattr__(self, axis: str) -> Any: ...
-
     class _Values(Strict):
         def __getattr__(self, axis: str) -> Any: ...
 
+    _Lists = _Values
 else:
     _Lists = create_model(
         "_Lists", __base__=Strict, **{name: (_list_type(name, axis), ...) for name, axis in AXIS_TABLE.items()}

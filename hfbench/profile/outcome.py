@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from hfbench.core.record import OK, Stored
+from hfbench.core.record import Stored
 
 PREFILL, DECODE, CONTEXT, LOAD = "prefill", "decode", "context", "load"
 
@@ -50,8 +50,3 @@ class Profile(Stored):
     host_seconds: float = 0.0
     device: tuple[OperatorTime, ...] | None = None
     device_seconds: float = 0.0
-
-    @property
-    def is_ok(self) -> bool:
-        """Whether there is a trace."""
-        return self.status == OK

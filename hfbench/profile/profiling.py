@@ -12,6 +12,7 @@ from hfbench.checkouts.workspace import dvc
 from hfbench.core.errors import UserError
 from hfbench.core.files import read_json
 from hfbench.core.point import Configuration
+from hfbench.core.record import OK
 from hfbench.core.results import PARAMS, PROFILES, configuration_meant
 from hfbench.core.turn import turn
 from hfbench.measure.process import end_process_group, scratch_folder, worker_environment
@@ -22,7 +23,7 @@ from hfbench.profile.outcome import CONTEXT, DECODE, LOAD, PREFILL, OperatorTime
 from hfbench.report.pages import Column, Heading, Page, Paragraph, Table, number, print_page, standard_output
 from hfbench.report.words import significant
 from hfbench.tables.metrics import axes_frame
-from hfbench.tables.store import MeasuredPoint, measured_points
+from hfbench.tables.store import measured_points
 
 _SHOWN = (LOAD, CONTEXT, PREFILL, DECODE)
 _PHASES = "phases"
@@ -66,11 +67,18 @@ def profile_point(text: str, output: Path | None) -> None:
     What the point needs is brought up to date first; the point itself need not be measured. Raises `UserError` where
     `text` means no point or several, where the machine cannot run it, and where it fails.
     """
+    from dvc.repo import Repo
+
     stages = load_params(PARAMS).stages()
-    point = _choose(text, stages)
+    known = dict(zip(stages, measured_points(axes_frame(stages)), strict=True))
+    names = {each: (known[each].key, each.file_name, stage) for each, stage in stages.items()}
+    # The first round of the point, or the one whose stage the text names.
+    point = known[configuration_meant(text, names, among="params.yaml", asked="POINT")[0]]
     configuration = Configuration(**point.axes)
     dvc("repro", f"inputs@{configuration.model}")
-    task = _task(stages[configuration])
+    with Repo() as repo:
+        command = repo.stage.load_one(name=stages[configuration]).cmd  # as DVC would run it
+    task = parse_task(shlex.split(command)[_COMMAND_WORDS:])
     environment = read_json(task.environment)
     reason = unsupported_reason(configuration, task.device, environment, task.settings)
     if reason is not None:
@@ -80,29 +88,13 @@ def profile_point(text: str, output: Path | None) -> None:
     print(f"Profiling {point.key} …", file=sys.stderr, flush=True)
     with turn(turn_of(task.device, environment), f"profiling {point.key} in {Path.cwd()}"):
         profile = _run(task, trace, log)
-    if not profile.is_ok:
+    if profile.status != OK:
         where = f" in the phase {profile.phase}" if profile.phase else ""
         raise UserError(f"{point.key} could not be profiled, {profile.status}{where}: {profile.reason} (log: {log})")
     console = standard_output()
     print_page(_profile_page(point.key, profile), console)
     console.print(f"\ntrace: {trace}", soft_wrap=True)
     console.print("       open it at https://ui.perfetto.dev, which keeps it on this computer, or in chrome://tracing")
-
-
-def _choose(text: str, stages: dict[Configuration, str]) -> MeasuredPoint:
-    """Return the first round of the point that `text` means, or the one whose stage it names."""
-    known = dict(zip(stages, measured_points(axes_frame(stages)), strict=True))
-    names = {point: (known[point].key, point.file_name, stage) for point, stage in stages.items()}
-    return known[configuration_meant(text, names, among="params.yaml", asked="POINT")[0]]
-
-
-def _task(stage: str) -> Task:
-    """Return what the stage would measure, from its command as DVC would run it."""
-    from dvc.repo import Repo
-
-    with Repo() as repo:
-        command = repo.stage.load_one(name=stage).cmd
-    return parse_task(shlex.split(command)[_COMMAND_WORDS:])
 
 
 def _run(task: Task, trace: Path, log: Path) -> Profile:

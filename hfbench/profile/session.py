@@ -42,19 +42,19 @@ _MICROSECONDS = 1e6
 _FIRST_LINE = 1
 
 
-def write_trace(path: Path, exported: str, mark: Mark, spans: Iterable[Span], others: Iterable[str]) -> None:
-    """Write the exported trace of the iteration to `path`, atomically, with the spans and the events of other traces.
+def write_trace(path: Path, exported: str, mark: Mark, spans: Iterable[Span], loading: str) -> None:
+    """Write the exported trace of the iteration to `path`, atomically, with the spans and the events of the loading.
 
-    `mark` is in the exported trace. `others` are traces of the same process: torch counts the times of all from one
-    instant.
+    `mark` is in the exported trace. Both traces are of one process: torch counts their times from one instant.
     """
     marked = re.search(_MARKED.format(re.escape(mark.name)), exported)
     head = _EVENTS.search(exported)
     if marked is None or head is None:
         raise RuntimeError(f"torch exported a trace without the mark {mark.name!r}")
     process, offset = int(marked[1]), float(marked[2]) - mark.reading * _MICROSECONDS
-    added = [*_lines(spans, process, offset), *(event for other in others for event in _operators(other))]
-    text = "".join(f"\n{json.dumps(event)}," for event in added)
+    # What took time in the loading. Arrows are left out: their numbers are those of its own events.
+    took = [event for event in json.loads(loading)["traceEvents"] if event.get("ph") == "X" and "dur" in event]
+    text = "".join(f"\n{json.dumps(event)}," for event in (*_lines(spans, process, offset), *took))
     with atomic_path(path) as temporary, gzip.open(temporary, "wt", encoding="utf-8") as file:
         file.write(exported[: head.end()] + text + exported[head.end() :])
 
@@ -72,11 +72,6 @@ def _lines(spans: Iterable[Span], process: int, offset: float) -> list[dict[str,
         at = {"ts": span.start * _MICROSECONDS + offset, "dur": span.seconds * _MICROSECONDS}
         events.append({"ph": "X", "cat": "hfbench", "name": span.name, "pid": process, "tid": numbers[span.line], **at})
     return events
-
-
-def _operators(exported: str) -> list[dict[str, Any]]:
-    """Return what took time in another trace. Arrows are left out: their numbers are those of its own events."""
-    return [event for event in json.loads(exported)["traceEvents"] if event.get("ph") == "X" and "dur" in event]
 
 
 _MARKS = 5
@@ -123,7 +118,7 @@ def trace_point(task: Task, trace: Path, entered: Callable[[str], None]) -> Prof
     if differences:
         return Profile(REJECTED, "; ".join(differences), "conclude")
     spans += call_spans(start, call, has_context=task.configuration.context_depth > 0)
-    write_trace(trace, _exported(running), mark, spans, [_exported(loading)])
+    write_trace(trace, _exported(running), mark, spans, _exported(loading))
     return _found(device, running, mark, call, spans)
 
 

@@ -15,30 +15,25 @@ from hfbench.measure.task import Task
 from hfbench.measure.worker import die_with_parent
 from hfbench.profile.outcome import Profile
 
-USER_ERROR = "user error"
-
 
 def main() -> None:
     """Profile the task and write how it ended; exits 0 unless the process itself is broken."""
     die_with_parent()
-    trace, profile = map(Path, sys.argv[1:3])
-    _profile(Task.from_json(json.load(sys.stdin)), trace).save(profile)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)  # all is written: interpreter and device need no orderly shutdown
-
-
-def _profile(task: Task, trace: Path) -> Profile:
-    phases = ["import"]
+    task, phases = Task.from_json(json.load(sys.stdin)), ["import"]
+    trace, path = map(Path, sys.argv[1:3])
     try:
         from hfbench.profile.session import trace_point
 
-        return trace_point(task, trace, phases.append)
+        profile = trace_point(task, trace, phases.append)
     except UserError as error:
-        return Profile(USER_ERROR, str(error), phases[-1])
+        profile = Profile("user error", str(error), phases[-1])
     except Exception as error:
         traceback.print_exc()
-        return Profile(status_of(error, phases[-1]), reason_of(error), phases[-1])
+        profile = Profile(status_of(error, phases[-1]), reason_of(error), phases[-1])
+    profile.save(path)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # all is written: interpreter and device need no orderly shutdown
 
 
 if __name__ == "__main__":

@@ -41,6 +41,8 @@ def point_page(
     points = results.points.filter(is_chosen)
     ok = [record for record in records if record.status == OK]
     telling = ok or records  # what a round that is not ok tells is all there is, where none is
+    agreement = points.filter(pl.col("round") == telling[0].configuration.round).to_dicts()
+    text = (telling[0].output.get("text") or "").strip()
     return [
         Heading(point.key),
         Paragraph(f"{', '.join(device_names(points))} · {len(ok)} of {counted(len(records), 'round')} ok", "quiet"),
@@ -50,7 +52,8 @@ def point_page(
         _requests(records),
         _phases(records, width, marks),
         *_configuration(telling),
-        *_output(telling[0], points),
+        Properties("Output", tuple(output_rows(telling[0], agreement[0] if agreement else {}))),
+        *([Paragraph(f"“{text}”", "quoted", _INDENT)] if text else []),
         *_machine(records, marks),
         warning_list(warning_groups([each for each in results.warnings if each.configuration == axes], points)),
     ]
@@ -115,13 +118,11 @@ def _samples(records: Sequence[Record], width: int, marks: str) -> Table:
 
 
 def _metrics(metrics: pl.DataFrame) -> Table:
-    order = list(METRICS_SHOWN)
+    found = {row["metric"]: row for row in metrics.to_dicts()}
     rows = []
-    for row in sorted(metrics.to_dicts(), key=lambda row: order.index(row["metric"])):
-        shown = METRICS_SHOWN[row["metric"]]
-        middle, low, high = (
-            None if row[each] is None else row[each] * shown.factor for each in ("estimate", "low", "high")
-        )
+    for row, shown in ((found[name], shown) for name, shown in METRICS_SHOWN.items() if name in found):
+        ends = (row[each] for each in ("estimate", "low", "high"))
+        middle, low, high = (None if each is None else each * shown.factor for each in ends)
         rounds = "  ".join(significant(value * shown.factor) for value in row["round_medians"])
         rows.append((shown.label, shown.unit, significant(middle), span_text(low, high), rounds))
     heads = [Column("metric"), Column("unit"), number("median"), number("95% interval"), Column("of each round")]
@@ -177,13 +178,6 @@ def _configuration(records: Sequence[Record]) -> list[Block]:
     ]
 
 
-def _output(record: Record, points: pl.DataFrame) -> list[Block]:
-    rows = points.filter(pl.col("round") == record.configuration.round).to_dicts()
-    text = (record.output.get("text") or "").strip()
-    properties = Properties("Output", tuple(output_rows(record, rows[0] if rows else {})))
-    return [properties, *([Paragraph(f"“{text}”", "quoted", _INDENT)] if text else [])]
-
-
 _MOST_MACHINE_SPARKS = 24
 
 
@@ -197,11 +191,11 @@ def _machine(records: Sequence[Record], marks: str) -> list[Block]:
         ("not told here", ", ".join(unavailable(records[0]))),
     ]
     rows = []
-    for reading in readings(records):
-        least, most = min(reading.values), max(reading.values)
-        sparks, _ = slowest_of_each(reading.values, _MOST_MACHINE_SPARKS)
-        over_time = "increase" if reading.is_counter else sparkline(sparks, min(sparks), most, marks)
-        rows.append((reading.name, reading.unit, *map(significant, (least, median(reading.values), most)), over_time))
+    for name, unit, values, is_counter in readings(records):
+        least, most = min(values), max(values)
+        sparks, _ = slowest_of_each(values, _MOST_MACHINE_SPARKS)
+        over_time = "increase" if is_counter else sparkline(sparks, min(sparks), most, marks)
+        rows.append((name, unit, *map(significant, (least, median(values), most)), over_time))
     heads = [Column("reading"), Column("unit"), *map(number, ("min", "median", "max")), Column("over time")]
     return [Properties("Memory and machine", tuple(fact for fact in facts if fact[1])), Table.of_rows(heads, rows)]
 

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from hfbench.core.point import CONFIGURATION_AXES, REFERENCE, WAY_AXES, WORKLOAD_AXES, words_of
 from hfbench.core.record import OK
+from hfbench.statistics.bootstrap import Floats
 from hfbench.tables.store import point_label, read_table
 from hfbench.tables.warnings import MeasurementWarning, read_warnings
 
@@ -46,16 +48,27 @@ def result_rows(summary: pl.DataFrame, configurations: pl.DataFrame) -> pl.DataF
     """
     rows = configurations.filter(pl.col("rounds_ok") > 0).drop("inter_token_seconds")
     is_comparable = configurations.select(*CONFIGURATION_AXES, is_comparable=~pl.col("output_differs"))
+    estimate = pl.when("is_comparable").then("estimate")
+    lowest, highest = estimate.min().over(MODEL_AND_WORK), estimate.max().over(MODEL_AND_WORK)
     summary = summary.join(is_comparable, on=CONFIGURATION_AXES, how="left", maintain_order="left")
     for (metric,), group in summary.group_by("metric", maintain_order=True):
+        is_best = estimate == (highest if group["higher_is_better"][0] else lowest)
         columns = group.select(
             *CONFIGURATION_AXES,
             pl.col("estimate").alias(f"{metric}"),
             pl.col("low", "high").name.prefix(f"{metric}_"),
-            _is_best(higher_is_better=bool(group["higher_is_better"][0])).alias(f"{metric}_best"),
+            (is_best & (lowest != highest)).fill_null(value=False).alias(f"{metric}_best"),
         )
         rows = rows.join(columns, on=CONFIGURATION_AXES, how="left", maintain_order="left")
-    return _sorted(rows)
+    if "end_to_end_seconds" not in rows.columns:
+        rows = rows.with_columns(end_to_end_seconds=pl.lit(None, dtype=pl.Float64))
+    # The models in the sweep's order, and what differs last.
+    models = {model: place for place, model in enumerate(rows["model"].unique(maintain_order=True))}
+    place = pl.col("model").replace_strict(models, return_dtype=pl.Int64)
+    keys = [place, *(pl.col(axis) for axis in MODEL_AND_WORK[1:])]
+    return rows.with_columns(workload=pl.struct(keys).rank("dense")).sort(
+        "workload", "output_differs", "end_to_end_seconds", nulls_last=True, maintain_order=True
+    )
 
 
 def failure_rows(points: pl.DataFrame) -> pl.DataFrame:
@@ -64,25 +77,6 @@ def failure_rows(points: pl.DataFrame) -> pl.DataFrame:
         points.filter(pl.col("status") != OK)
         .group_by(*CONFIGURATION_AXES, "status", "phase", "reason", maintain_order=True)
         .agg(rounds=pl.col("round").sort())
-    )
-
-
-def _is_best(*, higher_is_better: bool) -> pl.Expr:
-    estimate = pl.when("is_comparable").then("estimate")
-    lowest, highest = estimate.min().over(MODEL_AND_WORK), estimate.max().over(MODEL_AND_WORK)
-    is_best = (estimate == (highest if higher_is_better else lowest)) & (lowest != highest)
-    return is_best.fill_null(value=False)
-
-
-def _sorted(rows: pl.DataFrame) -> pl.DataFrame:
-    """Sort by workload, the models in the sweep's order, then by end-to-end time, what differs last."""
-    if "end_to_end_seconds" not in rows.columns:
-        rows = rows.with_columns(end_to_end_seconds=pl.lit(None, dtype=pl.Float64))
-    models = {model: place for place, model in enumerate(rows["model"].unique(maintain_order=True))}
-    place = pl.col("model").replace_strict(models, return_dtype=pl.Int64)
-    keys = [place, *(pl.col(axis) for axis in MODEL_AND_WORK[1:])]
-    return rows.with_columns(workload=pl.struct(keys).rank("dense")).sort(
-        "workload", "output_differs", "end_to_end_seconds", nulls_last=True, maintain_order=True
     )
 
 
@@ -99,21 +93,20 @@ def named_configurations(points: pl.DataFrame) -> pl.DataFrame:
     workload_axes = [axis for axis in MODEL_AND_WORK if axis in varying]
     scene_axes = [axis for axis in workload_axes if axis != "batch_size"]
     way_axes = [axis for axis in WAY_AXES if axis in varying]
-    names = []
-    for row in axes.to_dicts():
-        way = point_label(row, way_axes or ["attn_implementation"])
-        workload = workload_name(row, workload_axes)
-        names.append(
-            {
-                "way": way,
-                "workload": workload,
-                "scene": workload_name(row, scene_axes),
-                "name": ", ".join(filter(None, (way if way_axes else "", workload))) or way,
-                "is_reference": all(row[axis] == value for axis, value in REFERENCE.items()),
-            }
-        )
-    types = {"way": pl.String, "workload": pl.String, "scene": pl.String, "name": pl.String, "is_reference": pl.Boolean}
-    return pl.concat([axes, pl.DataFrame(names, schema=types)], how="horizontal")
+    rows = axes.to_dicts()
+    ways = [point_label(row, way_axes or ["attn_implementation"]) for row in rows]
+    workloads = [workload_name(row, workload_axes) for row in rows]
+    names = [
+        ", ".join(filter(None, (way if way_axes else "", workload))) or way
+        for way, workload in zip(ways, workloads, strict=True)
+    ]
+    return axes.with_columns(
+        way=pl.Series(ways, dtype=pl.String),
+        workload=pl.Series(workloads, dtype=pl.String),
+        scene=pl.Series([workload_name(row, scene_axes) for row in rows], dtype=pl.String),
+        name=pl.Series(names, dtype=pl.String),
+        is_reference=pl.all_horizontal(pl.col(axis) == value for axis, value in REFERENCE.items()),
+    )
 
 
 def workload_name(configuration: Mapping[str, Any], axes: Sequence[str]) -> str:
@@ -121,7 +114,7 @@ def workload_name(configuration: Mapping[str, Any], axes: Sequence[str]) -> str:
     return ", ".join(words_of(axis, configuration[axis]) for axis in axes)
 
 
-Rounds = dict[int, list[float]]
+Rounds = dict[int, Floats]  # the values of each round, by its number
 
 
 @dataclass(frozen=True)
@@ -158,24 +151,14 @@ def report_data(
     )
 
 
-def values_by_round(samples: pl.DataFrame, column: str) -> dict[int, Rounds]:
-    """Return, for each configuration, its rounds' values of a column; nulls, and rounds without any, are left out."""
-    grouped = (
-        samples.drop_nulls(column)
-        .group_by("configuration", "round", maintain_order=True)
-        .agg(pl.col(column))
-        .sort("configuration", "round")
-    )
-    found: dict[int, Rounds] = {}
-    for configuration, number, values in grouped.iter_rows():
-        found.setdefault(configuration, {})[number] = values
+def values_by_round(table: pl.DataFrame, column: str, *keys: str) -> dict[tuple[Any, ...], Rounds]:
+    """Return the values of a column by these keys and by round; nulls, and rounds without any, are left out."""
+    numbers = pl.col(column).cast(pl.Float64)
+    grouped = table.drop_nulls(column).group_by(*keys, "round", maintain_order=True).agg(numbers)
+    found: dict[tuple[Any, ...], Rounds] = {}
+    for *key, number, values in grouped.sort("round", maintain_order=True).iter_rows():
+        found.setdefault(tuple(key), {})[number] = np.array(values)
     return found
-
-
-def paired(one: Rounds, other: Rounds) -> tuple[list[list[float]], list[list[float]]]:
-    """Return the values of the rounds that both have, in the same order."""
-    shared = sorted(one.keys() & other.keys())
-    return [one[number] for number in shared], [other[number] for number in shared]
 
 
 def shown_names(names: Sequence[str], used: pl.Series) -> list[str]:
@@ -205,13 +188,12 @@ def warning_groups(warnings: Sequence[MeasurementWarning], points: pl.DataFrame)
     for each in warnings:
         group = groups.setdefault((each.title, each.remedy), {})
         group.setdefault(each.what, []).append(point_label(each.configuration, axes))
+    everyone = {1: "", 2: "both configurations"}.get(measured, f"all {measured} configurations")
     return [
-        WarningGroup(title, remedy, tuple((_whose(labels, measured), what) for what, labels in group.items()))
+        WarningGroup(
+            title,
+            remedy,
+            tuple((", ".join(labels) if len(labels) < measured else everyone, what) for what, labels in group.items()),
+        )
         for (title, remedy), group in groups.items()
     ]
-
-
-def _whose(labels: Sequence[str], measured: int) -> str:
-    if len(labels) < measured:
-        return ", ".join(labels)
-    return {1: "", 2: "both configurations"}.get(measured, f"all {measured} configurations")

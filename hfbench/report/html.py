@@ -3,12 +3,10 @@
 import base64
 import dataclasses
 import hashlib
-import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import polars as pl
@@ -36,7 +34,7 @@ from hfbench.report.frames import (
     warning_groups,
 )
 from hfbench.report.pages import BEST_MARK, Column, printable
-from hfbench.report.speedups import winners
+from hfbench.report.speedups import speedups_and_winners
 from hfbench.report.words import (
     METRICS_SHOWN,
     axis_text,
@@ -91,8 +89,10 @@ def report_page(
     failures, groups = failure_rows(points), warning_groups(results.warnings, points)
     data = report_data(samples, results.summary, points, results.configurations)
     charts = {name: draw(data) for name, draw in CHARTS.items()}
-    won = winners(data)
+    _, won = speedups_and_winners(data)
     compiled = data.rows.filter(pl.col("compile_mode") != "off")
+    # A record's own ratio is mostly chance where its samples are few.
+    costs = points["observer_cost_ratio"].drop_nulls()
     return _page(
         captions=captions(points, rows),
         facts=_facts(points, data, environment, manifests),
@@ -114,7 +114,7 @@ def report_page(
         digests=_digest_columns(points),
         environment=environment_groups(environment),
         metrics=METRICS,
-        observer_cost=_observer_cost(points),
+        observer_cost={"middle": costs.median(), "lowest": costs.min(), "highest": costs.max()} if len(costs) else None,
     )
 
 
@@ -123,13 +123,13 @@ def _page(*, drawn: Sequence[Mapping[str, Any]], **content: Any) -> str:
 
     Its policy lets no other script run and nothing be loaded, whatever stands in it.
     """
-    scripts = [
-        as_script(text) for text in [*((_LICENCE + _vega(), _file("draw.js")) if drawn else ()), _file("sort.js")]
-    ]
+    drawing = (_LICENCE + _vega(), _file("draw.js")) if drawn else ()
+    scripts = [as_script(text) for text in (*drawing, _file("sort.js"))]
     page = _templates().get_template("report.html")
-    return page.render(
-        **content, drawn=drawn, style=Markup(_file("style.css")), scripts=scripts, policy=_policy(scripts)
-    )
+    digests = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts)
+    allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
+    policy = f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+    return page.render(**content, drawn=drawn, style=Markup(_file("style.css")), scripts=scripts, policy=policy)
 
 
 @cache
@@ -165,12 +165,6 @@ def as_script(text: str) -> Markup:
     if "</script" in text.lower() or "<!--" in text:
         raise ValueError("a script must not hold what ends a script element or begins a comment")
     return Markup(text)
-
-
-def _policy(scripts: Sequence[str]) -> str:
-    digests = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts)
-    allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
-    return f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 
 # Of params.yaml, what was measured and how. The entries of `models` stand in the manifests, with what they resolved to.
@@ -211,11 +205,12 @@ def _facts(
     """Return what was measured on what, as far as it is known."""
     varied = [(AXIS_TABLE[axis].label, points[axis].unique(maintain_order=True)) for axis in varying_axes(points)]
     started = sorted(time.replace("T", " ").replace("+00:00", " UTC") for time in points["started_at"] if time)
+    asked, ok = points["round"].n_unique(), points.filter(pl.col("status") == OK)["round"].n_unique()
     facts = [
         ("device", ", ".join(device_names(points))),
         *((f"model {manifest.name}", _origin(manifest)) for manifest in manifests),
         *((f"measured: {name}", ", ".join(map(axis_text, values))) for name, values in varied),
-        ("rounds", _rounds(points)),
+        ("rounds", f"{asked}, each a fresh process" if ok == asked else f"{asked}, of which {ok} have a result"),
         ("samples", f"{data.samples.height:,}" if data.samples.height else ""),
         ("libraries", ", ".join(_versions(environment))),
         ("measured", " to ".join(dict.fromkeys((started[0], started[-1]))) if started else ""),
@@ -226,17 +221,10 @@ def _facts(
 def _origin(manifest: Manifest) -> str:
     """Return where a model comes from in one line: its kind of source, name and resolved revision."""
     kind = str(manifest.source.get("source", ""))
-    name = next(
-        (str(manifest.source[key]) for key in ("repository", "wheel", "path", "config") if key in manifest.source), ""
-    )
+    keys = ("repository", "wheel", "path", "config")
+    name = next((str(manifest.source[key]) for key in keys if key in manifest.source), "")
     commit = str(manifest.provenance.get("commit", ""))[:12]
     return " ".join(filter(None, [manifest.architecture, f"({kind})" if kind else "", name, commit]))
-
-
-def _rounds(points: pl.DataFrame) -> str:
-    asked = points["round"].n_unique()
-    ok = points.filter(pl.col("status") == OK)["round"].n_unique()
-    return f"{asked}, each a fresh process" if ok == asked else f"{asked}, of which {ok} have a result"
 
 
 def _versions(environment: Mapping[str, Any]) -> list[str]:
@@ -244,17 +232,11 @@ def _versions(environment: Mapping[str, Any]) -> list[str]:
     packages = environment.get("packages")
     found = []
     for name, package in packages.items() if isinstance(packages, Mapping) else ():
-        if re.fullmatch("torch|transformers|kernels", name) and isinstance(package, Mapping):
+        if name in ("torch", "transformers", "kernels") and isinstance(package, Mapping):
             commit = f" at commit {str(package['commit'])[:12]}" if package.get("commit") else ""
             changed = " with uncommitted changes" if package.get("uncommitted") else ""
             found.append(f"{name} {package.get('version', '')}{commit}{changed}")
     return found
-
-
-def _observer_cost(points: pl.DataFrame) -> dict[str, float] | None:
-    """Return the observer's cost over all records; a record's own ratio is mostly chance where its samples are few."""
-    ratios = points["observer_cost_ratio"].drop_nulls().to_list()
-    return {"middle": median(ratios), "lowest": min(ratios), "highest": max(ratios)} if ratios else None
 
 
 def _manifest(manifest: Manifest) -> dict[str, Any]:
@@ -350,13 +332,13 @@ def environment_groups(environment: Mapping[str, Any]) -> list[tuple[str, _Named
     shown = {name: content for name, content in environment.items() if name != "schema_version"}
     alone = {name: content for name, content in shown.items() if not isinstance(content, dict | list)}
     parts = {"general": alone, **{name: content for name, content in shown.items() if name not in alone}}
-    groups = [(name.replace("_", " "), _rows(content)) for name, content in parts.items()]
-    return [(name, rows) for name, rows in groups if rows]
-
-
-def _rows(content: dict[str, Any] | list[Any]) -> _NamedValues:
-    entries = content.items() if isinstance(content, dict) else enumerate(content, start=1)
-    return [(str(name).replace("_", " "), text) for name, value in entries if (text := _text(value))]
+    groups = []
+    for name, content in parts.items():
+        entries = content.items() if isinstance(content, dict) else enumerate(content, start=1)
+        rows = [(str(key).replace("_", " "), text) for key, value in entries if (text := _text(value))]
+        if rows:
+            groups.append((name.replace("_", " "), rows))
+    return groups
 
 
 def _text(value: Any) -> str:

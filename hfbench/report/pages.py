@@ -226,7 +226,12 @@ def _content(block: Block, width: int) -> Iterator[RenderableType]:
         case Bullets():
             yield from _listed(block)
         case Properties(_, rows) if rows:
-            yield _named(rows)
+            named = rich.table.Table.grid(padding=(0, 2, 0, 0))
+            named.add_column(style=_STYLES["quiet"], no_wrap=True)
+            named.add_column(overflow="fold")
+            for name, finding in rows:
+                named.add_row(_text(name), _text(finding))
+            yield named
         case Table() if block.rows:
             yield _rich_table(block, width)
             if block.footer:
@@ -253,15 +258,6 @@ def _listed(block: Bullets) -> Iterator[RenderableType]:
             yield _indented(_text(each.text, each.role), _INDENT)
         if item.remedy:
             yield _indented(_text(f"→ {item.remedy}", "quiet"), _INDENT)
-
-
-def _named(rows: Sequence[tuple[str, str]]) -> rich.table.Table:
-    table = rich.table.Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(style=_STYLES["quiet"], no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, finding in rows:
-        table.add_row(_text(name), _text(finding))
-    return table
 
 
 _KINDS: dict[str, dict[str, Any]] = {

@@ -21,18 +21,12 @@ def write_plots(summary: pl.DataFrame, samples: pl.DataFrame, points: pl.DataFra
     """
     frame = points.select(CONFIGURATION_AXES).unique(maintain_order=True)
     keys = frame.with_columns(configuration=pl.Series(configuration_keys(frame.to_dicts()), dtype=pl.String))
-    for name, plot in {"end_to_end": _estimates(summary, keys), "samples": _samples(samples, keys)}.items():
-        write_text(folder / f"{name}.csv", plot.write_csv())
-
-
-def _estimates(summary: pl.DataFrame, keys: pl.DataFrame) -> pl.DataFrame:
     rows = summary.filter(pl.col("metric") == _METRIC).join(keys, on=CONFIGURATION_AXES, maintain_order="left")
     high = pl.min_horizontal("high", _HIGHEST * pl.col("estimate"))
-    return rows.select("configuration", pl.col("estimate").alias(_METRIC), "low", high=high)
-
-
-def _samples(samples: pl.DataFrame, keys: pl.DataFrame) -> pl.DataFrame:
+    estimates = rows.select("configuration", pl.col("estimate").alias(_METRIC), "low", high=high)
+    write_text(folder / "end_to_end.csv", estimates.write_csv())
     measured = samples.filter(pl.col("status") == OK, pl.col("phase") == "sample")
     rows = measured.join(keys, on=CONFIGURATION_AXES, maintain_order="left")
-    number = pl.int_range(pl.len()).over("configuration", "round") + 1
-    return rows.select("configuration", "round", number.alias("iteration"), _METRIC, "observed")
+    iteration = pl.int_range(pl.len()).over("configuration", "round") + 1
+    in_order = rows.select("configuration", "round", iteration.alias("iteration"), _METRIC, "observed")
+    write_text(folder / "samples.csv", in_order.write_csv())

@@ -28,25 +28,26 @@ _COUNTERS = ("_joules", "_seconds", "_count")
 _UNSHOWN = ("throttle_mask",)  # bits, of which the warnings name the reasons
 
 
-@dataclass(frozen=True)
-class Reading:
-    """A reading over all rounds, in the unit shown. For a counter, `values` are its increases in each round."""
+def readings(records: Sequence[Record]) -> list[tuple[str, str, list[float], bool]]:
+    """Return the name, unit, values and kind of what the host and each device read; nothing for what was never read.
 
-    name: str
-    unit: str
-    values: tuple[float, ...]
-    is_counter: bool
-
-
-def readings(records: Sequence[Record]) -> list[Reading]:
-    """Return what the host and each device read, the rounds after each other; nothing for what was never read."""
+    Values are in the unit, the rounds after each other; those of a counter, whose kind is True, are its increases in
+    each round.
+    """
     series: dict[str, list[list[float]]] = {}
     for record in records:
         for name, values in _columns(record.monitoring):
             known = [value for value in values if value is not None]
             if known and not name.endswith(_UNSHOWN):
                 series.setdefault(name, []).append(known)
-    return [_reading(name, rounds) for name, rounds in series.items()]
+    found = []
+    for name, rounds in series.items():
+        label, _, suffix = name.rpartition("_")
+        unit, is_counter = _UNITS.get(suffix, ""), name.endswith(_COUNTERS)
+        every = (known[-1] - known[0] for known in rounds) if is_counter else chain.from_iterable(rounds)
+        shown = [each / _MIB if unit == "MiB" else each for each in every]
+        found.append(((label if unit else name).replace("_", " "), unit, shown, is_counter))
+    return found
 
 
 def monitor_text(records: Sequence[Record]) -> str:
@@ -91,17 +92,6 @@ def _columns(monitoring: Mapping[str, Any]) -> Iterator[tuple[str, Sequence[floa
             yield f"{device.get('device', index)} {name}", values
 
 
-def _reading(name: str, rounds: list[list[float]]) -> Reading:
-    label, _, suffix = name.rpartition("_")
-    unit = _UNITS.get(suffix, "")
-    factor = 1 / _MIB if unit == "MiB" else 1.0
-    is_counter = name.endswith(_COUNTERS)
-    values = [known[-1] - known[0] for known in rounds] if is_counter else list(chain.from_iterable(rounds))
-    return Reading(
-        (label if unit else name).replace("_", " "), unit, tuple(value * factor for value in values), is_counter
-    )
-
-
 def asked_and_ran(record: Record) -> list[tuple[str, str, str]]:
     """Return setting, what was asked for, and what was seen to run; a dash for what the record does not tell.
 
@@ -114,8 +104,10 @@ def asked_and_ran(record: Record) -> list[tuple[str, str, str]]:
         return *found.pop(axis)[:2], did
 
     compile_label, *_ = found.pop("compile_mode")
+    device = ", ".join(dict.fromkeys(ran[name] for name in ("device", "device_name") if ran.get(name) is not None))
+    knobs, known = (each.get("continuous_batching_config") or {} for each in (asked, ran))
     rows = [
-        ("device", _text(asked.get("device")), _joined(ran.get("device"), ran.get("device_name"))),
+        ("device", _text(asked.get("device")), device or MISSING),
         of("dtype", _counts(ran.get("parameter_dtypes"), "parameter")),
         found.pop("attn_implementation"),
         ("SDPA backend", _text(asked.get("sdpa_backend"), "any"), _counts(ran.get("sdpa_backends"), "call")),
@@ -123,7 +115,11 @@ def asked_and_ran(record: Record) -> list[tuple[str, str, str]]:
         of("use_kernels", _kernels(ran.get("kernelized_layers"))),
         of("cache_implementation", _text(ran.get("cache"))),
         of("continuous_batching", _text(ran["cache"] == "PagedAttentionCache") if "cache" in ran else MISSING),
-        *_knobs(asked.get("continuous_batching_config") or {}, ran.get("continuous_batching_config") or {}),
+        *(
+            (f"  {name}", _text(knobs[name], "any"), _text(known[name]))
+            for name in knobs
+            if known.get(name) is not None
+        ),
         ("intra-op threads", _text(asked.get("intra_op_threads"), "any"), _text(ran.get("intra_op_threads"))),
     ]
     return rows + [row for axis, row in found.items() if ran.get(axis) is not None]
@@ -163,7 +159,13 @@ def output_rows(record: Record, agreement: Mapping[str, Any]) -> list[tuple[str,
     path = record.output.get("path") or {}
     if path.get("checked"):
         found = "agrees" if Output.read(record.output).path_agrees else "differs"
-        rows.append(("against a plain forward pass", f"{found}: {_path(path)}"))
+        rows.append(
+            (
+                "against a plain forward pass",
+                f"{found}: logits {path['logits_difference']:.1e} of their size apart over {path['steps']} steps of "
+                f"{counted(path['rows'], 'row')}; rounding explains {path['tolerance']:.1e}",
+            )
+        )
     elif path:
         rows.append(("against a plain forward pass", f"not checked: {path.get('reason')}"))
     first = agreement.get("first_different_token")
@@ -172,29 +174,17 @@ def output_rows(record: Record, agreement: Mapping[str, Any]) -> list[tuple[str,
     return rows
 
 
-def _path(path: Mapping[str, Any]) -> str:
-    return (
-        f"logits {path['logits_difference']:.1e} of their size apart over {path['steps']} steps of "
-        f"{path['rows']} row{'s' * (path['rows'] != 1)}; rounding explains {path['tolerance']:.1e}"
-    )
-
-
 def memory_text(records: Sequence[Record]) -> str:
     """Return the peak memory of each round and what it is, with the parts of the first; empty if not known."""
     known = [record.memory for record in records if record.memory.get("peak_bytes") is not None]
     if not known:
         return ""
     peaks = ", ".join(significant(memory["peak_bytes"] / _MIB) for memory in known)
-    kind = known[0].get("kind")
+    first, kind = known[0], known[0].get("kind")
     parts = [
-        f"{words} {significant(known[0][f'{name}_peak_bytes'] / _MIB)}"
-        for name, words in (
-            ("load", "load"),
-            ("first_call", "first call"),
-            ("prefill", "prefill"),
-            ("decode", "decode"),
-        )
-        if known[0].get(f"{name}_peak_bytes") is not None
+        f"{name.replace('_', ' ')} {significant(first[f'{name}_peak_bytes'] / _MIB)}"
+        for name in ("load", "first_call", "prefill", "decode")
+        if first.get(f"{name}_peak_bytes") is not None
     ]
     told = f"{peaks} MiB" + (f" ({kind})" if kind else "")
     return f"{told}; {', '.join(parts)}" if parts else told
@@ -204,12 +194,6 @@ def differing_rounds(records: Sequence[Record]) -> list[int]:
     """Return the rounds in which something else ran than in the first of them."""
     first = asked_and_ran(records[0])
     return [record.configuration.round for record in records[1:] if asked_and_ran(record) != first]
-
-
-def _knobs(asked: Mapping[str, Any], ran: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Return the knobs of continuous batching; `any` is what was left to transformers."""
-    told = [name for name in asked if ran.get(name) is not None]
-    return [(f"  {name}", _text(asked[name], "any"), _text(ran[name])) for name in told]
 
 
 def _requests(lengths: Mapping[str, Sequence[int]] | None, batches: Sequence[Mapping[str, int]] | None) -> str:
@@ -239,8 +223,7 @@ def _compile_ran(compilation: Mapping[str, Any] | None) -> str:
     if not graphs:
         return "no graphs"
     calls = compilation.get("compiled_calls")
-    entered = "" if calls is None else f", entered {calls} times"
-    return f"{counted(graphs, 'graph')}{entered}"
+    return counted(graphs, "graph") + ("" if calls is None else f", entered {calls} times")
 
 
 def _compilation(compilation: Mapping[str, Any] | None) -> str:
@@ -304,10 +287,6 @@ def _counts(counts: Mapping[str, int] | None, noun: str) -> str:
     return ", ".join(f"{name} ({counted(count, noun)})" for name, count in (counts or {}).items()) or MISSING
 
 
-def _joined(*values: Any) -> str:
-    return ", ".join(dict.fromkeys(str(value) for value in values if value is not None)) or MISSING
-
-
 def _text(value: Any, none: str = MISSING) -> str:
     return none if value is None else axis_text(value)
 
@@ -341,18 +320,13 @@ def request_times(records: Sequence[Record]) -> list[RequestTimes]:
     axes = ok[0].configuration
     is_uniform = axes.request_lengths == UNIFORM
     prompts = [axes.sequence_length] * len(samples[0]) if is_uniform else ok[0].requested["requests"]["prompt_tokens"]
-    return [_of_one(prompt, times) for prompt, times in zip(prompts, zip(*samples, strict=True), strict=True)]
-
-
-def _of_one(prompt_tokens: int, samples: Sequence[Sequence[float]]) -> RequestTimes:
-    count = len(samples[0])
-    return RequestTimes(
-        prompt_tokens=prompt_tokens,
-        new_tokens=count,
-        time_to_first_token_seconds=median(times[0] for times in samples),
-        inter_token_seconds=median((times[-1] - times[0]) / (count - 1) for times in samples) if count > 1 else None,
-        tokens_per_second=median(count / times[-1] for times in samples),
-    )
+    found = []
+    for prompt, of_one in zip(prompts, zip(*samples, strict=True), strict=True):
+        count = len(of_one[0])
+        first, rate = median(times[0] for times in of_one), median(count / times[-1] for times in of_one)
+        gap = median((times[-1] - times[0]) / (count - 1) for times in of_one) if count > 1 else None
+        found.append(RequestTimes(prompt, count, first, gap, rate))
+    return found
 
 
 _END = "end"
@@ -364,12 +338,10 @@ def phases(records: Sequence[Record]) -> dict[str, list[tuple[float, float] | No
     They are in the order in which they began, and each lasts until the next one of its round began; what was before the
     first is the start of the worker.
     """
-    spans = [_spans(record) for record in records]
-    return {name: [each.get(name) for each in spans] for name in dict.fromkeys(chain.from_iterable(spans))}
-
-
-def _spans(record: Record) -> dict[str, tuple[float, float]]:
-    moments = sorted(record.timeline.items(), key=lambda item: item[1])
-    if moments and moments[0][0] != _END:
-        moments = [("start", 0.0), *moments]
-    return {name: (start, end - start) for (name, start), (_, end) in pairwise(moments)}
+    rounds = []
+    for record in records:
+        moments = sorted(record.timeline.items(), key=lambda item: item[1])
+        begun = [] if not moments or moments[0][0] == _END else [("start", 0.0)]
+        spans = {name: (start, end - start) for (name, start), (_, end) in pairwise([*begun, *moments])}
+        rounds.append(spans)
+    return {name: [each.get(name) for each in rounds] for name in dict.fromkeys(chain.from_iterable(rounds))}

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
@@ -78,15 +77,22 @@ def chosen_view(results: Results, choice: Choice) -> View:
     """
     note = None
     if choice.condition is not None:
-        everything, results = results, narrowed(results, choice.condition)
-        counts = f"{results.configurations.height} of {everything.configurations.height} configurations"
-        left = f"{counts}, where {choice.condition}"
+        total = results.configurations.height
+        results = narrowed(results, choice.condition)
+        left = f"{results.configurations.height} of {total} configurations, where {choice.condition}"
         note = Paragraph(f"{left}; * is the best of these.", "quiet", in_markdown=f"{left}; bold is the best of these.")
     rows = result_rows(results.summary, results.configurations)
     sections = tuple(rows["workload"])
     if choice.sort is not None:
         rows, sections = sorted_rows(rows, choice.sort), (0,) * rows.height
-    return View(results, rows, _chosen_columns(rows, results.points, choice.columns), sections, note)
+    if not choice.columns:
+        return View(results, rows, tuple(result_columns(rows, results.points)), sections, note)
+    known = known_columns(rows)
+    columns = [find_column(name, known) for name in choice.columns]
+    if not any(column.rank == 0 for column in columns):
+        columns = [*(axis_column(rows, axis) for axis in varying_axes(results.points)), *columns]
+    kept = tuple(replace(column, rank=min(column.rank, _NEVER_DROPPED)) for column in columns)
+    return View(results, rows, kept, sections, note)
 
 
 def narrowed(results: Results, condition: str) -> Results:
@@ -94,7 +100,9 @@ def narrowed(results: Results, condition: str) -> Results:
     meets = parse_filter(condition, {axis: AXIS_COLUMNS[axis] for axis in CONFIGURATION_AXES})
     configurations = results.configurations.filter(meets)
     if configurations.is_empty():
-        raise UserError(f"no configuration meets `{condition}`. {_values(results.configurations)}")
+        known = {axis: results.configurations[axis].unique(maintain_order=True) for axis in CONFIGURATION_AXES}
+        parts = [f"{axis} is {', '.join(map(readable_json, values))}" for axis, values in known.items()]
+        raise UserError(f"no configuration meets `{condition}`. There {'; '.join(parts)}.")
     kept = set(configurations.select(CONFIGURATION_AXES).rows())
     return Results(
         summary=results.summary.filter(meets),
@@ -104,12 +112,6 @@ def narrowed(results: Results, condition: str) -> Results:
             each for each in results.warnings if tuple(each.configuration[axis] for axis in CONFIGURATION_AXES) in kept
         ],
     )
-
-
-def _values(configurations: pl.DataFrame) -> str:
-    known = {axis: configurations[axis].unique(maintain_order=True) for axis in CONFIGURATION_AXES}
-    parts = [f"{axis} is {', '.join(map(readable_json, values))}" for axis, values in known.items()]
-    return f"There {'; '.join(parts)}."
 
 
 def sorted_rows(rows: pl.DataFrame, sort: str) -> pl.DataFrame:
@@ -128,16 +130,6 @@ def sorted_rows(rows: pl.DataFrame, sort: str) -> pl.DataFrame:
     return rows.sort(column, descending=_DIRECTIONS[direction], nulls_last=True, maintain_order=True)
 
 
-def _chosen_columns(rows: pl.DataFrame, points: pl.DataFrame, names: Sequence[str]) -> tuple[Column, ...]:
-    if not names:
-        return tuple(result_columns(rows, points))
-    known = known_columns(rows)
-    columns = [find_column(name, known) for name in names]
-    if not any(column.rank == 0 for column in columns):
-        columns = [*(axis_column(rows, axis) for axis in varying_axes(points)), *columns]
-    return tuple(replace(column, rank=min(column.rank, _NEVER_DROPPED)) for column in columns)
-
-
 def find_column(name: str, columns: Sequence[Column]) -> Column:
     """Return the column of this name or label, in any case and with any of `-`, `_` and blank between its words.
 
@@ -149,10 +141,8 @@ def find_column(name: str, columns: Sequence[Column]) -> Column:
     names = {_normal(each): each for column in columns for each in (column.name, column.label)}
     close = difflib.get_close_matches(_normal(name), names, n=1)
     hint = f"Did you mean {names[close[0]]}? " if close else ""
-    known = ", ".join(
-        column.name if column.name == column.label else f"{column.name} ({column.label})" for column in columns
-    )
-    raise UserError(f"there is no column {name.strip()!r}. {hint}Known are: {known}.")
+    known = (each.name if each.name == each.label else f"{each.name} ({each.label})" for each in columns)
+    raise UserError(f"there is no column {name.strip()!r}. {hint}Known are: {', '.join(known)}.")
 
 
 def _normal(name: str) -> str:
@@ -220,7 +210,7 @@ _ROUNDS = ("rounds_asked", "rounds_ok")
 _NOT_OK = "not_ok"
 
 
-def result_data(view: View, *, only_columns: bool = False) -> pl.DataFrame:
+def result_data(view: View, *, only_columns: bool) -> pl.DataFrame:
     """Return a row for each configuration, those that no round could measure last.
 
     Columns: the axes; `rounds_asked` and `rounds_ok`; each metric under its name, its 95% interval as METRIC_low and
@@ -230,48 +220,34 @@ def result_data(view: View, *, only_columns: bool = False) -> pl.DataFrame:
     """
     failed = view.results.configurations.filter(pl.col("rounds_ok") == 0)
     rows = pl.concat([view.rows, failed.select(*CONFIGURATION_AXES, *_ROUNDS)], how="diagonal")
-    rows = rows.join(_failures(view), on=CONFIGURATION_AXES, how="left", maintain_order="left")
+    what = pl.format(
+        "{} in round {}: {}",
+        pl.col("status").cast(pl.String),
+        pl.col("rounds").cast(pl.List(pl.String)).list.join(", "),
+        pl.col("reason").fill_null("no reason was recorded"),
+    )
+    failures = failure_rows(view.results.points).group_by(CONFIGURATION_AXES, maintain_order=True)
+    not_ok = failures.agg(what.str.join("; ").alias(_NOT_OK))
+    rows = rows.join(not_ok, on=CONFIGURATION_AXES, how="left", maintain_order="left")
     names = [*CONFIGURATION_AXES, *_ROUNDS]
     for metric in METRIC_NAMES:
         names += [name for name in (metric, f"{metric}_low", f"{metric}_high") if name in rows.columns]
     names += [*_FRACTIONS, *_BREAK_EVEN, "output_differs", _NOT_OK]
     if only_columns:
-        wanted = [name for column in view.columns for name in _parts(column.name, names)]
-        names = list(dict.fromkeys(wanted))
-    without_values = [
-        name for name in names if name.endswith(("_low", "_high")) and rows[name].null_count() == rows.height
-    ]
-    return rows.select(name for name in names if name not in without_values).rename(_FRACTIONS, strict=False)
+        wanted = dict.fromkeys(part for column in view.columns for part in _parts(column.name))
+        names = [name for name in wanted if name in names]
+    told = [name for name in names if not name.endswith(("_low", "_high")) or rows[name].count()]
+    return rows.select(told).rename(_FRACTIONS, strict=False)
 
 
-def result_json(view: View, *, only_columns: bool = False) -> dict[str, Any]:
-    """Return `configurations`, the rows of `result_data`, and `warnings` with the key of their configuration."""
-    return {
-        "configurations": result_data(view, only_columns=only_columns).to_dicts(),
-        "warnings": [
-            {"point": each.point, "code": each.code, "what": each.what, "remedy": each.remedy}
-            for each in view.results.warnings
-        ],
-    }
-
-
-def _parts(name: str, names: list[str]) -> list[str]:
-    """Return the columns of data that stand for a column of text."""
+def _parts(name: str) -> tuple[str, ...]:
+    """Return the columns of data that a column of text may stand for."""
     special = {
-        "break_even_new_tokens": list(_BREAK_EVEN),
-        "rounds_ok": list(_ROUNDS),
-        "precision": ["end_to_end_seconds_low", "end_to_end_seconds_high"],
+        "break_even_new_tokens": _BREAK_EVEN,
+        "rounds_ok": _ROUNDS,
+        "precision": ("end_to_end_seconds_low", "end_to_end_seconds_high"),
     }
-    parts = special.get(name, [name, f"{name}_low", f"{name}_high"])
-    return [part for part in parts if part in names]
-
-
-def _failures(view: View) -> pl.DataFrame:
-    failures = failure_rows(view.results.points).with_columns(
-        rounds=pl.col("rounds").cast(pl.List(pl.String)).list.join(", "), status=pl.col("status").cast(pl.String)
-    )
-    what = pl.format("{} in round {}: {}", "status", "rounds", pl.col("reason").fill_null("no reason was recorded"))
-    return failures.group_by(CONFIGURATION_AXES, maintain_order=True).agg(what.str.join("; ").alias(_NOT_OK))
+    return special.get(name, (name, f"{name}_low", f"{name}_high"))
 
 
 def show_results(tables: Path, choice: Choice, format_name: str, report: Path) -> None:
@@ -288,13 +264,15 @@ def show_results(tables: Path, choice: Choice, format_name: str, report: Path) -
         return
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-    only_columns = bool(choice.columns)
+    data = result_data(view, only_columns=bool(choice.columns))
     if format_name == "markdown":
         text = markdown(results_page(view))
     elif format_name == "csv":
-        text = result_data(view, only_columns=only_columns).write_csv()
+        text = data.write_csv()
     else:
-        text = readable_json(result_json(view, only_columns=only_columns)) + "\n"
+        told = ("point", "code", "what", "remedy")
+        warnings = [{name: getattr(each, name) for name in told} for each in view.results.warnings]
+        text = readable_json({"configurations": data.to_dicts(), "warnings": warnings}) + "\n"
     sys.stdout.write(text)
 
 

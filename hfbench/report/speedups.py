@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import numpy as np
-
 from hfbench.report.frames import ReportData, values_by_round
 from hfbench.report.words import END_TO_END
 from hfbench.statistics.bootstrap import Interval
@@ -71,66 +69,43 @@ class Winner:
         return self.verdict is not None and self.verdict.word == FASTER
 
 
-def winners(data: ReportData) -> list[Winner]:
-    """Return the winner of each workload that has one, in the order of the workloads.
+def speedups_and_winners(data: ReportData) -> tuple[list[Speedup], list[Winner]]:
+    """Return each configuration compared with the baseline of its workload, and the winner of each workload that has
+    one, in the order of the workloads.
 
-    The winner has the lowest median end-to-end latency of the configurations whose output is not flagged as different.
-    It is the fastest beyond noise where it is faster than each other one: see
-    `hfbench.statistics.verdicts.verdict_on_race`.
-    """
-    return _judged(data)[1]
-
-
-def speedups(data: ReportData) -> list[Speedup]:
-    """Return each configuration compared with the baseline of its workload, which is not compared with itself.
-
-    What computes something else, by its output, is left out: it may be fast because it is wrong.
-    """
-    return _judged(data)[0]
-
-
-@dataclass(frozen=True)
-class _Race:
-    """The ways of a workload that are ranked, the fastest first, with its contrasts to the others."""
-
-    order: Sequence[Row]
-    contrasts: Sequence[Contrast]
-    flagged: tuple[str, ...]
-
-
-def _judged(data: ReportData) -> tuple[list[Speedup], list[Winner]]:
-    """Return the speedups and the winners: one family of tests, of each way with its baseline and of each race.
-
-    Each interval may err as that family allows, so that the page nowhere contradicts itself.
+    What computes something else, by its output, is left out: it may be fast because it is wrong. The winner has the
+    lowest median end-to-end latency of the rest, and is the fastest beyond noise where it is faster than each other
+    one: see `hfbench.statistics.verdicts.verdict_on_race`. All are one family of tests, of each way with its baseline
+    and of each race, and each interval may err as that family allows, so that the page nowhere contradicts itself.
     """
     contrast_with = _contrasts(data)
     pairs, races = [], []
     for group in data.rows.drop_nulls(END_TO_END).partition_by("workload", maintain_order=True):
         rows = group.to_dicts()
-        plain, ranked = baseline(rows), [row for row in rows if not row["output_differs"]]
+        ranked = [row for row in rows if not row["output_differs"]]
+        # The baseline is the plainest way, or the first in the sweep's order.
+        references = [row for row in rows if row["is_reference"]]
+        plain = min(references or rows, key=lambda row: int(row["configuration"]))
         pairs += [(row, plain, contrast_with(row, plain)) for row in ranked if row is not plain]
-        order = sorted(ranked, key=lambda row: float(row[END_TO_END]))
         flagged = tuple(row["way"] for row in rows if row["output_differs"])
-        races += [_Race(order, [contrast_with(order[0], other) for other in order[1:]], flagged)] if order else []
-    tested = [*(tested_p_value(found) for *_, found in pairs), *(race_p_value(race.contrasts) for race in races)]
+        if ranked:
+            first, *others = sorted(ranked, key=lambda row: float(row[END_TO_END]))
+            races.append((first, [(other, contrast_with(first, other)) for other in others], flagged))
+    tested = [tested_p_value(found) for *_, found in pairs]
+    tested += [race_p_value([found for _, found in against]) for _, against, _ in races]
     error = family_error([p_value for p_value in tested if p_value is not None])
-    found = [_comparison(*pair, error) for pair in pairs]
-    over_baselines = {each.configuration["configuration"]: each for each in found}
-    return found, [_winner(race, over_baselines.get(race.order[0]["configuration"]), error) for race in races]
-
-
-def baseline(rows: Sequence[Row]) -> Row:
-    """Return what the rows of a workload are compared with: the plainest way, or the first in the sweep's order."""
-    plain = [row for row in rows if row["is_reference"]]
-    return min(plain or rows, key=lambda row: int(row["configuration"]))
+    speedups = [_comparison(*pair, error) for pair in pairs]
+    over_baselines = {each.configuration["configuration"]: each for each in speedups}
+    winners = [
+        _winner(first, against, flagged, over_baselines.get(first["configuration"]), error)
+        for first, against, flagged in races
+    ]
+    return speedups, winners
 
 
 def _contrasts(data: ReportData) -> Callable[[Row, Row], Contrast]:
     """Return what gives the contrast of a row with the one that it is held against."""
-    values = {
-        configuration: {number: np.array(each) for number, each in rounds.items()}
-        for configuration, rounds in values_by_round(data.samples, END_TO_END).items()
-    }
+    values = values_by_round(data.samples, END_TO_END, "configuration")
     started: dict[int, dict[int, datetime]] = defaultdict(dict)
     for configuration, number, text in data.points.select("configuration", "round", "started_at").iter_rows():
         if (time := start_time(text)) is not None:  # where the record tells
@@ -138,25 +113,32 @@ def _contrasts(data: ReportData) -> Callable[[Row, Row], Contrast]:
 
     def contrast_with(row: Row, against: Row) -> Contrast:
         own, other = row["configuration"], against["configuration"]
-        return contrast(values[other], values[own], started[other], started[own])
+        return contrast(values[other,], values[own,], started[other], started[own])
 
     return contrast_with
 
 
-def _winner(race: _Race, over_baseline: Speedup | None, error: float) -> Winner:
-    first, *others = race.order
-    comparisons = [_comparison(first, *each, error) for each in zip(others, race.contrasts, strict=True)]
-    place, verdict = (
-        verdict_on_race(race.contrasts, DEFAULT_THRESHOLD, error, higher_is_better=False) if others else (None, None)
-    )
+def _winner(
+    first: Row,
+    against: Sequence[tuple[Row, Contrast]],
+    flagged: tuple[str, ...],
+    over_baseline: Speedup | None,
+    error: float,
+) -> Winner:
+    comparisons = [_comparison(first, *each, error) for each in against]
+    verdict, rival = None, ""
+    if against:
+        contrasts = [found for _, found in against]
+        place, verdict = verdict_on_race(contrasts, DEFAULT_THRESHOLD, error, higher_is_better=False)
+        rival = comparisons[place].against["way"]
     return Winner(
         configuration=first,
         runner_up=comparisons[0] if comparisons else None,
         over_baseline=over_baseline,
         verdict=verdict,
-        rival="" if place is None else others[place]["way"],
+        rival=rival,
         rivals=tuple(each.against["way"] for each in comparisons if each.verdict.word != FASTER),
-        flagged=race.flagged,
+        flagged=flagged,
     )
 
 

@@ -103,16 +103,14 @@ class Captions:
 
 def captions(points: pl.DataFrame, rows: pl.DataFrame) -> Captions:
     """Return the captions of the results (`rows` is from `result_rows`)."""
-    varying = varying_axes(points)
-    constant = [axis for axis in CONFIGURATION_AXES if axis not in varying and axis not in _TITLE_AXES]
-    ok = int((points["status"] == OK).sum())
-    configurations = points.select(CONFIGURATION_AXES).n_unique()
-    told = [axis for axis in constant if AXIS_TABLE[axis].always_told or points[axis][0] != USUAL.get(axis)]
-    shared = ", ".join(f"{AXIS_TABLE[axis].label} {axis_text(points[axis][0])}" for axis in told)
+    elsewhere = {*varying_axes(points), *_TITLE_AXES}
+    constant = {axis: points[axis][0] for axis in CONFIGURATION_AXES if axis not in elsewhere}
+    told = {axis: value for axis, value in constant.items() if AXIS_TABLE[axis].always_told or value != USUAL.get(axis)}
+    shared = ", ".join(f"{AXIS_TABLE[axis].label} {axis_text(value)}" for axis, value in told.items())
+    ok, configurations = int((points["status"] == OK).sum()), points.select(CONFIGURATION_AXES).n_unique()
+    names = (_distinct(points["model"]), device_names(points), _distinct(points["dtype"]))
     return Captions(
-        title=" · ".join(
-            map(", ".join, (_distinct(points["model"]), device_names(points), _distinct(points["dtype"])))
-        ),
+        title=" · ".join(map(", ".join, names)),
         constants=f"all with {shared}" if shared else "",
         counts=f"{counted(configurations, 'configuration')}, {ok} of {counted(points.height, 'record')} ok",
         notes=tuple(_notes(rows)),
@@ -143,14 +141,9 @@ def _notes(rows: pl.DataFrame) -> list[str]:
         notes.append(
             "One round does not tell how much processes differ: it has no interval, and establishes no difference."
         )
-    return notes + _workloads(rows)
-
-
-def _workloads(rows: pl.DataFrame) -> list[str]:
-    """Return a sentence on each workload of unequal requests: what it is in all."""
     unequal = rows.filter(pl.col("request_lengths") != UNIFORM)
     found = unequal.select("request_lengths", "requests", "prompt_tokens", "new_tokens", *_LONGEST)
-    return [
+    return notes + [
         f"{name} requests: {requests}, with {prompt:,} prompt and {new:,} new tokens in all, at most {longest:,} and "
         f"{most:,} each. They arrive together, and batch is how many run at a time."
         for name, requests, prompt, new, longest, most in found.unique(maintain_order=True).drop_nulls().rows()
@@ -299,12 +292,11 @@ def point_column(rows: pl.DataFrame, points: pl.DataFrame) -> Column:
 
 def failure_columns(failures: pl.DataFrame, points: pl.DataFrame) -> list[Column]:
     """Return the columns point, rounds, status and reason of the points that are not ok."""
-    rows = failures.to_dicts()
     return [
         point_column(failures, points),
-        Column("rounds", "word").filled(", ".join(map(str, row["rounds"])) for row in rows),
-        Column("status", "word").filled(row["status"] for row in rows),
-        Column("reason", "prose").filled(map(_reason, rows)),
+        word_column("rounds", (", ".join(map(str, rounds)) for rounds in failures["rounds"])),
+        word_column("status", failures["status"]),
+        Column("reason", "prose").filled(map(_reason, failures["reason"], failures["phase"])),
     ]
 
 
@@ -329,9 +321,9 @@ def warning_list(groups: Sequence[WarningGroup], *, is_whole: bool = False) -> B
     return Bullets(tuple(items), "Warnings")
 
 
-def _reason(row: dict[str, Any]) -> str:
-    reason = printable(row["reason"] or "no reason was recorded").strip()
-    return f"{reason} (phase: {printable(row['phase'])})" if row["phase"] else reason
+def _reason(reason: str | None, phase: str | None) -> str:
+    text = printable(reason or "no reason was recorded").strip()
+    return f"{text} (phase: {printable(phase)})" if phase else text
 
 
 def _values(rows: pl.DataFrame, name: str) -> list[Any]:

@@ -68,9 +68,7 @@ class Step(NamedTuple):
     p_value: float
 
 
-def find_steps(
-    points: Sequence[Observation], *, threshold: float, significance: float = SIGNIFICANCE
-) -> list[Step] | None:
+def find_steps(points: Sequence[Observation], *, threshold: float) -> list[Step] | None:
     """Return the steps in a series of points in their order, none within the threshold; None where noise is unknown.
 
     A step is beyond the noise, and of more than `threshold`: 0.02 leaves out ratios within 1 / 1.02 … 1.02. Fewer than
@@ -84,12 +82,12 @@ def find_steps(
     noise = estimate_noise(points)
     if noise is None:
         return None
-    penalty = student(1 - significance / (len(points) - 1), noise.degrees_of_freedom) ** 2
+    penalty = student(1 - SIGNIFICANCE / (len(points) - 1), noise.degrees_of_freedom) ** 2
     cuts = optimal_cuts(logarithms, 1 / noise.variances, penalty)
     while True:
         steps = [_step(logarithms, noise, cuts, place) for place in range(len(cuts))]
         small = [step for step in steps if abs(log(step.ratio.estimate)) <= log1p(threshold)]
-        small += [step for step in steps if step.p_value > significance]
+        small += [step for step in steps if step.p_value > SIGNIFICANCE]
         if not small:
             return steps
         # One at a time: two small steps in one direction can make one that counts.

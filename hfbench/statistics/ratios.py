@@ -133,10 +133,9 @@ def geometric_mean(ratios: Sequence[RatioOfRounds], *, paired: bool) -> Ratio | 
     """
     if not ratios:
         return None
-    baseline, candidate = ([_over_pairs(ratios, side)] for side in ("baseline", "candidate"))
-    rounds = [[[value] for _, value in sorted(side[0].items())] for side in (baseline, candidate)]
-    is_paired = paired and baseline[0].keys() == candidate[0].keys()
-    ratio = (paired_ratio if is_paired else independent_ratio)(*rounds)
+    baseline, candidate = (_over_pairs(ratios, side) for side in ("baseline", "candidate"))
+    compute = paired_ratio if paired and baseline.keys() == candidate.keys() else independent_ratio
+    ratio = compute(*([[value] for _, value in sorted(side.items())] for side in (baseline, candidate)))
     if ratio is None:
         return None
     return Ratio(exp(float(np.mean([log(each.estimate) for each in ratios]))), ratio.errors)

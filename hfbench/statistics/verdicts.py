@@ -70,8 +70,9 @@ def look_error(rounds: float, error: float = ERROR) -> float:
 
     The rounds of two sides with unequal numbers are their mean, which grows with every round.
     """
-    share: float = _share(rounds) * (error / ERROR) ** _STEEPNESS
-    return _LOOK_ERROR * share
+    # Of what a look after seven rounds may spend.
+    share = _TWO_ROUNDS_SHARE if rounds <= FEWEST_ROUNDS else min(1.0, (_FULL_UNTIL / rounds) ** 2)
+    return float(_LOOK_ERROR * (share * (error / ERROR) ** _STEEPNESS))
 
 
 def interval(ratio: Ratio, error: float = ERROR) -> Interval:
@@ -99,7 +100,7 @@ def p_value(ratio: Ratio) -> float:
     if error == 0:
         return 0.0
     single = 2 * float(stdtr(degrees_of_freedom, -abs(log(ratio.estimate)) / error))
-    error_of_all: float = ERROR * (single / (_LOOK_ERROR * _share(_rounds(ratio)))) ** (1 / _STEEPNESS)
+    error_of_all: float = ERROR * (single / look_error(_rounds(ratio))) ** (1 / _STEEPNESS)
     return min(1.0, error_of_all)
 
 
@@ -137,7 +138,8 @@ def decide(ratio: Ratio, threshold: float, error: float, *, higher_is_better: bo
         if not found.low <= 1 <= found.high:
             return Verdict(FASTER if (found.low > 1) == higher_is_better else SLOWER, found)
     more = rounds_to_decide(ratio, threshold, error)
-    return Verdict(UNDECIDED, found, _rounds_sentence(more), more)
+    number = f"more than {MOST_MORE_ROUNDS}" if more is None else f"about {more}"
+    return Verdict(UNDECIDED, found, f"{number} more round{'s' * (more != 1)} on each side would decide", more)
 
 
 def verdict_on(contrast: Contrast, threshold: float, error: float, *, higher_is_better: bool) -> Verdict:
@@ -145,7 +147,7 @@ def verdict_on(contrast: Contrast, threshold: float, error: float, *, higher_is_
     if contrast.obstacle is not None:
         return Verdict(INCOMPARABLE, reason=contrast.obstacle)
     if contrast.ratio is None:
-        return _too_few_rounds(contrast.baseline_rounds, contrast.candidate_rounds)
+        return _one_round(contrast)
     if contrast.method == IDENTICAL:
         same = "the same records: nothing that they depend on changed, and DVC measured nothing again"
         return Verdict(SAME, interval(contrast.ratio), same)
@@ -231,13 +233,6 @@ def rounds_to_decide(ratio: Ratio, threshold: float, error: float) -> int | None
     return high if high <= MOST_MORE_ROUNDS else None
 
 
-def _share(rounds: float) -> float:
-    """Return what a look after so many rounds may spend, as a share of what one after seven may."""
-    if rounds <= FEWEST_ROUNDS:
-        return _TWO_ROUNDS_SHARE
-    return min(1.0, (_FULL_UNTIL / rounds) ** 2)
-
-
 def _rounds(ratio: Ratio) -> float:
     return sum(error.rounds for error in ratio.errors) / len(ratio.errors)
 
@@ -256,17 +251,9 @@ def _doubt(verdict: Verdict, contrast: Contrast) -> tuple[float, float]:
     return (more if verdict.word == UNDECIDED else 0.0, tested_p_value(contrast) or 0.0)
 
 
-def _too_few_rounds(baseline_rounds: int, candidate_rounds: int) -> Verdict:
+def _one_round(contrast: Contrast) -> Verdict:
     """Return the verdict where a side has one round, which does not tell how much processes differ."""
-    missing = max(FEWEST_ROUNDS - min(baseline_rounds, candidate_rounds), 1)
-    sides = {"baseline": baseline_rounds, "candidate": candidate_rounds}
-    short = [name for name, rounds in sides.items() if rounds < FEWEST_ROUNDS]
-    whose = "each side has" if len(short) == 2 else f"the {short[0]} has"
-    reason = f"{whose} one round, which does not tell noise from change: at least {missing} more is needed"
-    return Verdict(UNDECIDED, reason=reason, more_rounds=missing)
-
-
-def _rounds_sentence(more: int | None) -> str:
-    if more is None:
-        return f"more than {MOST_MORE_ROUNDS} more rounds on each side would decide"
-    return f"about {more} more round{'s' * (more > 1)} on each side would decide"
+    side = "baseline" if contrast.baseline_rounds < FEWEST_ROUNDS else "candidate"
+    whose = "each side" if contrast.baseline_rounds == contrast.candidate_rounds else f"the {side}"
+    reason = f"{whose} has one round, which does not tell noise from change: at least 1 more is needed"
+    return Verdict(UNDECIDED, reason=reason, more_rounds=1)

@@ -81,15 +81,12 @@ class OutputDifference:
 
 def difference(one: Output, other: Output) -> OutputDifference:
     """Return how far two outputs of the same work are apart."""
+    likelihoods = ((one.nll, other.nll), (one.path_nll, other.path_nll))
     return OutputDifference(
         top1_agreement=_agreement(one.top1, other.top1),
-        nll_difference=_largest((one.nll, other.nll), (one.path_nll, other.path_nll)),
+        nll_difference=max((abs(a - b) for a, b in likelihoods if a is not None and b is not None), default=None),
         first_different_token=_first_difference(one.tokens, other.tokens),
     )
-
-
-def _largest(*pairs: tuple[float | None, float | None]) -> float | None:
-    return max((abs(one - other) for one, other in pairs if one is not None and other is not None), default=None)
 
 
 def _agreement(one: pl.Series | None, other: pl.Series | None) -> float | None:

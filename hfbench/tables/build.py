@@ -1,6 +1,5 @@
 """The tables together, built from the records of a sweep."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,15 +28,17 @@ def points_table(records: Sequence[ReadRecord], samples: pl.DataFrame) -> pl.Dat
     `samples`, the number of sample iterations; `observer_cost_ratio`, median end-to-end seconds with the token observer
     over without (null where either is missing); and a column `timeline_NAME_seconds` for each entry of the timeline.
     """
-    facts = pl.DataFrame([record.facts for record in records], schema=FACT_TYPES)
     configurations = [record.configuration for record in records]
-    axes = axes_frame(configurations)
+    seconds = pl.col("end_to_end_seconds")
+    cost = seconds.filter("observed").median() / seconds.filter(~pl.col("observed")).median()
+    of_point = samples.filter(pl.col("phase") == "sample").group_by(AXES)
+    counts = of_point.agg(samples=pl.len().cast(pl.Int64), observer_cost_ratio=cost)
     return pl.concat(
         [
-            axes.join(_sampled(samples), on=AXES, how="left", maintain_order="left"),
-            facts,
+            axes_frame(configurations).join(counts, on=AXES, how="left", maintain_order="left"),
+            pl.DataFrame([record.facts for record in records], schema=FACT_TYPES),
             agreement_table(configurations, [each.output if each.facts["status"] == OK else None for each in records]),
-            _timeline(records),
+            pl.DataFrame([record.timeline for record in records], infer_schema_length=None),
         ],
         how="horizontal",
     ).select(
@@ -47,28 +48,6 @@ def points_table(records: Sequence[ReadRecord], samples: pl.DataFrame) -> pl.Dat
         pl.col("samples").fill_null(0),
         "observer_cost_ratio",
         pl.col("^timeline_.*$"),
-    )
-
-
-def _sampled(samples: pl.DataFrame) -> pl.DataFrame:
-    end_to_end = pl.col("end_to_end_seconds")
-    observed = end_to_end.filter("observed").median()
-    unobserved = end_to_end.filter(~pl.col("observed")).median()
-    return (
-        samples.lazy()
-        .filter(pl.col("phase") == "sample")
-        .group_by(AXES)
-        .agg(samples=pl.len().cast(pl.Int64), observer_cost_ratio=observed / unobserved)
-        .collect()
-    )
-
-
-def _timeline(records: Sequence[ReadRecord]) -> pl.DataFrame:
-    names = dict.fromkeys(name for record in records for name in record.timeline)
-    columns = {f"timeline_{re.sub(r'[^A-Za-z0-9]+', '_', name)}_seconds": name for name in names}
-    return pl.DataFrame(
-        {column: [record.timeline.get(name) for record in records] for column, name in columns.items()},
-        schema=dict.fromkeys(columns, pl.Float64),
     )
 
 

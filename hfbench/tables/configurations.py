@@ -231,50 +231,38 @@ def configurations_table(
 
 
 def _over_rounds(points: pl.DataFrame) -> pl.DataFrame:
-    clock = pl.col("clock_mhz").filter(_OK)
-    most = (
-        "quota_throttled_share",
-        "other_processes",
-        "others_cpu_share",
-        "cpu_share_before",
-        "swap_used_bytes",
-        "clock_resolution_seconds",
-    )
-    throttled = pl.col("throttle_reasons").filter(_OK)
-    gap_token = pl.col("recurring_gap_token").filter(_OK)
+    clock, gap_token = pl.col("clock_mhz"), pl.col("recurring_gap_token")
     is_same_token = gap_token.n_unique() == 1  # another one in another round came late by chance
-    return points.group_by(CONFIGURATION_AXES, maintain_order=True).agg(
-        pl.col("target_precision").filter(_OK).max(),
-        pl.col("recompiles_while_sampling").filter(_OK).sum(),
-        throttled.explode().drop_nulls().unique(maintain_order=True),
-        *(pl.col(name).filter(_OK).max() for name in most),
-        *(pl.col(name).filter(_OK).first() for name in ("requests", "prompt_tokens", "new_tokens")),
-        pl.col("reference").filter(_OK).first(),
-        (pl.col("tokens_handed_out_late") & ~pl.col("continuous_batching")).filter(_OK).any(),
-        pl.col("monitor_readings").filter(_OK).min(),
-        pl.when(is_same_token).then(pl.col("recurring_gap_ratio").filter(_OK).min()),
-        pl.when(is_same_token).then(gap_token.first()).alias("recurring_gap_token"),
-        pl.col("top1_agreement").filter(_OK).min(),
-        pl.col("nll_difference").filter(_OK).max(),
-        pl.col("first_different_token").filter(_OK).min(),
-        pl.col("path_checked").filter(_OK).all(ignore_nulls=False),
-        pl.col("path_agrees").filter(_OK).min(),
-        *(pl.col(name).filter(_OK).max() for name in ("path_difference", "path_tolerance")),
-        rounds_asked=pl.len().cast(pl.Int64),
-        rounds_ok=_count(_OK),
-        rounds_ended_early=_count(
-            _OK & pl.col("target_precision").is_not_null() & pl.col("stopped_because").str.starts_with("max_")
-        ),
-        rounds_never_steady=_count(_OK & ~pl.col("warmup_steady")),
-        rounds_throttled=_count(_OK & (pl.col("throttle_reasons").list.len() > 0)),
-        rounds_disagreeing=_count(_OK & ~pl.col("same_as_first_round")),
-        rounds_with_other_kernels=_count(_OK & ~pl.col("same_kernels_as_first_round")),
-        # Within a round, or from one to another.
-        clock_spread=pl.max_horizontal(
-            pl.col("clock_spread").filter(_OK).max(), (clock.max() - clock.min()) / clock.median()
-        ),
+    largest = ("target_precision", "nll_difference", "path_difference", "path_tolerance", "quota_throttled_share")
+    most_of_others = ("other_processes", "others_cpu_share", "cpu_share_before", "swap_used_bytes")
+    conditions = {
+        "rounds_ok": _OK,
+        "rounds_ended_early": pl.col("target_precision").is_not_null()
+        & pl.col("stopped_because").str.starts_with("max_"),
+        "rounds_never_steady": ~pl.col("warmup_steady"),
+        "rounds_throttled": pl.col("throttle_reasons").list.len() > 0,
+        "rounds_disagreeing": ~pl.col("same_as_first_round"),
+        "rounds_with_other_kernels": ~pl.col("same_kernels_as_first_round"),
+    }
+    ok_rounds = (
+        points.filter(_OK)
+        .group_by(CONFIGURATION_AXES)
+        .agg(
+            pl.col(*largest, *most_of_others, "clock_resolution_seconds").max(),
+            pl.col("monitor_readings", "top1_agreement", "first_different_token", "path_agrees").min(),
+            pl.col("requests", "prompt_tokens", "new_tokens", "reference").first(),
+            pl.col("recompiles_while_sampling").sum(),
+            pl.col("throttle_reasons").explode().drop_nulls().unique(maintain_order=True),
+            pl.col("path_checked").all(ignore_nulls=False),
+            (pl.col("tokens_handed_out_late") & ~pl.col("continuous_batching")).any(),
+            pl.when(is_same_token).then(pl.col("recurring_gap_ratio").min()),
+            pl.when(is_same_token).then(gap_token.first()).alias("recurring_gap_token"),
+            # Within a round, or from one to another.
+            clock_spread=pl.max_horizontal(pl.col("clock_spread").max(), (clock.max() - clock.min()) / clock.median()),
+            **{name: condition.sum().cast(pl.Int64) for name, condition in conditions.items()},
+        )
     )
-
-
-def _count(condition: pl.Expr) -> pl.Expr:
-    return condition.sum().cast(pl.Int64)
+    rounds = points.group_by(CONFIGURATION_AXES, maintain_order=True).agg(rounds_asked=pl.len().cast(pl.Int64))
+    return rounds.join(ok_rounds, on=CONFIGURATION_AXES, how="left", maintain_order="left").with_columns(
+        pl.col(*conditions, "recompiles_while_sampling").fill_null(0)
+    )

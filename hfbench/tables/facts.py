@@ -72,20 +72,20 @@ def machine_facts(content: dict[str, Any]) -> dict[str, Any]:
     """
     before, span = content["machine_before"], _Span(content)
     busy, counts = before.get("cpu_percent"), [each.get("other_processes") for each in before.get("devices", ())]
-    clocks = [span.known(each) for each in span.of_devices("clock_mhz") or [span.of_host("cpu_highest_clock_mhz")]]
+    clocks = span.of_devices("clock_mhz") or [span.known(span.host, "cpu_highest_clock_mhz")]
     withheld = span.increase("quota_throttled_seconds")
     spreads = [(max(each) - min(each)) / median(each) for each in clocks if len(each) > 1 and median(each) > 0]
     return {
         "monitor_readings": span.readings(),
-        "energy_joules_per_token": None if span.has_context else _energy(span),
+        "energy_joules_per_token": None if content.get("configuration", {}).get("context_depth") else _energy(span),
         "throttle_reasons": _throttle_reasons(span),
         "quota_throttled_share": withheld / (span.end - span.start) if withheld is not None else None,
         "clock_mhz": _largest(median(each) for each in clocks if each),
         "clock_spread": _largest(spreads),
-        "other_processes": _largest([*counts, *chain(*map(span.known, span.of_devices("other_processes")))]),
+        "other_processes": _largest([*counts, *chain(*span.of_devices("other_processes"))]),
         "others_cpu_share": _others_share(span),
         "cpu_share_before": None if busy is None else busy / 100,
-        "swap_used_bytes": _largest([before.get("swap_used_bytes"), *span.known(span.of_host("swap_used_bytes"))]),
+        "swap_used_bytes": _largest([before.get("swap_used_bytes"), *span.known(span.host, "swap_used_bytes")]),
     }
 
 
@@ -95,7 +95,6 @@ class _Span:
     def __init__(self, content: dict[str, Any]) -> None:
         samples = [iteration for iteration in content["iterations"] if iteration["phase"] == "sample"]
         self._monitoring = monitoring = content["monitoring"]
-        self.has_context = bool(content.get("configuration", {}).get("context_depth"))
         self.time_seconds: Sequence[float] = monitoring.get("time_seconds", ())
         self.start = samples[0]["start_seconds"] if samples else inf
         self.end = samples[-1]["start_seconds"] + samples[-1]["call_seconds"] if samples else -inf
@@ -108,44 +107,41 @@ class _Span:
         """Return how many readings there are, on an accelerator those of the device. None where nothing was kept."""
         if self.end < self.start or "time_seconds" not in self._monitoring:
             return None
-        columns = [column for device in self.devices for column in device.get("series", {}).values()]
-        told = [any(column[index] is not None for column in columns) for index in range(len(self.time_seconds))]
-        is_of_host = self._on_cpu and not self.devices
-        return len(self.within(self.time_seconds)) if is_of_host else sum(map(bool, self.within(told)))
+        if self._on_cpu and not self.devices:
+            return len(self.within(self.time_seconds))
+        columns = [self.within(column) for device in self.devices for column in device.get("series", {}).values()]
+        return sum(any(value is not None for value in reading) for reading in zip(*columns, strict=True))
 
-    def of_host(self, name: str) -> Column:
-        """Return a column of the host, all None where it was not to be had."""
-        return self._column(self.host, name)
-
-    def of_devices(self, name: str) -> list[Column]:
-        """Return the same of each device."""
-        return [self._column(device, name) for device in self.devices]
+    def column(self, part: dict[str, Any], name: str) -> Column:
+        """Return all readings of the host or of a device, None where it was not to be had."""
+        column: Column = part.get("series", {}).get(name, [None] * len(self.time_seconds))
+        return column
 
     def within(self, column: Column, before: int = 0) -> Column:
         """Return what was read from start to end, both included, and so many readings before."""
         first = bisect_left(self.time_seconds, self.start)
         return column[max(0, first - before) : bisect_right(self.time_seconds, self.end)]
 
-    def known(self, column: Column, before: int = 0) -> list[float]:
-        """Return the same without None."""
-        return [value for value in self.within(column, before) if value is not None]
+    def known(self, part: dict[str, Any], name: str, before: int = 0) -> list[float]:
+        """Return the same of a column of the host or of a device, without None."""
+        return [value for value in self.within(self.column(part, name), before) if value is not None]
+
+    def of_devices(self, name: str) -> list[list[float]]:
+        """Return the same of each device."""
+        return [self.known(device, name) for device in self.devices]
 
     def increase(self, name: str) -> float | None:
         """Return by how much a counter of the host grew, from the reading before the first; None below two readings."""
-        readings = self.known(self.of_host(name), before=1)
+        readings = self.known(self.host, name, before=1)
         return readings[-1] - readings[0] if len(readings) > 1 else None
-
-    def _column(self, part: dict[str, Any], name: str) -> Column:
-        column: Column = part.get("series", {}).get(name, [None] * len(self.time_seconds))
-        return column
 
 
 def _energy(span: _Span) -> float | None:
-    columns = [
-        {"energy_joules": joules, "power_watts": watts}
-        for joules, watts in zip(span.of_devices("energy_joules"), span.of_devices("power_watts"), strict=True)
-    ] or [{"energy_joules": span.of_host("cpu_energy_joules")}]
-    found = [energy_per_token(span.time_seconds, span.start, span.end, span.tokens, **column) for column in columns]
+    columns = [(span.column(each, "energy_joules"), span.column(each, "power_watts")) for each in span.devices]
+    found = [
+        energy_per_token(span.time_seconds, span.start, span.end, span.tokens, energy_joules=joules, power_watts=watts)
+        for joules, watts in columns or [(span.column(span.host, "cpu_energy_joules"), ())]
+    ]
     known = [energy for energy in found if energy is not None]
     return sum(known) if len(known) == len(found) else None
 
@@ -154,7 +150,7 @@ def _throttle_reasons(span: _Span) -> list[str]:
     """Return the names of the reasons for which a device, or the processor, ran slower than it can."""
     reasons = [CPU_HEAT] if span.increase("cpu_throttle_count") else []
     for device, masks in zip(span.devices, span.of_devices("throttle_mask"), strict=True):
-        seen = reduce(or_, map(int, span.known(masks)), 0)
+        seen = reduce(or_, map(int, masks), 0)
         reasons += [name for name, bit in device.get("throttle_reasons", {}).items() if seen & bit]
     return [name for name in dict.fromkeys(reasons) if name not in NOT_THROTTLING]
 
@@ -165,7 +161,7 @@ def _others_share(span: _Span) -> float | None:
     The kernel counts the machine's time in ticks of 10 ms: a single sample is coarse.
     """
     cores = span.host.get("logical_cores", 1)
-    columns = (span.within(span.of_host(name)) for name in ("cpu_percent", "worker_cpu_cores"))
+    columns = (span.within(span.column(span.host, name)) for name in ("cpu_percent", "worker_cpu_cores"))
     pairs = [pair for pair in zip(*columns, strict=True) if None not in pair]
     return max(0.0, median(machine / 100 * cores - worker for machine, worker in pairs)) / cores if pairs else None
 
@@ -297,6 +293,7 @@ def record_facts(content: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"{content['status']!r} is no status")
     sampling, effective = content["sampling"], content["effective"]
     compilation = effective.get("compilation") or {}
+    replaced = [layer for layer in effective.get("kernelized_layers", ()) if layer["replaced"]]
     told = {name: _told(content, path, _CONVERT[dtype]) for name, (dtype, path) in _COLUMNS.items() if path}
     recompiles = compilation.get("recompiles_while_sampling")
     return {
@@ -308,7 +305,8 @@ def record_facts(content: dict[str, Any]) -> dict[str, Any]:
         "compile_seconds": _told(compilation, "seconds", float) if compilation.get("graphs") else None,
         **machine_facts(content),
         **recurring_gap(content["iterations"]),
-        "kernels": _kernels(effective.get("kernelized_layers", ())),
+        # What replaced each kind of layer, as `RMSNorm: OWNER/NAME@1a2b3c4d5e6f`.
+        "kernels": list(dict.fromkeys(f"{each['layer']}: {kernel_origin(each)}" for each in replaced)),
         **request_facts(content),
     }
 
@@ -318,11 +316,6 @@ def _told(content: Any, path: str, convert: Callable[[Any], Any]) -> Any:
     for name in path.split("."):
         content = content.get(name)
     return None if content is None else convert(content)
-
-
-def _kernels(layers: Iterable[dict[str, Any]]) -> list[str]:
-    """Return what replaced each kind of layer, each in one line, such as `RMSNorm: OWNER/NAME@1a2b3c4d5e6f`."""
-    return list(dict.fromkeys(f"{layer['layer']}: {kernel_origin(layer)}" for layer in layers if layer["replaced"]))
 
 
 def kernel_origin(layer: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 import dataclasses
 import gc
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from pydantic_core import from_json
 from hfbench.core.errors import UserError
 from hfbench.core.files import read_json
 from hfbench.core.point import AXES, Configuration
-from hfbench.core.record import SCHEMA_VERSION, Record
+from hfbench.core.record import SCHEMA_VERSION, Record, require_version
 from hfbench.tables.agreement import Output
 from hfbench.tables.facts import record_facts
 from hfbench.tables.metrics import PHASE
@@ -35,8 +36,8 @@ _RECORD_KEYS = {field.name for field in dataclasses.fields(Record)}
 class ReadRecord:
     """A record as the tables need it: `facts` are plain values, `iterations` a row each with `ITERATION_TYPES`.
 
-    `needs` is the record's `accounting`, empty where it has none. A `Record` would make a Python object of each token's
-    time, of which there are millions.
+    `timeline` has the seconds of each entry under the name of its column. `needs` is the record's `accounting`, empty
+    where it has none. A `Record` would make a Python object of each token's time, of which there are millions.
     """
 
     configuration: Configuration
@@ -101,19 +102,17 @@ def _configuration(path: Path, content: Any) -> Configuration | None:
 
 
 def _read_record(path: Path, configuration: Configuration, content: dict[str, Any]) -> ReadRecord:
-    version = content.get("schema_version")
-    if version != SCHEMA_VERSION:
-        raise UserError(
-            f"{path} has schema version {version}, and this hfbench reads version {SCHEMA_VERSION}. "
-            "Delete it and run `dvc repro`."
-        )
+    require_version(path, content)
     if missing := sorted(_RECORD_KEYS - content.keys()):
         raise _broken(path, f"it lacks {', '.join(missing)}")
     try:
         return ReadRecord(
             configuration=configuration,
             facts=record_facts(content),
-            timeline={str(key): float(value) for key, value in content["timeline"].items()},
+            timeline={
+                f"timeline_{re.sub(r'[^A-Za-z0-9]+', '_', name)}_seconds": float(at)
+                for name, at in content["timeline"].items()
+            },
             iterations=pl.DataFrame(
                 {name: [iteration[name] for iteration in content["iterations"]] for name in ITERATION_TYPES},
                 schema=ITERATION_TYPES,

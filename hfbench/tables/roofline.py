@@ -1,7 +1,6 @@
 """How much of the device's bandwidth and matrix rate each configuration uses."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
@@ -181,23 +180,21 @@ def _beside_float32(ceilings: Mapping[str, Any], dtype: str) -> dict[str, Any]:
     }
 
 
-_PHASES = ("decode", "prefill")
-# Where each phase stands beside its roof: FLOPs that it needs for each byte that it needs, the rates reached and the
-# device's for reading as many bytes.
-_COORDINATES = ("flops_per_byte", "flops_per_second", "roof_bytes_per_second")
 _ABOVE_CEILING = "it would be above what the device was measured to reach at most"
-_ABOVE = tuple(f"{phase}_{what}_above_roof" for phase in _PHASES for what in ("bandwidth", "products"))
-_RATES = ("dtype_flops", "float32_flops", "dtype_row_flops", "float32_row_flops")
+# Where a phase stands beside its roof: FLOPs that it needs for each byte that it needs, the rates reached and the
+# device's for reading as many bytes; and how many times a ceiling it would be.
+_OF_PHASE = (
+    *("flops_per_byte", "flops_per_second", "roof_bytes_per_second"),
+    *("bandwidth_above_roof", "products_above_roof"),
+)
+_RATES = ("roof", "dtype", "float32", "dtype_row", "float32_row")
 _TYPES: dict[str, Any] = {
     **dict.fromkeys(("mbu", "mfu"), pl.Float64),
-    **{f"{phase}_{name}": pl.Float64 for phase in _PHASES for name in _COORDINATES},
-    "roof_flops_per_second": pl.Float64,
+    **{f"{phase}_{name}": pl.Float64 for phase in ("decode", "prefill") for name in _OF_PHASE},
+    **{f"{name}_flops_per_second": pl.Float64 for name in _RATES},
     **dict.fromkeys(("mbu_unknown", "mfu_unknown"), pl.String),
-    **dict.fromkeys(_ABOVE, pl.Float64),
-    "rows_choose_experts": pl.Boolean,
+    **dict.fromkeys(("rows_choose_experts", "dtype_emulated"), pl.Boolean),
     "ceilings_others_cpu_share": pl.Float64,
-    "dtype_emulated": pl.Boolean,
-    **{f"{name}_per_second": pl.Float64 for name in _RATES},
 }
 
 
@@ -214,8 +211,7 @@ def utilisation_table(
     A number above its ceiling contradicts it, so that one of them is wrong: it is withheld. PHASE_bandwidth_above_roof
     and PHASE_products_above_roof say how many times the ceiling it would be, and are null where it is not above. What
     may have caused it stands beside it: whether several rows choose experts, and how much of the CPUs others took
-    while the ceilings were measured. For a dtype that is slower than float32, the
-    rates of both come last.
+    while the ceilings were measured. A dtype that is slower than float32 has the rates of both.
 
     All is null where requests of unequal lengths come and go: the formulas are of steps and prefills that are alike.
     """
@@ -237,56 +233,45 @@ def _utilisation(needs: Mapping[str, Any], row: Mapping[str, Any], ceilings: Map
     prompt_rate = row.get("prefill_tokens_per_second")
     # Until the last row has its first token: with `generate` all have it at once.
     prefill_seconds = lengths[0] * lengths[1] / prompt_rate if prompt_rate else None
-    rate = matmul_ceiling(ceilings, row["dtype"])
-    decode = _Phase(
-        decode_flops_per_step(needs, *steps), decode_bytes_per_step(needs, *steps), row.get("inter_token_seconds")
-    )
-    prefill = _Phase(prefill_flops(needs, *lengths, depth), prefill_bytes(needs, *lengths, depth), prefill_seconds)
-    shares = [share for phase in (decode, prefill) for share in (phase.of_bandwidth(ceilings), phase.of_products(rate))]
-    mbu, *_, mfu = shares
+    flops, read = decode_flops_per_step(needs, *steps), decode_bytes_per_step(needs, *steps)
+    decode = _phase(flops, read, row.get("inter_token_seconds"), row["dtype"], ceilings)
+    flops, read = prefill_flops(needs, *lengths, depth), prefill_bytes(needs, *lengths, depth)
+    prefill = _phase(flops, read, prefill_seconds, row["dtype"], ceilings)
+    mbu_above, mfu_above = decode["bandwidth_above_roof"], prefill["products_above_roof"]
     return {
-        "mbu": None if mbu is None or mbu > 1 else mbu,
-        "mfu": None if mfu is None or mfu > 1 else mfu,
-        **decode.coordinates("decode", ceilings, rate),
-        **prefill.coordinates("prefill", ceilings, rate),
-        "roof_flops_per_second": rate,
-        "mbu_unknown": needs["unknown"].get("bytes", _ABOVE_CEILING if mbu is not None and mbu > 1 else None),
-        "mfu_unknown": needs["unknown"].get("flops", _ABOVE_CEILING if mfu is not None and mfu > 1 else None),
-        **{name: share for name, share in zip(_ABOVE, shares, strict=True) if share is not None and share > 1},
+        "mbu": decode["mbu"],
+        "mfu": prefill["mfu"],
+        **{f"decode_{name}": value for name, value in decode.items()},
+        **{f"prefill_{name}": value for name, value in prefill.items()},
+        "roof_flops_per_second": matmul_ceiling(ceilings, row["dtype"]),
+        "mbu_unknown": needs["unknown"].get("bytes", _ABOVE_CEILING if mbu_above else None),
+        "mfu_unknown": needs["unknown"].get("flops", _ABOVE_CEILING if mfu_above else None),
         "rows_choose_experts": bool(needs["routed_experts"]) and row["batch_size"] > 1,
         "ceilings_others_cpu_share": ceilings.get("others_cpu_share"),
         **beside_float32,
     }
 
 
-@dataclass(frozen=True)
-class _Phase:
-    """The FLOPs and bytes that a decoding step or a prefill needs, and the seconds that it took."""
+def _phase(
+    flops: float | None, read_bytes: float | None, seconds: float | None, dtype: str, ceilings: Mapping[str, Any]
+) -> dict[str, float | None]:
+    """Return the `_OF_PHASE` of a decoding step or a prefill that needs so many FLOPs and bytes and took these seconds.
 
-    flops: float | None
-    read_bytes: float | None
-    seconds: float | None
-
-    def roof(self, ceilings: Mapping[str, Any]) -> float | None:
-        return None if self.read_bytes is None else read_ceiling(ceilings, self.read_bytes)
-
-    def of_bandwidth(self, ceilings: Mapping[str, Any]) -> float | None:
-        bandwidth = self.roof(ceilings)
-        if self.read_bytes is None or not self.seconds or not bandwidth:
-            return None
-        return model_bandwidth_utilisation(self.read_bytes, self.seconds, bandwidth)
-
-    def of_products(self, rate: float | None) -> float | None:
-        if self.flops is None or not self.seconds or not rate:
-            return None
-        return model_flops_utilisation(self.flops, self.seconds, rate)
-
-    def coordinates(self, name: str, ceilings: Mapping[str, Any], rate: float | None) -> dict[str, float | None]:
-        """Return the `_COORDINATES` of the phase of this name; without what it reached where that is above a roof."""
-        is_above = any((share or 0) > 1 for share in (self.of_bandwidth(ceilings), self.of_products(rate)))
-        values = (
-            self.flops / self.read_bytes if self.flops is not None and self.read_bytes else None,
-            self.flops / self.seconds if self.flops is not None and self.seconds and not is_above else None,
-            self.roof(ceilings),
-        )
-        return {f"{name}_{coordinate}": value for coordinate, value in zip(_COORDINATES, values, strict=True)}
+    Beside them stand its utilisations; what it reached is left out where that is above a roof.
+    """
+    roof, rate = None if read_bytes is None else read_ceiling(ceilings, read_bytes), matmul_ceiling(ceilings, dtype)
+    mbu = mfu = None
+    if read_bytes is not None and seconds and roof:
+        mbu = model_bandwidth_utilisation(read_bytes, seconds, roof)
+    if flops is not None and seconds and rate:
+        mfu = model_flops_utilisation(flops, seconds, rate)
+    above = [share if share is not None and share > 1 else None for share in (mbu, mfu)]
+    return {
+        "mbu": None if above[0] else mbu,
+        "mfu": None if above[1] else mfu,
+        "bandwidth_above_roof": above[0],
+        "products_above_roof": above[1],
+        "flops_per_byte": flops / read_bytes if flops is not None and read_bytes else None,
+        "flops_per_second": flops / seconds if flops is not None and seconds and not any(above) else None,
+        "roof_bytes_per_second": roof,
+    }

@@ -135,7 +135,7 @@ _HINTS = {
 _AS_SQL = str.maketrans('"[]{}', "'()()")
 
 
-def parse_filter(text: str, axes: Collection[str] = CONFIGURATION_AXES) -> pl.Expr:
+def parse_filter(text: str, axes: Collection[str]) -> pl.Expr:
     """Return the expression that `text` says, such as `attn_implementation == "sdpa" and batch_size >= 4`.
 
     There are comparisons of these axes (==, !=, <, <=, >, >=, in, not in), and, or, not and parentheses; true and false

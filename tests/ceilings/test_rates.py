@@ -13,7 +13,7 @@ from hfbench.ceilings import rates as module
 from hfbench.ceilings.rates import measure_ceilings
 from hfbench.core.files import write_json
 from hfbench.core.results import CEILINGS, DTYPES, ENVIRONMENT
-from hfbench.core.system import openmp_threads
+from hfbench.core.system import thread_variables
 from tests.conftest import run_stage
 
 
@@ -104,16 +104,17 @@ def test_sizes_keep_to_the_available_memory(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_stage_computes_with_the_threads_of_a_measurement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setenv("MKL_NUM_THREADS", "1")
     write_json(tmp_path / DTYPES, ["float32"])
     write_json(tmp_path / ENVIRONMENT, {"cpu": {"emulated_dtypes": ["bfloat16"]}})
     assert run_stage("ceilings", tmp_path, "--device", "cpu").returncode == 0
     found = json.loads((tmp_path / CEILINGS).read_text())
     assert found["schema_version"] == 1
     assert found["device"] == "cpu"
-    assert found["threads"] == int(openmp_threads())
+    assert found["threads"] == int(thread_variables()["OMP_NUM_THREADS"])
     assert found["matmul_flops_per_second"].keys() == {"float32"}
 
 
 def test_threads_of_the_environment_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "17")
-    assert openmp_threads() == "17"
+    monkeypatch.setenv("OMP_NUM_THREADS", "17,2")
+    assert thread_variables() == {"OMP_NUM_THREADS": "17,2", "MKL_NUM_THREADS": "17"}

@@ -8,7 +8,7 @@ from typing import cast
 
 import pytest
 
-from hfbench.checkouts.bisect import Marks, answer, find_first_slow, unfit
+from hfbench.checkouts.bisect import Marks, answer, find_first_slow, require_slower
 from hfbench.checkouts.trial import FAILED, CommitVerdict, Rule, Trial
 from hfbench.checkouts.workspace import require_same_environment
 from hfbench.core.errors import UserError
@@ -177,14 +177,14 @@ def test_a_failed_commit_elsewhere_does_not_hide_the_answer(repository: Reposito
 
 
 def test_unless_the_bad_commit_is_slower_nothing_is_bisected() -> None:
-    assert unfit(WORDS[SLOW], trial(), BAD) is None
+    require_slower(WORDS[SLOW], trial(), BAD)
     for word, expected in (
         (FAST, r"nothing to bisect: ffffffffff \(End\) is not slower than 0000000000 \(Start\) by more than 5\.0%"),
         (UNDECIDED, r"undecided whether .* 0\.900 to 1\.300"),
         (FAILED, "no memory"),
     ):
         with pytest.raises(UserError, match=expected):
-            raise unfit(WORDS[word], trial(), BAD) or AssertionError
+            require_slower(WORDS[word], trial(), BAD)
 
 
 def test_an_error_ends_the_bisection_and_is_no_verdict(repository: Repository) -> None:

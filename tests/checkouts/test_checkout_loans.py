@@ -5,7 +5,6 @@ import signal
 import subprocess
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,9 +13,9 @@ from hfbench.checkouts.processes import stage_variables
 from hfbench.checkouts.workspace import require_measured
 from hfbench.core.errors import UserError
 from hfbench.core.files import write_json
-from hfbench.core.point import USUAL, Configuration
 from hfbench.git import Commit, Repository, uninterrupted
 from tests.environment.conftest import commit_all, git
+from tests.tables.hand_records import point
 
 
 @pytest.fixture
@@ -107,12 +106,11 @@ def test_commits_must_differ_in_what_is_measured(tmp_path: Path) -> None:
         require_measured(tmp_path, described(tmp_path, "a", "a"))
 
 
-LENGTHS: dict[str, Any] = {"sequence_length": 128, "max_new_tokens": 32}
 POINTS = {
-    Configuration(round=number, model="m", attn_implementation=attention, **USUAL, batch_size=size, **LENGTHS): (
-        f"measure@{number}-m-{attention}-off-auto-False-False-0-bfloat16-uniform-{size}-128-32-0"
+    point(round=number, model="m", attn_implementation=way, batch_size=size, sequence_length=128, max_new_tokens=32): (
+        f"measure@{number}-m-{way}-off-auto-False-False-0-bfloat16-uniform-{size}-128-32-0"
     )
-    for number, attention, size in product((1, 2), ("sdpa", "sdpa:math"), (1, 16))
+    for number, way, size in product((1, 2), ("sdpa", "sdpa:math"), (1, 16))
 }
 
 
@@ -127,8 +125,8 @@ POINTS = {
     ],
 )
 def test_a_point_by_its_key_or_a_part_of_its_stage(wanted: str, attention: str, size: int) -> None:
-    point, key = find_point(POINTS, wanted)
-    assert (point.round, point.attn_implementation, point.batch_size) == (1, attention, size)
+    found, key = find_point(POINTS, wanted)
+    assert (found.round, found.attn_implementation, found.batch_size) == (1, attention, size)
     assert key.startswith("m sdpa")
 
 

@@ -17,6 +17,7 @@ from hfbench.core.errors import UserError
 from hfbench.core.point import CONFIGURATION_AXES, Configuration
 from hfbench.statistics.verdicts import FASTER, INCOMPARABLE, SAME, SLOWER, UNDECIDED, interval
 from tests.compare.project import MACHINE, MANIFEST, side
+from tests.conftest import some
 
 SWEEP = sweep(attn_implementation=["eager", "sdpa"], batch_size=[1, 4])
 BASELINE = Plan(SWEEP)
@@ -56,8 +57,7 @@ def test_a_planted_slowdown_is_found_and_nothing_else(candidate: Plan) -> None:
         assert {verdicts["eager", batch] for batch in (1, 4)} <= {SAME, UNDECIDED}
     assert set(words(comparison, "load_seconds").values()) <= {SAME, UNDECIDED}
     assert comparison.is_slower
-    mean = comparison.means["end_to_end_seconds"].ratio
-    assert mean is not None
+    mean = some(comparison.means["end_to_end_seconds"].ratio)
     assert mean.estimate == pytest.approx(1.1**0.5, rel=0.01)
     assert interval(mean).low > 1
 
@@ -263,9 +263,7 @@ def test_the_winner_is_told_for_each_workload() -> None:
         (1, "sdpa", "flex_attention", FASTER),
         (4, "flex_attention", "sdpa", FASTER),
     ]
-    ratio = winners[0].contrast.ratio
-    assert ratio is not None
-    assert ratio.estimate == pytest.approx(1 / 1.1, rel=0.02)
+    assert some(winners[0].contrast.ratio).estimate == pytest.approx(1 / 1.1, rel=0.02)
     # Throughput is won by the higher value.
     winners = axis_compared(replace(AXIS_PLAN, effect=truth), ATTENTION, None, "decode").winners
     assert [winner.value for winner in winners] == ["sdpa", "flex_attention"]

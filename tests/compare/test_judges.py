@@ -17,7 +17,7 @@ from hfbench.compare.side import Side
 from hfbench.core.errors import UserError
 from hfbench.core.point import value_text
 from hfbench.report.frames import report_data
-from hfbench.report.speedups import Speedup, Winner, speedups, winners
+from hfbench.report.speedups import Speedup, Winner, speedups_and_winners
 from hfbench.statistics.bootstrap import Interval
 from hfbench.statistics.ratios import IDENTICAL, INDEPENDENT, Contrast, Error, Ratio, contrast
 from hfbench.statistics.verdicts import FAST, FASTER, INCOMPARABLE, SAME, SLOW, SLOWER, UNDECIDED, VERDICTS, Verdict
@@ -58,10 +58,10 @@ def on_axis(run: Side, *metrics: str) -> AxisComparison:
     return compare_axis(run, ATTENTION, None, Options(choose_metrics(metrics or ["e2e"]), THRESHOLD))
 
 
-def in_report(run: Side) -> tuple[list[Winner], list[Speedup]]:
+def in_report(run: Side) -> tuple[list[Speedup], list[Winner]]:
     configurations = run.configurations.with_columns(inter_token_seconds=pl.lit(None))  # the report leaves it out
     data = report_data(run.samples, run.summary, run.points, configurations)
-    return winners(data), speedups(data)
+    return speedups_and_winners(data)
 
 
 def by_place(comparison: AxisComparison) -> dict[tuple[Any, int], Judged]:
@@ -85,7 +85,7 @@ def test_the_report_and_the_axis_name_the_same_winners() -> None:
     for ways in (2, 3):
         for plan in plans(ways):
             run = side(plan)
-            comparison, (report, faster) = on_axis(run), in_report(run)
+            comparison, (faster, report) = on_axis(run), in_report(run)
             for told, shown in zip(comparison.winners, report, strict=True):
                 assert shown.verdict is not None
                 assert told.value == shown.configuration[ATTENTION]
@@ -104,7 +104,7 @@ def test_the_report_and_the_axis_name_the_same_winners() -> None:
 
 def test_a_page_does_not_contradict_itself() -> None:
     for plan in plans(3):
-        found, faster = in_report(side(plan))
+        faster, found = in_report(side(plan))
         against = {(each.configuration["batch_size"], each.configuration[ATTENTION]): each for each in faster}
         for winner in found:
             if winner.is_clear:

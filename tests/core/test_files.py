@@ -8,8 +8,8 @@ import pytest
 
 from hfbench.core.errors import UserError
 from hfbench.core.files import atomic_path, read_json, readable_json, write_json, write_text
-from hfbench.core.point import Configuration
 from hfbench.core.record import Iteration, Record, Sampling
+from tests.tables.hand_records import point
 
 
 def test_numbers_stay_on_one_line_and_keys_get_their_own() -> None:
@@ -54,15 +54,7 @@ def test_broken_json_is_named(tmp_path: Path) -> None:
 
 def test_records_survive_a_round_trip(tmp_path: Path) -> None:
     record = Record(
-        Configuration(
-            round=1,
-            model="m",
-            attn_implementation="sdpa:math",
-            use_kernels=True,
-            batch_size=1,
-            sequence_length=8,
-            max_new_tokens=2,
-        ),
+        point(attn_implementation="sdpa:math", use_kernels=True),
         "auto",
         Sampling("precision", 1, 5, 6, 30, 0.01, 12.0, 4, 100.0, 0.5),
         iterations=[Iteration("sample", True, 1.5, 0.123456789, 0.2, (2,), ((0.1, 0.123456789),))],

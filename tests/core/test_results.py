@@ -1,20 +1,19 @@
 """Which points a word means, by the names that the points of a sweep have."""
 
+from dataclasses import replace
 from itertools import product
-from typing import Any
 
 import pytest
 
 from hfbench.core.errors import UserError
-from hfbench.core.point import USUAL, Configuration
 from hfbench.core.results import configuration_meant, listed_stage, points_meant, sweep_stage
+from tests.tables.hand_records import point
 
-LENGTHS: dict[str, Any] = {"sequence_length": 128, "max_new_tokens": 32}
 SWEEP = [
-    Configuration(round=number, model="m", attn_implementation=attention, batch_size=size, **USUAL, **LENGTHS)
-    for number, attention, size in product((1, 2), ("eager", "sdpa:math"), (1, 16))
+    point(round=number, model="m", attn_implementation=way, batch_size=size, sequence_length=128, max_new_tokens=32)
+    for number, way, size in product((1, 2), ("eager", "sdpa:math"), (1, 16))
 ]
-LISTED = Configuration(round=1, model="m", attn_implementation="eager", batch_size=4, **USUAL, **LENGTHS)
+LISTED = replace(SWEEP[0], batch_size=4)
 NAMES = {
     point: (f"m {point.attn_implementation.replace(':', '-')} b{point.batch_size} s128 n32", point.file_name, stage)
     for point, stage in {**{point: sweep_stage(point) for point in SWEEP}, LISTED: listed_stage(1, 0)}.items()

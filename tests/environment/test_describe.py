@@ -203,8 +203,7 @@ def test_fast_and_slow_cores_are_told_apart(write_tree: WriteTree) -> None:
 
 
 @pytest.mark.parametrize(
-    ("part", "brand"),
-    [("0xd4f", "Arm Neoverse V2 r0p1"), ("0xfff", "Arm core 0xfff of implementer 0x41 r0p1")],
+    ("part", "brand"), [("0xd4f", "Arm Neoverse V2 r0p1"), ("0xfff", "Arm core 0xfff of implementer 0x41 r0p1")]
 )
 def test_arm_processor(write_tree: WriteTree, part: str, brand: str) -> None:
     cpuinfo = "processor : 0\nFeatures : fp asimd sve2 bf16\nCPU implementer : 0x41\nCPU variant : 0x0\n"

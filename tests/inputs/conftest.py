@@ -28,16 +28,10 @@ def workloads(
     batch_size: list[int], sequence_length: list[int], max_new_tokens: tuple[int, ...] = (8,), context_depth: int = 0
 ) -> Workloads:
     """Return all combinations, of rows of one length."""
-    shapes = [
-        Shape(
-            request_lengths=UNIFORM,
-            batch_size=rows,
-            sequence_length=length,
-            max_new_tokens=new_tokens,
-            context_depth=context_depth,
-        )
-        for rows, length, new_tokens in product(batch_size, sequence_length, max_new_tokens)
-    ]
+    usual = {"request_lengths": UNIFORM, "context_depth": context_depth}
+    names = ("batch_size", "sequence_length", "max_new_tokens")
+    sizes = [dict(zip(names, each, strict=True)) for each in product(batch_size, sequence_length, max_new_tokens)]
+    shapes = [Shape.model_validate(usual | each) for each in sizes]
     return Workloads(shapes=shapes, request_lengths={})
 
 

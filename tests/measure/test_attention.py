@@ -1,13 +1,11 @@
 """Each attention, with each cache: right against eager in float32, and in force in a real measurement."""
 
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch._dynamo.utils import clear_compilation_metrics, counters
 from transformers import AttentionMaskInterface, LogitsProcessor, LogitsProcessorList
 from transformers.masking_utils import flex_attention_mask
 
@@ -99,20 +97,6 @@ def test_a_mask_that_reads_the_length_of_the_cache_would_be_noticed(
     monkeypatch.undo()
     loading.register_flex_attention()
     assert AttentionMaskInterface()[loading.FLEX_FOR_STATIC_CACHE] is loading.static_cache_mask
-
-
-def forget_compilation() -> None:
-    torch.compiler.reset()
-    clear_compilation_metrics()
-    counters.clear()
-
-
-@pytest.fixture
-def nothing_compiled() -> Iterator[None]:
-    """Keep what the test compiles, and what torch says of it, from the other tests of this process."""
-    forget_compilation()
-    yield
-    forget_compilation()
 
 
 @pytest.mark.usefixtures("nothing_compiled")

@@ -1,6 +1,5 @@
 """What torch.compile does, and what hfbench says of it: real compilations, most with the quick backend eager."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch._dynamo.utils import clear_compilation_metrics, counters
+from torch._dynamo.utils import counters
 from transformers import AutoConfig, CompileConfig, GenerationMixin, PreTrainedModel, StaticCache
 
 from hfbench.core.errors import UserError
@@ -25,8 +24,8 @@ from hfbench.measure.evidence import watch_functions
 from hfbench.measure.failure import reason_of, status_of
 from hfbench.measure.generation import generation_config, prepare_generate
 from hfbench.measure.loading import load_model
-from hfbench.measure.prompt import Prompt
-from tests.conftest import TINY
+from tests.conftest import TINY, some
+from tests.measure.conftest import PROMPT
 from tests.measure.stage_process import Bench
 from tests.measure.test_faults import finish, samples, wait_for, worker_of
 from tests.measure.test_support import point
@@ -38,25 +37,14 @@ COMPILE: dict[str, Any] = {
     "options": {},
     "measure_warm_start": True,
 }
-ROWS = torch.arange(1, 33).reshape(2, 16)
-PROMPT = Prompt(ROWS, torch.ones_like(ROWS), pad_token_id=0)
+pytestmark = pytest.mark.usefixtures("nothing_compiled")
 DEFAULT = point(compile_mode="default")
 STEPS = DEFAULT.max_new_tokens - 1
 
 
-@pytest.fixture(autouse=True)
-def _nothing_compiled_yet() -> Iterator[None]:
-    torch._dynamo.reset()
-    counters.clear()
-    clear_compilation_metrics()
-    yield
-    torch._dynamo.reset()
-
-
 def asked(mode: str = "default", **values: Any) -> CompileConfig:
     config = compile_config(point(compile_mode=mode), Settings(compile={**COMPILE, **values}))
-    assert config is not None
-    return config
+    return some(config)
 
 
 def test_a_compiled_point_and_its_second_start(bench: Bench) -> None:
@@ -68,12 +56,11 @@ def test_a_compiled_point_and_its_second_start(bench: Bench) -> None:
     assert compilation["seconds"] > 0.5
     assert compilation["cache_hits"] == 0
     assert record.effective["cache"] == "StaticCache"
-    assert record.first_call_seconds is not None
-    assert record.first_call_seconds > compilation["seconds"]
-    warm = record.warm_start
+    first_call_seconds, warm = some(record.first_call_seconds), record.warm_start
+    assert first_call_seconds > compilation["seconds"]
     assert warm["cache_hits"] == 1, "the first process had not written what it compiled"
     assert 0 < warm["compile_seconds"] < compilation["seconds"]
-    assert warm["compile_seconds"] < warm["first_call_seconds"] < record.first_call_seconds
+    assert warm["compile_seconds"] < warm["first_call_seconds"] < first_call_seconds
     assert [*record.timeline][-2:] == ["warm start", "end"]
     assert [iteration.phase for iteration in record.iterations].count("first") == 1
     assert not list(bench.folder.glob("hfbench-*")), "the compile cache was left behind"

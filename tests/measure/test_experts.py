@@ -1,7 +1,6 @@
 """How a mixture of experts computes: right against eager in float32, and proven by what ran, or refused."""
 
 import shutil
-from collections.abc import Iterator
 from copy import copy
 from functools import partial
 from pathlib import Path
@@ -9,8 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch._dynamo.utils import clear_compilation_metrics, counters
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from hfbench.core.record import OK, UNSUPPORTED, Settings
 from hfbench.measure import verification
@@ -31,67 +29,39 @@ from hfbench.measure.experts import (
 from hfbench.measure.failure import NoExpertsError, status_of
 from hfbench.measure.generation import prepare_generate
 from hfbench.measure.loading import load_model
-from hfbench.measure.prompt import Prompt
-from tests.conftest import TINY
-from tests.measure.conftest import save_manifest
+from tests.families import family_config, family_model
+from tests.measure.conftest import PROMPT, ROWS, save_manifest
 from tests.measure.stage_process import Bench
 from tests.measure.test_support import point
 
 CLOSE = 1e-5  # of the logits in float32: as far as another order of the same sums takes them apart, and more
 BATCHED = "batched_mm"
-ROWS = torch.arange(1, 33).reshape(2, 16)
-PROMPT = Prompt(ROWS, torch.ones_like(ROWS), pad_token_id=0)
-LATENT = {"kv_lora_rank": 16, "q_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 16}
-# Two layers, at least one of them of four experts; each lays its weights out, gates or adds in a way of its own.
-FAMILIES: dict[str, dict[str, Any]] = {
-    "mixtral": {"num_local_experts": 4},
-    "qwen2_moe": {"num_experts": 4, "moe_intermediate_size": 32, "shared_expert_intermediate_size": 32},
-    "qwen3_moe": {"num_experts": 4, "moe_intermediate_size": 32, "num_experts_per_tok": 2, "head_dim": 16},
-    "olmoe": {"num_experts": 4, "num_experts_per_tok": 2},
-    "deepseek_v3": {
-        **{"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "first_k_dense_replace": 0},
-        **{"n_group": 1, "topk_group": 1, **LATENT},
-    },
-    "gpt_oss": {"num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 16},
-    "granitemoe": {"num_local_experts": 4, "num_experts_per_tok": 2},
-    "jamba": {
-        **{"num_experts": 4, "attn_layer_period": 2, "attn_layer_offset": 0, "use_mamba_kernels": False},
-        **{"mamba_d_state": 8, "mamba_dt_rank": 8},
-    },
-    "phimoe": {"num_local_experts": 4},
-    "aria_text": {"moe_num_experts": 4, "moe_topk": 2},
-    "nemotron_h": {
-        **{"layers_block_type": ["moe", "attention"], "n_routed_experts": 4, "moe_intermediate_size": 32},
-        **{"num_experts_per_tok": 2, "moe_shared_expert_intermediate_size": 32, "head_dim": 16},
-        **{"n_group": 1, "topk_group": 1},
-    },
-}
-# Those whose experts have code of their own, and how many modules hold some where that is not one a layer: the
-# attention of jetmoe is a mixture as well, of four modules.
-OWN_MODULES = {"jetmoe": 2 + 4, "longcat_flash": 1}
-OUTSIDE: dict[str, dict[str, Any]] = {
-    "dbrx": {
-        "ffn_config": {"ffn_hidden_size": 64, "moe_num_experts": 4, "moe_top_k": 2},
-        "attn_config": {"kv_n_heads": 2, "clip_qkv": 8.0, "rope_theta": 10000.0},
-        "tie_word_embeddings": False,
-    },
+# At least one layer of four experts; each lays its weights out, gates or adds in a way of its own.
+FAMILIES = (
+    *("mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "deepseek_v3", "gpt_oss", "granitemoe"),
+    *("jamba", "phimoe", "aria_text", "nemotron_h"),
+)
+# What these have beside what they are in the table of families.
+CHANGES: dict[str, dict[str, Any]] = {
+    "jamba": {"num_experts": 4},
     "doge": {"is_moe": True, "num_experts": 4, "num_experts_per_tok": 2},
-    "jetmoe": {"num_local_experts": 4, "num_experts_per_tok": 2, "kv_channels": 16},
-    "llama4_text": {"num_local_experts": 4, "interleave_moe_layer_step": 1, "head_dim": 16},
-    "longcat_flash": {"n_routed_experts": 4, "moe_topk": 2, "zero_expert_num": 2, "num_layers": 2, **LATENT},
 }
+# Those whose experts have code of their own, and how many modules hold some: one a layer, but the attention of jetmoe
+# is a mixture as well, of four modules.
+OUTSIDE = {"dbrx": 2, "doge": 2, "jetmoe": 2 + 4, "llama4_text": 2, "longcat_flash": 1}
 
 
-def config_of(family: str, **sizes: Any) -> Any:
-    known = {**TINY, "model_type": family, **{**FAMILIES, **OUTSIDE, "llama": {}}[family], **sizes}
-    return AutoConfig.for_model(**known)
+def on_meta(family: str, **changes: Any) -> PreTrainedModel:
+    """A model without weights, as transformers makes it for `auto`."""
+    with torch.device("meta"):
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(family_config(family, **changes))
+    return model
 
 
 @pytest.fixture(scope="module")
 def mixtral(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("experts") / "mixtral"
-    torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(config_of("mixtral"), dtype=torch.bfloat16).save_pretrained(folder)
+    family_model("mixtral", "bfloat16").save_pretrained(folder)
     return folder
 
 
@@ -114,8 +84,7 @@ def ran_forward(model: PreTrainedModel) -> tuple[torch.Tensor, dict[str, Any]]:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_way_computes_the_same(family: str) -> None:
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config_of(family), dtype=torch.float32).eval()
+    model = family_model(family, **CHANGES.get(family, {}))
     assert model.config._experts_implementation == GROUPED, "what transformers takes for auto"
     reference = None
     for asked in (EAGER, BATCHED, GROUPED):
@@ -208,9 +177,7 @@ def test_a_dense_model_has_no_experts_to_choose_for(tiny_model: Path) -> None:
 
 
 def test_a_mixture_of_experts_may_be_dense_in_every_layer() -> None:
-    config = config_of("qwen3_moe", mlp_only_layers=[0, 1])
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+    model = on_meta("qwen3_moe", mlp_only_layers=[0, 1])
     assert model.config._experts_implementation == GROUPED, "the config does not tell"
     with pytest.raises(NoExpertsError, match="this Qwen3MoeForCausalLM has no experts"):
         check_experts(GROUPED, model, find_experts(model))
@@ -218,10 +185,9 @@ def test_a_mixture_of_experts_may_be_dense_in_every_layer() -> None:
 
 @pytest.mark.parametrize("family", OUTSIDE)
 def test_experts_with_code_of_their_own_are_eager(family: str) -> None:
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config_of(family))
+    model = on_meta(family, **CHANGES.get(family, {}))
     experts = find_experts(model)
-    assert len(experts.modules) == OWN_MODULES.get(family, 2)
+    assert len(experts.modules) == OUTSIDE[family]
     for asked in (AUTO, EAGER):
         check_experts(asked, model, experts)
     for asked in (BATCHED, GROUPED):
@@ -231,7 +197,7 @@ def test_experts_with_code_of_their_own_are_eager(family: str) -> None:
 
 def test_experts_with_code_of_their_own_are_watched() -> None:
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config_of("doge"), **experts_argument(EAGER)).eval()
+    model = AutoModelForCausalLM.from_config(family_config("doge", **CHANGES["doge"]), **experts_argument(EAGER)).eval()
     effective = ran_forward(model)[1]
     assert effective == {
         "experts_implementation": EAGER,
@@ -244,7 +210,7 @@ def test_experts_with_code_of_their_own_are_watched() -> None:
 
 
 def test_sizes_that_grouped_mm_cannot_take_are_not_supported() -> None:
-    model = AutoModelForCausalLM.from_config(config_of("mixtral", intermediate_size=30), dtype=torch.bfloat16).eval()
+    model = family_model("mixtral", "bfloat16", intermediate_size=30)
     with pytest.raises(RuntimeError) as told:
         ran_forward(model)
     assert status_of(told.value, "verify") == UNSUPPORTED
@@ -269,16 +235,7 @@ def test_a_dense_model_with_experts_is_unsupported(bench: Bench) -> None:
     assert "this LlamaForCausalLM has no experts" in str(record.reason)
 
 
-@pytest.fixture
-def _nothing_compiled() -> Iterator[None]:
-    """Keep what the test compiles, and what torch says of it, from the other tests of this process."""
-    yield
-    torch.compiler.reset()
-    clear_compilation_metrics()
-    counters.clear()
-
-
-@pytest.mark.usefixtures("_nothing_compiled")
+@pytest.mark.usefixtures("nothing_compiled")
 def test_grouped_mm_is_a_loop_where_it_is_compiled_in_float32(mixtral: Path) -> None:
     asked = point(sequence_length=16, max_new_tokens=4, dtype="float32", compile_mode="default")
     settings = Settings(compile={"backend": "eager", "options": {}})

@@ -5,18 +5,23 @@ from pathlib import Path
 
 import pytest
 
-from hfbench.core.point import Configuration
-from hfbench.core.record import OK, UNSUPPORTED
+from hfbench.core.record import OK, UNSUPPORTED, Record
 from hfbench.measure.process import scratch_folder, worker_environment
+from tests.measure.conftest import make_bench
 from tests.measure.stage_process import Bench
+from tests.measure.test_support import point
 
 CACHES = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "TMPDIR")
 
 
-def test_one_record_holds_what_was_measured(bench: Bench) -> None:
-    record = bench.measure()
-    assert record.status == OK
-    assert record.reason is None
+@pytest.fixture(scope="module")
+def record(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, cpu_environment: Path) -> Record:
+    """What the usual point of the tiny model gave."""
+    return make_bench(tmp_path_factory.mktemp("measured"), tiny_model, cpu_environment).measure()
+
+
+def test_each_iteration_is_recorded_with_its_tokens(record: Record) -> None:
+    assert (record.status, record.reason) == (OK, None)
     assert [iteration.phase for iteration in record.iterations] == ["first", "warmup"] + ["sample"] * 5
     assert [iteration.observed for iteration in record.iterations[2:]] == [True, True, False, True, True]
     for iteration in record.iterations:
@@ -25,8 +30,11 @@ def test_one_record_holds_what_was_measured(bench: Bench) -> None:
         assert len(times) == int(iteration.observed)
         assert all(len(row) == 6 and list(row) == sorted(row) for row in times)
         assert all(row[0] > 0 and row[-1] <= iteration.end_to_end_seconds for row in times)
-    assert record.load_seconds
     assert record.first_call_seconds == record.iterations[0].end_to_end_seconds
+
+
+def test_a_record_holds_what_ran_and_what_it_took(record: Record) -> None:
+    assert record.load_seconds
     assert record.memory["peak_bytes"] > 100e6
     assert len(record.output["prompt_top1"]) == 16
     assert len(record.output["tokens"]) == 6
@@ -37,13 +45,12 @@ def test_one_record_holds_what_was_measured(bench: Bench) -> None:
     assert (variables["PYTHONHASHSEED"], variables["HF_HUB_OFFLINE"]) == ("0", "1")
     assert variables["OMP_NUM_THREADS"] == str(record.effective["intra_op_threads"])
     assert variables["PYTORCH_ALLOC_CONF"] == os.environ.get("PYTORCH_ALLOC_CONF", "")
+
+
+def test_phases_and_iterations_lie_on_one_clock(record: Record) -> None:
     phases = ["import", "prepare", "load", "first call", "verify", "warm-up", "sample", "conclude", "end"]
     assert list(record.timeline) == phases
     assert sorted(record.timeline.values()) == list(record.timeline.values())
-
-
-def test_iterations_lie_in_their_phase_on_one_clock(bench: Bench) -> None:
-    record = bench.measure()
     samples = [iteration for iteration in record.iterations if iteration.phase == "sample"]
     assert record.timeline["sample"] <= samples[0].start_seconds
     assert samples[-1].start_seconds + samples[-1].call_seconds <= record.timeline["conclude"]
@@ -88,29 +95,22 @@ def test_unsupported_is_known_without_a_worker(bench: Bench) -> None:
     assert not bench.log.exists()
 
 
-def test_hash_seed_threads_and_caches_are_set(bench: Bench) -> None:
-    configuration = Configuration(
-        round=1, model="m", attn_implementation="sdpa", batch_size=1, sequence_length=8, max_new_tokens=8
-    )
-    environment = worker_environment(configuration, bench.folder)
-    assert environment["HF_HUB_OFFLINE"] == "1"
-    assert environment["OMP_NUM_THREADS"] == os.environ.get("OMP_NUM_THREADS", environment["OMP_NUM_THREADS"])
-    for location in CACHES:
-        assert environment[location].startswith(str(bench.folder))
+def test_threads_of_mkl_are_those_of_openmp(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    monkeypatch.setenv("MKL_NUM_THREADS", "1")  # of which torch alone takes the smaller
+    record = bench.measure()
+    assert record.status == OK, record.reason
+    assert record.effective["intra_op_threads"] == 2
 
 
-def test_nothing_compiled_is_found_by_the_next_measurement() -> None:
-    configuration = Configuration(
-        round=1,
-        model="m",
-        attn_implementation="sdpa",
-        compile_mode="default",
-        batch_size=1,
-        sequence_length=8,
-        max_new_tokens=8,
-    )
+def test_hash_seed_threads_and_caches_are_set_and_nothing_compiled_is_found_by_the_next_measurement() -> None:
+    configuration = point(compile_mode="default")
     with scratch_folder() as first:
-        folders = [Path(worker_environment(configuration, first)[location]) for location in CACHES]
+        environment = worker_environment(configuration, first)
+        assert environment["HF_HUB_OFFLINE"] == "1"
+        assert environment["OMP_NUM_THREADS"] == os.environ.get("OMP_NUM_THREADS", environment["OMP_NUM_THREADS"])
+        folders = [Path(environment[location]) for location in CACHES]
+        assert all(folder.is_relative_to(first) for folder in folders)
         for folder in folders:
             folder.mkdir(exist_ok=True)
             (folder / "compiled").touch()

@@ -9,20 +9,22 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import StaticLayer
 
 from hfbench.core.record import OK, REJECTED, UNSUPPORTED, Settings
 from hfbench.measure import output as outputs
-from hfbench.measure import verification
+from hfbench.measure import plain_pass, verification
 from hfbench.measure.device import Cpu
 from hfbench.measure.evidence import Operators, watch_operators
 from hfbench.measure.failure import NotFiniteError, status_of
-from hfbench.measure.output import check_prompt, first_tokens, path_differences, reference_of, steps_of, tolerance
+from hfbench.measure.output import path_differences, tolerance
+from hfbench.measure.plain_pass import check_prompt, first_tokens, reference_of, steps_of
 from hfbench.measure.prompt import Prompt
+from tests.conftest import some
 from tests.families import family_model
 from tests.measure import test_support
+from tests.measure.conftest import NO_LOADING, save_batch
 from tests.measure.stage_process import Bench
 
 STEPS = 6
@@ -35,12 +37,7 @@ PATHS: dict[str, dict[str, Any]] = {
     "padded": {"request_lengths": "mixed"},
     "continuous batching": {"continuous_batching": True},
 }
-NO_LOADING: dict[str, list[str]] = {"missing_keys": [], "unexpected_keys": [], "mismatched_keys": []}
-
-
-@pytest.fixture(autouse=True)
-def _threads_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads()))
+pytestmark = pytest.mark.usefixtures("threads_as_asked")
 
 
 def prompt_of(depth: int = 0, rows: torch.Tensor = ROWS, request_lengths: str = "uniform", **_: Any) -> Prompt:
@@ -132,9 +129,9 @@ def test_rotary_frequencies_that_change_while_the_cache_is_kept(asked: dict[str,
 
 
 def test_an_encoder_has_no_cache_that_decodes() -> None:
-    found, _ = checked(family_model("bert"))
+    found, _ = checked(family_model("bert", is_decoder=False))
     assert found
-    assert checked(family_model("bert", is_decoder=True))[0] == []
+    assert checked(family_model("bert"))[0] == []
 
 
 def test_a_cache_that_holds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,23 +211,21 @@ def test_logits_that_are_no_numbers_end_the_measurement(monkeypatch: pytest.Monk
 def test_a_long_row_goes_in_by_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     model, prompt = family_model("llama"), prompt_of(24)
     at_once, reference = check_prompt(model, prompt, STEPS)
-    monkeypatch.setattr(outputs, "_TOKENS_AT_ONCE", 7)
-    monkeypatch.setattr(outputs, "_LOGITS_AT_ONCE", 4000)  # six positions of 600 tokens
-    monkeypatch.setattr(outputs, "_SCORED_AT_ONCE", 1200)
+    monkeypatch.setattr(plain_pass, "_TOKENS_AT_ONCE", 7)
+    monkeypatch.setattr(plain_pass, "_LOGITS_AT_ONCE", 4000)  # six positions of 600 tokens
+    monkeypatch.setattr(plain_pass, "_SCORED_AT_ONCE", 1200)
     in_pieces, other = check_prompt(model, prompt, STEPS)
     assert in_pieces["prompt_nll"] == pytest.approx(at_once["prompt_nll"], abs=1e-5)
     assert in_pieces["prompt_top1"] == at_once["prompt_top1"]
-    assert reference.logits is not None
-    assert other.logits is not None
-    assert (reference.logits - other.logits).abs().max() < 1e-5
+    assert (some(reference.logits) - some(other.logits)).abs().max() < 1e-5
     mamba = check_prompt(family_model("mamba"), prompt_of(), STEPS)
     assert mamba[0] == {"prompt_nll": None, "prompt_top1": None}
     assert "hands on no cache" in str(mamba[1].missing)
 
 
 def test_what_could_not_be_compared_is_not_said_to_agree(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outputs, "_TOKENS_AT_ONCE", 7)
-    monkeypatch.setattr(outputs, "_LOGITS_AT_ONCE", 4000)
+    monkeypatch.setattr(plain_pass, "_TOKENS_AT_ONCE", 7)
+    monkeypatch.setattr(plain_pass, "_LOGITS_AT_ONCE", 4000)
     found, compared = checked(family_model("mamba"))
     assert found == []
     assert compared == {"checked": False, "reason": compared["reason"]}
@@ -241,9 +236,7 @@ def test_the_reference_of_chosen_tokens_is_that_of_given_ones() -> None:
     model, prompt = family_model("llama"), prompt_of()
     given = check_prompt(model, prompt, STEPS)[1]
     chosen = reference_of(model, prompt, first_tokens(prompt, STEPS))
-    assert given.logits is not None
-    assert chosen.logits is not None
-    assert (given.logits - chosen.logits).abs().max() < 1e-5
+    assert (some(given.logits) - some(chosen.logits)).abs().max() < 1e-5
 
 
 def test_rounding_grows_with_the_square_root_of_the_depth() -> None:
@@ -283,18 +276,10 @@ def test_what_was_compiled_is_compared_compiled(bench: Bench) -> None:
     assert record.effective["compilation"]["compiled_calls"] == 5  # of six new tokens, the first is the prefill's
 
 
-def test_the_tokens_that_continuous_batching_chose_are_those_that_were_checked(bench: Bench) -> None:
-    record = measured(bench, "--continuous_batching")
-    assert record.status == OK, record.reason
-    assert record.output["path"]["agrees"]
-    assert record.output["path"]["timed_tokens_agree"] is True
-
-
-def test_compiled_continuous_batching_is_compared_too(bench: Bench) -> None:
-    compiled = {"backend": "eager", "options": {}}  # which compiles with Dynamo, and so in no time
-    record = replace(bench, settings=Settings(compile=compiled)).measure(
-        "--continuous_batching", dtype="float32", attn_implementation="eager", compile_mode="default"
-    )
+@pytest.mark.parametrize("compile_mode", ["off", "default"])
+def test_the_tokens_that_continuous_batching_chose_are_those_that_were_checked(bench: Bench, compile_mode: str) -> None:
+    settings = Settings(compile={"backend": "eager", "options": {}})  # which compiles with Dynamo, and so in no time
+    record = measured(replace(bench, settings=settings), "--continuous_batching", compile_mode=compile_mode)
     assert record.status == OK, record.reason
     assert record.output["path"]["agrees"]
     assert record.output["path"]["timed_tokens_agree"] is True
@@ -303,8 +288,7 @@ def test_compiled_continuous_batching_is_compared_too(bench: Bench) -> None:
 def test_attention_that_takes_more_memory_has_a_higher_peak(bench: Bench) -> None:
     """2 rows × 4 heads × 2048² scores in float32 are 128 MiB; SDPA computes them in blocks."""
     rows = torch.arange(2 * 2048).reshape(2, 2048) % 600
-    batch = {"input_ids": rows, "attention_mask": torch.ones_like(rows)}
-    save_file(batch, bench.folder / "b2-s2048.safetensors", metadata={"pad_token_id": "0"})
+    save_batch(bench.folder / "b2-s2048.safetensors", rows)
     prefill = {}
     for attention in ("eager", "sdpa"):
         record = measured(bench, attn_implementation=attention, sequence_length=2048, max_new_tokens=3)

@@ -7,32 +7,30 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from hfbench.core.record import OK, REJECTED, UNSUPPORTED, Record, Settings
 from hfbench.measure import prompt as prompts
 from hfbench.measure import verification
+from hfbench.measure.batching import Batching, continuous_batching_config
 from hfbench.measure.compiling import describe_compilation, watch_compiled_call
 from hfbench.measure.device import Cpu
 from hfbench.measure.failure import WrongTokenCountError, status_of
 from hfbench.measure.generation import generation_config, prepare_generate
-from hfbench.measure.output import check_prompt
+from hfbench.measure.plain_pass import check_prompt
 from hfbench.measure.prompt import Prompt, batches_of, longest_row, prefill_differences, request_tokens
 from hfbench.params.sections import BatchingParams
+from tests.conftest import some
+from tests.families import family_model
+from tests.measure.conftest import PROMPT, save_batch
 from tests.measure.stage_process import Bench
-from tests.measure.test_accounting import MODELS
 from tests.measure.test_support import point
 
 AFTER_CONTEXT = 5
 ROWS = torch.randint(1, 600, (2, 40), generator=torch.Generator().manual_seed(1))
 
 
-def _model(name: str) -> PreTrainedModel:
-    torch.manual_seed(0)
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(AutoConfig.for_model(**MODELS[name])).eval()
-    model.generation_config = GenerationConfig()
-    return model
+_model = partial(family_model, attention=None)
 
 
 def _prompt(depth: int) -> Prompt:
@@ -52,12 +50,13 @@ def _generate(model: PreTrainedModel, **arguments: Any) -> tuple[list[list[int]]
 
 @pytest.mark.parametrize("prefill_chunk_size", [0, 5])
 @pytest.mark.parametrize("cache", ["dynamic", "static"])
-@pytest.mark.parametrize("name", ["tied", "gpt2", "gemma3"])  # rotary positions, learned ones, sliding windows
+@pytest.mark.parametrize("name", ["llama", "gpt2", "gemma3_text"])  # rotary positions, learned ones, sliding windows
 def test_a_context_and_the_rest_are_as_the_whole_row(
     name: str, cache: str, prefill_chunk_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(prompts, "_FILL_TOKENS", 7)  # so that the context goes in as 4 × 7 tokens
-    model, prompt = _model(name), _prompt(28)
+    layers: dict[str, Any] = {"layer_types": ["sliding_attention", "full_attention"]} if name == "gemma3_text" else {}
+    model, prompt = _model(name, **layers), _prompt(28)
     asked = _asked(28, cache_implementation=cache, prefill_chunk_size=prefill_chunk_size)
     logged = {"return_dict_in_generate": True, "output_logits": True}
     whole = generation_config(_asked(0), Settings(), _prompt(0))
@@ -82,7 +81,7 @@ def test_a_context_and_the_rest_are_as_the_whole_row(
 
 
 def test_a_prompt_of_one_token_and_one_new_token() -> None:
-    model, prompt = _model("tied"), _prompt(39)
+    model, prompt = _model("llama"), _prompt(39)
     asked = _asked(39, max_new_tokens=1)
     ((token,), (other,)) = prepare_generate(model, asked, Settings(), prompt, Cpu())(False).tokens
     assert [token, other] == model(ROWS).logits[:, -1].argmax(-1).tolist()
@@ -93,7 +92,7 @@ def test_a_prompt_of_one_token_and_one_new_token() -> None:
 
 
 def test_the_likelihood_is_that_of_the_prompt_after_its_context() -> None:
-    model = _model("tied")
+    model = _model("llama")
     found = check_prompt(model, _prompt(28), 4)[0]
     log_probabilities = model(ROWS[:1]).logits[0].detach().log_softmax(-1)
     scored = [-float(log_probabilities[position - 1, ROWS[0, position]]) for position in range(29, 40)]
@@ -103,7 +102,7 @@ def test_the_likelihood_is_that_of_the_prompt_after_its_context() -> None:
 
 
 def test_what_went_in_otherwise_than_asked_is_a_difference() -> None:
-    model = _model("tied")
+    model = _model("llama")
     watched, _, _ = verification.watch_short_call(model, _asked(28), Settings(), _prompt(28))
     chunked = prefill_differences(_asked(28, prefill_chunk_size=5), watched)
     assert chunked == ["the prompt went in as 12 tokens, not as 2 × 5 + 2"]
@@ -115,7 +114,7 @@ def test_what_went_in_otherwise_than_asked_is_a_difference() -> None:
 
 
 def test_a_cache_that_does_not_hold_the_context_ends_the_measurement() -> None:
-    model, prompt = _model("tied"), _prompt(28)
+    model, prompt = _model("llama"), _prompt(28)
     used = prompts.prepare_context(model, _asked(28), prompt, AFTER_CONTEXT)()["past_key_values"]
     with pytest.raises(WrongTokenCountError, match="holds 56 tokens before the call, and context_depth is 28"):
         prompts._fill(model, prompt, used)
@@ -133,7 +132,7 @@ def test_an_architecture_that_takes_no_such_cache() -> None:
 
 
 def test_compiled_code_decodes_after_a_context_without_compiling_again() -> None:
-    model, prompt = _model("tied"), _prompt(28)
+    model, prompt = _model("llama"), _prompt(28)
     plain = prepare_generate(model, _asked(28), Settings(), prompt, Cpu())(False)
     asked = _asked(28, compile_mode="default", prefill_chunk_size=6)
     before = describe_compilation()["graphs"]
@@ -175,8 +174,7 @@ def workload(bench: Bench) -> Bench:
     """The tiny model with five requests of unequal lengths, of which two run at a time."""
     rows, mask = rows_and_mask()
     lengths = {"new_tokens": torch.tensor(NEW_TOKENS), "prompt_tokens": torch.tensor(PROMPTS)}
-    content = {"input_ids": rows, "attention_mask": mask, **lengths}
-    save_file(content, bench.folder / "b2-s16.safetensors", metadata={"pad_token_id": "0"})
+    save_batch(bench.folder / "b2-s16.safetensors", rows, attention_mask=mask, **lengths)
     return bench
 
 
@@ -262,26 +260,15 @@ def test_a_knob_that_cannot_take_effect_is_said(
 
 
 def test_prefix_sharing_finds_nothing_of_the_iteration_before(tiny_model: Path) -> None:
-    from transformers import AutoModelForCausalLM
-
-    from hfbench.measure.batching import Batching, continuous_batching_config
-    from hfbench.measure.generation import generation_config
-    from tests.measure.test_support import point
-
     model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
-    rows = torch.arange(1, 33).reshape(2, 16)
-    prompt = Prompt(rows, torch.ones_like(rows), 0)
     asked = point(continuous_batching=True, batch_size=2, sequence_length=16, max_new_tokens=3)
     knobs = BatchingParams(page_size=4, allow_block_sharing=True).model_dump()
     settings = Settings(continuous_batching=knobs)
-    batching = Batching(
-        model, generation_config(asked, settings, prompt), continuous_batching_config(asked, settings), prompt
-    )
+    configs = generation_config(asked, settings, PROMPT), continuous_batching_config(asked, settings)
+    batching = Batching(model, *configs, PROMPT)
     searched: list[int] = []
     outputs = [batching.run((3, 3), observed=True)[1]]
-    assert batching.manager is not None
-    assert batching.manager.batch_processor is not None
-    cache = batching.manager.batch_processor.cache
+    cache = some(some(batching.manager).batch_processor).cache
     search = cache.search_prefix_match
     cache.search_prefix_match = lambda *asked: searched.append(search(*asked)) or searched[-1]  # type: ignore[method-assign,func-returns-value]
     outputs.append(batching.run((3, 3), observed=True)[1])

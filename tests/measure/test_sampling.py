@@ -5,7 +5,6 @@ import os
 import random
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import product
 from math import comb
 from pathlib import Path
@@ -26,11 +25,6 @@ TRUE_MEDIAN = 1.0
 Series = Callable[[random.Random, int], float]
 
 
-@pytest.fixture
-def sampling() -> Sampling:
-    return make_sampling()
-
-
 def make_sampling(**values: object) -> Sampling:
     fields = dict.fromkeys(Sampling.__dataclass_fields__, 0)
     defaults = {
@@ -41,6 +35,9 @@ def make_sampling(**values: object) -> Sampling:
         "max_seconds": 1e9,
     }
     return Sampling(**{**fields, **defaults, **values})  # type: ignore[arg-type]
+
+
+SAMPLING = make_sampling()
 
 
 def run(series: Series, generator: random.Random, sampling: Sampling) -> tuple[list[float], str]:
@@ -98,15 +95,15 @@ def test_the_reached_interval_covers_the_true_median(name: str, max_seconds: flo
 
 
 @pytest.mark.parametrize(("sigma", "mean_iterations"), [(0.002, 6.01), (0.005, 7.0), (0.01, 15.0)])
-def test_quiet_series_stop_early(sampling: Sampling, sigma: float, mean_iterations: float) -> None:
+def test_quiet_series_stop_early(sigma: float, mean_iterations: float) -> None:
     generator = random.Random(2)
-    counts = [len(run(normal(sigma), generator, sampling)[0]) for _ in range(300)]
+    counts = [len(run(normal(sigma), generator, SAMPLING)[0]) for _ in range(300)]
     assert sum(counts) / len(counts) <= mean_iterations
 
 
-def test_a_drifting_series_is_flagged_whatever_stopped_it(sampling: Sampling) -> None:
+def test_a_drifting_series_is_flagged_whatever_stopped_it() -> None:
     generator = random.Random(3)
-    p_values = trend_p_values([run(drifting, generator, sampling)[0] for _ in range(200)])
+    p_values = trend_p_values([run(drifting, generator, SAMPLING)[0] for _ in range(200)])
     assert sum(p_value is not None and p_value < SIGNIFICANCE for p_value in p_values) >= 190
 
 
@@ -118,14 +115,14 @@ def test_the_interval_by_hand() -> None:
     assert sequential_interval([1, 2, 3, 4, 5, 6, 7, 8], 8, 8) == (1, 8)
 
 
-def test_few_values_have_no_interval(sampling: Sampling) -> None:
+def test_few_values_have_no_interval() -> None:
     assert sequential_interval([1, 2, 3, 4, 5], 1, 30) is None
     assert sequential_interval([1, 2, 3, 4, 5, 6, 7], 8, 30) is None
-    assert relative_precision([1, 2, 3, 4, 5], sampling) is None
+    assert relative_precision([1, 2, 3, 4, 5], SAMPLING) is None
 
 
-def test_precision_is_half_the_width_over_the_median(sampling: Sampling) -> None:
-    assert relative_precision([1.0, 1.0, 1.0, 1.0, 1.2, 0.8], sampling) == pytest.approx(0.2)
+def test_precision_is_half_the_width_over_the_median() -> None:
+    assert relative_precision([1.0, 1.0, 1.0, 1.0, 1.2, 0.8], SAMPLING) == pytest.approx(0.2)
 
 
 def misses_at_any_look(last: int, rank_of: Callable[[int], int]) -> float:
@@ -153,33 +150,30 @@ def test_all_looks_together_miss_in_five_percent() -> None:
     assert naive > 0.07, "an interval made for one look does not hold for nine"
 
 
-def test_stops_when_precise_enough(sampling: Sampling) -> None:
-    assert reason_to_stop([1.0] * 5, 0, sampling) is None
-    assert reason_to_stop([1.0] * 6, 0, sampling) == "target_precision reached"
+SHORT = {"max_iterations": 10, "max_seconds": 60.0}
+FEW = {"min_iterations": 2, "max_iterations": 3}  # than an interval needs
+FIXED = {"stopping_rule": "fixed", "min_iterations": 3}  # ignores precision and time
 
 
-def test_goes_on_until_a_limit(sampling: Sampling) -> None:
-    short = replace(sampling, max_iterations=10, max_seconds=60.0)
-    noisy = [1.0, 2.0] * 4
-    assert reason_to_stop(noisy, 0, short) is None
-    assert reason_to_stop(noisy, 60.0, short) == "max_seconds reached"
-    assert reason_to_stop([*noisy, 1.0, 2.0], 0, short) == "max_iterations reached"
-
-
-def test_minimum_holds_even_after_max_seconds(sampling: Sampling) -> None:
-    assert reason_to_stop([1.0] * 5, 2e9, sampling) is None
-
-
-def test_fewer_iterations_than_an_interval_needs_stop_at_the_limits(sampling: Sampling) -> None:
-    few = replace(sampling, min_iterations=2, max_iterations=3)
-    assert reason_to_stop([1.0] * 2, 0, few) is None
-    assert reason_to_stop([1.0] * 3, 0, few) == "max_iterations reached"
-
-
-def test_fixed_ignores_precision_and_time(sampling: Sampling) -> None:
-    fixed = replace(sampling, stopping_rule="fixed", min_iterations=3)
-    assert reason_to_stop([1.0, 1.0], 2e9, fixed) is None
-    assert reason_to_stop([1.0, 9.0, 5.0], 0, fixed) == "min_iterations reached"
+@pytest.mark.parametrize(
+    ("asked", "latencies", "seconds", "reason"),
+    [
+        ({}, [1.0] * 5, 0, None),
+        ({}, [1.0] * 5, 2e9, None),  # the minimum holds even after max_seconds
+        ({}, [1.0] * 6, 0, "target_precision reached"),
+        (SHORT, [1.0, 2.0] * 4, 0, None),
+        (SHORT, [1.0, 2.0] * 4, 60.0, "max_seconds reached"),
+        (SHORT, [1.0, 2.0] * 5, 0, "max_iterations reached"),
+        (FEW, [1.0] * 2, 0, None),
+        (FEW, [1.0] * 3, 0, "max_iterations reached"),
+        (FIXED, [1.0, 1.0], 2e9, None),
+        (FIXED, [1.0, 9.0, 5.0], 0, "min_iterations reached"),
+    ],
+)
+def test_when_sampling_stops(
+    asked: dict[str, object], latencies: list[float], seconds: float, reason: str | None
+) -> None:
+    assert reason_to_stop(latencies, seconds, make_sampling(**asked)) == reason
 
 
 def test_every_rule_that_params_name_exists() -> None:
@@ -221,34 +215,25 @@ def noisy(curve: list[float], sigma: float, generator: random.Random) -> list[fl
     return [value * generator.lognormvariate(0, sigma) for value in curve]
 
 
-def test_two_iterations_tell_nothing() -> None:
+@pytest.mark.parametrize(
+    ("latencies", "count"),
+    [
+        ([1.0, 1.0], None),  # two iterations tell nothing
+        ([1.0, 1.0, 1.0], 3),
+        # A record of more than two percent is notable.
+        ([1.0, 0.985, 0.975], 3),
+        ([1.0, 0.979, 1.0], None),
+        ([1.0, 1.0, 0.979], None),
+        ([1.5, 1.0, 1.0, 1.0, 1.0], 4),  # a slow iteration at first costs one more
+        # A late drop is waited for: CUDA graphs are recorded in the second call and replayed from the third.
+        ([1.5, 1.5, 1.0, 1.0, 1.0, 1.0], 5),
+        ([1.0, 5.0, 1.0], 3),  # an outlier is no warm-up
+        ([1.5 - 0.05 * index for index in range(MOST)], None),  # a falling curve is never steady
+    ],
+)
+def test_how_many_iterations_a_warm_up_takes(latencies: list[float], count: int | None) -> None:
     assert not is_steady([])
-    assert not is_steady([1.0])
-    assert not is_steady([1.0, 1.0])
-    assert is_steady([1.0, 1.0, 1.0])
-
-
-def test_a_record_of_more_than_two_percent_is_notable() -> None:
-    assert is_steady([1.0, 0.985, 0.975])
-    assert not is_steady([1.0, 0.979, 1.0])
-    assert not is_steady([1.0, 1.0, 0.979])
-
-
-def test_one_slow_iteration_at_first_costs_one_more() -> None:
-    assert steady_at([1.5, 1.0, 1.0, 1.0, 1.0]) == 4
-
-
-def test_a_late_drop_is_waited_for() -> None:
-    # As with CUDA graphs, which are recorded in the second call and replayed from the third.
-    assert steady_at([1.5, 1.5, 1.0, 1.0, 1.0, 1.0]) == 5
-
-
-def test_an_outlier_is_no_warm_up() -> None:
-    assert steady_at([1.0, 5.0, 1.0]) == 3
-
-
-def test_a_falling_curve_is_never_steady() -> None:
-    assert steady_at([1.5 - 0.05 * index for index in range(MOST)]) is None
+    assert steady_at(latencies) == count
 
 
 @pytest.mark.parametrize(("sigma", "mean_iterations"), [(0.002, 3.0), (0.01, 3.3), (0.05, 4.5)])

@@ -20,23 +20,16 @@ from hfbench.measure.device import Cpu
 from hfbench.measure.failure import NotFiniteError, WrongTokenCountError, status_of
 from hfbench.measure.generation import Call
 from hfbench.measure.loading import load_model, sdpa_backend
-from hfbench.measure.output import check_prompt
+from hfbench.measure.plain_pass import check_prompt
 from hfbench.measure.process import Reporter
-from hfbench.measure.prompt import Prompt
 from hfbench.measure.sampling import Sampler
 from hfbench.measure.support import refusals_explained
 from tests.conftest import TINY
 from tests.measure import test_support
+from tests.measure.conftest import NO_LOADING, PROMPT
 
 point = partial(test_support.point, sequence_length=16)
-ROWS = torch.arange(1, 33).reshape(2, 16)
-PROMPT = Prompt(ROWS, torch.ones_like(ROWS), pad_token_id=0)
-NO_LOADING: dict[str, list[str]] = {"missing_keys": [], "unexpected_keys": [], "mismatched_keys": []}
-
-
-@pytest.fixture(autouse=True)
-def _threads_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads()))
+pytestmark = pytest.mark.usefixtures("threads_as_asked")
 
 
 @pytest.fixture
@@ -56,7 +49,9 @@ def differences(model: PreTrainedModel, **asked: object) -> list[str]:
 
 
 def test_what_was_asked_for_has_no_difference(model: PreTrainedModel) -> None:
-    assert differences(model) == []
+    effective = effective_of(model)
+    assert verification.differences(point(), effective) == []
+    assert effective["buffer_dtypes"] == {"float32": 2}  # the frequencies of the rotary embedding
 
 
 def test_attention_that_was_swapped(model: PreTrainedModel) -> None:
@@ -116,11 +111,23 @@ def test_why_no_sdpa_backend_can_run_is_told() -> None:
     assert str(told.value) == f"No available kernel: {why}"
 
 
-def test_parameter_left_in_float32(model: PreTrainedModel) -> None:
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda model: model.layers[0].train(), ["the model is in training mode"]),
+        (lambda model: model.norm.to("meta"), ["tensors are not all on cpu: {'meta': 1}"]),
+        (lambda model: model.norm.float(), ["parameters are not all bfloat16: {'float32': 1}"]),
+        (
+            lambda model: model.register_buffer("scale", torch.ones(1)),
+            ["buffers of the weights are not all bfloat16: {'float32': 1}"],
+        ),
+        (lambda model: model.rotary_emb.double(), ["computed buffers are not all bfloat16 or float32: {'float64': 2}"]),
+    ],
+)
+def test_what_a_model_became(model: PreTrainedModel, change: Callable[[Any], object], told: list[str]) -> None:
     effective = effective_of(model)
-    model.model.norm.float()
-    effective |= verification.describe_model(model, Cpu())
-    assert verification.differences(point(), effective) == ["parameters are not all bfloat16: {'float32': 1}"]
+    change(model.model)
+    assert verification.differences(point(), effective | verification.describe_model(model, Cpu())) == told
 
 
 def test_what_the_models_class_keeps_in_float32(tmp_path: Path) -> None:
@@ -151,30 +158,6 @@ def test_what_the_models_class_keeps_from_float16_only(tmp_path: Path, dtype: st
     assert verification.differences(asked, effective) == wrong
 
 
-def test_buffers_of_another_dtype(model: PreTrainedModel) -> None:
-    effective = effective_of(model)
-    assert effective["buffer_dtypes"] == {"float32": 2}  # the frequencies of the rotary embedding
-    model.model.register_buffer("scale", torch.ones(1))
-    model.model.rotary_emb.double()
-    effective |= verification.describe_model(model, Cpu())
-    assert verification.differences(point(), effective) == [
-        "buffers of the weights are not all bfloat16: {'float32': 1}",
-        "computed buffers are not all bfloat16 or float32: {'float64': 2}",
-    ]
-
-
-def test_training_mode(model: PreTrainedModel) -> None:
-    model.model.layers[0].train()
-    assert differences(model) == ["the model is in training mode"]
-
-
-def test_tensor_on_another_device(model: PreTrainedModel) -> None:
-    effective = effective_of(model)
-    model.model.norm.to("meta")
-    effective |= verification.describe_model(model, Cpu())
-    assert verification.differences(point(), effective) == ["tensors are not all on cpu: {'meta': 1}"]
-
-
 def test_weights_that_were_missing(model: PreTrainedModel) -> None:
     effective = effective_of(model) | {"loading": {**NO_LOADING, "missing_keys": ["model.norm"]}}
     assert verification.differences(point(), effective) == ["1 missing keys in the weights, first model.norm"]
@@ -185,16 +168,20 @@ def test_threads(model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> Non
     assert any("threads, not" in text for text in differences(model))
 
 
-def test_cache_that_is_not_static(model: PreTrainedModel) -> None:
-    found = verification.differences(point(compile_mode="default"), effective_of(model))
-    assert found == ["the cache is DynamicCache, not StaticCache"]
-
-
-def test_cache_that_is_not_dynamic(model: PreTrainedModel) -> None:
-    static = effective_of(model, cache_implementation="static")
-    assert verification.differences(point(cache_implementation="static"), static) == []
-    found = verification.differences(point(cache_implementation="dynamic"), static)
-    assert found == ["the cache is StaticCache, not DynamicCache"]
+@pytest.mark.parametrize(
+    ("ran", "asked", "told"),
+    [
+        ({}, {"compile_mode": "default"}, ["the cache is DynamicCache, not StaticCache"]),
+        ({"cache_implementation": "static"}, {"cache_implementation": "static"}, []),
+        (
+            {"cache_implementation": "static"},
+            {"cache_implementation": "dynamic"},
+            ["the cache is StaticCache, not DynamicCache"],
+        ),
+    ],
+)
+def test_caches(model: PreTrainedModel, ran: dict[str, str], asked: dict[str, str], told: list[str]) -> None:
+    assert verification.differences(point(**asked), effective_of(model, **ran)) == told
 
 
 def test_a_frame_that_is_compiled_after_many_others_is_told() -> None:

@@ -13,7 +13,6 @@ import pytest
 
 from hfbench.core.errors import UserError
 from hfbench.core.files import write_json
-from hfbench.core.point import Configuration
 from hfbench.core.record import Manifest
 from hfbench.core.results import PARAMS, source_path
 from hfbench.core.sources import Source, source_from
@@ -96,12 +95,6 @@ class Project:
         for text in expected:
             assert text in result.stderr
         assert (path.read_bytes() if path.exists() else None) == before
-
-
-def usual_point(**changes: Any) -> Configuration:
-    """Return a small point with the usual value of each axis that is not among the changes."""
-    sizes = {"batch_size": 1, "sequence_length": 8, "max_new_tokens": 4}
-    return Configuration(**{"round": 1, "model": "tiny", "attn_implementation": "sdpa", **sizes, **changes})
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ from hfbench.model.architecture import make_config, read_architecture
 from hfbench.model.local import resolve_local
 from tests.measure.conftest import bench  # noqa: F401, a fixture
 from tests.measure.stage_process import Bench
-from tests.model.conftest import Project, usual_point
+from tests.measure.test_support import point
+from tests.model.conftest import Project
 from tests.model.fake_hub import FakeHub, read_folder
 
 LLAMA: dict[str, Any] = {
@@ -99,8 +100,8 @@ def test_what_is_published_loads_with_its_cache_and_no_more(tmp_path: Path, name
     described = read_architecture(tmp_path, "here", trust_remote_code=False)
     assert described.vocab_size == 600
     assert described.max_position_embeddings == {"mpt": 64, "mamba2": None}.get(described.model_type, 128)
-    point = usual_point(attn_implementation="eager", dtype="float32")
-    model, loading = load_model(tmp_path, point, torch.device("cpu"), False)
+    asked = point(attn_implementation="eager", dtype="float32")
+    model, loading = load_model(tmp_path, asked, torch.device("cpu"), False)
     assert not any(loading.values())
     with torch.no_grad():
         output = model(torch.tensor([[3, 4, 5]]), attention_mask=torch.ones(1, 3, dtype=torch.int64))

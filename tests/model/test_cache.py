@@ -12,6 +12,7 @@ import pytest
 
 from hfbench.core.errors import UserError
 from hfbench.model.cache import build_once, built_folder, cache_folder
+from tests.conftest import some
 
 # Builds the folder "key" slowly, as a process of its own; each writes its id into the folder that it builds.
 BUILDER = """
@@ -55,8 +56,7 @@ def test_where_the_cache_lies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_killed_build_leaves_nothing_that_is_taken_for_whole(own_cache: Path) -> None:
     process = _builder(60)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "started\n"
+    assert some(process.stdout).readline() == "started\n"
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not built_folder("key").exists()
@@ -121,8 +121,7 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.mark.usefixtures("own_cache")
 def test_the_lock_of_a_killed_process_holds_nobody_up() -> None:
     process = _builder(60)
-    assert process.stdout is not None
-    process.stdout.readline()
+    some(process.stdout).readline()
     process.kill()
     process.wait()
     start = time.perf_counter()

@@ -20,63 +20,29 @@ from tests.model.fake_hub import FakeHub, read_folder
 pytestmark = pytest.mark.usefixtures("own_cache")
 
 COMMON = {"vocab_size": 256, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-SMALL = {
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-}
+SIZE = {"hidden_size": 32, "num_hidden_layers": 2}
+SMALL = {**SIZE, "intermediate_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2}
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+BETWEEN = {"attn_layer_period": 2, "attn_layer_offset": 1, "mamba_d_state": 4, "use_mamba_kernels": False}
+HEADS = {"num_heads": 4, "head_dim": 16, "n_groups": 1}
+UNLIMITED = {"time_step_limit": [0.0, float("inf")]}  # not JSON, and in the config.json of the real ones
+BESIDE = {"mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_n_groups": 1, "mamba_d_state": 8}
+OPT = {"ffn_dim": 64, "word_embed_proj_dim": 32, "max_position_embeddings": 64}
 # model_type: (its keys, class, positions)
 ARCHITECTURES: dict[str, tuple[dict[str, Any], str, int | None]] = {
     "llama": ({**SMALL, "max_position_embeddings": 77}, "LlamaForCausalLM", 77),
     "gpt2": ({"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}, "GPT2LMHeadModel", 64),
     "gpt_neox": (SMALL, "GPTNeoXForCausalLM", 2048),
     "gemma3_text": ({**SMALL, "head_dim": 8}, "Gemma3ForCausalLM", 131072),
-    "qwen2_moe": (
-        {**SMALL, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16},
-        "Qwen2MoeForCausalLM",
-        32768,
-    ),
+    "qwen2_moe": ({**SMALL, **EXPERTS}, "Qwen2MoeForCausalLM", 32768),
     "phi3": (SMALL, "Phi3ForCausalLM", 4096),
-    "opt": (
-        {**SMALL, "ffn_dim": 64, "word_embed_proj_dim": 32, "max_position_embeddings": 64},
-        "OPTForCausalLM",
-        64,
-    ),
+    "opt": ({**SMALL, **OPT}, "OPTForCausalLM", 64),
     "bloom": ({"hidden_size": 32, "n_layer": 2, "n_head": 4}, "BloomForCausalLM", None),
-    "mamba": ({"hidden_size": 32, "num_hidden_layers": 2, "state_size": 4}, "MambaForCausalLM", None),
-    "mamba2": (
-        {
-            "hidden_size": 32,
-            "num_hidden_layers": 2,
-            "state_size": 4,
-            "num_heads": 4,
-            "head_dim": 16,
-            "n_groups": 1,
-            "time_step_limit": [0.0, float("inf")],  # not JSON, and in the config.json of the real ones
-        },
-        "Mamba2ForCausalLM",
-        None,
-    ),
-    "jamba": (
-        {
-            **SMALL,
-            "num_experts": 2,
-            "mamba_d_state": 4,
-            "attn_layer_period": 2,
-            "attn_layer_offset": 1,
-            "use_mamba_kernels": False,
-        },
-        "JambaForCausalLM",
-        262144,
-    ),
+    "mamba": ({**SIZE, "state_size": 4}, "MambaForCausalLM", None),
+    "mamba2": ({**SIZE, "state_size": 4, **HEADS, **UNLIMITED}, "Mamba2ForCausalLM", None),
+    "jamba": ({**SMALL, "num_experts": 2, **BETWEEN}, "JambaForCausalLM", 262144),
     "lfm2": ({**SMALL, "layer_types": ["conv", "full_attention"]}, "Lfm2ForCausalLM", 128000),
-    "falcon_h1": (
-        {**SMALL, "mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_n_groups": 1, "mamba_d_state": 8},
-        "FalconH1ForCausalLM",
-        8192,
-    ),
+    "falcon_h1": ({**SMALL, **BESIDE}, "FalconH1ForCausalLM", 8192),
 }
 
 
@@ -211,10 +177,7 @@ def test_two_projects_share_what_is_built(tmp_path: Path, tiny_model: Path, mode
             {**COMMON, "model_type": "llama", "hiden_size": 32},
             "hiden_size is no key of LlamaConfig. Did you mean hidden",
         ),
-        (
-            _llama(hidden_size="wide"),
-            'hidden_size is "wide", with which .*expected int, got str',
-        ),
+        (_llama(hidden_size="wide"), 'hidden_size is "wide", with which .*expected int, got str'),
         (_llama(hidden_size=33), "hidden_size is 33, with which .*multiple of the number of attention heads"),
         (_llama(pad_token_id=256), "pad_token_id is 256, with which"),
         (_llama(pad_token_id=-1), "pad_token_id is -1, outside vocab_size, 256"),

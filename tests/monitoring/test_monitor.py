@@ -19,7 +19,7 @@ from hfbench.monitoring.gauges import Columns, Gauge, WatchedDevice
 from hfbench.monitoring.host import count_others, processor_gauges, quota_gauge
 from hfbench.monitoring.monitor import Monitor, machine_before
 from hfbench.tables.facts import LEAST_ENERGY_READINGS
-from tests.conftest import WriteTree
+from tests.conftest import WriteTree, some
 
 CPUS = "sys/devices/system/cpu"
 
@@ -44,18 +44,14 @@ def _watch(monitor: Monitor, samples: int) -> None:
 
 def test_cpu_time_of_the_worker_and_its_children_adds_up() -> None:
     worker = subprocess.Popen([sys.executable, "-c", _WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert worker.stdin is not None
-    assert worker.stdout is not None
     started = time.perf_counter()
     monitor = Monitor(worker.pid, 0.05, started, [])
     try:
         _watch(monitor, 4)
-        taken = float(worker.stdout.readline())
+        taken = float(some(worker.stdout).readline())
         _watch(monitor, 1)
     finally:
-        worker.stdin.close()
-        worker.wait()
-        worker.stdout.close()
+        worker.communicate()
     summary = monitor.summary()
     times, cores = summary["time_seconds"], summary["host"]["series"]["worker_cpu_cores"]
     steps = [after - before for before, after in zip([0.0, *times], times, strict=False)]
@@ -132,8 +128,8 @@ def test_gauge_that_fails_leaves_the_others() -> None:
     columns = Columns([Gauge(("good",), lambda: [next(answers)], "never"), Gauge(("bad",), broken, "never")])
     for _ in range(3):
         columns.sample()
-    assert columns.told() == {"good": [1, None, 3]}
-    assert columns.unavailable() == {"bad": "OSError: the device sleeps"}
+    reasons = {"bad": "OSError: the device sleeps"}
+    assert columns.content() == {"series": {"good": [1, None, 3]}, "unavailable": reasons}
 
 
 @pytest.mark.parametrize(
@@ -164,8 +160,7 @@ def test_state_of_the_machine_before_the_start() -> None:
 def test_busy_machine_is_seen_before_the_start() -> None:
     burner = subprocess.Popen([sys.executable, "-c", "print(flush=True)\nwhile True: pass"], stdout=subprocess.PIPE)
     try:
-        assert burner.stdout is not None
-        burner.stdout.readline()
+        some(burner.stdout).readline()
         busy = machine_before([], window_seconds=0.3)
     finally:
         burner.kill()
@@ -192,7 +187,8 @@ def test_supervisor_with_the_monitor_stays_small() -> None:
 def sampled(columns: Columns) -> tuple[dict[str, Any], dict[str, str]]:
     """Sample once, and return the values and why there is none."""
     columns.sample()
-    return {name: values[-1] for name, values in columns.told().items()}, columns.unavailable()
+    content = columns.content()
+    return {name: values[-1] for name, values in content["series"].items()}, content["unavailable"]
 
 
 def test_processor_of_which_clocks_are_sampled_evenly(write_tree: WriteTree) -> None:
@@ -234,7 +230,7 @@ def test_energy_goes_on_where_the_counter_starts_again(write_tree: WriteTree) ->
     for second in ("", 2_000_000):
         write_tree({f"{zone}0/energy_uj": 2_000_000, f"{zone}1/energy_uj": second})
         columns.sample()
-    assert columns.told()["cpu_energy_joules"] == [0, None, 4]
+    assert columns.content()["series"]["cpu_energy_joules"] == [0, None, 4]
 
 
 def test_machine_that_tells_nothing_says_why(tmp_path: Path) -> None:

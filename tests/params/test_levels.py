@@ -9,10 +9,11 @@ import pytest
 
 from hfbench.cli import parse_arguments
 from hfbench.core.errors import UserError
-from hfbench.core.point import CONFIGURATION_AXES, USUAL, Configuration
+from hfbench.core.point import Configuration
 from hfbench.params.levels import LEVELS, Way, rewrite, way_back, ways, write_level
 from hfbench.params.schema import load_params, read_yaml
 from tests.conftest import ROOT
+from tests.tables.hand_records import point
 
 AS_SHIPPED = (ROOT / "params.yaml").read_text()
 
@@ -94,16 +95,9 @@ def test_the_command(params: Path, capsys: pytest.CaptureFixture[str]) -> None:
         level("5")
 
 
-ENTRY = {
-    **dict.fromkeys(CONFIGURATION_AXES),
-    **USUAL,
-    "model": "stories-15m-random",
-    "attn_implementation": "sdpa:math",
-    "continuous_batching": True,
-    "batch_size": 1,
-    "sequence_length": 128,
-    "max_new_tokens": 32,
-}
+LENGTHS: dict[str, Any] = {"batch_size": 1, "sequence_length": 128, "max_new_tokens": 32}
+LISTED = point(model="stories-15m-random", attn_implementation="sdpa:math", continuous_batching=True, **LENGTHS)
+ENTRY = {axis: value for axis, value in vars(LISTED).items() if axis != "round"}
 CHANGES: dict[str, Any] = {
     "sweep.model": ["stories-15m-random"],
     "sweep.attn_implementation": [],

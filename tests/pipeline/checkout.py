@@ -28,14 +28,8 @@ QUICK_SAMPLING = {
 
 def tiny_point(attn_implementation: str, number: int = 1) -> Configuration:
     """Return a point of the small sweep: the tiny model, a row of 16 prompt tokens and 4 new ones."""
-    return Configuration(
-        round=number,
-        model="tiny",
-        attn_implementation=attn_implementation,
-        batch_size=1,
-        sequence_length=16,
-        max_new_tokens=4,
-    )
+    lengths: dict[str, Any] = {"batch_size": 1, "sequence_length": 16, "max_new_tokens": 4}
+    return Configuration(round=number, model="tiny", attn_implementation=attn_implementation, **lengths)
 
 
 @dataclass(frozen=True)
@@ -84,6 +78,11 @@ def ran(stdout: str) -> list[str]:
     """Return the stages in DVC's output that ran, but for `environment`, which runs every time."""
     stages = re.findall(r"^Running stage '(.+)':$", stdout, re.MULTILINE)
     return [stage for stage in stages if stage != "stages/dvc.yaml:environment"]
+
+
+def measurements(stages: list[str]) -> list[str]:
+    """Return those of the stages that measure a point of the sweep."""
+    return [stage for stage in stages if stage.startswith("measure@")]
 
 
 def clone(folder: Path) -> Checkout:

@@ -7,14 +7,9 @@ from typing import Any
 
 import pytest
 
-from hfbench.core.point import CONFIGURATION_AXES, USUAL
 from hfbench.params.levels import rewrite
 from hfbench.params.schema import load_params
-from tests.pipeline.checkout import QUICK_SAMPLING, Checkout, clone, ran
-
-
-def measurements(stages: list[str]) -> list[str]:
-    return [stage for stage in stages if stage.startswith("measure@")]
+from tests.pipeline.checkout import QUICK_SAMPLING, Checkout, clone, measurements, ran, tiny_point
 
 
 def test_a_sweep_with_an_impossible_point_is_complete(measured: Checkout) -> None:
@@ -151,15 +146,7 @@ def test_an_edited_local_kernel_measures_the_points_that_use_it(fresh: Checkout)
     assert len(measurements(fresh.repro())) == 1
 
 
-EAGER = {
-    **dict.fromkeys(CONFIGURATION_AXES),
-    **USUAL,
-    "model": "tiny",
-    "attn_implementation": "eager",
-    "batch_size": 1,
-    "sequence_length": 16,
-    "max_new_tokens": 4,
-}
+EAGER = {axis: value for axis, value in vars(tiny_point("eager")).items() if axis != "round"}
 FIRST = "measure_listed@1-is0"
 
 
@@ -220,10 +207,8 @@ def test_a_sweep_without_points_makes_and_refuses_nothing_beside_the_listed(fres
     assert [path.name for path in (results / "settings").glob("sdpa*")] == ["sdpa-off-false-false.json"]
 
     write(fresh, [], {**EAGER, "sequence_length": 4096})
-    assert (
-        "sequence_length is 4096, and the model 'tiny' has 128 positions"
-        in fresh.run("dvc", "repro", check=False).stderr
-    )
+    stderr = fresh.run("dvc", "repro", check=False).stderr
+    assert "sequence_length is 4096, and the model 'tiny' has 128 positions" in stderr
 
 
 def test_an_entry_that_is_not_complete_is_told(fresh: Checkout) -> None:

@@ -14,7 +14,7 @@ from hfbench.core.record import CRASHED, FAILED, OK, OUT_OF_MEMORY, REJECTED, TI
 from hfbench.core.results import sweep_stage
 from hfbench.retry import RecordedPoint, choose
 from tests.pipeline.background import start
-from tests.pipeline.checkout import Checkout, ran, tiny_point
+from tests.pipeline.checkout import Checkout, measurements, ran, tiny_point
 
 SDPA, FLASH, EAGER = (sweep_stage(tiny_point(each)) for each in ("sdpa", "flash_attention_2", "eager"))
 BY_STATUS = {
@@ -65,10 +65,6 @@ def retry(checkout: Checkout, *words: str) -> str:
     return checkout.run("python", "-m", "hfbench.cli", "retry", *words).stdout
 
 
-def measurements(stages: list[str]) -> list[str]:
-    return [stage for stage in stages if stage.startswith("measure@")]
-
-
 def record_path(checkout: Checkout, stage: str) -> Path:
     # DVC names stages by Python's False, and files by YAML's false.
     name = stage.removeprefix("measure@").replace("False", "false")
@@ -76,8 +72,7 @@ def record_path(checkout: Checkout, stage: str) -> Path:
 
 
 def record(checkout: Checkout, stage: str) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(record_path(checkout, stage).read_text())
-    return content
+    return dict(json.loads(record_path(checkout, stage).read_text()))
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ from benchmarks.synthetic_records import synthetic_record
 from hfbench.cli import parse_arguments
 from hfbench.core.point import Configuration, telling_axes
 from hfbench.core.record import Iteration, Record
-from hfbench.report.charts.chart import Chart
 from hfbench.report.frames import ReportData, Results, report_data
 from hfbench.report.html import report_page
 from hfbench.tables.build import Tables
@@ -68,11 +67,6 @@ def _paced(iteration: Iteration, start: float, pace: float, added: float) -> Ite
 def data_of(folder: Path, records: Sequence[Record], ceilings: dict[str, Any] | None = None) -> ReportData:
     tables = tables_of(folder, *records, ceilings=ceilings)
     return report_data(tables.samples, tables.summary, tables.points, tables.configurations)
-
-
-def drawn(chart: Chart | None) -> Chart:
-    assert chart is not None
-    return chart
 
 
 def measured(configuration: Configuration, *seconds: float, **fields: Any) -> Record:

@@ -19,8 +19,8 @@ from hfbench.report.charts.speed import speed_chart
 from hfbench.report.charts.startup import PHASES, middle_rounds, startup_chart, startup_rounds
 from hfbench.report.charts.throughput import depth_chart, frontier_chart, frontier_values
 from hfbench.report.html import CHARTS
-from tests.conftest import ROOT
-from tests.report.report_records import CEILINGS, data_of, drawn, measured, rounds_of, sweep_records
+from tests.conftest import ROOT, some
+from tests.report.report_records import CEILINGS, data_of, measured, rounds_of, sweep_records
 from tests.tables.hand_records import DENSE, failed_record, observed, ok_record, point
 
 
@@ -29,7 +29,7 @@ def test_every_chart_draws_a_real_sweep_with_a_title_and_units(tmp_path: Path) -
         attn_implementation=["eager", "sdpa"], batch_size=[1, 4], context_depth=[0, 1024], iterations=4
     )
     data = data_of(tmp_path, records, CEILINGS)
-    for chart in (drawn(draw(data)) for draw in CHARTS.values()):
+    for chart in (some(draw(data)) for draw in CHARTS.values()):
         assert chart.title
         assert not chart.title.endswith(".")
         assert chart.values.height
@@ -70,7 +70,7 @@ def test_the_roofline_by_hand(tmp_path: Path) -> None:
     configuration = point(batch_size=1, sequence_length=5, max_new_tokens=4)
     record = ok_record(configuration, observed([0.5, 0.6, 0.7, 0.8]), accounting=DENSE)
     ceilings = {"read_bytes_per_second_by_size": {"1": 20_000.0}, "matmul_flops_per_second": {"bfloat16": 100_000.0}}
-    chart = drawn(roofline_chart(data_of(tmp_path, [record], ceilings)))
+    chart = some(roofline_chart(data_of(tmp_path, [record], ceilings)))
     values = {kind: rows for (kind,), rows in chart.values.group_by("kind")}
     assert values["decode"].select("intensity", "flops").row(0) == pytest.approx((972 / 1140, 9720), rel=1e-4)
     assert values["prefill"].select("intensity", "flops").row(0) == pytest.approx((2540 / 1100, 5080), rel=1e-4)
@@ -85,10 +85,10 @@ def test_the_roofline_by_hand(tmp_path: Path) -> None:
 
 def test_each_dtype_has_its_roof_and_without_a_rate_of_products_it_is_the_slope(tmp_path: Path) -> None:
     records = sweep_records(dtype=["bfloat16", "float32"], batch_size=[1], iterations=2)
-    roofs = drawn(roofline_chart(data_of(tmp_path, records, CEILINGS))).values.filter(kind="roof")
+    roofs = some(roofline_chart(data_of(tmp_path, records, CEILINGS))).values.filter(kind="roof")
     assert sorted(roofs.group_by("way").agg(pl.col("flops").max())["flops"]) == [4.0e11, 1.1e12]
     ceilings = {**CEILINGS, "matmul_flops_per_second": {"bfloat16": None}}
-    ends = drawn(roofline_chart(data_of(tmp_path / "slope", records[::2], ceilings))).values.filter(kind="roof")
+    ends = some(roofline_chart(data_of(tmp_path / "slope", records[::2], ceilings))).values.filter(kind="roof")
     assert (ends["flops"] / ends["intensity"]).to_list() == pytest.approx([3.4e10] * 2, rel=1e-4)
 
 
@@ -103,7 +103,7 @@ def test_each_dtype_has_its_roof_and_without_a_rate_of_products_it_is_the_slope(
     ],
 )
 def test_what_no_interval_bears_is_not_claimed(tmp_path: Path, rounds: dict[str, list[float]], title: str) -> None:
-    chart = drawn(speed_chart(data_of(tmp_path, rounds_of(**rounds))))
+    chart = some(speed_chart(data_of(tmp_path, rounds_of(**rounds))))
     assert chart.title.endswith(title)
     assert chart.values["told"].to_list() == [False]
     assert (chart.table[-1].texts == ("–",)) is (len(rounds["sdpa"]) == 1)
@@ -116,17 +116,17 @@ def test_a_plain_difference_is_named_with_its_size(tmp_path: Path) -> None:
         for size in (1, 4)
         for name, seconds in (("eager", 2.0 + number / 1000), ("sdpa", 1.0))
     ]
-    chart = drawn(speed_chart(data_of(tmp_path, records)))
+    chart = some(speed_chart(data_of(tmp_path, records)))
     assert chart.title in {f"sdpa is 2.00× as fast as eager with batch {size}" for size in (1, 4)}
     assert chart.values["told"].to_list() == [True, True]
 
 
 def test_an_interval_over_many_orders_leaves_the_axis_readable(tmp_path: Path) -> None:
     data = data_of(tmp_path, rounds_of(eager=[1.0, 1.0], sdpa=[0.5, 3.0]))
-    (row,) = drawn(speed_chart(data)).values.to_dicts()
+    (row,) = some(speed_chart(data)).values.to_dicts()
     assert row["low"] < 0.01 < 100 < row["high"]  # what the table and the tooltip say
     assert (row["drawn_low"], row["drawn_high"]) == pytest.approx((row["speed"] / 2, row["speed"] * 2), rel=1e-3)
-    frontier = drawn(frontier_chart(data)).values
+    frontier = some(frontier_chart(data)).values
     assert frontier["ms_high"].max() <= 2 * frontier["ms"].max()  # type: ignore[operator]
 
 
@@ -148,14 +148,14 @@ def test_the_frontier_is_that_of_pareto() -> None:
 def test_the_frontier_says_what_was_measured_at_the_ends(tmp_path: Path) -> None:
     # 2 rows and 1 gap of 0.5 s: 4 tokens/s; 8 rows and 1 gap of 1 s: 8 tokens/s.
     records = [ok_record(point(batch_size=size), observed([0.5, end])) for size, end in ((2, 1.0), (8, 1.5))]
-    title = drawn(frontier_chart(data_of(tmp_path, records))).title
+    title = some(frontier_chart(data_of(tmp_path, records))).title
     assert title.startswith("sdpa decodes 4.00 tokens/s at batch 2, 8.00 tokens/s at batch 8, with 500 ms and 1000 ms")
 
 
 def test_noise_between_rounds_is_that_of_their_medians(tmp_path: Path) -> None:
     # Medians 1.00, 1.02 and 1.06: 6% over the middle one, 1.02.
     records = [measured(point(round=n), *(m - 0.01, m, m + 0.01)) for n, m in ((1, 1.0), (2, 1.02), (3, 1.06))]
-    chart = drawn(rounds_chart(data_of(tmp_path, records)))
+    chart = some(rounds_chart(data_of(tmp_path, records)))
     assert chart.title == "The medians of the rounds differ by 5.9% (sdpa)"
     assert chart.values.filter(kind="sample").height == 9
     assert chart.values.filter(kind="median")["seconds"].to_list() == [1.0, 1.02, 1.06]
@@ -163,7 +163,7 @@ def test_noise_between_rounds_is_that_of_their_medians(tmp_path: Path) -> None:
 
 def test_large_rounds_keep_their_extremes(tmp_path: Path) -> None:
     seconds = [1 + index / 1000 for index in range(200)]
-    chart = drawn(rounds_chart(data_of(tmp_path, [measured(point(), *seconds)])))
+    chart = some(rounds_chart(data_of(tmp_path, [measured(point(), *seconds)])))
     shown = chart.values.filter(kind="sample")["seconds"]
     assert shown.len() == 40
     assert (shown.min(), shown.max()) == (1.0, 1.199)
@@ -177,7 +177,7 @@ def test_memory_is_shown_in_one_unit_with_every_round(tmp_path: Path) -> None:
         for number in (1, 2)
         for size, peak in ((1, 500 + number), (4, 700 + number))
     ]
-    chart = drawn(memory_chart(data_of(tmp_path, records)))
+    chart = some(memory_chart(data_of(tmp_path, records)))
     assert chart.title == "Peak memory: 502 MiB (batch 1) to 702 MiB (batch 4)"
     assert chart.values.height == 6
 
@@ -187,7 +187,7 @@ def test_a_way_keeps_its_colour_where_another_fails(tmp_path: Path) -> None:
     failed = [failed_record(eager.configuration, "no") for eager in both[::2]]
     scales = []
     for folder, records in (("both", both), ("one", [*failed, *both[1::2]])):
-        chart = drawn(memory_chart(data_of(tmp_path / folder, records)))
+        chart = some(memory_chart(data_of(tmp_path / folder, records)))
         scale = chart.spec["layer"][0]["encoding"]["color"]["scale"]
         scales.append(dict(zip(scale["domain"], scale["range"], strict=True)))
     assert scales[0] == scales[1] == {"eager": "var(--way-0)", "sdpa": "var(--way-1)"}
@@ -195,7 +195,7 @@ def test_a_way_keeps_its_colour_where_another_fails(tmp_path: Path) -> None:
 
 def test_continuous_batching_has_a_list_of_times_for_each_request(tmp_path: Path) -> None:
     data = data_of(tmp_path, sweep_records(continuous_batching=[False, True], batch_size=[4], iterations=3))
-    assert set(drawn(token_latency_chart(data)).values["way"]) == {"static", "continuous"}
+    assert set(some(token_latency_chart(data)).values["way"]) == {"static", "continuous"}
     assert startup_chart(data) is not None
 
 
@@ -207,7 +207,7 @@ def test_throughput_by_depth_is_compared_within_a_way_and_a_workload(tmp_path: P
         for number in (1, 2, 3)
         for (way, depth), gap in gaps.items()
     ]
-    chart = drawn(depth_chart(data_of(tmp_path, records)))
+    chart = some(depth_chart(data_of(tmp_path, records)))
     assert chart.title == "After 1024 tokens, decoding has 0.500× the throughput that it has after 0 (sdpa)"
     assert chart.panels == ["decode", "prefill"]
     rates = chart.values.select("panel", "way", "depth", "rate").rows()
@@ -247,7 +247,7 @@ def test_the_middle_round_stands_for_all(tmp_path: Path) -> None:
     records = [_started(number, first_token) for number, first_token in enumerate((3.0, 1.0, 2.0, 9.0), start=1)]
     assert middle_rounds(_start(tmp_path, *records))["first_token"].to_list() == [12.5]
     assert (
-        drawn(startup_chart(data_of(tmp_path, records))).title
+        some(startup_chart(data_of(tmp_path, records))).title
         == "From the start of a process to its first token: 12.5 s (sdpa)"
     )
 
@@ -279,11 +279,9 @@ def test_slowing_down_along_the_sequence_is_told_from_noise() -> None:
         gaps = [1.0] * 8 + [late] * 8
         return [sum(gaps[:index], 0.0) for index in range(17)]
 
-    steady = slowdown(_samples(*([times(1.0)] for _ in range(3)), rounds=[1, 2, 3]), 0.95)
-    slower = slowdown(_samples(*([times(late)] for late in (1.5, 1.51, 1.49)), rounds=[1, 2, 3]), 0.95)
-    assert steady is not None
+    steady = some(slowdown(_samples(*([times(1.0)] for _ in range(3)), rounds=[1, 2, 3]), 0.95))
+    slower = some(slowdown(_samples(*([times(late)] for late in (1.5, 1.51, 1.49)), rounds=[1, 2, 3]), 0.95))
     assert (steady.estimate, steady.low, steady.high) == (1.0, 1.0, 1.0)
-    assert slower is not None
     assert slower.estimate == pytest.approx(1.5)
     assert slower.low > 1.4
     assert slowdown(_samples([times(1.5)]), 0.95) is None  # one round
@@ -292,7 +290,7 @@ def test_slowing_down_along_the_sequence_is_told_from_noise() -> None:
 
 def test_tokens_that_only_scatter_get_no_trend(tmp_path: Path) -> None:
     records = sweep_records(attn_implementation=["eager", "sdpa"], iterations=6, batch_size=[1])
-    title = drawn(token_latency_chart(data_of(tmp_path, records))).title
+    title = some(token_latency_chart(data_of(tmp_path, records))).title
     assert title == "Along the sequence, the time between tokens changes by no more than noise"
 
 

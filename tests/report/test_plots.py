@@ -14,6 +14,7 @@ import yaml
 
 from hfbench.report.plots import write_plots
 from hfbench.tables.build import Tables
+from tests.compare.project import Project
 from tests.conftest import ROOT
 from tests.tables.hand_records import failed_record, observed, ok_record, point, tables_of, unobserved
 
@@ -82,31 +83,23 @@ def test_templates_and_definitions_name_columns_that_there_are(tmp_path: Path) -
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A DVC repository with this one's plots and templates, and two commits of plots of different times."""
-    folder = tmp_path_factory.mktemp("repository")
-    for words in (("init", "--quiet"), ("config", "user.email", "tests@example.org"), ("config", "user.name", "tests")):
-        _run(folder, "git", *words)
-    _run(folder, sys.executable, "-m", "dvc", "init", "--quiet")
+    project = Project.create(tmp_path_factory.mktemp("repository"))
+    folder = project.folder
     shutil.copytree(ROOT / ".dvc/plots", folder / ".dvc/plots")
     (folder / "dvc.yaml").write_text(yaml.safe_dump({"plots": PLOTS}))
     for factor in (1, 2):
         times = observed([factor * at for at in (0.5, 0.6, 0.8)])
         _written(folder / FOLDER, tables_of(folder.parent / f"m{factor}", ok_record(point(), times)))
-        _run(folder, "git", "add", "--all")
-        _run(folder, "git", "commit", "--quiet", "--message", f"factor {factor}")
+        project.commit_alone(f"factor {factor}")
     return folder
-
-
-def _run(folder: Path, *words: str) -> str:
-    result = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout
 
 
 @pytest.mark.parametrize(
     ("words", "revisions"), [(["show"], {"workspace"}), (["diff", "HEAD~1"], {"HEAD~1", "workspace"})]
 )
 def test_dvc_draws_every_plot(repository: Path, tmp_path: Path, words: list[str], revisions: set[str]) -> None:
-    _run(repository, sys.executable, "-m", "dvc", "plots", *words, "--out", str(tmp_path))
+    dvc = [sys.executable, "-m", "dvc", "plots", *words, "--out", str(tmp_path)]
+    subprocess.run(dvc, cwd=repository, check=True, capture_output=True)
     page = (tmp_path / "index.html").read_text()
     specifications = [json.loads(found) for found in re.findall(r"var spec = (\{.*\});", page)]
     assert len(specifications) == len(DEFINITIONS) > 0

@@ -12,6 +12,7 @@ from hfbench.report.frames import failure_rows, result_rows, varying_axes
 from hfbench.report.pages import Column
 from hfbench.report.point_facts import RequestTimes, request_times
 from hfbench.report.words import (
+    Captions,
     captions,
     failure_columns,
     interval_text,
@@ -29,10 +30,16 @@ from tests.tables.hand_records import DENSE, POINT, failed_record, observed, ok_
 EAGER, SDPA, FLEX = (point(attn_implementation=name) for name in ("eager", "sdpa", "flex_attention"))
 
 
+def _rows(tables: Tables) -> pl.DataFrame:
+    return result_rows(tables.summary, tables.configurations)
+
+
 def _columns(tables: Tables) -> dict[str, Column]:
-    return {
-        each.label: each for each in result_columns(result_rows(tables.summary, tables.configurations), tables.points)
-    }
+    return {each.label: each for each in result_columns(_rows(tables), tables.points)}
+
+
+def _captions(tables: Tables) -> Captions:
+    return captions(tables.points, _rows(tables))
 
 
 def _measured(configuration: Any, end_to_end: float, first_token: float = 0.5, **fields: Any) -> Record:
@@ -43,19 +50,17 @@ def test_rows_are_sorted_by_workload_then_fastest_first(tmp_path: Path) -> None:
     seconds = {replace(EAGER, batch_size=8): 4.0, EAGER: 2.0, SDPA: 1.0, replace(SDPA, batch_size=8): 3.0}
     records = [_measured(*each) for each in (seconds | {point(model="another"): 9.0}).items()]
     tables = tables_of(tmp_path, *records)
-    rows = result_rows(tables.summary, tables.configurations)
-    order = [
-        f"{model} b{size} {way}"
-        for model, size, way in rows.select("model", "batch_size", "attn_implementation").rows()
-    ]
-    assert order == ["tiny b2 sdpa", "tiny b2 eager", "tiny b8 sdpa", "tiny b8 eager", "another b2 sdpa"]
+    rows = _rows(tables)
+    order = rows.select(pl.format("{} b{} {}", "model", "batch_size", "attn_implementation"))
+    expected = ["tiny b2 sdpa", "tiny b2 eager", "tiny b8 sdpa", "tiny b8 eager", "another b2 sdpa"]
+    assert order.to_series().to_list() == expected
     assert rows["workload"].to_list() == [1, 1, 2, 2, 3]
 
 
 def test_the_best_of_a_workload(tmp_path: Path) -> None:
     records = [_measured(EAGER, 2.0, first_token=0.3), _measured(SDPA, 1.0), _measured(point(batch_size=8), 0.5)]
     tables = tables_of(tmp_path, *records)
-    rows = result_rows(tables.summary, tables.configurations)
+    rows = _rows(tables)
     assert rows["end_to_end_seconds"].to_list() == [1.0, 2.0, 0.5]
     # Alone in its workload, the last one is no best; nor is any load time, since all are equal.
     assert rows["end_to_end_seconds_best"].to_list() == [True, False, False]
@@ -68,7 +73,7 @@ def test_configurations_without_an_ok_round_are_failures(tmp_path: Path) -> None
     crashed = failed_record(replace(SDPA, round=2), "killed", "crashed", phase="sample")
     missing = [failed_record(replace(FLEX, round=number), "missing") for number in (1, 2)]
     tables = tables_of(tmp_path, _measured(SDPA, 1.0), crashed, *missing)
-    rows, failures = result_rows(tables.summary, tables.configurations), failure_rows(tables.points)
+    rows, failures = _rows(tables), failure_rows(tables.points)
     assert rows.select("attn_implementation", "rounds_ok", "rounds_asked").rows() == [("sdpa", 1, 2)]
     assert failures.select("attn_implementation", "status", "reason", "rounds").rows() == [
         ("sdpa", "crashed", "killed", [2]),
@@ -120,13 +125,13 @@ def test_what_computes_something_else_is_no_best_and_stands_last(tmp_path: Path)
     seconds = {EAGER: 2.0, SDPA: 1.0, FLEX: 0.5}
     records = [_measured(each, seconds[each], output={"prompt_nll": nll}) for each, nll in outputs.items()]
     tables = tables_of(tmp_path, *records)
-    rows = result_rows(tables.summary, tables.configurations)
+    rows = _rows(tables)
     assert rows["attn_implementation"].to_list() == ["sdpa", "eager", "flex_attention"]
     assert rows["end_to_end_seconds_best"].to_list() == [True, False, False]
     assert _columns(tables)["output"].texts == ("", "", "differs")
     # Where all but one differ, none is best.
     alone = tables_of(tmp_path / "alone", records[0], _measured(SDPA, 1.0, output={"prompt_nll": 3.0}))
-    assert result_rows(alone.summary, alone.configurations)["end_to_end_seconds_best"].to_list() == [False, False]
+    assert _rows(alone)["end_to_end_seconds_best"].to_list() == [False, False]
 
 
 def test_utilisation_and_energy_are_columns_where_they_are_known(tmp_path: Path) -> None:
@@ -141,7 +146,7 @@ def test_captions_say_what_is_constant(tmp_path: Path) -> None:
     device: dict[str, Any] = {"effective": {"device_name": "Fast CPU"}}
     records = [_measured(SDPA, 1.0, **device), _measured(EAGER, 2.0, **device), failed_record(FLEX, "x")]
     tables = tables_of(tmp_path, *records)
-    text = captions(tables.points, result_rows(tables.summary, tables.configurations))
+    text = _captions(tables)
     assert varying_axes(tables.points) == ["attn_implementation"]
     assert text.title == "tiny · Fast CPU · bfloat16"
     assert text.counts == "3 configurations, 2 of 3 records ok"
@@ -154,7 +159,7 @@ def test_captions_say_what_is_constant(tmp_path: Path) -> None:
 
 def test_captions_without_a_named_device_give_the_one_asked_for(tmp_path: Path) -> None:
     tables = tables_of(tmp_path, failed_record(POINT, "no"))
-    text = captions(tables.points, result_rows(tables.summary, tables.configurations))
+    text = _captions(tables)
     assert text.title == "tiny · auto · bfloat16"
     assert text.counts == "1 configuration, 0 of 1 record ok"
     assert text.notes == ("No point could be measured.",)
@@ -264,7 +269,7 @@ def test_the_results_say_what_the_workload_is_and_show_waste_only_for_it(tmp_pat
     columns = _columns(tables)
     assert sorted(columns["padding waste"].texts) == ["0", "23.5"]
     assert columns["output"].texts == ("6.00", "6.00")
-    text = captions(tables.points, result_rows(tables.summary, tables.configurations))
+    text = _captions(tables)
     assert "mixed requests: 3, with 20 prompt and 9 new tokens in all, at most 10 and 4 each" in " ".join(text.notes)
     alike = tables_of(tmp_path / "alike", ok_record(POINT, observed([0.5, 0.7])))
     assert not _columns(alike).keys() & {"padding waste", "TTFT p95", "output"}

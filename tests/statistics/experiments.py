@@ -1,7 +1,6 @@
-"""Simulated experiments: rounds of iterations around a known median of 1; and what is there although it may be None."""
+"""Simulated experiments: rounds of iterations around a known median of 1."""
 
 from collections.abc import Iterator
-from typing import TypeVar
 
 import numpy as np
 
@@ -10,12 +9,6 @@ from hfbench.statistics.bootstrap import Floats
 EXPERIMENTS = 500
 ITERATIONS = 20
 WITHIN = 0.05  # the standard deviation of iterations within a round
-Found = TypeVar("Found")
-
-
-def some(found: Found | None) -> Found:
-    assert found is not None
-    return found
 
 
 def experiments(

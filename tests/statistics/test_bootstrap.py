@@ -18,7 +18,8 @@ from hfbench.statistics.bootstrap import (
     sorted_values,
     standard_errors,
 )
-from tests.statistics.experiments import experiments, some
+from tests.conftest import some
+from tests.statistics.experiments import experiments
 
 DRAWS = 100_000
 # Half of the default: coverage does not depend on it, and this room's tests take half the time.

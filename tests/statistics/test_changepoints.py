@@ -9,7 +9,7 @@ from scipy.special import stdtr
 
 from hfbench.statistics.bootstrap import CONFIDENCE, student
 from hfbench.statistics.changepoints import Observation, estimate_noise, find_steps, optimal_cuts
-from tests.statistics.experiments import some
+from tests.conftest import some
 
 HISTORIES = 200
 COMMITS = 30

@@ -22,7 +22,8 @@ from hfbench.statistics.ratios import (
     paired_ratio,
 )
 from hfbench.statistics.verdicts import interval, p_value
-from tests.statistics.experiments import experiments, some
+from tests.conftest import some
+from tests.statistics.experiments import experiments
 
 START = datetime(2025, 1, 1, tzinfo=UTC)
 ROUNDS = {number: np.array([1.0, 1.1, 0.9]) * (1 + number / 100) for number in (1, 2, 3)}

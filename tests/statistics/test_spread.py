@@ -13,7 +13,8 @@ from hfbench.statistics.spread import (
     two_modes,
     within_rounds,
 )
-from tests.statistics.experiments import EXPERIMENTS, some
+from tests.conftest import some
+from tests.statistics.experiments import EXPERIMENTS
 
 
 def test_variation_by_hand() -> None:

@@ -36,7 +36,7 @@ from hfbench.statistics.verdicts import (
     verdict_on,
     verdict_on_race,
 )
-from tests.statistics.experiments import some
+from tests.conftest import some
 
 THRESHOLD = DEFAULT_THRESHOLD
 # Student's t at 1%, two-sided, of a table: 6 degrees of freedom 3.707, 2 of them 9.925.

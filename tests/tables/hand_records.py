@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.synthetic_records import SAMPLING, record_path
-from hfbench.core.point import USUAL, Configuration
+from hfbench.core.point import Configuration
 from hfbench.core.record import FAILED, OK, Iteration, Record
 from hfbench.params.schema import Limits
 from hfbench.tables.build import Tables, build_tables
@@ -14,13 +14,7 @@ from hfbench.tables.reading import read_records
 
 LIMITS = Limits(min_top1_agreement=0.9, max_nll_difference=0.05)
 POINT = Configuration(
-    round=1,
-    model="tiny",
-    attn_implementation="sdpa",
-    batch_size=2,
-    sequence_length=10,
-    max_new_tokens=4,
-    **USUAL,
+    round=1, model="tiny", attn_implementation="sdpa", batch_size=2, sequence_length=10, max_new_tokens=4
 )
 
 # Two layers that keep 10 bytes a token.
@@ -29,8 +23,8 @@ KIND = {
     "bytes_per_token_per_row": 10,
     "key_dim": 4,
     "value_dim": 4,
-    "window_tokens": None,
     "query_heads": 3,
+    "window_tokens": None,
 }
 # Weights of 1000 bytes, and one product of 100 parameters.
 DENSE: dict[str, Any] = {

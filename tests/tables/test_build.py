@@ -18,6 +18,7 @@ from hfbench.tables.build import headline, headline_by_point
 from hfbench.tables.facts import FACT_TYPES
 from hfbench.tables.store import read_table
 from hfbench.tables.warnings import read_warnings
+from tests.compare.project import Project
 from tests.conftest import run_stage
 from tests.tables.hand_records import POINT, failed_record, observed, ok_record, point, tables_of, unobserved
 
@@ -144,8 +145,7 @@ def test_a_median_is_that_of_the_rounds(tmp_path: Path) -> None:
 
 def test_dvc_reads_the_files(tmp_path: Path) -> None:
     """Where dvc.yaml calls only metrics.json metrics, `exp show` stays narrow, and the points are a target away."""
-    _git(tmp_path, "init", "--quiet")
-    _dvc(tmp_path, "init", "--quiet")
+    project = Project.create(tmp_path)
     stage = {"cmd": "true", "metrics": [{"metrics.json": {"cache": False}}]}
     by_point: dict[str, Any] = {"metrics_by_point.json": {"cache": False}}
     write_json(tmp_path / "dvc.yaml", {"stages": {"aggregate": {**stage, "outs": [by_point]}}})
@@ -157,8 +157,7 @@ def test_dvc_reads_the_files(tmp_path: Path) -> None:
         contents = {"metrics.json": headline(tables), "metrics_by_point.json": headline_by_point(tables)}
         for name, content in contents.items():
             write_json(tmp_path / name, content)
-        _git(tmp_path, "add", "--all")
-        _git(tmp_path, "commit", "--quiet", "--message", f"factor {factor}")
+        project.commit_alone(f"factor {factor}")
     for name, content in contents.items():
         shown = json.loads(_dvc(tmp_path, "metrics", "show", "--json", name))
         assert shown[""]["data"][name]["data"] == content
@@ -170,11 +169,6 @@ def test_dvc_reads_the_files(tmp_path: Path) -> None:
     diff = _dvc(tmp_path, "metrics", "diff", "HEAD~1", "--no-path", "--targets", "metrics_by_point.json").splitlines()
     assert len(diff) == 1 + 3 * 30
     assert max(map(len, diff)) <= 100
-
-
-def _git(folder: Path, *words: str) -> None:
-    identity = ["-c", "user.email=tests@example.org", "-c", "user.name=tests"]
-    subprocess.run(["git", *identity, *words], cwd=folder, check=True)
 
 
 def _dvc(folder: Path, *words: str) -> str:

@@ -1,5 +1,7 @@
 """The formulas, each against numbers worked out by hand."""
 
+from typing import Any
+
 import pytest
 
 from hfbench.tables.roofline import (
@@ -18,72 +20,65 @@ EXPERTS = {
     **DENSE,
     "routed_experts": [{"weight_bytes": 800, "matmul_parameters": 400, "experts": 8, "experts_per_token": 2}],
 }
+MORE_EXPERTS = {"weight_bytes": 80, "matmul_parameters": 40, "experts": 4, "experts_per_token": 1}
+OTHER_EXPERTS = {**EXPERTS, "routed_experts": [*EXPERTS["routed_experts"], MORE_EXPERTS]}
+STATE = {**DENSE, "cache": {"attention": [], "state_bytes_per_row": 16}}
+REPEATED = {**DENSE, "repeated_weight_bytes": 300}
 
 
-def test_decode_reads_the_weights_once_and_the_cache_of_each_row() -> None:
-    # Prompt 5, 4 new tokens: 3 decoding steps attend to 6, 7 and 8 tokens, 7 on average.
-    # Cache: 2 layers × 10 bytes × 7 tokens = 140 bytes a row.
-    assert decode_bytes_per_step(DENSE, 1, 5, 4) == 1000 + 140
-    assert decode_bytes_per_step(DENSE, 3, 5, 4) == 1000 + 3 * 140
+def windowed(tokens: int) -> dict[str, Any]:
+    return {**DENSE, "cache": {"attention": [{**KIND, "window_tokens": tokens}], "state_bytes_per_row": 0}}
 
 
-def test_sliding_window_bounds_the_cache() -> None:
-    cache = {"attention": [{**KIND, "window_tokens": 7}], "state_bytes_per_row": 0}
-    # The steps attend to 6, 7 and 7 tokens: 20 / 3 on average.
-    assert decode_bytes_per_step({**DENSE, "cache": cache}, 1, 5, 4) == pytest.approx(1000 + 2 * 10 * 20 / 3)
+@pytest.mark.parametrize(
+    ("needs", "shape", "value"),
+    [
+        # Prompt 5, 4 new tokens: 3 decoding steps attend to 6, 7 and 8 tokens, 7 on average. The weights are read once,
+        # and the cache of each row: 2 layers × 10 bytes × 7 tokens = 140 bytes.
+        (DENSE, (1, 5, 4), 1000 + 140),
+        (DENSE, (3, 5, 4), 1000 + 3 * 140),
+        # A sliding window bounds the cache: the steps attend to 6, 7 and 7 tokens, 20 / 3 on average.
+        (windowed(7), (1, 5, 4), 1000 + 2 * 10 * 20 / 3),
+        # After a context of 100 they attend to 106, 107 and 108: 107 on average, 2 layers × 10 bytes × 107 = 2140.
+        (DENSE, (3, 5, 4, 100), 1000 + 3 * 2140),
+        (windowed(7), (1, 5, 4, 100), 1000 + 2 * 10 * 7),
+        # A state does not grow.
+        (STATE, (2, 5, 4), 1032),
+        (STATE, (2, 5000, 4), 1032),
+        # More rows choose more experts. One reads 2 of 8: 200 of 800 bytes. Two leave an expert out with probability
+        # (6/8)² = 9/16, so that they read 7/16: 350 bytes.
+        (EXPERTS, (1, 5, 4), 1200 + 140),
+        (EXPERTS, (2, 5, 4), 1350 + 280),
+        (EXPERTS, (10_000, 5, 4), 1800 + 1_400_000),
+        # Layers with other experts count by their own numbers: one row reads a quarter of either.
+        (OTHER_EXPERTS, (1, 5, 4), 1340 + 20),
+        # A block that is used again is read again.
+        (REPEATED, (2, 5, 4), 1000 + 300 + 2 * 140),
+    ],
+)
+def test_bytes_of_a_decoding_step(needs: dict[str, Any], shape: tuple[int, ...], value: float) -> None:
+    assert decode_bytes_per_step(needs, *shape) == pytest.approx(value)
 
 
-def test_a_context_is_read_in_each_step_and_attended_to_in_the_prefill() -> None:
-    # After 100 tokens the 3 steps attend to 106, 107 and 108: 107 on average, 2 layers × 10 bytes × 107 = 2140.
-    assert decode_bytes_per_step(DENSE, 3, 5, 4, 100) == 1000 + 3 * 2140
-    # The prompt's 5 tokens attend to 101 … 105: 515 pairs, 15 + 5 × 100. The products are those of 5 tokens still.
-    assert prefill_flops(DENSE, 4, 5, 100) == 4 * (1000 + 100 + 2 * 2 * 3 * 8 * 515)
-    cache = {"attention": [{**KIND, "window_tokens": 7}], "state_bytes_per_row": 0}
-    assert decode_bytes_per_step({**DENSE, "cache": cache}, 1, 5, 4, 100) == 1000 + 2 * 10 * 7
-    assert prefill_flops({**DENSE, "cache": cache}, 1, 5, 100) == 1000 + 100 + 2 * 2 * 3 * 8 * 5 * 7
-
-
-def test_state_does_not_grow() -> None:
-    needs = {**DENSE, "cache": {"attention": [], "state_bytes_per_row": 16}}
-    assert decode_bytes_per_step(needs, 2, 5, 4) == decode_bytes_per_step(needs, 2, 5000, 4) == 1032
-
-
-def test_more_rows_choose_more_experts() -> None:
-    # One row reads 2 of 8 experts: 200 of 800 bytes. Two rows leave an expert out with probability (6/8)² = 9/16,
-    # so that they read 7/16: 350 bytes.
-    assert decode_bytes_per_step(EXPERTS, 1, 5, 4) == pytest.approx(1200 + 140)
-    assert decode_bytes_per_step(EXPERTS, 2, 5, 4) == pytest.approx(1350 + 280)
-    assert decode_bytes_per_step(EXPERTS, 10_000, 5, 4) == pytest.approx(1800 + 1_400_000)
-
-
-def test_a_block_that_is_used_again_is_read_again() -> None:
-    assert decode_bytes_per_step({**DENSE, "repeated_weight_bytes": 300}, 2, 5, 4) == 1000 + 300 + 2 * 140
-    assert prefill_bytes({**DENSE, "repeated_weight_bytes": 300}, 1, 5) == 1000 + 300 + 2 * 10 * 5
-
-
-def test_layers_with_other_experts_count_by_their_own_numbers() -> None:
-    more = {"weight_bytes": 80, "matmul_parameters": 40, "experts": 4, "experts_per_token": 1}
-    needs = {**EXPERTS, "routed_experts": [*EXPERTS["routed_experts"], more]}
-    # One row reads a quarter of either; a token multiplies 100 and 10 parameters.
-    assert decode_bytes_per_step(needs, 1, 5, 4) == pytest.approx(1340 + 20)
-    assert prefill_flops(needs, 1, 5) == 2540 + 1000 + 5 * 2 * 10
-
-
-def test_prefill_counts_the_head_once_a_row() -> None:
-    # 5 tokens × 2 × 100 = 1000; head 2 × 50 = 100; attention: 2 layers × 2 × 3 heads × (4 + 4) × 15 pairs = 1440.
-    assert prefill_flops(DENSE, 1, 5) == 1000 + 100 + 1440
-    assert prefill_flops(DENSE, 4, 5) == 4 * 2540
-
-
-def test_prefill_of_a_sliding_window() -> None:
-    cache = {"attention": [{**KIND, "window_tokens": 2}], "state_bytes_per_row": 0}
-    # Pairs: 1 + 2 + 2 + 2 + 2 = 9.
-    assert prefill_flops({**DENSE, "cache": cache}, 1, 5) == 1000 + 100 + 2 * 2 * 3 * 8 * 9
-
-
-def test_prefill_counts_the_experts_of_a_token() -> None:
-    # 2 of 8 experts: 100 of 400 parameters, 5 tokens × 2 × 100 = 1000 FLOPs more.
-    assert prefill_flops(EXPERTS, 1, 5) == 2540 + 1000
+@pytest.mark.parametrize(
+    ("needs", "shape", "value"),
+    [
+        # The head counts once a row. 5 tokens × 2 × 100 = 1000; head 2 × 50 = 100; attention: 2 layers × 2 × 3 heads ×
+        # (4 + 4) × 15 pairs = 1440.
+        (DENSE, (1, 5), 1000 + 100 + 1440),
+        (DENSE, (4, 5), 4 * 2540),
+        # In a sliding window the pairs are 1 + 2 + 2 + 2 + 2 = 9.
+        (windowed(2), (1, 5), 1000 + 100 + 2 * 2 * 3 * 8 * 9),
+        # After a context of 100 the 5 tokens attend to 101 … 105: 515 pairs, 15 + 5 × 100. The products are as before.
+        (DENSE, (4, 5, 100), 4 * (1000 + 100 + 2 * 2 * 3 * 8 * 515)),
+        (windowed(7), (1, 5, 100), 1000 + 100 + 2 * 2 * 3 * 8 * 5 * 7),
+        # The experts of a token: 2 of 8, 100 of 400 parameters, 5 tokens × 2 × 100 = 1000 FLOPs more; and 10 of 40.
+        (EXPERTS, (1, 5), 2540 + 1000),
+        (OTHER_EXPERTS, (1, 5), 2540 + 1000 + 5 * 2 * 10),
+    ],
+)
+def test_flops_of_a_prefill(needs: dict[str, Any], shape: tuple[int, ...], value: float) -> None:
+    assert prefill_flops(needs, *shape) == value
 
 
 def test_a_decoding_step_computes_for_each_row() -> None:
@@ -97,6 +92,7 @@ def test_a_decoding_step_computes_for_each_row() -> None:
 def test_a_prefill_reads_the_weights_once_and_its_own_cache() -> None:
     assert prefill_bytes(DENSE, 1, 5) == 1000 + 2 * 10 * 5
     assert prefill_bytes(DENSE, 4, 5) == 1000 + 4 * 100
+    assert prefill_bytes(REPEATED, 1, 5) == 1000 + 300 + 2 * 10 * 5
     # 5 tokens leave an expert out with probability (6/8)^5.
     assert prefill_bytes(EXPERTS, 1, 5) == pytest.approx(1100 + 800 * (1 - 0.75**5))
 

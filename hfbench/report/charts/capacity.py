@@ -72,8 +72,10 @@ def shares_chart(data: ReportData) -> Chart | None:
     )
     if values.is_empty():
         return None
+    found = {text: values.filter(phase=phase)["percent"].to_list() for phase, (_, text) in _SHARES.items()}
+    told = [text.format(_from_to(shares, percent)) for text, shares in found.items() if shares]
     return Chart(
-        title=_shares_title(values),
+        title=_sentence(told, ", "),
         spec=_shares_spec(values, Ways(data.ways)),
         values=values,
         panels=shown_names(data.workloads, values["workload"]),
@@ -87,13 +89,6 @@ def shares_chart(data: ReportData) -> Chart | None:
             Key("prefill, of the matrix-product rate (MFU)", "diamond"),
             Key("the roof", "line"),
         ],
-    )
-
-
-def _shares_title(values: pl.DataFrame) -> str:
-    found = {phase: values.filter(phase=phase)["percent"].to_list() for phase in _SHARES}
-    return _sentence(
-        [_SHARES[phase][1].format(_from_to(shares, percent)) for phase, shares in found.items() if shares], ", "
     )
 
 

@@ -17,7 +17,6 @@ DashName = Literal["line", "dashes", "dots", "dashes and dots"]
 WAY_COLOURS = 6  # that style.css has; with more ways than these, they come again with another shape
 WAY_SHAPES = ("circle", "square", "diamond", "triangle-up")
 _DASHES: dict[DashName, list[int]] = {"line": [1, 0], "dashes": [6, 3], "dots": [2, 2], "dashes and dots": [8, 3, 2, 3]}
-_DASH_NAMES = tuple(_DASHES)
 INK, FAINT, PAPER = "var(--ink)", "var(--faint)", "var(--paper)"
 ROW_PIXELS = 20
 _DIGITS = 5  # significant digits of what is drawn: a hundredth of a pixel
@@ -97,12 +96,11 @@ class Ways:
 
     def shape(self) -> alt.Shape:
         """Return the shape of a way's marks."""
-        shapes = [WAY_SHAPES[turn % len(WAY_SHAPES)] for turn in self._turns]
-        return alt.Shape("way:N", scale=self._scale(shapes), legend=None)
+        return alt.Shape("way:N", scale=self._scale(self._marks(WAY_SHAPES)), legend=None)
 
     def dashes(self) -> alt.StrokeDash:
         """Return the dashes of a way's line."""
-        return alt.StrokeDash("way:N", scale=self._scale([_DASHES[name] for name in self._dash_names]), legend=None)
+        return alt.StrokeDash("way:N", scale=self._scale(self._marks(list(_DASHES.values()))), legend=None)
 
     def rows(self, used: pl.Series) -> alt.Y:
         """Return the vertical axis with a row for each way that is used."""
@@ -110,26 +108,20 @@ class Ways:
 
     def keys(self, used: pl.Series, *, are_lines: bool = True) -> list[Key]:
         """Return a key for each way that is used: for its line, or for a square of its colour."""
-        known = dict(zip(self.names, zip(self._dash_names, self._colours, strict=True), strict=True))
-        return [
-            Key(way, known[way][0] if are_lines else "square", known[way][1]) for way in shown_names(self.names, used)
-        ]
+        present = set(used)
+        known = zip(self.names, self._marks(list(_DASHES)), self._colours, strict=True)
+        return [Key(way, dash if are_lines else "square", colour) for way, dash, colour in known if way in present]
 
     def _scale(self, values: Sequence[Any]) -> alt.Scale:
         return alt.Scale(domain=list(self.names), range=list(values))
 
-    @property
-    def _turns(self) -> list[int]:
-        """How often the colours were used up before each way."""
-        return [place // WAY_COLOURS for place in range(len(self.names))]
+    def _marks(self, kinds: Sequence[T]) -> list[T]:
+        """Return a kind of mark for each way, the next kind whenever the colours are used up."""
+        return [kinds[place // WAY_COLOURS % len(kinds)] for place in range(len(self.names))]
 
     @property
     def _colours(self) -> list[str]:
         return [f"var(--way-{place % WAY_COLOURS})" for place in range(len(self.names))]
-
-    @property
-    def _dash_names(self) -> list[DashName]:
-        return [_DASH_NAMES[turn % len(_DASH_NAMES)] for turn in self._turns]
 
 
 def tooltips(*lines: tuple[str, str] | tuple[str, str, str]) -> list[alt.Tooltip]:

@@ -7,10 +7,11 @@ import altair as alt
 import polars as pl
 
 from hfbench.report.charts.chart import INK, Chart, Key, Ways, largest_change, panel, tooltips
-from hfbench.report.frames import ReportData, Rounds, shown_names
+from hfbench.report.frames import ReportData, shown_names
 from hfbench.report.words import END_TO_END, number_column, percent, significant, word_column
 from hfbench.statistics.bootstrap import CONFIDENCE, Interval
 from hfbench.statistics.verdicts import paired_ratio_interval
+from hfbench.tables.metrics import INTER_TOKEN_GAPS
 
 _MOST_SAMPLES = 40  # of a round that are drawn
 _SAMPLE, _MEDIAN = "sample", "median"
@@ -116,7 +117,9 @@ def token_latency_chart(data: ReportData) -> Chart | None:
         return None
     in_ms = values.with_columns(pl.col("median", "low", "high") * 1e3)
     drawn = pl.min_horizontal("high", _MOST_OVER_MEDIANS * pl.col("median").max().over("workload"))
-    shown = _ends_and_quarters(in_ms)
+    place, last = pl.int_range(pl.len()).over("name"), pl.len().over("name") - 1
+    ends_and_quarters = pl.any_horizontal((last * share / 4).round() == place for share in range(5))
+    shown = in_ms.filter(ends_and_quarters)
     ways, joined = Ways(data.ways), bool((values["last_token"] > values["token"]).any())
     return Chart(
         title=_tokens_title(groups),
@@ -134,12 +137,6 @@ def token_latency_chart(data: ReportData) -> Chart | None:
         own_axes=("x", "y"),
         words={"cut_at": _MOST_OVER_MEDIANS, "most_places": _MOST_PLACES if joined else None},
     )
-
-
-def _ends_and_quarters(values: pl.DataFrame) -> pl.DataFrame:
-    """Return the rows of five places of each sequence."""
-    place, last = pl.int_range(pl.len()).over("name"), pl.len().over("name") - 1
-    return values.filter(pl.any_horizontal((last * share / 4).round() == place for share in range(5)))
 
 
 def gaps_along(samples: pl.DataFrame) -> pl.DataFrame:
@@ -175,28 +172,20 @@ def slowdown(samples: pl.DataFrame, confidence: float) -> Interval | None:
     gaps = _gaps(samples)
     if gaps.is_empty() or gaps["token"].max() <= _FEWEST_GAPS:  # type: ignore[operator]
         return None
-    quarter = pl.col("token").max().over("sample") // 4
-    early = _by_round(gaps.filter(pl.col("token") <= 1 + quarter))
-    late = _by_round(gaps.filter(pl.col("token") > pl.col("token").max().over("sample") - quarter))
-    return paired_ratio_interval(list(early.values()), list(late.values()), confidence=confidence)
-
-
-def _by_round(gaps: pl.DataFrame) -> Rounds:
-    medians = gaps.group_by("round", "sample", maintain_order=True).agg(pl.col("gap").median())
-    rounds = medians.group_by("round", maintain_order=True).agg("gap").sort("round")
-    return dict(rounds.iter_rows())
+    token, gap = pl.col("token"), pl.col("gap")
+    last, quarter = token.max(), token.max() // 4
+    quarters = gaps.group_by("round", "sample", maintain_order=True).agg(
+        early=gap.filter(token <= 1 + quarter).median(), late=gap.filter(token > last - quarter).median()
+    )
+    rounds = quarters.group_by("round", maintain_order=True).agg("early", "late").sort("round")
+    return paired_ratio_interval(rounds["early"].to_list(), rounds["late"].to_list(), confidence=confidence)
 
 
 def _gaps(samples: pl.DataFrame) -> pl.DataFrame:
     """Return a row for each gap: `round`, `sample`, `token` (from 2) and `gap` in seconds."""
-    lists = samples.with_row_index("sample").select("round", "sample", "token_seconds").explode("token_seconds")
-    return (
-        lists.with_columns(gap=pl.col("token_seconds").list.diff(null_behavior="drop"))
-        .with_columns(token=pl.int_ranges(2, pl.col("gap").list.len().cast(pl.Int64) + 2))
-        .select("round", "sample", "token", "gap")
-        .explode("token", "gap")
-        .drop_nulls("gap")
-    )
+    lists = samples.with_row_index("sample").select("round", "sample", gap=INTER_TOKEN_GAPS).explode("gap")
+    token = pl.int_ranges(2, pl.col("gap").list.len().cast(pl.Int64) + 2)
+    return lists.with_columns(token=token).explode("token", "gap").drop_nulls("gap")
 
 
 def _tokens_title(groups: Sequence[pl.DataFrame]) -> str:

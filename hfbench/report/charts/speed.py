@@ -10,14 +10,14 @@ import polars as pl
 from hfbench.report.charts.chart import ROW_PIXELS, Chart, Key, Ways, one_mark, panel, tooltips, within
 from hfbench.report.frames import ReportData, shown_names
 from hfbench.report.pages import Column
-from hfbench.report.speedups import Speedup, Winner, speedups
+from hfbench.report.speedups import Speedup, Winner, speedups_and_winners
 from hfbench.report.words import END_TO_END, MISSING, margin, number_column, significant, span_text, word_column
 from hfbench.statistics.verdicts import SAME
 
 
 def speed_chart(data: ReportData) -> Chart | None:
     """Return the chart, or None where no workload has two ways to compare."""
-    comparisons = speedups(data)
+    comparisons, _ = speedups_and_winners(data)
     if not comparisons:
         return None
     values = _values(comparisons)
@@ -132,15 +132,13 @@ def winner_columns(winners: Sequence[Winner]) -> list[Column]:
 
 def _ratios(label: str, comparisons: Sequence[Speedup | None]) -> list[Column]:
     """Return two columns: how many times as fast, and against whom where it is not the same everywhere."""
-    names = [MISSING if each is None else str(each.against["way"]) for each in comparisons]
+    names = [str(each.against["way"]) if each else MISSING for each in comparisons]
+    texts = [f"{significant(each.estimate)}×" if each else MISSING for each in comparisons]
+    intervals = [span_text(*each.interval[1:]) if each and each.interval else "" for each in comparisons]
     known = set(names) - {MISSING}
-    texts = [MISSING if each is None else f"{significant(each.estimate)}×" for each in comparisons]
-    intervals = [
-        span_text(each.interval.low, each.interval.high) if each and each.interval else "" for each in comparisons
-    ]
-    over = f"over {known.pop()}" if label == "baseline" and len(known) == 1 else f"over the {label}"
-    ratios = number_column(over, texts, margins=intervals)
-    return [ratios] if over != f"over the {label}" else [ratios, word_column(label, names)]
+    if label == "baseline" and len(known) == 1:
+        return [number_column(f"over {known.pop()}", texts, margins=intervals)]
+    return [number_column(f"over the {label}", texts, margins=intervals), word_column(label, names)]
 
 
 def _verdict(winner: Winner) -> str:

@@ -77,15 +77,14 @@ def middle_rounds(rounds: pl.DataFrame) -> pl.DataFrame:
 
 def _spans(middle: pl.DataFrame) -> pl.DataFrame:
     """Return a row for each phase that took any time, from `begin` to `end` in seconds since the process started."""
-    rows = []
-    for row in middle.to_dicts():
-        begin = 0.0
-        for phase in PHASES:
-            if row[phase] > 0:
-                own = {"way": row["way"], "workload": row["workload"], "phase": phase, "first": row["first_token"]}
-                rows.append({**own, "begin": begin, "end": begin + row[phase], "took": row[phase]})
-            begin += row[phase]
-    return pl.DataFrame(rows)
+    index = ["row", "way", "workload", "first_token"]
+    spans = middle.with_row_index("row").unpivot(PHASES, index=index, variable_name="phase", value_name="took")
+    end = pl.col("took").cum_sum()
+    begin = end.shift(1, fill_value=0.0)
+    in_order = spans.sort("row", maintain_order=True).select(
+        "way", "workload", "phase", first="first_token", begin=begin.over("row"), end=end.over("row"), took="took"
+    )
+    return in_order.filter(pl.col("took") > 0)
 
 
 def _spec(values: pl.DataFrame, ways: Ways, shown: Sequence[str]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import altair as alt
 import polars as pl
 
 from hfbench.report.charts.chart import Chart, Key, Ways, largest_change, panel, tooltips, within
-from hfbench.report.frames import MODEL_AND_WORK, ReportData, paired, values_by_round, workload_name
+from hfbench.report.frames import MODEL_AND_WORK, ReportData, values_by_round, workload_name
 from hfbench.report.words import MISSING, number_column, significant, span_text, word_column
 from hfbench.statistics.bootstrap import CONFIDENCE
 from hfbench.statistics.verdicts import paired_ratio_interval
@@ -59,8 +59,12 @@ def frontier_values(rows: pl.DataFrame) -> pl.DataFrame:
         rate=_THROUGHPUT,
         **ends,
     )
-    groups = [_with_frontier(group) for group in values.partition_by("scene", maintain_order=True)]
-    return pl.concat(groups) if groups else pl.DataFrame()
+    # From the lowest latency up: a point is on the frontier where its throughput exceeds all before it.
+    rate = pl.when(~pl.col("output_differs")).then("rate").otherwise(0.0)
+    is_higher = rate > rate.cum_max().shift(1, fill_value=0.0)
+    scenes = values.partition_by("scene", maintain_order=True)
+    walks = [each.sort("ms", -rate, maintain_order=True).with_columns(frontier=is_higher) for each in scenes]
+    return pl.concat(walks) if walks else pl.DataFrame()
 
 
 def _end(metric: str, end: str, panel_field: str = "scene") -> pl.Expr:
@@ -68,18 +72,10 @@ def _end(metric: str, end: str, panel_field: str = "scene") -> pl.Expr:
     return within(pl.col(f"{metric}_{end}"), pl.col(metric)).over(panel_field)
 
 
-def _with_frontier(group: pl.DataFrame) -> pl.DataFrame:
-    """Walk from the lowest latency up: a point is on the frontier where its throughput exceeds all before it."""
-    rate = pl.when(~pl.col("output_differs")).then("rate").otherwise(0.0)
-    return group.sort("ms", rate * -1, maintain_order=True).with_columns(
-        frontier=rate > rate.cum_max().shift(1, fill_value=0.0)
-    )
-
-
 def _frontier_title(values: pl.DataFrame) -> str:
     """Return what the way with the highest throughput was measured at, with its smallest and its largest batch."""
     ranked = values.filter("frontier") if values["frontier"].any() else values
-    top = ranked.row(int(ranked["rate"].arg_max() or 0), named=True)
+    top = ranked.sort("rate", descending=True, maintain_order=True).row(0, named=True)
     line = values.filter(pl.col("way") == top["way"], pl.col("scene") == top["scene"]).sort("batch").to_dicts()
     scene = f" ({top['scene']})" if values["scene"].n_unique() > 1 else ""
     ends = [line[0], line[-1]] if len(line) > 1 else line
@@ -178,14 +174,14 @@ def _depth_title(values: pl.DataFrame, data: ReportData) -> str:
     """Return the largest change from the least depth to the greatest, paired by round, that its interval bears."""
     series = values.partition_by("phase", "series", maintain_order=True)
     confidence = 1 - (1 - CONFIDENCE) / len(series)  # Bonferroni: the title picks the largest
-    rounds = {phase: values_by_round(data.samples, rate) for phase, rate in _RATES.items()}
+    rounds = {phase: values_by_round(data.samples, rate, "configuration") for phase, rate in _RATES.items()}
     changes = []
     for each in series:
         first, last = each.row(0, named=True), each.row(-1, named=True)
-        known = rounds[first["phase"]]
-        ratio = paired_ratio_interval(
-            *paired(known[first["configuration"]], known[last["configuration"]]), confidence=confidence
-        )
+        one, other = (rounds[row["phase"]][row["configuration"],] for row in (first, last))
+        shared = sorted(one.keys() & other.keys())
+        both = ([each[number].tolist() for number in shared] for each in (one, other))
+        ratio = paired_ratio_interval(*both, confidence=confidence)
         if ratio is not None:
             changes.append(((first, last["depth"]), ratio))
     if not changes:
