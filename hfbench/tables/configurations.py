@@ -66,7 +66,8 @@ class Facts:
     top1_agreement: float | None = None
     nll_difference: float | None = None
     first_different_token: int | None = None
-    output_differs: bool = False
+    output_beyond_limits: bool = False
+    output_differs: bool = False  # for that, or for what ran: it is not ranked
     min_top1_agreement: float | None = None
     max_nll_difference: float | None = None
     rounds_disagreeing: int = 0  # whose output is not that of the first round
@@ -214,7 +215,7 @@ def configurations_table(
             max_nll_difference=pl.lit(limits.max_nll_difference),
         )
         .with_columns(
-            output_differs=pl.any_horizontal(
+            output_beyond_limits=pl.any_horizontal(
                 pl.col("top1_agreement") < pl.col("min_top1_agreement"),
                 pl.col("nll_difference") > pl.col("max_nll_difference"),
                 # In half precision rounding alone may choose another token.
@@ -222,6 +223,8 @@ def configurations_table(
                 ~pl.col("path_agrees"),
             ).fill_null(value=False)
         )
+        # Rounds in which kernels replaced other layers are no measurement of one thing.
+        .with_columns(output_differs=pl.col("output_beyond_limits") | (pl.col("rounds_with_other_kernels") > 0))
         .with_columns(
             # What computes something else may be fast because it is wrong: it has not paid.
             pl.when(~pl.col("output_differs")).then(pl.col(name)).alias(name)

@@ -23,7 +23,7 @@ def counted(rounds: int, of: int) -> str:
 
 def output_differs(facts: Facts) -> Told:
     """The output is farther from the reference than `limits` allow."""
-    if not facts.output_differs:
+    if not facts.output_beyond_limits:
         return
     found = []
     if facts.top1_agreement is not None:
@@ -59,7 +59,8 @@ def other_kernels(facts: Facts) -> Told:
         rounds = counted(facts.rounds_with_other_kernels, facts.rounds_ok)
         yield (
             f"other layers have kernels in {rounds} than in the first",
-            "Measure the rounds again that lack a kernel (`hfbench retry`); `hfbench show` names the layers of each.",
+            "Its speed is not marked as best. `hfbench show --point` names the layers of each round; measure the point "
+            "again (`hfbench retry POINT --status ok`).",
         )
 
 
@@ -326,7 +327,10 @@ def other_processes(facts: Facts) -> Told:
     if (share := facts.others_cpu_share or 0) > LARGEST_SHARE_OF_OTHERS:
         found.append(f"other processes took {percent(share)} of the CPUs")
     if found:
-        yield " and ".join(found), "End what else runs on the machine, then `hfbench retry` the point."
+        yield (
+            " and ".join(found),
+            "End what else runs, then measure the point again (`hfbench retry POINT --status ok`).",
+        )
 
 
 def machine_loaded(facts: Facts) -> Told:

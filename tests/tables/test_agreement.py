@@ -173,3 +173,17 @@ def test_the_worst_round_counts(tmp_path: Path) -> None:
     tables = tables_of(tmp_path, _record(EAGER), _record(SDPA), _record(point(round=2), prompt_nll=2.5))
     assert tables.configurations["nll_difference"].to_list() == [0.0, 0.5]
     assert tables.configurations["output_differs"].to_list() == [False, True]
+
+
+def test_rounds_whose_kernels_replace_other_layers_are_not_ranked(tmp_path: Path) -> None:
+    with_kernels = [point(round=number, use_kernels=True) for number in (1, 2)]
+    norm = {"layer": "RMSNorm", "modules": 5, "replaced": 5, "kernel": "k", "path": "/k", "sha256": "5" * 64}
+    effective = [{"kernelized_layers": layers} for layers in ([norm], [])]
+    rounds = [
+        ok_record(each, observed([0.5]), effective=ran) for each, ran in zip(with_kernels, effective, strict=True)
+    ]
+    tables = tables_of(tmp_path, ok_record(SDPA, observed([0.6])), *rounds)
+    assert tables.configurations["output_differs"].to_list() == [False, True]
+    codes = {code for code, _ in _codes(tables)}
+    assert "other_kernels" in codes
+    assert "output_differs" not in codes

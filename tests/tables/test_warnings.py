@@ -140,7 +140,7 @@ def test_every_check_is_tried_here() -> None:
 def test_an_output_that_differs_is_told_with_the_limits() -> None:
     found = {"top1_agreement": 0.625, "nll_difference": 0.31, "first_different_token": 4}
     limits = {"min_top1_agreement": 0.9, "max_nll_difference": 0.05}
-    told = _told("output_differs", output_differs=True, **found, **limits)
+    told = _told("output_differs", output_beyond_limits=True, **found, **limits)
     assert told[0] == (
         "top-1 tokens agree at 62% of the prompt's positions; the prompt's likelihood is 0.31 nats a token apart; "
         "number 5 of the generated tokens is the first that differs (limits: 90%, 0.05 nats)"
