@@ -207,30 +207,29 @@ def configurations_table(
     table = _over_rounds(points)
     for part in parts:
         table = table.join(part, on=CONFIGURATION_AXES, how="left", maintain_order="left")
-    return (
+    return _with_output(
         table.with_columns(
             pl.col("drifting_rounds").fill_null(0),
             pl.col("bimodal").fill_null(value=False),
             min_top1_agreement=pl.lit(limits.min_top1_agreement),
             max_nll_difference=pl.lit(limits.max_nll_difference),
         )
-        .with_columns(
-            output_beyond_limits=pl.any_horizontal(
-                pl.col("top1_agreement") < pl.col("min_top1_agreement"),
-                pl.col("nll_difference") > pl.col("max_nll_difference"),
-                # In half precision rounding alone may choose another token.
-                (pl.col("dtype") == "float32") & pl.col("first_different_token").is_not_null(),
-                ~pl.col("path_agrees"),
-            ).fill_null(value=False)
-        )
-        # Rounds in which kernels replaced other layers are no measurement of one thing.
-        .with_columns(output_differs=pl.col("output_beyond_limits") | (pl.col("rounds_with_other_kernels") > 0))
-        .with_columns(
-            # What computes something else may be fast because it is wrong: it has not paid.
-            pl.when(~pl.col("output_differs")).then(pl.col(name)).alias(name)
-            for name in BREAK_EVEN_TYPES
-        )
     )
+
+
+def _with_output(table: pl.DataFrame) -> pl.DataFrame:
+    """Return the table with what its output is called; what computes something else has not paid for its compiling."""
+    beyond_limits = pl.any_horizontal(
+        pl.col("top1_agreement") < pl.col("min_top1_agreement"),
+        pl.col("nll_difference") > pl.col("max_nll_difference"),
+        # In half precision rounding alone may choose another token.
+        (pl.col("dtype") == "float32") & pl.col("first_different_token").is_not_null(),
+        ~pl.col("path_agrees"),
+    ).fill_null(value=False)
+    # Rounds in which kernels replaced other layers are no measurement of one thing.
+    differs = beyond_limits | (pl.col("rounds_with_other_kernels") > 0)
+    paid = (pl.when(~differs).then(pl.col(name)).alias(name) for name in BREAK_EVEN_TYPES)
+    return table.with_columns(*paid, output_beyond_limits=beyond_limits, output_differs=differs)
 
 
 def _over_rounds(points: pl.DataFrame) -> pl.DataFrame:
