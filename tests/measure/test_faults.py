@@ -270,7 +270,7 @@ def test_no_worker_outlives_its_supervisor(bench: Bench, stop: signal.Signals) -
     assert not list(bench.folder.glob("hfbench-*")) or stop == signal.SIGKILL
 
 
-def test_the_next_measurement_removes_what_a_killed_one_left(bench: Bench) -> None:
+def test_the_next_measurement_removes_what_a_killed_one_left(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     process = bench.start(**ENDLESS)
     wait_for(process, "verify")
     process.kill()
@@ -283,6 +283,8 @@ def test_the_next_measurement_removes_what_a_killed_one_left(bench: Bench) -> No
     assert not left.exists()
     (used,) = bench.folder.glob("hfbench-*")
     os.utime(used, (an_hour_ago, an_hour_ago))
+    (bench.folder / "locks").mkdir()
+    monkeypatch.setenv("HFBENCH_LOCKS", str(bench.folder / "locks"))  # as if it were on another device
     bench.measure(output=bench.folder / "other.json", log=bench.folder / "other.log")
     assert used.exists(), "it belongs to a measurement that still runs"
     running.terminate()
