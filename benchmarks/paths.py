@@ -208,6 +208,8 @@ def main() -> int:
     paths = [path for path in PATHS if path not in arguments.skip]
     for family, row in () if found else cells(families, paths):
         found[family] = row
+        if arguments.save:  # now, for a run that is interrupted
+            arguments.save.write_text(json.dumps({family: _content(row) for family, row in found.items()}))
         console.print(f"{family}: " + ", ".join(f"{path} {cell.status}" for path, cell in row.items()), soft_wrap=True)
     bad = [
         (family, path, cell)
@@ -215,8 +217,6 @@ def main() -> int:
         for path, cell in row.items()
         if not cell.is_good(row["eager"])
     ]
-    if arguments.save:
-        arguments.save.write_text(json.dumps({family: _content(row) for family, row in found.items()}))
     if arguments.write:
         arguments.write.write_text(markdown(found))
     table = Table("family", "path", "status", "reason")
