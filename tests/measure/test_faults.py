@@ -93,33 +93,37 @@ def test_a_worker_that_is_killed_gives_a_record(bench: Bench) -> None:
     assert samples(record) >= 1
 
 
-def test_a_second_measurement_waits_for_the_first_and_does_not_count_the_wait(bench: Bench, tmp_path: Path) -> None:
+@pytest.fixture
+def beside(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """The same in a folder of its own: a running measurement has its inputs mapped, and they are not written again."""
+    return replace(bench, folder=Path(shutil.copytree(bench.folder, tmp_path_factory.mktemp("beside") / "bench")))
+
+
+def test_a_second_measurement_waits_for_the_first_and_does_not_count_the_wait(bench: Bench, beside: Bench) -> None:
     first = bench.start(**ENDLESS)
     wait_for(first, "sample")
-    (tmp_path / "other").mkdir()
-    second = bench.start(output=tmp_path / "other" / "record.json", log=tmp_path / "other" / "log", round=2)
+    second = beside.start(round=2)
     line = some(second.stderr).readline()
     assert f"waiting for the device, which process {first.pid}, round 1" in line
     assert f"in {bench.folder} has" in line
     time.sleep(6)
-    assert not (tmp_path / "other" / "log").exists()
+    assert not beside.log.exists()
     first.kill()
     first.communicate(timeout=60)
-    second.communicate(timeout=120)
-    record = Record.load(tmp_path / "other" / "record.json")
+    record = finish(beside, second)
     assert record.status == OK
     assert record.timeline["import"] < 5
 
 
-def test_a_stage_that_waits_ends_with_the_process_that_started_it(bench: Bench) -> None:
+def test_a_stage_that_waits_ends_with_the_process_that_started_it(bench: Bench, beside: Bench) -> None:
     first = bench.start(**ENDLESS)
     wait_for(first, "sample")
     shell = subprocess.Popen(
-        [sys.executable, "-c", "import subprocess, sys; subprocess.run(sys.argv[1:])", *bench.command(round=2)],
+        [sys.executable, "-c", "import subprocess, sys; subprocess.run(sys.argv[1:])", *beside.command(round=2)],
         stderr=subprocess.PIPE,
         text=True,
-        cwd=bench.folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(bench.folder)},
+        cwd=beside.folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(beside.folder)},
     )
     stderr = some(shell.stderr)
     assert "waiting for the device" in stderr.readline()
@@ -270,7 +274,9 @@ def test_no_worker_outlives_its_supervisor(bench: Bench, stop: signal.Signals) -
     assert not list(bench.folder.glob("hfbench-*")) or stop == signal.SIGKILL
 
 
-def test_the_next_measurement_removes_what_a_killed_one_left(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_next_measurement_removes_what_a_killed_one_left(
+    bench: Bench, beside: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     process = bench.start(**ENDLESS)
     wait_for(process, "verify")
     process.kill()
@@ -285,7 +291,7 @@ def test_the_next_measurement_removes_what_a_killed_one_left(bench: Bench, monke
     os.utime(used, (an_hour_ago, an_hour_ago))
     (bench.folder / "locks").mkdir()
     monkeypatch.setenv("HFBENCH_LOCKS", str(bench.folder / "locks"))  # as if it were on another device
-    bench.measure(output=bench.folder / "other.json", log=bench.folder / "other.log")
+    replace(beside, temporary=bench.folder).measure()
     assert used.exists(), "it belongs to a measurement that still runs"
     running.terminate()
     running.communicate()
