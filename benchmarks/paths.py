@@ -144,8 +144,10 @@ def cells(families: Sequence[str], paths: Sequence[str]) -> Iterator[tuple[str, 
             yield family, {path: measure(family, path, folder) for path in paths}
 
 
-def _content(row: dict[str, Cell]) -> dict[str, Any]:
-    return {path: vars(cell) for path, cell in row.items()}
+def _save(table: dict[str, dict[str, Cell]], file: Path | None) -> None:
+    if file is not None:
+        rows = {family: {path: vars(cell) for path, cell in row.items()} for family, row in table.items()}
+        file.write_text(json.dumps(rows))
 
 
 def in_jobs(families: Sequence[str], skipped: Sequence[str], jobs: int) -> dict[str, dict[str, Cell]]:
@@ -208,8 +210,7 @@ def main() -> int:
     paths = [path for path in PATHS if path not in arguments.skip]
     for family, row in () if found else cells(families, paths):
         found[family] = row
-        if arguments.save:  # now, for a run that is interrupted
-            arguments.save.write_text(json.dumps({family: _content(row) for family, row in found.items()}))
+        _save(found, arguments.save)  # now, for a run that is interrupted
         console.print(f"{family}: " + ", ".join(f"{path} {cell.status}" for path, cell in row.items()), soft_wrap=True)
     bad = [
         (family, path, cell)
@@ -217,6 +218,7 @@ def main() -> int:
         for path, cell in row.items()
         if not cell.is_good(row["eager"])
     ]
+    _save(found, arguments.save)
     if arguments.write:
         arguments.write.write_text(markdown(found))
     table = Table("family", "path", "status", "reason")
