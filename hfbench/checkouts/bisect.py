@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hfbench.checkouts.interleave import find_point
-from hfbench.checkouts.processes import ending_in_order, say
+from hfbench.checkouts.processes import ending_in_order
 from hfbench.checkouts.trial import FAILED, CommitVerdict, Rule, Trial, decisions_among
 from hfbench.checkouts.workspace import dvc, require_measured
-from hfbench.core.errors import UserError
+from hfbench.core.errors import UserError, say
 from hfbench.core.results import PARAMS
 from hfbench.git import Commit, Repository, run_git, try_git, uninterrupted
 from hfbench.params.schema import load_params
@@ -32,9 +32,9 @@ def bisect(
     max_rounds: int,
     records: Path | None = None,
 ) -> tuple[str, Commit | None]:
-    """Return the first commit after which a point is slower by more than the threshold, None where it is undecided.
+    """Return in words, and as a commit, since when a point is slower by more than the threshold; None if undecided.
 
-    Before it stands the answer in words. `commits` are the good and the bad one, between which it is looked for; rounds
+    `commits` are the good and the bad one, between which it is looked for; rounds
     and threshold are those of a `Rule`. The checkout is as before afterwards, after an interruption too. `records` is a
     folder to keep the measurements in. Raises `UserError` where the commits, the point or the metric do not serve, and
     where there is nothing to bisect: the bad commit is not slower than the good one, or that is undecided.

@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from hfbench.checkouts.processes import ending_in_order, say
+from hfbench.checkouts.processes import ending_in_order
 from hfbench.checkouts.workspace import (
     describe_into,
     dvc,
@@ -21,7 +21,7 @@ from hfbench.checkouts.workspace import (
     require_measured,
     require_same_environment,
 )
-from hfbench.core.errors import UserError
+from hfbench.core.errors import UserError, say
 from hfbench.core.files import read_json
 from hfbench.core.point import Configuration
 from hfbench.core.results import ENVIRONMENT, PARAMS, RESULTS, configuration_meant, record_path

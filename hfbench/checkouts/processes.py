@@ -16,11 +16,6 @@ from hfbench.git import ENDS_BY
 _GRACE_SECONDS = 10.0  # for DVC and a measurement to end in order after an interrupt
 
 
-def say(text: str) -> None:
-    """Tell what is going on, beside what a command prints as its result."""
-    print(text, file=sys.stderr, flush=True)
-
-
 def run_to_end(command: Sequence[str], output: IO[bytes] | None = None) -> int:
     """Run a command with the variables of a stage and return its exit status; `output` takes all that it prints.
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from math import ceil, log2
 from pathlib import Path
 
-from hfbench.checkouts.processes import run_to_end, say
+from hfbench.checkouts.processes import run_to_end
 from hfbench.checkouts.workspace import describe_into, require_same_environment
-from hfbench.core.errors import UserError
+from hfbench.core.errors import UserError, say
 from hfbench.core.point import Configuration
 from hfbench.core.record import OK, Stored
 from hfbench.git import Commit, Repository

@@ -13,7 +13,7 @@ from typing import Any
 
 import polars as pl
 import yaml
-from fsspec.implementations.local import LocalFileSystem  # DVC's file systems are fsspec's, and bring it
+from fsspec.implementations.local import LocalFileSystem  # as DVC's file systems are fsspec's
 
 from hfbench.core.errors import UserError
 from hfbench.core.point import AXES, CONFIGURATION_AXES, USUAL

@@ -1,4 +1,4 @@
-"""Errors that a user can cause, and how a command ends on them."""
+"""Errors that a user can cause, how a command ends on them, and what it says meanwhile."""
 
 import errno
 import os
@@ -8,6 +8,11 @@ from collections.abc import Callable
 
 class UserError(Exception):
     """What was given, what was expected and what to do, in one or two sentences; shown without a traceback."""
+
+
+def say(text: str) -> None:
+    """Write one line to standard error, at once: what is going on, beside what a command prints as its result."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def run(command: Callable[[], None]) -> None:

@@ -5,14 +5,16 @@ Two at a time would halve what each finds, and neither would know. Whoever ends,
 
 import fcntl
 import os
-import sys
+import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-_FOLDERS = (Path("/run/lock"), Path("/tmp"))  # where any user may write, whatever TMPDIR says
+from hfbench.core.errors import say
+
+_FOLDERS = (Path("/run/lock"), Path("/tmp"))  # whatever TMPDIR says; the first is on some systems for root alone
 _CHOSEN = "HFBENCH_LOCKS"  # names another folder
 _POLL_SECONDS = 0.2
 _MOST_BYTES = 1000  # of what the holder says of itself
@@ -22,12 +24,8 @@ def lock_folder() -> Path:
     """Return the folder of the locks, which is the same for every user of the machine."""
     if chosen := os.environ.get(_CHOSEN):
         return Path(chosen)
-    return next((folder for folder in _FOLDERS if os.access(folder, os.W_OK)), Path(tempfile.gettempdir()))
-
-
-def say_who_has_it(whom: str) -> None:
-    """Say on standard error who has the device that this process waits for."""
-    print(f"waiting for the device, which {whom} has", file=sys.stderr, flush=True)
+    shared = (folder for folder in _FOLDERS if folder.is_dir() and folder.stat().st_mode & stat.S_IWOTH)
+    return next(shared, Path(tempfile.gettempdir()))
 
 
 def shared_name(kind: str, index: int, variables: Mapping[str, str] = os.environ) -> str:
@@ -42,17 +40,17 @@ def shared_name(kind: str, index: int, variables: Mapping[str, str] = os.environ
 def turn(
     device: str,
     who: str,
-    waits: Callable[[str], None] = say_who_has_it,
+    say: Callable[[str], None] = say,
     check: Callable[[], None] = lambda: None,
 ) -> Iterator[float]:
     """Hold the device alone inside, as soon as no other process does; yield the seconds that this took.
 
-    `device` is its `shared_name`; `who` says what this process is for, to those that wait. `waits` is told once for
+    `device` is its `shared_name`; `who` says what this process is for, to those that wait. `say` is told once for
     whom this one waits, and `check` is called while it does; what it raises ends the wait.
     """
     descriptor = _open(lock_folder() / f"hfbench-{device}.lock")
     try:
-        waited = _wait(descriptor, waits, check)
+        waited = _wait(descriptor, say, check)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"process {os.getpid()}, {who}".encode()[:_MOST_BYTES], 0)
         yield waited
@@ -73,14 +71,15 @@ def _open(path: Path) -> int:
     raise FileNotFoundError(path)
 
 
-def _wait(descriptor: int, waits: Callable[[str], None], check: Callable[[], None]) -> float:
+def _wait(descriptor: int, say: Callable[[str], None], check: Callable[[], None]) -> float:
     start, has_told = time.perf_counter(), False
     while True:
         with suppress(BlockingIOError):
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return time.perf_counter() - start if has_told else 0.0
         if not has_told:
-            waits(os.pread(descriptor, _MOST_BYTES, 0).decode(errors="replace") or "another process")
+            whom = os.pread(descriptor, _MOST_BYTES, 0).decode(errors="replace") or "another process"
+            say(f"waiting for the device, which {whom} has")
             has_told = True
         check()
         time.sleep(_POLL_SECONDS)

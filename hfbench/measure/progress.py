@@ -18,12 +18,8 @@ class Progress:
         self._live = sys.stderr.isatty()
         self._latencies: list[float] = []
 
-    def waits(self, whom: str) -> None:
-        """Show that another process has the device."""
-        self._show(f"waiting for the device, which {whom} has", permanent=not self._live)
-
     def phase(self, name: str) -> None:
-        """Show that a phase begins."""
+        """Show that a phase begins, or what it is that the point waits for."""
         self._show(name, permanent=not self._live)
 
     def iteration(self, iteration: Iteration) -> None:

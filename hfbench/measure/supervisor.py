@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from hfbench.monitoring.monitor import Monitor, machine_before, open_devices
 _SHELLS = {"sh", "bash", "dash", "zsh", "fish", "ksh"}
 
 
+@cache
 def watch_parents() -> list[int]:
     """Return descriptors that become readable when a process that this one works for ends; none but on Linux.
 
@@ -52,16 +54,10 @@ def watch_parents() -> list[int]:
     return descriptors
 
 
-class _Parents:
-    """The processes that this one works for."""
-
-    def __init__(self) -> None:
-        self.descriptors = watch_parents()
-
-    def check(self) -> None:
-        """Exit where one of them has ended."""
-        if select.select(self.descriptors, (), (), 0)[0]:
-            sys.exit("hfbench: the process that started this stage is gone; nothing was recorded")
+def _end_with_parents() -> None:
+    """Exit where a process that this one works for has ended."""
+    if select.select(watch_parents(), (), (), 0)[0]:
+        sys.exit("hfbench: the process that started this stage is gone; nothing was recorded")
 
 
 WARM_START = "warm start"
@@ -107,8 +103,8 @@ def measure(task: Task, clock_zero: float) -> None:
     """Measure the task's configuration and write its record, whatever the outcome.
 
     It waits for the device where another process measures on it. `clock_zero` is the reading of `time.perf_counter` at
-    the start of the stage. Raises `UserError` where the user must
-    act before anything can be measured; then no record is written.
+    the start of the stage. Raises `UserError` where the user must act before anything can be measured; then no record
+    is written.
     """
     started_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     record = Record(task.configuration, task.device, task.sampling, started_at=started_at)
@@ -126,7 +122,7 @@ def measure(task: Task, clock_zero: float) -> None:
     else:
         task.log.parent.mkdir(parents=True, exist_ok=True)
         device, who = turn_of(task.device, environment), f"{progress.label} in {Path.cwd()}"
-        with turn(device, who, progress.waits, _Parents().check) as waited, scratch_folder() as scratch:
+        with turn(device, who, progress.phase, _end_with_parents) as waited, scratch_folder() as scratch:
             clock_zero += waited  # another's measurement is no part of this one
             _Supervision(task, record, progress, clock_zero).run(scratch)
             if wants_warm_start(task, record):
@@ -187,14 +183,13 @@ class _Supervision:
         pending = b""
         with selectors.DefaultSelector() as selector:
             selector.register(pipe, selectors.EVENT_READ)
-            parents = _Parents()
-            for descriptor in parents.descriptors:
-                selector.register(descriptor, selectors.EVENT_READ)
+            for parent in watch_parents():
+                selector.register(parent, selectors.EVENT_READ)
             while (now := time.perf_counter()) < deadline:
                 if monitor.seconds_until_due(now) == 0:
                     monitor.sample(now)
                 ready = selector.select(min(deadline - now, monitor.seconds_until_due(time.perf_counter())))
-                parents.check()
+                _end_with_parents()
                 if not ready:
                     continue
                 received = os.read(pipe, _READ_BYTES)

@@ -13,9 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hfbench.core.errors import UserError
+from hfbench.core.errors import UserError, say
 from hfbench.core.files import read_json
-from hfbench.model.cache import one_line, quiet_libraries, say
+from hfbench.model.cache import one_line, quiet_libraries
 from hfbench.model.folder import CONFIG, TOKENIZER_CONFIG
 
 

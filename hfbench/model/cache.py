@@ -7,7 +7,6 @@ import io
 import json
 import os
 import shutil
-import sys
 import tempfile
 import time
 import warnings
@@ -16,14 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hfbench.core.errors import UserError
+from hfbench.core.errors import UserError, say
 
 _SECONDS_BETWEEN_LINES = 10.0
-
-
-def say(text: str) -> None:
-    """Write one line to standard error, at once."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def size_text(size_bytes: float) -> str:

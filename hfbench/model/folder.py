@@ -7,10 +7,10 @@ from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
-from hfbench.core.errors import UserError
+from hfbench.core.errors import UserError, say
 from hfbench.core.files import read_json, write_json
 from hfbench.core.record import ModelFile
-from hfbench.model.cache import cache_folder, say, size_text
+from hfbench.model.cache import cache_folder, size_text
 
 REMEMBERED_FROM_BYTES = 4_000_000  # reading less takes no longer than looking the hash up
 _ANNOUNCED_FROM_BYTES = 2_000_000_000  # some seconds of work

@@ -14,11 +14,11 @@ from json import JSONDecodeError
 from pathlib import Path
 from typing import Any, cast
 
-from hfbench.core.errors import UserError
+from hfbench.core.errors import UserError, say
 from hfbench.core.record import SCHEMA_VERSION, Manifest, ModelFile
 from hfbench.core.sources import HubSource
 from hfbench.model.architecture import Architecture, read_architecture, read_content
-from hfbench.model.cache import DownloadLines, one_line, say, size_text
+from hfbench.model.cache import DownloadLines, one_line, size_text
 from hfbench.model.folder import (
     CONFIG,
     TOKENIZER_CONFIG,

@@ -7,11 +7,11 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from hfbench.core.errors import UserError
+from hfbench.core.errors import UserError, say
 from hfbench.core.record import Manifest
 from hfbench.core.sources import PypiSource
 from hfbench.model.built import build, check_rebuilt, find_built
-from hfbench.model.cache import one_line, quiet_libraries, say, size_text
+from hfbench.model.cache import one_line, quiet_libraries, size_text
 from hfbench.model.folder import sha256_of
 
 

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hfbench.core.errors import UserError
+from hfbench.core.errors import UserError, say
 from hfbench.core.record import Manifest
 from hfbench.core.sources import HubSource, PypiSource, RandomSource, Source, source_from
 from hfbench.model.architecture import make_config, read_architecture_file
 from hfbench.model.built import build, check_rebuilt, find_built
-from hfbench.model.cache import one_line, quiet_libraries, say, size_text
+from hfbench.model.cache import one_line, quiet_libraries, size_text
 from hfbench.model.folder import to_json, tokenizer_files
 from hfbench.model.hub import materialise_hub, resolve_hub
 from hfbench.model.local import scan_tokenizer

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from hfbench.checkouts.workspace import dvc
-from hfbench.core.errors import UserError
+from hfbench.core.errors import UserError, say
 from hfbench.core.files import read_json
 from hfbench.core.point import Configuration
 from hfbench.core.record import OK
@@ -85,7 +85,7 @@ def profile_point(text: str, output: Path | None) -> None:
         raise UserError(f"{point.key} cannot run here, so there is nothing to profile: {reason}.")
     trace = output or PROFILES / f"{point.name}.json.gz"
     log = PROFILES / f"{point.name}.log"
-    print(f"Profiling {point.key} …", file=sys.stderr, flush=True)
+    say(f"Profiling {point.key} …")
     with turn(turn_of(task.device, environment), f"profiling {point.key} in {Path.cwd()}"):
         profile = _run(task, trace, log)
     if profile.status != OK:

@@ -67,7 +67,6 @@ class Facts:
     nll_difference: float | None = None
     first_different_token: int | None = None
     output_beyond_limits: bool = False
-    output_differs: bool = False  # for that, or for what ran: it is not ranked
     min_top1_agreement: float | None = None
     max_nll_difference: float | None = None
     rounds_disagreeing: int = 0  # whose output is not that of the first round

@@ -99,7 +99,7 @@ def test_another_process_has_its_turn_when_the_first_has_ended_however_it_ends(e
     with turn("cpu", "the second", told.append, check=end_it) as waited:
         assert waited > 0
     first.join(30)
-    assert told == [f"process {first.pid}, the first"]
+    assert told == [f"waiting for the device, which process {first.pid}, the first has"]
 
 
 def test_who_does_not_wait_has_waited_for_no_time() -> None:

@@ -83,7 +83,7 @@ class Project:
             timeout=120,
         )
 
-    def fails(self, name: str, *expected: str) -> None:
+    def assert_fails(self, name: str, *expected: str) -> None:
         """Run the stage, which must end soon, with a sentence that holds what is expected, and write nothing."""
         path = self.manifest_path(name)
         before = path.read_bytes() if path.exists() else None

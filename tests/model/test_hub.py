@@ -123,7 +123,7 @@ def test_content_that_is_not_what_the_hub_announced_is_refused(
     hub.corrupt.add("model.safetensors")
     project.write(tiny=TINY)
     for _ in range(2):  # the second run must not believe what the first left
-        project.fails("tiny", "model.safetensors of someone/tiny-llama arrived with other content than expected")
+        project.assert_fails("tiny", "model.safetensors of someone/tiny-llama arrived with other content than expected")
     hub.corrupt.clear()
     assert read_folder(materialise(project.resolve("tiny"))) == files
 
@@ -150,15 +150,15 @@ def test_what_the_hub_cannot_give_is_said_in_a_sentence(
     hub.commit("someone/adapter", {"adapter_model.safetensors": weights})
     hub.commit("someone/mute", {"config.json": files["config.json"], "model.safetensors": weights})
     project.write(tiny={**TINY, **entry})
-    project.fails("tiny", *expected)
+    project.assert_fails("tiny", *expected)
 
 
 def test_what_answers_without_being_a_hub(project: Project, hub: FakeHub) -> None:
     hub.status = 404
     project.write(tiny=TINY)
-    project.fails("tiny", "answered 404 where someone/tiny-llama was asked for. If HF_ENDPOINT is set")
+    project.assert_fails("tiny", "answered 404 where someone/tiny-llama was asked for. If HF_ENDPOINT is set")
     hub.status = 200  # with a page that is no JSON, as a login page of a network
-    project.fails("tiny", "cannot be reached (JSONDecodeError")
+    project.assert_fails("tiny", "cannot be reached (JSONDecodeError")
 
 
 def test_a_token_that_the_hub_refuses(project: Project, hub: FakeHub, files: dict[str, bytes]) -> None:
@@ -166,7 +166,7 @@ def test_a_token_that_the_hub_refuses(project: Project, hub: FakeHub, files: dic
     hub.token_is_valid = False
     project.environment["HF_TOKEN"] = "hf_expired"
     project.write(tiny=TINY)
-    project.fails("tiny", "refused access to someone/tiny-llama (401)", "HF_TOKEN")
+    project.assert_fails("tiny", "refused access to someone/tiny-llama (401)", "HF_TOKEN")
 
 
 @pytest.mark.parametrize("how", ["closed port", "HF_HUB_OFFLINE", "out of order"])
@@ -186,9 +186,9 @@ def test_without_the_hub_its_cache_must_do(
     assert project.resolve("tiny") == online
     project.manifest_path("tiny").unlink()
     next(project.huggingface.rglob("snapshots/*/model.safetensors")).unlink()
-    project.fails("tiny", "cannot be reached", "not whole in its cache", "no safetensors")
+    project.assert_fails("tiny", "cannot be reached", "not whole in its cache", "no safetensors")
     project.move_to(tmp_path / "another-machine")
-    project.fails("tiny", "cannot be reached", "someone/tiny-llama at main is not whole in its cache")
+    project.assert_fails("tiny", "cannot be reached", "someone/tiny-llama at main is not whole in its cache")
 
 
 @pytest.mark.usefixtures("own_modules")
@@ -208,7 +208,7 @@ def test_code_of_the_repository_runs_only_where_params_allow_it(
     )
     hub.commit(REPOSITORY, files)
     project.write(tiny=TINY)
-    project.fails("tiny", "own-llama", "Set trust_remote_code: true")
+    project.assert_fails("tiny", "own-llama", "Set trust_remote_code: true")
     project.write(tiny={**TINY, "trust_remote_code": True})
     manifest = project.resolve("tiny")
     assert manifest.architecture == "OwnForCausalLM"
@@ -217,4 +217,4 @@ def test_code_of_the_repository_runs_only_where_params_allow_it(
     config["auto_map"]["AutoModelForCausalLM"] = "someone/elsewhere--own.OwnForCausalLM"
     hub.commit(REPOSITORY, {**files, "config.json": json.dumps(config).encode()}, branch="v2")
     project.write(tiny={**TINY, "trust_remote_code": True, "revision": "v2"})
-    project.fails("tiny", "code is that of another repository", "someone/elsewhere--own.OwnForCausalLM")
+    project.assert_fails("tiny", "code is that of another repository", "someone/elsewhere--own.OwnForCausalLM")

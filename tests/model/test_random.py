@@ -214,13 +214,13 @@ def test_a_config_of_a_real_repository_is_taken_with_its_legacy_keys() -> None:
 def test_a_tokenizer_must_come_from_somewhere(project: Project, tmp_path: Path, tokenizer: str, expected: str) -> None:
     entry = _source(tmp_path, tokenizer, _llama()).model_dump()
     project.write(**{"any": entry, "also-random": entry})
-    project.fails("any", expected)
+    project.assert_fails("any", expected)
 
 
 def test_a_missing_architecture_file(project: Project, tmp_path: Path) -> None:
     entry = {**_source(tmp_path, ".", _llama()).model_dump(), "config": "configs/absent.json"}
     project.write(any=entry)
-    project.fails("any", "the architecture file configs/absent.json cannot be read")
+    project.assert_fails("any", "the architecture file configs/absent.json cannot be read")
 
 
 @pytest.mark.parametrize(
