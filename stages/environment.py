@@ -6,6 +6,7 @@ from pathlib import Path
 from hfbench.core.errors import run
 from hfbench.core.files import write_json
 from hfbench.core.results import DTYPES, ENVIRONMENT, PARAMS, settings_path, source_path, workloads_path
+from hfbench.environment.accelerators import require_usable
 from hfbench.environment.describe import describe
 from hfbench.environment.settings import settings_of
 from hfbench.model.manifest import fingerprint
@@ -15,12 +16,14 @@ from hfbench.params.schema import load_params
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, help="only describe the machine, into this file")
-    if (output := parser.parse_args().output) is not None:
-        write_json(output, describe())
-        return
+    output = parser.parse_args().output
     # The first stage of every run: a bad value ends it before anything is measured.
     params = load_params(PARAMS)
-    write_json(ENVIRONMENT, describe())
+    environment = describe(params.device)
+    require_usable(params.device, environment)
+    write_json(output or ENVIRONMENT, environment)
+    if output is not None:
+        return
     write_json(DTYPES, params.dtypes())
     for name in params.sweep.model:
         write_json(source_path(name), fingerprint(name, params.models))

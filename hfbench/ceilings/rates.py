@@ -4,13 +4,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from math import ceil
-from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
 
-from hfbench.core.turn import shared_name, turn
+from hfbench.monitoring.devices import take_device
 
 _SECONDS_A_SIZE = 0.2
 _SECONDS_BETWEEN_SYNCHRONISATIONS = 0.02  # a thousand times what a launch or a synchronisation takes
@@ -55,9 +54,9 @@ def measure_ceilings(device: str, dtypes: Sequence[str], emulated_dtypes: Sequen
     Source: J. D. McCalpin, Memory Bandwidth and Machine Balance in Current High Performance Computers (1995).
     """
     found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    target = torch.device(found.type if found else "cpu") if device == "auto" else torch.device(device)
-    with turn(shared_name(target.type, target.index or 0), f"measuring ceilings in {Path.cwd()}"):
-        return _measure(target, dtypes, emulated_dtypes)
+    meant = (found.type if found else "cpu") if device == "auto" else device
+    with take_device(meant, "measuring ceilings") as taken:
+        return _measure(torch.device(taken.device), dtypes, emulated_dtypes)
 
 
 def _measure(target: torch.device, dtypes: Sequence[str], emulated_dtypes: Sequence[str]) -> dict[str, Any]:

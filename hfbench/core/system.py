@@ -1,33 +1,14 @@
-"""The CPUs and threads of a process, and the small files in which the Linux kernel describes itself."""
+"""What a system tells of itself: the small files of the Linux kernel, installed packages, libraries that compute."""
 
 import os
+import re
+import sys
 from pathlib import Path
-
-import psutil
 
 FILESYSTEM = Path("/")
 # A file of /sys holds one page at most. The kernel makes those of /proc as they are read: of a long one, such as
 # cpuinfo, all but the beginning costs time.
 _BYTES = 2**16
-
-
-def usable_cpus() -> frozenset[int]:
-    """Return the numbers of the logical CPUs that the scheduler may run this process, and so its children, on."""
-    if hasattr(os, "sched_getaffinity"):
-        return frozenset(os.sched_getaffinity(0))
-    return frozenset(range(os.cpu_count() or 1))
-
-
-def thread_variables() -> dict[str, str]:
-    """Return OMP_NUM_THREADS for a process that computes: the ambient value, or the physical cores that it may use.
-
-    Threads beyond the physical cores slow matrix products down. MKL_NUM_THREADS is the same number, whatever it was:
-    MKL prefers it, and torch then uses the smaller of both (2.13).
-    """
-    logical = len(usable_cpus())
-    threads = os.environ.get("OMP_NUM_THREADS") or str(min(logical, psutil.cpu_count(logical=False) or logical))
-    # OpenMP takes a list, with a number for each level of nesting.
-    return {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads.split(",")[0]}
 
 
 def read_text(path: Path | str) -> str | None:
@@ -51,3 +32,36 @@ def read_integer(path: Path | str) -> int | None:
         return int(text) if text else None
     except ValueError:
         return None
+
+
+_METADATA = (".dist-info", ".egg-info")
+
+
+def installed_packages() -> dict[str, str]:
+    """Return the version of each package that Python finds, by its name as its folder spells it.
+
+    The names of the folders tell it, in a hundredth of the time that reading their metadata takes; a checkout in
+    development mode may have no version there, and has an empty one.
+    """
+    found: dict[str, str] = {}
+    for folder in map(Path, dict.fromkeys(sys.path)):
+        for entry in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if entry.suffix in _METADATA:
+                name, _, version = entry.stem.partition("-")
+                found.setdefault(name, version.partition("-")[0])
+    return found
+
+
+# What computes below torch: products and convolutions, threads, memory, compiled code. By the beginning of the names
+# of their files, of Linux.
+_COMPUTING = re.compile(
+    r"lib(cublas|cudnn|cudart|cufft|curand|cusolver|cusparse|nvrtc|nvJitLink|nccl|cuda\.|cupti|nvinfer"
+    r"|amdhip64|hiprtc|hipblas|rocblas|MIOpen|rccl|hsa-runtime64|sycl|ze_loader|ze_intel_gpu|dnnl|ccl\."
+    r"|mkl|iomp5|gomp|omp\.|openblas|scipy_openblas|blis|tbb|jemalloc|tcmalloc|mimalloc|torch_cpu|torch_cuda|torch_hip"
+    r"|torch_xpu|triton|stdc\+\+)[^/]*\.so[^/]*"
+)
+
+
+def is_computing_library(name: str) -> bool:
+    """Return whether a file of this name is a library that numbers depend on."""
+    return _COMPUTING.fullmatch(name) is not None

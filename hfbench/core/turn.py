@@ -8,8 +8,9 @@ import os
 import stat
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from hfbench.core.errors import say
@@ -28,34 +29,44 @@ def lock_folder() -> Path:
     return next(shared, Path(tempfile.gettempdir()))
 
 
-def shared_name(kind: str, index: int, variables: Mapping[str, str] = os.environ) -> str:
-    """Return what all processes call a device: its kind, and the number or UUID that the driver has for it."""
-    if kind == "cpu":
-        return kind
-    visible = [item.strip() for item in variables.get("CUDA_VISIBLE_DEVICES", "").split(",") if item.strip()]
-    return f"{kind}-{visible[index] if kind == 'cuda' and index < len(visible) else index}"
+@dataclass(frozen=True)
+class Turn:
+    """The device that a process has alone, of those that would do, and the seconds that it waited for it."""
+
+    device: str
+    waited_seconds: float
 
 
 @contextmanager
 def turn(
-    device: str,
+    devices: Sequence[str],
     who: str,
     say: Callable[[str], None] = say,
     check: Callable[[], None] = lambda: None,
-) -> Iterator[float]:
-    """Hold the device alone inside, as soon as no other process does; yield the seconds that this took.
+) -> Iterator[Turn]:
+    """Hold one of the devices alone inside, as soon as no other process has it.
 
-    `device` is its `shared_name`; `who` says what this process is for, to those that wait. `say` is told once for
-    whom this one waits, and `check` is called while it does; what it raises ends the wait.
+    Of several that are free it is the one that was used from this folder before, so that what is compared was measured
+    on one, or else the one that was left alone for longest. The names are the same for all processes; `who` says what
+    this one is for, to those that wait. `say` is told once for whom this one waits, and `check` is called while it
+    does; what it raises ends the wait.
     """
-    descriptor = _open(lock_folder() / f"hfbench-{device}.lock")
+    locks = {_open(lock_folder() / f"hfbench-{device}.lock"): device for device in devices}
+    whose = f" in {Path.cwd()}"
     try:
-        waited = _wait(descriptor, say, check)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"process {os.getpid()}, {who}".encode()[:_MOST_BYTES], 0)
-        yield waited
+        order = sorted(locks, key=lambda lock: (not _holder(lock).endswith(whose), os.fstat(lock).st_mtime))
+        lock, waited = _wait(order, say, check)
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"process {os.getpid()}, {who}{whose}".encode()[-_MOST_BYTES:], 0)
+        yield Turn(locks[lock], waited)
     finally:
-        os.close(descriptor)  # and with it the lock
+        for descriptor in locks:
+            os.close(descriptor)  # and with it the lock
+
+
+def _holder(lock: int) -> str:
+    """Return what the process that has the lock, or had it last, says of itself."""
+    return os.pread(lock, _MOST_BYTES, 0).decode(errors="replace")
 
 
 def _open(path: Path) -> int:
@@ -71,15 +82,17 @@ def _open(path: Path) -> int:
     raise FileNotFoundError(path)
 
 
-def _wait(descriptor: int, say: Callable[[str], None], check: Callable[[], None]) -> float:
+def _wait(locks: Sequence[int], say: Callable[[str], None], check: Callable[[], None]) -> tuple[int, float]:
     start, has_told = time.perf_counter(), False
     while True:
-        with suppress(BlockingIOError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return time.perf_counter() - start if has_told else 0.0
+        for lock in locks:
+            with suppress(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return lock, time.perf_counter() - start if has_told else 0.0
         if not has_told:
-            whom = os.pread(descriptor, _MOST_BYTES, 0).decode(errors="replace") or "another process"
-            say(f"waiting for the device, which {whom} has")
+            holders = [_holder(lock) or "another process" for lock in locks]
+            one_of = "the device" if len(locks) == 1 else f"one of {len(locks)} devices"
+            say(f"waiting for {one_of}, which {'; '.join(holders)} ha{'s' if len(locks) == 1 else 've'}")
             has_told = True
         check()
         time.sleep(_POLL_SECONDS)

@@ -36,19 +36,19 @@ _ok, _note, _warning = (partial(Finding, level) for level in _LEVELS)
 
 def check_device(readings: Readings) -> Iterator[Finding]:
     """Warn where params.yaml asks for a device that is not here."""
-    kind, _, number = readings.device.partition(":")
-    present = [each["name"] for each in readings.accelerators if each["torch_device"] == kind]
-    hidden = readings.variables.get("CUDA_VISIBLE_DEVICES")
+    kind = readings.device.partition(":")[0]
+    present = [each["name"] for each in readings.present if each["torch_device"] == kind]
     if kind in ("auto", "cpu"):
-        name = readings.watched["name"] if readings.watched and readings.has_usable_accelerator else "the CPU"
+        name = readings.accelerators[0]["name"] if readings.accelerators else "the CPU"
         yield _ok(f"device: {readings.device} means {name} here.")
-    elif kind == "cuda" and present and hidden in ("", "-1"):
+    elif readings.accelerators:
+        yield _ok(f"device: {readings.device} is {readings.accelerators[0]['name']}.")
+    elif kind == "cuda" and present and _is_hidden(readings):
         yield _warning(
-            f"CUDA_VISIBLE_DEVICES is {hidden!r} and hides the {kind} devices that params.yaml asks for.",
+            f"CUDA_VISIBLE_DEVICES is {readings.variables['CUDA_VISIBLE_DEVICES']!r} and hides the {kind} devices that "
+            "params.yaml asks for.",
             "unset CUDA_VISIBLE_DEVICES",
         )
-    elif int(number or 0) < len(present):
-        yield _ok(f"device: {readings.device} is {present[int(number or 0)]}.")
     else:
         found = f"{len(present)} {kind} device{'s' * (len(present) > 1)}" if present else f"no {kind} device"
         yield _warning(
@@ -58,24 +58,27 @@ def check_device(readings: Readings) -> Iterator[Finding]:
         )
 
 
+def _is_hidden(readings: Readings) -> bool:
+    return readings.variables.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+
+
 def check_torch(readings: Readings) -> Iterator[Finding]:
-    """Warn where torch cannot use the accelerator that is here."""
-    version = readings.torch_version
-    if version is None or not readings.accelerators or readings.device == "cpu":
-        return
-    if readings.is_torch_built:
-        yield _ok(f"torch {version} is built for this accelerator.")
-    else:
-        name = readings.accelerators[0]["name"]
+    """Warn where torch, which is asked itself, cannot use the accelerator that is here."""
+    if readings.passed_over is not None:
+        yield _warning(readings.passed_over)
+    elif readings.device != "cpu" and readings.torch.devices:
+        yield _ok(f"torch {readings.torch.version} can use {' and '.join(dict.fromkeys(readings.torch.devices))}.")
+    elif readings.device != "cpu" and (readings.accelerators or (readings.present and not _is_hidden(readings))):
+        says = f": {readings.torch.refusal.rstrip('.')}" if readings.torch.refusal else ""
         yield _warning(
-            f"torch {version} is not built for {name}: points would run on the CPU or not at all.",
-            "Install the build of torch for it: pytorch.org says how, under Get Started.",
+            f"torch {readings.torch.version} cannot use {readings.present[0]['name']}{says}.",
+            "Mend its driver, or install the build of torch for it: pytorch.org says how, under Get Started.",
         )
 
 
 def check_dtypes(readings: Readings) -> Iterator[Finding]:
     """Warn where params.yaml asks for a dtype that the CPU only emulates, with what float32 was measured to give."""
-    if readings.device != "cpu" and (readings.device != "auto" or readings.has_usable_accelerator):
+    if readings.device != "cpu" and (readings.accelerators or readings.device != "auto"):
         return
     rates = readings.ceilings.get("matmul_flops_per_second", {})
     for dtype in [each for each in readings.dtypes if each in readings.cpu["emulated_dtypes"]]:
@@ -161,7 +164,7 @@ def check_clocks(readings: Readings) -> Iterator[Finding]:
 
 
 def check_sharing(readings: Readings) -> Iterator[Finding]:
-    """Note where two logical CPUs share a core, or a hypervisor all of them; warn where a container may use less."""
+    """Note where two logical CPUs share a core, a hypervisor all of them, or a container may use less."""
     if readings.cpu["smt"]:
         yield _note(
             "Two logical CPUs share a core (SMT). hfbench starts one thread a core; another program on the same core "
@@ -170,11 +173,10 @@ def check_sharing(readings: Readings) -> Iterator[Finding]:
         )
     limit, cores = readings.system["cpu_limit_cores"], readings.cpu["available_logical_cores"]
     if limit is not None and limit < cores:
-        yield _warning(
-            f"This container sees {cores} CPUs and may use the time of {limit:g}: threads beyond that are stopped for "
-            "part of every 0.1 s.",
-            "Give it whole CPUs (docker run --cpuset-cpus=0-3 in place of --cpus), "
-            f"or set OMP_NUM_THREADS={max(1, int(limit))}.",
+        yield _note(
+            f"This container sees {cores} CPUs and may use the time of {limit:g}: hfbench starts no more threads than "
+            f"{max(1, int(limit))}, and whatever else runs in it takes from the same time.",
+            "Give it whole CPUs (docker run --cpuset-cpus=0-3 in place of --cpus).",
         )
     if readings.system["virtual_machine"]:
         yield _note(

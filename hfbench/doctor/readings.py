@@ -1,7 +1,11 @@
 """What the doctor looks at: the machine as it is now, and what params.yaml wants of it."""
 
+import json
 import math
+import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,12 +14,16 @@ from typing import Any
 
 from huggingface_hub.constants import HF_HUB_CACHE
 
+from hfbench.core.errors import UserError
 from hfbench.core.files import read_json
 from hfbench.core.results import CEILINGS, ENVIRONMENT, MODELS
+from hfbench.environment.accelerators import require_usable
 from hfbench.environment.describe import describe
+from hfbench.measure.support import meant_device
 from hfbench.model.cache import cache_folder
 from hfbench.model.manifest import read_previous
-from hfbench.monitoring.monitor import machine_before, open_devices
+from hfbench.monitoring.devices import every_accelerator, open_devices
+from hfbench.monitoring.monitor import machine_before
 from hfbench.params.schema import Params
 
 
@@ -29,21 +37,53 @@ class Disk:
     move_with: str | None  # the variable that names another folder
 
 
-# What the version of torch ends in when it was built for a vendor; the build without an ending is NVIDIA's on Linux.
-_BUILDS = {"nvidia": ("cu", ""), "amd": ("rocm",), "intel": ("xpu",), "apple": ("",)}
+@dataclass(frozen=True)
+class TorchReadings:
+    """What torch says when it is asked: the accelerators that it can use, by name, or why it finds none."""
+
+    version: str | None
+    devices: Sequence[str]
+    refusal: str | None
+
+
+_QUESTION = """
+import json, torch
+accelerator = torch.accelerator
+names, refusal = [], None
+if accelerator.is_available():
+    module = torch.get_device_module(accelerator.current_accelerator())
+    name = getattr(module, "get_device_name", lambda index: accelerator.current_accelerator().type)
+    names = [name(index) for index in range(accelerator.device_count())]
+elif (built := accelerator.current_accelerator(check_available=False)) is not None:
+    try:
+        torch.empty(1, device=built)
+    except Exception as error:
+        refusal = (str(error).splitlines() or [type(error).__name__])[0]
+print(json.dumps([torch.__version__, names, refusal]))
+"""
+
+
+def ask_torch() -> TorchReadings:
+    """Ask torch in a process of its own, which a broken driver may end."""
+    asked = subprocess.run([sys.executable, "-c", _QUESTION], capture_output=True, text=True)
+    if asked.returncode:
+        return TorchReadings(None, (), (asked.stderr.strip().splitlines() or [f"exit status {asked.returncode}"])[-1])
+    return TorchReadings(*json.loads(asked.stdout.splitlines()[-1]))
 
 
 @dataclass(frozen=True)
 class Readings:
     """The machine, and what params.yaml wants of it; mappings hold None where the machine does not tell."""
 
-    # As environment.json describes them.
+    # As environment.json describes them; of the accelerators the one that would be measured on.
     system: Mapping[str, Any]
     cpu: Mapping[str, Any]
     memory: Mapping[str, Any]
     accelerators: Sequence[Mapping[str, Any]]
-    variables: Mapping[str, str]
-    torch_version: str | None
+    present: Sequence[Mapping[str, Any]]  # all accelerators of the machine
+    variables: Mapping[str, str]  # of this process
+    torch: TorchReadings
+    passed_over: str | None  # why `device: auto` is not the accelerator that is here
     # As `machine_before` finds them now: the machine, and the accelerator that the measurement will run on.
     now: Mapping[str, Any]
     watched: Mapping[str, Any] | None
@@ -56,28 +96,26 @@ class Readings:
     model_bytes: Mapping[str, int]
     ceilings: Mapping[str, Any]
 
-    @property
-    def is_torch_built(self) -> bool:
-        """Whether torch is built for any of the accelerators."""
-        build = (self.torch_version or "").partition("+")[2].rstrip(".0123456789")
-        return any(build in _BUILDS.get(accelerator["vendor"], ()) for accelerator in self.accelerators)
-
-    @property
-    def has_usable_accelerator(self) -> bool:
-        """Whether `device: auto` means an accelerator."""
-        return self.watched is not None and self.is_torch_built
-
 
 _LOOK_SECONDS = 0.3  # at how busy the CPUs are: long enough for 30 ticks of each
 
 
 def collect(params: Params, results: Path) -> Readings:
     """Return the readings; `results` is the folder that holds `models/NAME.json`, if the pipeline has run."""
-    environment, (devices, _) = describe(), open_devices(params.device)
-    now = machine_before(devices, _LOOK_SECONDS)
+    environment = describe(params.device)
+    devices, _ = open_devices(meant_device(params.device, environment))
+    now = machine_before(devices[:1], _LOOK_SECONDS)
+    passed_over = None
+    try:
+        require_usable(params.device, environment)
+    except UserError as error:
+        passed_over = str(error)
     return Readings(
-        **{part: environment[part] for part in ("system", "cpu", "memory", "accelerators", "variables")},
-        torch_version=environment["packages"].get("torch", {}).get("version"),
+        **{part: environment[part] for part in ("system", "cpu", "memory", "accelerators")},
+        present=every_accelerator()[0],
+        variables=os.environ,
+        torch=ask_torch(),
+        passed_over=passed_over,
         now=now,
         watched=next(iter(now["devices"]), None),
         memory_limit_bytes=environment["system"]["memory_limit_bytes"] or math.inf,

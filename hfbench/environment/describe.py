@@ -3,19 +3,17 @@
 import os
 import platform
 import re
-import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hfbench.core.cores import control_groups, cpu_limit
 from hfbench.core.record import SCHEMA_VERSION
-from hfbench.core.system import FILESYSTEM, read_integer, read_text
-from hfbench.environment.packages import describe_compiler, describe_packages
+from hfbench.core.system import FILESYSTEM, is_computing_library, read_integer, read_text
+from hfbench.environment.packages import describe_compiler, describe_packages, torch_build, version_line
 from hfbench.environment.processor import describe_cpu, read_cpuinfo
-from hfbench.monitoring import amd, intel, nvidia
-from hfbench.monitoring.host import control_groups
-from hfbench.monitoring.nvidia import name_visible_devices
+from hfbench.monitoring.devices import measured_accelerators
 
 # Version 1 writes "unlimited" as the largest whole number of pages; no machine has an exbibyte.
 _UNLIMITED_BYTES = 2**60
@@ -26,22 +24,6 @@ def memory_limit(root: Path = FILESYSTEM) -> int | None:
     limits = [read_integer(folder / "memory.max") for folder in control_groups("", root)]  # "max" is no integer
     limits += [read_integer(folder / "memory.limit_in_bytes") for folder in control_groups("memory", root)]
     return min((limit for limit in limits if limit is not None and limit < _UNLIMITED_BYTES), default=None)
-
-
-def cpu_limit(root: Path = FILESYSTEM) -> float | None:
-    """Return the least CPU time limit over the process's control groups in cores, or None where there is none."""
-    limits = [_quota(*(read_text(folder / "cpu.max") or "max").split()) for folder in control_groups("", root)]
-    limits += [
-        _quota(read_text(folder / "cpu.cfs_quota_us") or "-1", read_text(folder / "cpu.cfs_period_us") or "0")
-        for folder in control_groups("cpu", root)
-    ]
-    return min((limit for limit in limits if limit is not None), default=None)
-
-
-def _quota(quota: str, period: str = "100000") -> float | None:
-    """Return microseconds of CPU time a period as cores; "max" and negative quotas are no limit."""
-    unlimited = not quota.isdigit() or int(quota) == 0 or not period.isdigit() or int(period) == 0
-    return None if unlimited else round(int(quota) / int(period), 3)
 
 
 # Parameters of the kernel's command line that change how fast a program runs; the rest names disks and consoles.
@@ -119,7 +101,7 @@ _RELEVANT = re.compile(
     r"|CUDA|CUDNN|NCCL|HIP|ROCR|HSA|AMD|GPU|MIOPEN|ROCBLAS|HIPBLASLT|TENSILE|ZE|SYCL|ONEAPI|UR|IGC|XPU"
     r"|MALLOC|TCMALLOC|MIMALLOC)_\w+"
     r"|(TORCH|CUBLAS|INDUCTOR)\w*"
-    r"|NVIDIA_TF32_OVERRIDE|GLIBC_TUNABLES|LD_PRELOAD|LD_BIND_NOW|CC|CXX"
+    r"|NVIDIA_TF32_OVERRIDE|GLIBC_TUNABLES|LD_PRELOAD|LD_LIBRARY_PATH|LD_BIND_NOW|CC|CXX"
     r"|USE_HUB_KERNELS|LOCAL_KERNELS|DISABLE_KERNEL_MAPPING|HF_DEACTIVATE_ASYNC_LOAD|HF_ENABLE_PARALLEL_LOADING"
     r"|HF_PARALLEL_LOADING_WORKERS"
     r"|PYTHONMALLOC|PYTHONOPTIMIZE|PYTHONDEVMODE|PYTHONTRACEMALLOC|PYTHON_GIL|PYTHON_JIT"
@@ -128,93 +110,70 @@ _SECRET = re.compile(r"TOKEN|KEY|SECRET|PASSWORD|PASSWD|CREDENTIAL")
 _LOCATION = re.compile(r"(?:^|_)(?:HOME|DIRS?|DIRECTORY|DIRECTORIES|PATHS?|FOLDER|ROOT|FILE)$")
 # TORCHINDUCTOR_FX_GRAPH_CACHE=0 switches a cache off; TRANSFORMERS_CACHE=... says where one is.
 _SWITCH = re.compile(r"\d*|true|false|on|off|yes|no", re.IGNORECASE)
-# hfbench keeps every measurement off the network, and a launcher's run number is new at each start.
-_WITHOUT_EFFECT = re.compile(r"TRANSFORMERS_OFFLINE|TORCHELASTIC_\w+")
+_WITHOUT_EFFECT = re.compile(
+    # hfbench keeps every measurement off the network, and a launcher's run number is new at each start.
+    r"TRANSFORMERS_OFFLINE|TORCHELASTIC_\w+"
+    # What they choose is described itself, as the device that is measured on, or not used.
+    r"|CUDA_VISIBLE_DEVICES|HIP_VISIBLE_DEVICES|ROCR_VISIBLE_DEVICES|GPU_DEVICE_ORDINAL|ZE_AFFINITY_MASK"
+    r"|CUDA_DEVICE_ORDER"
+    # What is only written to a log. Those that write at each operation are kept from the worker.
+    r"|\w+_(VERBOSITY|VERBOSE|LOGS?|LOG_LEVEL|LOGLEVEL|LOG_FILE|LOG_DEST|LOG_MASK|LOGINFO|LOGDEST|LOG_OUT)(_\w+)?"
+    r"|TORCH_LOGS\w*|TORCH_CPP_LOG_LEVEL|TORCH_SHOW_CPP_STACKTRACES|TORCH_TRACE|NCCL_DEBUG\w*"
+    r"|OMP_DISPLAY_\w+|KMP_(SETTINGS|VERSION|WARNINGS)|MIOPEN_ENABLE_LOGGING\w*|ACCELERATE_LOG_LEVEL"
+    r"|TRANSFORMERS_NO_ADVISORY_WARNINGS|MKL_VERBOSE_OUTPUT_FILE"
+)
 _FOLDERS = re.compile(r"(^|[\s:;,='\"])(?:~[\w.-]*)?/(?:[^\s:;,='\"]*/)?")
 
 
 def relevant_variables(variables: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that matter, sorted by name.
+    """Return the variables that can change a measurement, sorted by name.
 
-    None of them is a secret or only says where something is, a path in a value is cut to its last part, and a GPU is
-    named without its UUID.
+    None of them is a secret, only says where something is, chooses a device or makes a log; a path in a value is cut to
+    its last part.
     """
-    kept = {name: _FOLDERS.sub(r"\1", value) for name, value in sorted(variables.items()) if _is_kept(name, value)}
-    if "CUDA_VISIBLE_DEVICES" in kept:
-        kept["CUDA_VISIBLE_DEVICES"] = name_visible_devices(kept["CUDA_VISIBLE_DEVICES"])
-    return kept
+    return {name: _FOLDERS.sub(r"\1", value) for name, value in sorted(variables.items()) if _is_kept(name, value)}
 
 
 def _is_kept(name: str, value: str) -> bool:
     if not _RELEVANT.fullmatch(name) or _SECRET.search(name) or _WITHOUT_EFFECT.fullmatch(name):
         return False
     is_location = _LOCATION.search(name) or (name.endswith("_CACHE") and not _SWITCH.fullmatch(value))
-    return not is_location
+    return not is_location or name == _LIBRARY_PATH
 
 
-# A path or an address would differ between equal machines.
-_PLACE = re.compile(r"0x[0-9a-fA-F]+|(?<![\w.])/[^\s'\":,]+")
+_LIBRARY_PATH = "LD_LIBRARY_PATH"
+# Names the assembler of CUDA programs in place of the one that comes with triton.
+_PTXAS = ("TRITON_PTXAS_PATH", "TRITON_PTXAS_BLACKWELL_PATH")
 
 
-def describe_apple(notes: list[str]) -> list[dict[str, Any]]:
-    """Return what the one GPU of a Mac with Apple silicon is, which shares the machine's memory."""
-    if (platform.system(), platform.machine()) != ("Darwin", "arm64"):
-        return []
-    memory = _sysctl("hw.memsize")
-    if memory is None:
-        notes.append("apple: sysctl hw.memsize could not be read")
-    return [
-        {
-            "vendor": "apple",
-            "torch_device": "mps",
-            "name": _sysctl("machdep.cpu.brand_string"),
-            "memory_bytes": None if memory is None else int(memory),
-            "driver_version": platform.mac_ver()[0],  # the driver is a part of macOS
-        }
-    ]
+def describe_chosen_files(variables: Mapping[str, str]) -> dict[str, Any]:
+    """Return what variables put in the place of libraries and programs that come with the packages.
 
-
-def _sysctl(name: str) -> str | None:
-    try:
-        output = subprocess.run(["sysctl", "-n", name], capture_output=True, text=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return output.strip() or None
-
-
-Describe = Callable[[list[str]], list[dict[str, Any]]]
-VENDORS: dict[str, Describe] = {
-    "nvidia": nvidia.describe,
-    "amd": amd.describe,
-    "intel": intel.describe,
-    "apple": describe_apple,
-}
-
-
-def describe_accelerators(vendors: Mapping[str, Describe] = VENDORS) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return every device found, and a note for each thing that could not be read. Raises nothing.
-
-    Each vendor's function returns a dictionary for each device, in a stable order: vendor, torch_device, name,
-    memory_bytes, … It has none where the vendor's driver or library is not here; what could not be read although it is
-    here, the function adds to the list that it is given.
+    `libraries` are those in the folders of LD_LIBRARY_PATH that could be loaded, in the order in which the loader would
+    find them, each with its size in bytes; `ptxas` is the last line of each named assembler's version.
     """
-    devices: list[dict[str, Any]] = []
-    notes: list[str] = []
-    for vendor, describe in vendors.items():
-        try:
-            devices += describe(notes)
-        except Exception as error:  # a vendor's broken driver must not stop a measurement on the CPU
-            notes.append(f"{vendor}: {type(error).__name__}: {error}")
-    return devices, [_PLACE.sub("…", note) for note in notes]
+    folders = [Path(folder) for folder in variables.get(_LIBRARY_PATH, "").split(":") if folder]
+    libraries = {
+        file.name: file.stat().st_size
+        for folder in reversed(folders)
+        for file in (sorted(folder.iterdir()) if folder.is_dir() else ())
+        if is_computing_library(file.name) and file.is_file()
+    }
+    return {
+        "libraries": dict(sorted(libraries.items())),
+        "ptxas": {name: version_line([variables[name]], last=True) for name in _PTXAS if variables.get(name)},
+    }
 
 
-def describe() -> dict[str, Any]:
-    """Return what changes performance on this machine, and nothing that changes by itself.
+def describe(device: str) -> dict[str, Any]:
+    """Return what changes a measurement on `device` of params.yaml, and nothing that changes by itself.
 
     Every measurement depends on each byte of it: equal machines return equal content, in the same order. It holds no
-    time, load, temperature, clock reading, host name, user, absolute path or serial number.
+    time, load, temperature, clock reading, host name, user, absolute path or serial number; of accelerators the one
+    that is measured on, and how many of its kind there are.
     """
-    accelerators, notes = describe_accelerators()
+    build = torch_build()
+    accelerators, notes = measured_accelerators(device, build)
     return {
         "schema_version": SCHEMA_VERSION,
         "system": describe_system(),
@@ -229,6 +188,8 @@ def describe() -> dict[str, Any]:
             "abi_flags": getattr(sys, "abiflags", ""),  # a debug build, or one without the global interpreter lock
         },
         "compiler": describe_compiler(os.environ),
+        "chosen_files": describe_chosen_files(os.environ),
+        "torch_build": build,
         "packages": describe_packages(),
         "variables": relevant_variables(os.environ),
     }

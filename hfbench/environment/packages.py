@@ -5,12 +5,13 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import site
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from fnmatch import translate
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -18,9 +19,9 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
+from hfbench.core.system import installed_packages, read_text
 from hfbench.git import run_git
 
 # Of a larger file only the size counts: it is data or weights, and would be read at every `dvc repro`.
@@ -170,59 +171,59 @@ def describe_compiler(variables: Mapping[str, str]) -> str | None:
     The choice is that of `torch._inductor.config.cpp.cxx` (torch 2.13): CXX, else clang++ on macOS and g++ elsewhere;
     CXX is one command without arguments, and no other compiler is tried.
     """
-    command = variables.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+    return version_line([variables.get("CXX", "clang++" if sys.platform == "darwin" else "g++")])
+
+
+def version_line(command: Sequence[str], *, last: bool = False) -> str | None:
+    """Return the first or last line that a command prints for --version; None where it cannot be run."""
     try:
-        output = subprocess.run([command, "--version"], capture_output=True, text=True, check=True).stdout
+        output = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
         return None
-    return next(iter(output.splitlines()), None)
+    lines = output.splitlines()
+    return lines[-1 if last else 0] if lines else None
 
 
-# What loads and runs a model, and what torch or transformers pick up by themselves where it is installed.
-ROOTS = tuple(
+# What can change a number: what loads and runs a model, what torch or transformers pick up by themselves where it is
+# installed, and the vendors' libraries below them. Whatever else is installed stands in each record, and measures
+# nothing again.
+MEASURED = tuple(
     """
-    torch transformers kernels accelerate safetensors tokenizers numpy triton
-    flash-attn flash-attn-3 flash-attn-4 xformers torchao bitsandbytes liger-kernel optimum optimum-quanto deepspeed
-    mamba-ssm causal-conv1d flash-linear-attention einops intel-extension-for-pytorch
-    autoawq compressed-tensors gptqmodel hqq
+    torch transformers kernels accelerate safetensors tokenizers numpy sympy einops
+    triton triton-* pytorch-triton* torch-xla torch-tensorrt* torch-npu torch-neuronx torch-mlu torch-musa torchao
+    torch-directml bitsandbytes optimum optimum-* auto-gptq autoawq* gptqmodel compressed-tensors hqq eetq fbgemm-gpu*
+    flash-attn flash-attn-* flash-linear-attention fla-core xformers sageattention flashinfer-* aiter amd-aiter
+    liger-kernel deepspeed apex transformer-engine* mamba-ssm causal-conv1d quack-kernels tilelang apache-tvm-ffi
+    cutlass-dsl nvidia-* cuda-* cupy-* tensorrt* libtpu jaxlib neuronx-* libneuronxla openvino habana-torch-plugin
+    intel-* mkl mkl-* onemkl-* dnnl oneccl* dpcpp-cpp-rt tbb tcmlib umf impi-rt rocm rocm-* amd-torch-*
     """.split()  # noqa: SIM905 (quotes would hide the names)
 )
+# They fit a pattern, and only look at devices or at Python.
+_WATCHING = frozenset({"nvidia-ml-py", "nvidia-smi", "nvidia-nvtx", "cuda-pathfinder"})
+# With an entry point of one of these, a package adds itself to torch when torch is imported or compiles.
+_PLUGINS = ("torch.backends", "torch_dynamo_backends")
 
 
-def describe_packages(roots: Iterable[str] = ROOTS) -> dict[str, dict[str, Any]]:
-    """Return each installed package of the roots and of all that they require, by its normalised name, sorted.
+def describe_packages(measured: Iterable[str] = MEASURED) -> dict[str, dict[str, Any]]:
+    """Return each installed package that fits one of the patterns or adds itself to torch, by its normalised name.
 
     A package has its `version`. One that does not come from an index, or that a folder on PYTHONPATH hides, also has
     `commit` and `uncommitted`; see `hfbench.environment.packages.source_state`.
     """
-    found = _required(roots)
-    return {name: {"version": found[name].version, **source_state(name, found[name])} for name in sorted(found)}
+    is_measured = re.compile("|".join(map(translate, measured))).match
+    names = {name for name in map(canonicalize_name, installed_packages()) if is_measured(name)}
+    plugins = (each.dist for group in _PLUGINS for each in metadata.entry_points(group=group))
+    names |= {canonicalize_name(each.name) for each in plugins if each is not None}
+    found = {name: metadata.distribution(name) for name in sorted(names - _WATCHING)}
+    return {name: {"version": each.version, **source_state(name, each)} for name, each in found.items()}
 
 
-def _required(roots: Iterable[str]) -> dict[str, metadata.Distribution]:
-    """Return the installed distributions that the roots reach through their requirements, the roots included."""
-    found: dict[str, metadata.Distribution] = {}
-    seen: set[tuple[str, frozenset[str]]] = set()
-    waiting: list[tuple[str, frozenset[str]]] = [(root, frozenset()) for root in roots]
-    while waiting:
-        name, extras = waiting.pop()
-        name = canonicalize_name(name)
-        if (name, extras) in seen:
-            continue
-        seen.add((name, extras))
-        try:
-            found.setdefault(name, metadata.distribution(name))
-        except metadata.PackageNotFoundError:
-            continue
-        for line in found[name].requires or []:
-            with suppress(InvalidRequirement):  # metadata older than the rules; pip ignores it too
-                requirement = Requirement(line)
-                if _applies(requirement, extras):
-                    waiting.append((requirement.name, frozenset(requirement.extras)))
-    return found
+def torch_build() -> dict[str, str]:
+    """Return what torch is built for, by `cuda`, `hip` and `xpu`, with the version of each; empty for the CPU alone.
 
-
-def _applies(requirement: Requirement, extras: frozenset[str]) -> bool:
-    """Whether it is required here, where these extras are asked for (torch asks so for its CUDA libraries)."""
-    marker = requirement.marker
-    return marker is None or any(marker.evaluate({"extra": extra}) for extra in ("", *extras))
+    The version of torch does not tell: that of PyPI for CUDA, a vendor's and one from source have names of their own.
+    torch's file of it is read and nothing imported.
+    """
+    folder = _imported_path("torch")
+    text = read_text(folder / "version.py") if folder else None
+    return dict(re.findall(r"^(cuda|hip|xpu)\b[^=\n]*= *'([^']+)'", text or "", re.MULTILINE))

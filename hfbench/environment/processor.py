@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from hfbench.core.system import FILESYSTEM, read_integer, read_text, usable_cpus
-from hfbench.monitoring.host import CPUS
+from hfbench.core.cores import CPUS, read_list, siblings, usable_cpus
+from hfbench.core.system import FILESYSTEM, read_integer, read_text
 
 
 def read_cpuinfo(root: Path = FILESYSTEM) -> dict[str, str]:
@@ -23,10 +23,10 @@ def describe_topology(available: frozenset[int], root: Path = FILESYSTEM) -> dic
 
     Which CPUs these are is left out: a batch system hands out other numbers at each start.
     """
-    online = (_read_list(root / CPUS / "online") or available) | available
-    core_of = {cpu: _core(cpu, root) for cpu in online}
+    online = (read_list(root / CPUS / "online") or available) | available
+    core_of = {cpu: siblings(cpu, root) for cpu in online}
     socket_of = {cpu: read_text(root / CPUS / f"cpu{cpu}/topology/physical_package_id") for cpu in online}
-    nodes = [_read_list(node / "cpulist") for node in (root / "sys/devices/system/node").glob("node[0-9]*")]
+    nodes = [read_list(node / "cpulist") for node in (root / "sys/devices/system/node").glob("node[0-9]*")]
     representatives = sorted({core: cpu for cpu, core in core_of.items()}.values())
 
     def counts(cpus: frozenset[int]) -> dict[str, int]:
@@ -46,22 +46,6 @@ def describe_topology(available: frozenset[int], root: Path = FILESYSTEM) -> dic
     }
 
 
-def _read_list(path: Path) -> frozenset[int]:
-    """Return the numbers in a list as the kernel writes it (`0-3,8`); empty where there is none."""
-    numbers: set[int] = set()
-    for span in (read_text(path) or "").split(","):
-        first, _, last = span.strip().partition("-")
-        if first.isdigit():
-            numbers.update(range(int(first), int(last or first) + 1))
-    return frozenset(numbers)
-
-
-def _core(cpu: int, root: Path) -> frozenset[int]:
-    topology = root / CPUS / f"cpu{cpu}/topology"
-    siblings = _read_list(topology / "core_cpus_list") or _read_list(topology / "thread_siblings_list")
-    return siblings or frozenset({cpu})
-
-
 def _caches(cpus: list[int], root: Path) -> list[dict[str, Any]]:
     """Return each kind of cache with how many there are; `cpus` holds one CPU of each core."""
     instances: set[tuple[int, str, str, frozenset[int]]] = set()
@@ -69,7 +53,7 @@ def _caches(cpus: list[int], root: Path) -> list[dict[str, Any]]:
         for index in (root / CPUS / f"cpu{cpu}/cache").glob("index[0-9]*"):
             level, kind, size = read_integer(index / "level"), read_text(index / "type"), read_text(index / "size")
             if level and kind and size:
-                shared = _read_list(index / "shared_cpu_list") or frozenset({cpu})
+                shared = read_list(index / "shared_cpu_list") or frozenset({cpu})
                 instances.add((level, kind.lower(), size, shared))
     counts = Counter(instance[:3] for instance in instances)
     return [

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList
 
-from hfbench.measure.failure import DeviceMissingError
+from hfbench.core.errors import UserError
 
 
 class Device(Protocol):
@@ -149,7 +149,7 @@ class _AtFirstLogits(LogitsProcessor):
 def open_device(name: str) -> Device:
     """Return the device that params.yaml names; `auto` is the accelerator where there is one.
 
-    Raises `DeviceMissingError`.
+    Raises `UserError` with torch's reason where it is not there: whoever asks knows that the machine has it.
     """
     present = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     if name == "cpu" or (name == "auto" and present is None):
@@ -160,7 +160,17 @@ def open_device(name: str) -> Device:
     asked = torch.device(name)
     count = torch.accelerator.device_count() if present is not None and present.type == asked.type else 0
     if (asked.index or 0) >= count:
-        raise DeviceMissingError(
-            f"device {name} was asked for, and torch {torch.__version__} finds {count or 'no'} {asked.type} device here"
+        raise UserError(
+            f"this machine has the device {name}, and torch {torch.__version__} cannot use it: {_refusal(asked)} "
+            "Mend that, or set `device: cpu` in params.yaml to measure the CPU."
         )
     return Accelerator(torch.device(asked.type, asked.index or 0))
+
+
+def _refusal(device: torch.device) -> str:
+    """Return the first line of what torch says when the device is used."""
+    try:
+        torch.empty(1, device=device)
+    except Exception as error:  # torch's devices raise what they like
+        return f"{str(error).splitlines()[0].rstrip('.')}." if str(error) else f"{type(error).__name__}."
+    return "it finds fewer of them."

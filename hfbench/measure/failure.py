@@ -47,10 +47,6 @@ _NO_MEMORY = (
 )
 
 
-class DeviceMissingError(Exception):
-    """The device that was asked for is not there."""
-
-
 class NoExpertsError(Exception):
     """The model has no experts that could compute as asked."""
 
@@ -73,7 +69,7 @@ def status_of(error: BaseException, phase: str) -> str:
     if isinstance(error, WrongTokenCountError | NotFiniteError):
         return REJECTED
     # Of a backend of torch.compile, the exception is an attribute.
-    missing = DeviceMissingError | NoExpertsError | ImportError | NotImplementedError
+    missing = NoExpertsError | ImportError | NotImplementedError
     if isinstance(getattr(error, "inner_exception", error), missing):
         return UNSUPPORTED
     if _is_broken_graph(error):  # whose text may hold the words of a refusal

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,8 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from hfbench.core.cores import thread_variables
 from hfbench.core.point import Configuration
-from hfbench.core.system import thread_variables
 from hfbench.measure.task import Task
 
 _PREFIX = "hfbench-measure-"
@@ -99,6 +100,11 @@ SETTINGS = (
     "PYTORCH_CUDA_ALLOC_CONF",  # which torch prefers to the name that all devices share
     "PYTORCH_HIP_ALLOC_CONF",
 )
+# With these a library writes a line at each operation, which takes time.
+_LOG_OF_OPERATIONS = re.compile(
+    r"(MKL|DNNL|ONEDNN|ROCBLAS)_VERBOSE|(CUDNN|CUBLAS)_LOG(INFO|LEVEL|DEST)\w*|(CUDNN_FRONTEND|CUBLASLT|HIPBLASLT|AMD)_LOG_\w+"
+    r"|MIOPEN_(ENABLE_LOGGING\w*|LOG_LEVEL)|NCCL_DEBUG\w*"
+)
 _WORKER: tuple[str, ...] = ("hfbench.measure.worker",)  # module, and arguments before the worker's own
 
 
@@ -131,7 +137,7 @@ def start_worker(
 def worker_environment(configuration: Configuration, scratch: Path) -> dict[str, str]:
     """Return the worker's environment variables: the ambient ones, and what a measurement must not leave to chance."""
     return {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if not _LOG_OF_OPERATIONS.fullmatch(name)},
         **thread_variables(),
         "PYTORCH_ALLOC_CONF": os.environ.get("PYTORCH_ALLOC_CONF", ""),
         "PYTHONHASHSEED": "0",

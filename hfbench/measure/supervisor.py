@@ -24,14 +24,14 @@ from hfbench.core.errors import UserError
 from hfbench.core.files import read_json
 from hfbench.core.record import CRASHED, FAILED, OK, OUT_OF_MEMORY, TIMED_OUT, UNSUPPORTED, Iteration, Record
 from hfbench.core.results import inputs_path, manifest_path
-from hfbench.core.turn import turn
 from hfbench.measure.failure import tells_no_memory
 from hfbench.measure.process import end_process_group, oom_kills, scratch_folder, start_worker
 from hfbench.measure.progress import NoProgress, Progress
-from hfbench.measure.support import turn_of, unsupported_reason
+from hfbench.measure.support import meant_device, unsupported_reason
 from hfbench.measure.task import Task
 from hfbench.measure.worker import FIRST_CALL
-from hfbench.monitoring.monitor import Monitor, machine_before, open_devices
+from hfbench.monitoring.devices import TakenDevice, take_device
+from hfbench.monitoring.monitor import Monitor, machine_before
 
 _SHELLS = {"sh", "bash", "dash", "zsh", "fish", "ksh"}
 
@@ -121,14 +121,15 @@ def measure(task: Task, clock_zero: float) -> None:
         record.status, record.reason, record.phase = UNSUPPORTED, reason, "before the start"
     else:
         task.log.parent.mkdir(parents=True, exist_ok=True)
-        device, who = turn_of(task.device, environment), f"{progress.label} in {Path.cwd()}"
-        with turn(device, who, progress.phase, _end_with_parents) as waited, scratch_folder() as scratch:
-            clock_zero += waited  # another's measurement is no part of this one
-            _Supervision(task, record, progress, clock_zero).run(scratch)
+        device = meant_device(task.device, environment)
+        held = take_device(device, progress.label, progress.phase, _end_with_parents)
+        with held as taken, scratch_folder() as scratch:
+            clock_zero += taken.waited_seconds  # another's measurement is no part of this one
+            _Supervision(task, taken, record, progress, clock_zero).run(scratch)
             if wants_warm_start(task, record):
                 record.timeline[WARM_START] = round(time.perf_counter() - clock_zero, 9)
                 progress.phase(WARM_START)
-                record.warm_start = _start_warm(task, clock_zero, scratch)
+                record.warm_start = _start_warm(task, taken, clock_zero, scratch)
         if record.status != OK:
             record.log_tail = _log_end(task.log)
     record.timeline["end"] = round(time.perf_counter() - clock_zero, 9)
@@ -136,10 +137,10 @@ def measure(task: Task, clock_zero: float) -> None:
     progress.finish(record, str(task.log))
 
 
-def _start_warm(task: Task, clock_zero: float, scratch: Path) -> dict[str, Any]:
+def _start_warm(task: Task, taken: TakenDevice, clock_zero: float, scratch: Path) -> dict[str, Any]:
     """Make the first call in a second process, and return what the record says of it, its failure included."""
     warm = Record(task.configuration, task.device, task.sampling)
-    supervision = _Supervision(warm_task(task), warm, NoProgress(task.configuration), clock_zero)
+    supervision = _Supervision(warm_task(task), taken, warm, NoProgress(task.configuration), clock_zero)
     try:
         supervision.run(scratch, FIRST_CALL)
     except (UserError, OSError) as error:  # what was measured is not lost for it
@@ -148,10 +149,11 @@ def _start_warm(task: Task, clock_zero: float, scratch: Path) -> dict[str, Any]:
 
 
 class _Supervision:
-    """One worker from start to end."""
+    """One worker from start to end, on the device that was taken for it."""
 
-    def __init__(self, task: Task, record: Record, progress: Progress, clock_zero: float) -> None:
-        self._task = task
+    def __init__(self, task: Task, taken: TakenDevice, record: Record, progress: Progress, clock_zero: float) -> None:
+        self._task = task.on(taken)
+        self._taken = taken
         self._record = record
         self._progress = progress
         self._clock_zero = clock_zero
@@ -160,17 +162,16 @@ class _Supervision:
     def run(self, scratch: Path, *arguments: str) -> None:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         killed_before = oom_kills()
-        devices, unavailable = open_devices(self._task.device)
-        self._record.machine_before = machine_before(devices)
+        self._record.machine_before = machine_before(self._taken.watched)
         process, pipe = start_worker(self._task, scratch, self._clock_zero, *arguments)
         try:
             interval = self._task.sampling.monitor_interval_seconds
-            monitor = Monitor(process.pid, interval, self._clock_zero, devices)
+            monitor = Monitor(process.pid, interval, self._clock_zero, self._taken.watched)
             in_time = self._listen(pipe, monitor)
         finally:
             os.close(pipe)
             end_process_group(process, grace_seconds=0 if sys.exc_info()[0] else _GRACE_SECONDS)
-        self._record.monitoring = {**monitor.summary(), "unavailable": unavailable}
+        self._record.monitoring = {**monitor.summary(), "unavailable": self._taken.unavailable}
         if not in_time:
             limit = self._task.sampling.timeout_seconds
             self._end(TIMED_OUT, f"exceeded sampling.timeout_seconds, {limit:g} s")

@@ -8,7 +8,6 @@ from typing import Any
 
 from hfbench.core.point import UNIFORM, Configuration
 from hfbench.core.record import Settings
-from hfbench.core.turn import shared_name
 
 _REFUSAL = "No available kernel"
 # Headings, and what follows from hfbench's allowing one backend only.
@@ -123,9 +122,9 @@ def unsupported_reason(
 
     `device` is as in params.yaml; `environment` is the content of results/environment.json.
     """
-    kind, missing = _device_kind(device, environment)
+    kind = meant_device(device, environment).partition(":")[0]
     return (
-        missing
+        _device_reason(device, environment)
         or _lengths_reason(configuration)
         or _attention_reason(configuration, kind, environment)
         or _cache_reason(configuration)
@@ -133,32 +132,20 @@ def unsupported_reason(
     )
 
 
-def turn_of(device: str, environment: dict[str, Any]) -> str:
-    """Return the name under which processes wait for the device that a point is measured on."""
-    return shared_name(_device_kind(device, environment)[0], int(device.partition(":")[2] or 0))
+def meant_device(device: str, environment: dict[str, Any]) -> str:
+    """Return what `device` of params.yaml means on the machine of this environment, as torch calls it: never `auto`."""
+    present = [each["torch_device"] for each in environment.get("accelerators", [])]
+    return device if device != "auto" else present[0] if present else "cpu"
 
 
-def _device_kind(device: str, environment: dict[str, Any]) -> tuple[str, str | None]:
-    present = _usable_devices(environment)
-    if device == "auto":
-        return (present[0] if present else "cpu"), None
-    kind, _, index = device.partition(":")
-    count = present.count(kind)
-    if kind != "cpu" and int(index or 0) >= count:
-        return (
-            kind,
-            f"device {device} was asked for, and this machine has {count or 'no'} {kind} device",
-        )
-    return kind, None
-
-
-def _usable_devices(environment: dict[str, Any]) -> list[str]:
-    """Return the kinds of the accelerators that torch can see, one entry a device."""
-    if environment.get("packages", {}).get("torch", {}).get("version", "").endswith("+cpu"):
-        return []
-    devices = [accelerator["torch_device"] for accelerator in environment.get("accelerators", [])]
-    hidden = environment.get("variables", {}).get("CUDA_VISIBLE_DEVICES") in ("", "-1")
-    return [device for device in devices if not (hidden and device == "cuda")]
+def _device_reason(device: str, environment: dict[str, Any]) -> str | None:
+    kind = meant_device(device, environment).partition(":")[0]
+    present = [each["torch_device"] for each in environment.get("accelerators", [])]
+    if kind == "cpu" or kind in present:
+        return None
+    version = environment.get("packages", {}).get("torch", {}).get("version")
+    notes = "".join(f"; {note}" for note in environment.get("accelerator_notes", []))
+    return f"device {device} was asked for, and torch {version} has no such device on this machine{notes}"
 
 
 def _lengths_reason(configuration: Configuration) -> str | None:

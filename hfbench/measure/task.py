@@ -5,12 +5,13 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from hfbench.core.files import read_json
 from hfbench.core.point import Configuration
 from hfbench.core.record import Sampling, Settings, Stored
 from hfbench.core.results import ENVIRONMENT, log_path, record_path, settings_path
+from hfbench.monitoring.devices import TakenDevice
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,10 @@ class Task(Stored):
     environment: Path
     output: Path
     log: Path
+
+    def on(self, taken: TakenDevice) -> Self:
+        """Return the same on the device that was taken; one that no driver here tells of, torch finds by itself."""
+        return dataclasses.replace(self, device=taken.device) if taken.watched else self
 
 
 def parse_task(arguments: Sequence[str] | None = None) -> Task:

@@ -26,6 +26,7 @@ class _Gpu:
         self.node = node
         self.folder = root / f"sys/class/drm/renderD{self.properties.get('drm_render_minor')}/device"
         self.hwmon = sensors(self.folder)
+        self.identity = f"amd-{node.name}"
         # The driver writes gfx90a in decimal, two digits a part: 90010.
         version = self.properties.get("gfx_target_version", 0)
         self.target = f"gfx{version // 10000}{version // 100 % 100:x}{version % 100:x}"
@@ -43,10 +44,10 @@ def _gpus(root: Path) -> list[_Gpu]:
     return [gpu for gpu in gpus if gpu.properties.get("simd_count")]
 
 
-def describe(notes: list[str], root: Path = FILESYSTEM) -> list[dict[str, Any]]:
-    """Return what each GPU is; see `describe_accelerators`."""
-    devices = [_describe(gpu, root) for gpu in _gpus(root)]
-    notes += [f"amd: no PCI entry for {device['name']}" for device in devices if device["memory_bytes"] is None]
+def describe(notes: list[str], root: Path = FILESYSTEM) -> dict[str, dict[str, Any]]:
+    """Return what each GPU is, by its node; see `Vendor`."""
+    devices = {gpu.identity: _describe(gpu, root) for gpu in _gpus(root)}
+    notes += [f"amd: no PCI entry for {each['name']}" for each in devices.values() if each["memory_bytes"] is None]
     return devices
 
 
@@ -76,27 +77,36 @@ def _watts(file: Path) -> float | None:
     return None if microwatts is None else microwatts / 1_000_000
 
 
-def open_device(index: int, variables: Mapping[str, str], root: Path) -> WatchedDevice | None:
-    """Return the GPU that torch numbers `index`, or None without the compute driver or such a GPU.
+def identify(index: int, variables: Mapping[str, str], root: Path) -> str | None:
+    """Return the node of the GPU that torch numbers `index`, or None without the compute driver or it.
 
     Raises `LookupError` where a variable names GPUs by their UUID.
     """
-    gpus, number = _gpus(root), index
-    if not gpus:
+    gpu = _find(index, variables, root)
+    return None if gpu is None else gpu.identity
+
+
+def open_device(index: int, variables: Mapping[str, str], root: Path) -> WatchedDevice | None:
+    """Return what `identify` finds, ready to be read. Raises as that does."""
+    gpu = _find(index, variables, root)
+    if gpu is None:
         return None
+    processes = partial(_processes, gpu, root / _PROCESSES)
+    return WatchedDevice(f"cuda:{index}", gpu.name, gpu.identity, _gauges(gpu), processes)
+
+
+def _find(index: int, variables: Mapping[str, str], root: Path) -> _Gpu | None:
+    gpus, number = _gpus(root), index
     # ROCr hides devices first, and HIP numbers the rest.
     hip = variables.get("HIP_VISIBLE_DEVICES", variables.get("CUDA_VISIBLE_DEVICES"))
-    for visible in (hip, variables.get("ROCR_VISIBLE_DEVICES")):
+    for visible in (hip, variables.get("ROCR_VISIBLE_DEVICES")) if gpus else ():
         wanted = visible_device(number, visible)
         if wanted is None:
             return None
         if not wanted.isdigit():
             raise LookupError(f"a variable names the GPU {wanted}; the driver's files know numbers only")
         number = int(wanted)
-    if number >= len(gpus):
-        return None
-    gpu = gpus[number]
-    return WatchedDevice(f"cuda:{index}", gpu.name, _gauges(gpu), partial(_processes, gpu, root / _PROCESSES))
+    return gpus[number] if number < len(gpus) else None
 
 
 def _gauges(gpu: _Gpu) -> list[Gauge]:

@@ -88,6 +88,7 @@ class WatchedDevice:
 
     device: str  # as torch calls it: cuda:0
     name: str
+    identity: str  # what every process of the machine can call it: its UUID, or its driver's number of it
     gauges: Sequence[Gauge]
     # Returns the ids of the processes that use the device for computing, or None where that is not told.
     processes: Callable[[], Collection[int] | None]

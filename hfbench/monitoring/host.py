@@ -3,16 +3,16 @@
 import os
 import re
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
 
-from hfbench.core.system import FILESYSTEM, read_integer, read_text, usable_cpus
+from hfbench.core.cores import CPUS, control_groups, usable_cpus
+from hfbench.core.system import FILESYSTEM, read_integer, read_text
 from hfbench.monitoring.gauges import Gauge, Value, files_gauge
 
-CPUS = "sys/devices/system/cpu"
 # On a large machine the clocks of all cores would take longer to read than the rest together.
 _MOST_CLOCKS = 16
 # The drivers whose first temperature is that of the whole processor (Documentation/hwmon of Linux).
@@ -84,26 +84,9 @@ def _energy(root: Path) -> Gauge:
     return Gauge(("cpu_energy_joules",), read, otherwise)
 
 
-_GROUPS = "sys/fs/cgroup"
 # Versions 2 and 1 of control groups (Documentation/admin-guide/cgroup-v2.rst, scheduler/sched-bwc.rst of Linux).
 _SECONDS = {"throttled_usec": 1e-6, "throttled_time": 1e-9}
 _THROTTLED = re.compile(rf"^({'|'.join(_SECONDS)}) (\d+)$", re.MULTILINE)
-
-
-def control_groups(controller: str, root: Path = FILESYSTEM) -> Iterator[Path]:
-    """Yield the control group of this process and each above it; the controller "" stands for version 2.
-
-    A container mounts its own group as the top, while /proc may count from the host's: the folders need not exist, and
-    the mount itself is always among them.
-    """
-    for line in (read_text(root / "proc/self/cgroup") or "").splitlines():
-        _, controllers, group = line.split(":", 2)
-        if controller not in controllers.split(","):
-            continue
-        mounts = [root / _GROUPS / name for name in ([controllers, controller] if controller else ["", "unified"])]
-        parts = [part for part in group.split("/") if part not in ("", "..")]
-        for mount in dict.fromkeys(mount.resolve() for mount in mounts):  # `cpu` is a link to `cpu,cpuacct`
-            yield from (mount.joinpath(*parts[:depth]) for depth in range(len(parts), -1, -1))
 
 
 def quota_gauge(root: Path = FILESYSTEM) -> Gauge:

@@ -15,14 +15,18 @@ _LIBRARY_FOLDERS = ("usr/lib/x86_64-linux-gnu", "usr/lib64", "usr/lib", "usr/loc
 _UNTOLD = "the driver has no such file for this GPU"
 
 
-def describe(notes: list[str], root: Path = FILESYSTEM) -> list[dict[str, Any]]:  # noqa: ARG001 (alike for all vendors)
-    """Return what each GPU with a render node is, in the order of the nodes; see `describe_accelerators`.
+def describe(notes: list[str], root: Path = FILESYSTEM) -> dict[str, dict[str, Any]]:  # noqa: ARG001 (as all vendors)
+    """Return what each GPU with a render node is, by its node, in their order; see `Vendor`.
 
     The memory of a GPU that uses the machine's is None.
     """
     libraries = [path for folder in _LIBRARY_FOLDERS if (path := root / folder / _RUNTIME).exists()]
     versions = [Path(os.path.realpath(library)).name.partition(".so.")[2] for library in libraries]
-    return [_describe(folder, versions[0]) for folder in _gpus(root)] if versions else []
+    return {_identity(folder): _describe(folder, versions[0]) for folder in _gpus(root)} if versions else {}
+
+
+def _identity(folder: Path) -> str:
+    return f"intel-{folder.parent.name}"
 
 
 def _describe(folder: Path, runtime: str) -> dict[str, Any]:
@@ -55,11 +59,28 @@ def _name(folder: Path) -> str:
     return f"Intel GPU {read_text(folder / 'device')} revision {read_text(folder / 'revision')}"
 
 
-def open_device(index: int, variables: Mapping[str, str], root: Path) -> WatchedDevice | None:
-    """Return the GPU that torch numbers `index`, or None without such a GPU.
+def identify(index: int, variables: Mapping[str, str], root: Path) -> str | None:
+    """Return the node of the GPU that torch numbers `index`, or None without such a GPU.
 
     Raises `LookupError` where it cannot be told which GPU that is.
     """
+    folder = _find(index, variables, root)
+    return None if folder is None else _identity(folder)
+
+
+def open_device(index: int, variables: Mapping[str, str], root: Path) -> WatchedDevice | None:
+    """Return what `identify` finds, ready to be read. Raises as that does."""
+    folder = _find(index, variables, root)
+    if folder is None:
+        return None
+    limits = _throttle_files(folder)
+    reasons = {name: 1 << bit for bit, name in enumerate(limits)}
+    gauges = _gauges(folder, limits, reasons)
+    # The drivers keep no list of processes.
+    return WatchedDevice(f"xpu:{index}", _name(folder), _identity(folder), gauges, lambda: None, reasons)
+
+
+def _find(index: int, variables: Mapping[str, str], root: Path) -> Path | None:
     folders = _gpus(root)
     wanted = visible_device(index, variables.get("ZE_AFFINITY_MASK"))
     if not folders or wanted is None:
@@ -67,13 +88,7 @@ def open_device(index: int, variables: Mapping[str, str], root: Path) -> Watched
     if len({read_text(folder / "device") for folder in folders}) > 1:
         raise LookupError("this machine has Intel GPUs of several kinds, whose order the driver's files do not tell")
     number = int(wanted.partition(".")[0])  # 0.1 is the second tile of the first GPU
-    if number >= len(folders):
-        return None
-    folder = folders[number]
-    limits = _throttle_files(folder)
-    reasons = {name: 1 << bit for bit, name in enumerate(limits)}
-    # The drivers keep no list of processes.
-    return WatchedDevice(f"xpu:{index}", _name(folder), _gauges(folder, limits, reasons), lambda: None, reasons)
+    return folders[number] if number < len(folders) else None
 
 
 def _gauges(folder: Path, limits: dict[str, str], reasons: dict[str, int]) -> list[Gauge]:

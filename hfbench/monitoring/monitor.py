@@ -4,49 +4,16 @@ import math
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Sequence
 from statistics import median
 from typing import Any
 
 import psutil
 
-from hfbench.core.system import FILESYSTEM, read_text, usable_cpus
-from hfbench.monitoring import amd, intel, nvidia
+from hfbench.core.cores import usable_cpus
+from hfbench.core.system import read_text
 from hfbench.monitoring.gauges import Columns, Gauge, Value, WatchedDevice
 from hfbench.monitoring.host import CpuUse, ProcessTree, count_others, machine_gauges, processor_gauges
-
-_OPEN: dict[str, Callable[[int, Mapping[str, str], Path], WatchedDevice | None]] = {
-    "nvidia": nvidia.open_device,
-    "amd": amd.open_device,
-    "intel": intel.open_device,
-}
-# torch calls the devices of NVIDIA and of AMD's ROCm alike.
-_VENDORS = {"cpu": (), "mps": (), "cuda": ("nvidia", "amd"), "xpu": ("intel",), "auto": tuple(_OPEN)}
-_UNTOLD = {"mps": "macOS tells power, clocks and use of its GPU to root only"}
-
-
-def open_devices(
-    device: str, variables: Mapping[str, str] = os.environ, root: Path = FILESYSTEM
-) -> tuple[list[WatchedDevice], dict[str, str]]:
-    """Return the device that params.yaml names, in a list, or why it cannot be watched, by vendor or device.
-
-    `auto` is the first accelerator that there is; on a machine without one, both are empty. Raises nothing.
-    """
-    kind, _, number = device.partition(":")
-    unavailable = {kind: _UNTOLD[kind]} if kind in _UNTOLD else {}
-    for vendor in _VENDORS[kind]:
-        try:
-            found = _OPEN[vendor](int(number or 0), variables, root)
-        except Exception as error:  # a vendor's broken driver must not stop a measurement
-            unavailable[vendor] = f"{type(error).__name__}: {error}"
-            continue
-        if found is not None:
-            return [found], {}
-    if kind in ("cuda", "xpu") and not unavailable:
-        unavailable[device] = "no driver for it tells of such a device"
-    return [], unavailable
-
 
 # The kernel counts CPU time in ticks of 10 ms: four for each CPU.
 WINDOW_SECONDS = 0.04
@@ -198,6 +165,7 @@ def _device_content(device: WatchedDevice, columns: Columns) -> dict[str, Any]:
     return {
         "device": device.device,
         "name": device.name,
+        "identity": device.identity,
         "throttled_samples": {name: count for name, count in counts.items() if count},
         "throttle_reasons": dict(device.throttle_reasons) if masks else {},
         **content,

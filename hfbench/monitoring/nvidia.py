@@ -1,7 +1,6 @@
 """NVIDIA GPUs, described and read through the driver's management library (NVML)."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,42 +41,30 @@ def _library() -> Any:
     return pynvml
 
 
-def describe(notes: list[str], root: Path = FILESYSTEM) -> list[dict[str, Any]]:  # noqa: ARG001 (alike for all vendors)
-    """Return what each GPU is and how it is set, in the order of the bus; see `describe_accelerators`.
+def describe(notes: list[str], root: Path = FILESYSTEM) -> dict[str, dict[str, Any]]:  # noqa: ARG001 (as all vendors)
+    """Return what each GPU is and how it is set, by its UUID, in the order of the bus; see `Vendor`.
 
-    Clocks are in MHz, power in watts; a setting that the GPU does not have is None. Raises NVMLError for a
-    driver that is broken.
+    A GPU that is divided (MIG) is not to be had whole: its parts stand in its place, each with its own memory. Clocks
+    are in MHz, power in watts; a setting that the GPU does not have is None. Raises NVMLError for a driver that is
+    broken.
     """
     nvml = _library()
     if nvml is None:
-        return []
+        return {}
     reader = _Reader(nvml, notes)
     version = reader.call("nvmlSystemGetCudaDriverVersion_v2")
     driver = {
         "driver_version": reader.call("nvmlSystemGetDriverVersion"),
         "cuda_driver_version": version and f"{version // 1000}.{version % 1000 // 10}",
     }
-    return [{**_identity(reader, gpu), **driver, **_settings(reader, gpu)} for gpu in reader.gpus()]
-
-
-def name_visible_devices(value: str) -> str:
-    """Return the value of CUDA_VISIBLE_DEVICES with the UUID of each device here replaced by its name.
-
-    A UUID differs between equal machines; the name still tells the GPUs of a mixed machine apart.
-    """
-    items = [item.strip() for item in value.split(",")]
-    if not any(item.startswith(("GPU-", "MIG-")) for item in items):
-        return value
-    names: dict[str, str] = {}
-    with suppress(Exception):  # a broken driver is told of where the GPUs are described
-        if (nvml := _library()) is not None:
-            reader = _Reader(nvml, [])
-            devices = [device for gpu in reader.gpus() for device in (gpu, *reader.mig_devices(gpu))]
-            names = {str(reader.read("UUID", device)): str(reader.read("Name", device)) for device in devices}
-    # CUDA takes any unambiguous beginning of a UUID.
-    return ",".join(
-        next((name for uuid, name in names.items() if item and uuid.startswith(item)), item) for item in items
-    )
+    found: dict[str, dict[str, Any]] = {}
+    for gpu in reader.gpus():
+        whole = {**_identity(reader, gpu), **driver, **_settings(reader, gpu)}
+        parts = reader.mig_devices(gpu) if whole["mig"] else []
+        for part in parts or [gpu]:
+            own = {"name": reader.read("Name", part), "memory_bytes": _memory_bytes(reader, part)}
+            found[reader.read("UUID", part) or f"nvidia-{len(found)}"] = {**whole, **own}
+    return found
 
 
 class _Reader:
@@ -128,8 +115,6 @@ def _identity(reader: _Reader, gpu: Any) -> dict[str, Any]:
     return {
         "vendor": "nvidia",
         "torch_device": "cuda",
-        "name": reader.read("Name", gpu),
-        "memory_bytes": _memory_bytes(reader, gpu),
         "compute_capability": capability and f"{capability[0]}.{capability[1]}",
         "cores": reader.read("NumGpuCores", gpu),
         "vbios_version": reader.read("VbiosVersion", gpu),
@@ -147,10 +132,6 @@ def _settings(reader: _Reader, gpu: Any) -> dict[str, Any]:
         "default_power_limit_watts": _thousandth(read("PowerManagementDefaultLimit", gpu)),
         "ecc": _switch(read("EccMode", gpu)),
         "mig": _switch(read("MigMode", gpu)),
-        "mig_devices": [
-            {"name": read("Name", part), "memory_bytes": _memory_bytes(reader, part)}
-            for part in reader.mig_devices(gpu)
-        ],
         "persistence_mode": _switch([read("PersistenceMode", gpu)]),
         "compute_mode": _COMPUTE_MODES.get(mode, mode),
         "max_clocks_mhz": {name: read("MaxClockInfo", gpu, clock) for name, clock in clocks.items()},
@@ -175,11 +156,19 @@ def _switch(states: list[int | None] | None) -> bool | None:
     return None if not states or states[0] is None else bool(states[0])
 
 
-def open_device(index: int, variables: Mapping[str, str], root: Path) -> WatchedDevice | None:  # noqa: ARG001
-    """Return the GPU, or the part of a divided one (MIG), that torch numbers `index`, or None without a driver or it.
+def identify(index: int, variables: Mapping[str, str], root: Path) -> str | None:  # noqa: ARG001 (as all vendors)
+    """Return the UUID of the GPU, or of the part of a divided one (MIG), that torch numbers `index`.
 
-    Raises `LookupError` where it cannot be told which GPU that is, and NVMLError for a driver that is broken.
+    None where there is no driver, or not so many GPUs that CUDA_VISIBLE_DEVICES lets through. Raises `LookupError`
+    where it cannot be told which GPU that is, and NVMLError for a driver that is broken.
     """
+    nvml = _library()
+    handle = None if nvml is None else _find(nvml, index, variables)
+    return None if handle is None else str(nvml.nvmlDeviceGetUUID(handle))
+
+
+def open_device(index: int, variables: Mapping[str, str], root: Path) -> WatchedDevice | None:  # noqa: ARG001
+    """Return what `identify` finds, ready to be read. Raises as that does."""
     nvml = _library()
     handle = None if nvml is None else _find(nvml, index, variables)
     if handle is None:
@@ -188,26 +177,40 @@ def open_device(index: int, variables: Mapping[str, str], root: Path) -> Watched
     def processes() -> list[int]:
         return [int(process.pid) for process in nvml.nvmlDeviceGetComputeRunningProcesses(handle)]
 
-    name = str(nvml.nvmlDeviceGetName(handle))
-    return WatchedDevice(f"cuda:{index}", name, _gauges(nvml, handle), processes, THROTTLE_REASONS)
+    name, uuid = str(nvml.nvmlDeviceGetName(handle)), str(nvml.nvmlDeviceGetUUID(handle))
+    return WatchedDevice(f"cuda:{index}", name, uuid, _gauges(nvml, handle), processes, THROTTLE_REASONS)
 
 
 def _find(nvml: Any, index: int, variables: Mapping[str, str]) -> Any:
     wanted = visible_device(index, variables.get("CUDA_VISIBLE_DEVICES"))
-    handles = [nvml.nvmlDeviceGetHandleByIndex(number) for number in range(nvml.nvmlDeviceGetCount())]
     if wanted is None:
         return None
     if wanted.startswith("MIG-"):
         return nvml.nvmlDeviceGetHandleByUUID(wanted)
-    if not wanted.isdigit():  # CUDA takes any unambiguous beginning of a UUID
-        return next((handle for handle in handles if str(nvml.nvmlDeviceGetUUID(handle)).startswith(wanted)), None)
-    is_in_order = variables.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
-    if not is_in_order and len({str(nvml.nvmlDeviceGetName(handle)) for handle in handles}) > 1:
+    handles = [nvml.nvmlDeviceGetHandleByIndex(number) for number in range(nvml.nvmlDeviceGetCount())]
+    if wanted.startswith("GPU-"):  # CUDA takes any unambiguous beginning of a UUID
+        found = next((handle for handle in handles if str(nvml.nvmlDeviceGetUUID(handle)).startswith(wanted)), None)
+    elif not wanted.isdigit():
+        raise LookupError(f"CUDA_VISIBLE_DEVICES names the device {wanted}; name it by its UUID (nvidia-smi -L)")
+    else:
+        is_in_order = variables.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
+        if not is_in_order and len({str(nvml.nvmlDeviceGetName(handle)) for handle in handles}) > 1:
+            raise LookupError(
+                "this machine has GPUs of several kinds, which CUDA numbers by speed and NVML by their place; "
+                "set CUDA_DEVICE_ORDER=PCI_BUS_ID to number them alike"
+            )
+        found = handles[int(wanted)] if int(wanted) < len(handles) else None
+    if found is not None and _is_divided(nvml, found):
         raise LookupError(
-            "this machine has GPUs of several kinds, which CUDA numbers by speed and NVML by their place; "
-            "set CUDA_DEVICE_ORDER=PCI_BUS_ID to number them alike"
+            f"the GPU {wanted} is divided (MIG), and a number does not tell which of its parts CUDA takes; "
+            "set CUDA_VISIBLE_DEVICES to the UUID of one (nvidia-smi -L)"
         )
-    return handles[int(wanted)] if int(wanted) < len(handles) else None
+    return found
+
+
+def _is_divided(nvml: Any, gpu: Any) -> bool:
+    reader = _Reader(nvml, [])
+    return bool(_switch(reader.read("MigMode", gpu)) and reader.mig_devices(gpu))
 
 
 def _gauges(nvml: Any, handle: Any) -> list[Gauge]:

@@ -14,10 +14,10 @@ from hfbench.core.files import read_json
 from hfbench.core.point import Configuration
 from hfbench.core.record import OK
 from hfbench.core.results import PARAMS, PROFILES, configuration_meant
-from hfbench.core.turn import turn
 from hfbench.measure.process import end_process_group, scratch_folder, worker_environment
-from hfbench.measure.support import turn_of, unsupported_reason
+from hfbench.measure.support import meant_device, unsupported_reason
 from hfbench.measure.task import Task, parse_task
+from hfbench.monitoring.devices import take_device
 from hfbench.params.schema import load_params
 from hfbench.profile.outcome import CONTEXT, DECODE, LOAD, PREFILL, OperatorTime, Profile
 from hfbench.report.pages import Column, Heading, Page, Paragraph, Table, number, print_page, standard_output
@@ -86,8 +86,8 @@ def profile_point(text: str, output: Path | None) -> None:
     trace = output or PROFILES / f"{point.name}.json.gz"
     log = PROFILES / f"{point.name}.log"
     say(f"Profiling {point.key} …")
-    with turn(turn_of(task.device, environment), f"profiling {point.key} in {Path.cwd()}"):
-        profile = _run(task, trace, log)
+    with take_device(meant_device(task.device, environment), f"profiling {point.key}") as taken:
+        profile = _run(task.on(taken), trace, log)
     if profile.status != OK:
         where = f" in the phase {profile.phase}" if profile.phase else ""
         raise UserError(f"{point.key} could not be profiled, {profile.status}{where}: {profile.reason} (log: {log})")

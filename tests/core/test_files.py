@@ -7,6 +7,7 @@ import signal
 import stat
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import pytest
 from hfbench.core.errors import UserError
 from hfbench.core.files import atomic_path, read_json, readable_json, write_json, write_text
 from hfbench.core.record import Iteration, Record, Sampling
-from hfbench.core.turn import lock_folder, shared_name, turn
+from hfbench.core.turn import lock_folder, turn
 from tests.tables.hand_records import point
 
 
@@ -77,7 +78,7 @@ def test_a_record_of_another_version_is_refused(tmp_path: Path) -> None:
 
 
 def held(started: Callable[[], None]) -> None:
-    with turn("cpu", "the first"):
+    with turn(["cpu"], "the first"):
         started()
         time.sleep(600)
 
@@ -96,29 +97,29 @@ def test_another_process_has_its_turn_when_the_first_has_ended_however_it_ends(e
         if first.exitcode is None:
             os.kill(first.pid, end)
 
-    with turn("cpu", "the second", told.append, check=end_it) as waited:
-        assert waited > 0
+    with turn(["cpu"], "the second", told.append, check=end_it) as its:
+        assert its.waited_seconds > 0
     first.join(30)
-    assert told == [f"waiting for the device, which process {first.pid}, the first has"]
+    assert told == [f"waiting for the device, which process {first.pid}, the first in {Path.cwd()} has"]
 
 
 def test_who_does_not_wait_has_waited_for_no_time() -> None:
-    with turn("cpu", "any") as waited, turn("cuda-0", "any") as other:
-        assert waited == other == 0
+    with turn(["cpu"], "any") as its, turn(["cuda-0"], "any") as other:
+        assert its.waited_seconds == other.waited_seconds == 0
 
 
 def test_what_ends_the_wait_leaves_the_device_to_the_other() -> None:
     def give_up() -> None:
         raise KeyboardInterrupt
 
-    with turn("cpu", "any"), pytest.raises(KeyboardInterrupt), turn("cpu", "another", lambda _: None, give_up):
+    with turn(["cpu"], "any"), pytest.raises(KeyboardInterrupt), turn(["cpu"], "another", lambda _: None, give_up):
         raise AssertionError("both have the device")
-    with turn("cpu", "any") as waited:
-        assert waited == 0
+    with turn(["cpu"], "any") as its:
+        assert its.waited_seconds == 0
 
 
 def test_the_lock_is_for_every_user() -> None:
-    with turn("cpu", "any"):
+    with turn(["cpu"], "any"):
         (lock,) = lock_folder().glob("hfbench-cpu.lock")
         assert stat.S_IMODE(lock.stat().st_mode) == 0o666
 
@@ -131,17 +132,32 @@ def test_a_machine_has_one_folder_of_locks(monkeypatch: pytest.MonkeyPatch, tmp_
     assert os.access(found, os.W_OK)
 
 
-@pytest.mark.parametrize(
-    ("kind", "index", "visible", "name"),
-    [
-        ("cpu", 0, "2,3", "cpu"),
-        ("cuda", 1, None, "cuda-1"),
-        ("cuda", 1, "2, 3", "cuda-3"),
-        ("cuda", 0, "GPU-5ba2", "cuda-GPU-5ba2"),
-        ("xpu", 1, "2,3", "xpu-1"),
-    ],
-)
-def test_a_device_has_the_name_that_its_driver_has_for_it(
-    kind: str, index: int, visible: str | None, name: str
+def test_each_of_four_processes_has_one_of_four_devices_and_comes_back_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert shared_name(kind, index, {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}) == name
+    devices, folders = [f"GPU-{number}" for number in range(4)], [tmp_path / str(number) for number in range(4)]
+    of_folder: dict[Path, str] = {}
+    with ExitStack() as held:
+        for folder in folders:
+            folder.mkdir()
+            monkeypatch.chdir(folder)
+            its = held.enter_context(turn(devices, "measuring"))
+            assert its.waited_seconds == 0
+            of_folder[folder] = its.device
+    assert sorted(of_folder.values()) == devices
+    for folder in reversed(folders):
+        monkeypatch.chdir(folder)
+        with turn(devices, "measuring") as its:
+            assert its.device == of_folder[folder]
+
+
+def test_who_waits_for_one_of_several_devices_takes_the_first_that_is_free() -> None:
+    told: list[str] = []
+    with turn(["GPU-a"], "the first"), ExitStack() as second:
+        second.enter_context(turn(["GPU-b"], "the second"))
+        with turn(["GPU-a", "GPU-b"], "the third", told.append, check=second.close) as its:
+            assert its.device == "GPU-b"
+    (text,) = told
+    assert text.startswith("waiting for one of 2 devices, which process ")
+    assert "the first" in text
+    assert "the second" in text

@@ -33,19 +33,19 @@ def write_metadata(
     site: Path,
     name: str = NAME,
     *,
-    requires: tuple[str, ...] = (),
+    version: str = "1.0",
     direct_url: dict[str, Any] | None = None,
     record: str | None = None,
-) -> None:
-    """Write the `.dist-info` folder that an installer leaves for version 1.0 of a package."""
-    folder = site / f"{name.replace('-', '_')}-1.0.dist-info"
+) -> Path:
+    """Write the `.dist-info` folder that an installer leaves for a package, and return it."""
+    folder = site / f"{name.replace('-', '_')}-{version}.dist-info"
     folder.mkdir(parents=True, exist_ok=True)
-    lines = ["Metadata-Version: 2.4", f"Name: {name}", "Version: 1.0", *(f"Requires-Dist: {line}" for line in requires)]
-    (folder / "METADATA").write_text("\n".join(lines) + "\n")
+    (folder / "METADATA").write_text(f"Metadata-Version: 2.4\nName: {name}\nVersion: {version}\n")
     if direct_url is not None:
         (folder / "direct_url.json").write_text(json.dumps(direct_url))
     if record is not None:
         (folder / "RECORD").write_text(record)
+    return folder
 
 
 def write_project(folder: Path) -> Path:

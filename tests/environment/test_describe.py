@@ -6,22 +6,26 @@ import re
 import socket
 import subprocess
 import sys
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hfbench.core.cores import cpu_limit, usable_cores
+from hfbench.core.errors import UserError
 from hfbench.core.results import DTYPES, ENVIRONMENT
+from hfbench.environment.accelerators import require_usable
 from hfbench.environment.describe import (
-    cpu_limit,
-    describe_accelerators,
-    describe_apple,
+    describe_chosen_files,
     describe_memory,
     describe_system,
     memory_limit,
     relevant_variables,
 )
 from hfbench.environment.processor import describe_cpu, emulated_dtypes
+from hfbench.monitoring.devices import VENDORS, every_accelerator
 from tests.conftest import ROOT, WriteTree, run_stage
 
 CPUS = "sys/devices/system/cpu"
@@ -40,6 +44,9 @@ def describe(folder: Path, **variables: str) -> dict[str, Any]:
     """Have the stage describe this machine in `folder`, with these variables alone, and return what it wrote."""
     command = [sys.executable, "-m", "stages.environment", "--output", "environment.json"]
     inherited = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **variables}
+    for name in ("params.yaml", "configs"):
+        if not (folder / name).exists():
+            (folder / name).symlink_to(ROOT / name)
     subprocess.run(command, cwd=folder, env=inherited, check=True)
     return dict(json.loads((folder / "environment.json").read_bytes()))
 
@@ -77,7 +84,8 @@ def test_description_is_of_this_machine(description: dict[str, Any]) -> None:
     assert description["memory"]["total_gib"] == pytest.approx(physical / 2**30, abs=0.5)
     assert "hfbench" not in description["packages"]
     assert set(description["packages"]["accelerate"]) == {"version"}, "an environment within a checkout is no checkout"
-    assert {"torch", "transformers", "tokenizers", "huggingface-hub"} <= set(description["packages"])
+    assert {"torch", "transformers", "tokenizers", "numpy"} <= set(description["packages"])
+    assert not {"certifi", "rich", "dvc", "huggingface-hub", "nvidia-ml-py"} & set(description["packages"])
     assert list(description["packages"]) == sorted(description["packages"])
 
 
@@ -292,12 +300,12 @@ def test_limits_of_control_groups(
 
 
 def test_notes_hold_no_places() -> None:
-    def broken(notes: list[str]) -> list[dict[str, Any]]:
+    def broken(notes: list[str]) -> dict[str, dict[str, Any]]:
         notes.append(f"sample: the handle {id(notes):#x} is no more")
         raise FileNotFoundError(2, "No such file", "/home/someone/driver")
 
     expected = ["sample: the handle … is no more", "sample: FileNotFoundError: [Errno 2] No such file: '…'"]
-    assert describe_accelerators({"sample": broken}) == ([], expected)
+    assert every_accelerator({"sample": replace(VENDORS["nvidia"], describe=broken)}) == ([], expected)
 
 
 def test_apple_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -306,11 +314,11 @@ def test_apple_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     sysctl.write_text('#!/bin/sh\ncase $2 in hw.memsize) echo 25769803776;; *) echo "Apple M4 Pro";; esac\n')
     sysctl.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    assert describe_accelerators({"apple": describe_apple}) == ([], [])
+    assert every_accelerator({"apple": VENDORS["apple"]}) == ([], [])
     monkeypatch.setattr("platform.system", lambda: "Darwin")
     monkeypatch.setattr("platform.machine", lambda: "arm64")
     monkeypatch.setattr("platform.mac_ver", lambda: ("15.5", ("", "", ""), "arm64"))
-    (device,), notes = describe_accelerators({"apple": describe_apple})
+    (device,), notes = every_accelerator({"apple": VENDORS["apple"]})
     assert device == {
         "vendor": "apple",
         "torch_device": "mps",
@@ -323,7 +331,6 @@ def test_apple_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def test_variables_that_change_performance_are_kept_sorted() -> None:
     kept = {
-        "CUDA_VISIBLE_DEVICES": "1",
         "HF_DEACTIVATE_ASYNC_LOAD": "1",
         "HSA_OVERRIDE_GFX_VERSION": "9.0.0",
         "KMP_AFFINITY": "granularity=fine,compact,1,0",
@@ -332,9 +339,7 @@ def test_variables_that_change_performance_are_kept_sorted() -> None:
         "OMP_NUM_THREADS": "4",
         "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
         "TORCHINDUCTOR_FX_GRAPH_CACHE": "0",
-        "TRANSFORMERS_VERBOSITY": "debug",
         "USE_HUB_KERNELS": "0",
-        "ZE_AFFINITY_MASK": "0.0",
     }
     others = {"EDITOR": "vi", "HOSTNAME": "host", "PATH": "/usr/bin", "SHLVL": "1", "NVIDIA_VISIBLE_DEVICES": "all"}
     result = relevant_variables({**dict(reversed(kept.items())), **others})
@@ -363,8 +368,97 @@ def test_secrets_and_places_stay_out() -> None:
             "kernels-community/activation=/home/someone/activation",
             "kernels-community/activation=activation",
         ),
-        ("TORCH_TRACE", "/", ""),
+        ("LD_LIBRARY_PATH", "/usr/local/cuda-13.1/lib64:/opt/lib", "lib64:lib"),
     ],
 )
 def test_paths_in_values_are_cut_to_their_last_part(name: str, value: str, kept: str) -> None:
     assert relevant_variables({name: value}) == {name: kept}
+
+
+def test_what_only_writes_a_log_or_chooses_a_device_changes_nothing() -> None:
+    names = """
+        TRANSFORMERS_VERBOSITY TORCH_LOGS TORCH_CPP_LOG_LEVEL TORCHDYNAMO_VERBOSE ONEDNN_VERBOSE MKL_VERBOSE NCCL_DEBUG
+        CUDNN_LOGINFO_DBG CUBLASLT_LOG_LEVEL OMP_DISPLAY_ENV KMP_SETTINGS AMD_LOG_LEVEL MIOPEN_ENABLE_LOGGING
+        CUDA_VISIBLE_DEVICES HIP_VISIBLE_DEVICES ROCR_VISIBLE_DEVICES GPU_DEVICE_ORDINAL ZE_AFFINITY_MASK SLURM_JOB_GPUS
+        SLURM_JOB_ID
+    """
+    assert relevant_variables(dict.fromkeys(names.split(), "1")) == {}
+
+
+def test_libraries_that_the_loader_would_find_first_and_another_assembler_are_told(tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    for folder, size in ((old, 10), (new, 20)):
+        folder.mkdir()
+        (folder / "libcublas.so.13").write_bytes(b"x" * size)
+        (folder / "libpng.so.16").write_bytes(b"x")
+    (new / "libcudnn.so.9").write_bytes(b"x")
+    ptxas = tmp_path / "ptxas"
+    ptxas.write_text("#!/bin/sh\necho 'ptxas: NVIDIA (R) Ptx optimizing assembler'\necho Build cuda_13.1.r13.1\n")
+    ptxas.chmod(0o755)
+    described = describe_chosen_files(
+        {"LD_LIBRARY_PATH": f"{old}::{new}:{tmp_path / 'absent'}", "TRITON_PTXAS_PATH": str(ptxas)}
+    )
+    assert described == {
+        "libraries": {"libcublas.so.13": 10, "libcudnn.so.9": 1},
+        "ptxas": {"TRITON_PTXAS_PATH": "Build cuda_13.1.r13.1"},
+    }
+    assert describe_chosen_files({}) == {"libraries": {}, "ptxas": {}}
+
+
+@pytest.mark.parametrize(
+    ("cpus", "quota", "cores"),
+    [
+        (range(8), None, 4),  # two threads of each of four cores
+        ((0, 4), None, 1),  # the two threads of one core
+        ((0, 1), None, 2),
+        (range(8), "250000 100000", 2),
+        (range(8), "50000 100000", 1),
+        ((0, 1), "800000 100000", 2),
+    ],
+)
+def test_threads_are_the_cores_that_the_process_may_use(
+    write_tree: WriteTree, cpus: Iterable[int], quota: str | None, cores: int
+) -> None:
+    groups = {"proc/self/cgroup": "0::/box", "sys/fs/cgroup/box/cpu.max": quota} if quota else {}
+    assert usable_cores(write_tree({**server(), **groups}), frozenset(cpus)) == cores
+
+
+PCI = "sys/bus/pci/devices/0000:01:00.0"
+NVIDIA_GPU: dict[str, str | int] = {f"{PCI}/class": "0x030200", f"{PCI}/vendor": "0x10de"}
+LOADED: dict[str, str | int] = {"proc/driver/nvidia/version": "NVRM version: 580.95"}
+
+
+@pytest.mark.parametrize(
+    ("files", "build", "words"),
+    [
+        (NVIDIA_GPU, {}, "torch 2.13.0+cpu is built for the CPU alone. Install the build"),
+        (NVIDIA_GPU, {"cuda": "13.0"}, "driver is not loaded"),
+        ({**NVIDIA_GPU, **LOADED}, {"cuda": "13.0"}, "/dev has no such device"),
+        ({**NVIDIA_GPU, **LOADED, "dev/nvidia0": "x"}, {"cuda": "13.0"}, "does not answer"),
+        ({f"{PCI}/class": "0x038000", f"{PCI}/vendor": "0x1002"}, {"hip": "7.2"}, "amdgpu, is not loaded"),
+        ({f"{PCI}/class": "0x030000", f"{PCI}/vendor": "0x8086"}, {"xpu": "2026"}, "/dev/dri has no such device"),
+    ],
+)
+def test_an_accelerator_that_torch_cannot_use_is_no_cpu(
+    write_tree: WriteTree, files: dict[str, str | int], build: dict[str, str], words: str
+) -> None:
+    """Trees of files stand in for machines with a GPU."""
+    environment: dict[str, Any] = {"accelerators": [], "accelerator_notes": [], "torch_build": build}
+    environment["packages"] = {"torch": {"version": "2.13.0+cpu"}}
+    root = write_tree(files)
+    with pytest.raises(UserError, match=r"device is auto, and torch cannot use the .* GPU of this machine") as raised:
+        require_usable("auto", environment, {}, root)
+    assert words in str(raised.value)
+    assert "`device: cpu`" in str(raised.value)
+    require_usable("cpu", environment, {}, root)
+    hidden = dict.fromkeys(("CUDA_VISIBLE_DEVICES", "ZE_AFFINITY_MASK"), "")
+    require_usable("auto", environment, hidden, root)
+    require_usable("auto", {**environment, "accelerators": [{}]}, {}, root)
+
+
+@pytest.mark.parametrize(("vendor", "build"), [("0x8086", {}), ("0x1002", {"cuda": "13.0"}), ("0x10de", {"hip": "7"})])
+def test_a_gpu_for_which_torch_is_not_built_is_passed_over(
+    write_tree: WriteTree, vendor: str, build: dict[str, str]
+) -> None:
+    environment = {"accelerators": [], "accelerator_notes": [], "torch_build": build, "packages": {}}
+    require_usable("auto", environment, {}, write_tree({f"{PCI}/class": "0x030000", f"{PCI}/vendor": vendor}))

@@ -195,14 +195,57 @@ def test_copy_of_a_local_folder_is_told_by_what_was_installed(site: Path, tmp_pa
     assert seen[1] == seen[2], "where it was installed from and to makes no difference"
 
 
-def test_requirements_are_followed_as_they_apply_here(site: Path) -> None:
-    requires = ("hfb-library[gpu]>=1", 'hfb-old; python_version < "3"', 'hfb-docs; extra == "docs"', "hfb-absent")
-    write_metadata(site, requires=requires)
-    gpu = ('hfb.Driver; extra == "gpu"', 'hfb-other; extra == "tpu"', f"{NAME}>=1")
-    write_metadata(site, "hfb-library", requires=gpu)
-    for name in ("hfb-old", "hfb-docs", "hfb-driver", "hfb-other"):
-        write_metadata(site, name)
-    assert list(describe_packages([NAME])) == ["hfb-driver", "hfb-library", NAME]
+@pytest.mark.parametrize(
+    ("name", "is_measured"),
+    [
+        *(
+            (name, True)
+            for name in ("numpy", "tokenizers", "triton", "pytorch-triton-rocm", "torch_xla", "torch-tensorrt")
+        ),
+        *((name, True) for name in ("nvidia_cublas", "nvidia-cudnn-cu13", "nvidia-cutlass-dsl", "intel-openmp", "mkl")),
+        *((name, True) for name in ("flash-attn-4", "quack-kernels", "flash_linear_attention", "bitsandbytes")),
+        *((name, False) for name in ("certifi", "rich", "sigstore", "huggingface-hub", "nvidia-ml-py", "torchvision")),
+    ],
+)
+def test_a_release_of_what_can_change_a_number_changes_the_description_and_of_nothing_else(
+    site: Path, name: str, is_measured: bool
+) -> None:
+    """The folder hides what is installed by this name: the path of the test comes first."""
+    seen = []
+    for version in ("1.0", "2.0"):
+        folder = write_metadata(site, name, version=version)
+        seen.append(describe_packages())
+        shutil.rmtree(folder)
+    assert (seen[0] != seen[1]) is is_measured
+
+
+def test_a_package_that_adds_itself_to_torch_is_described(site: Path) -> None:
+    folder = write_metadata(site)
+    assert NAME not in describe_packages()
+    (folder / "entry_points.txt").write_text(f"[torch.backends]\ndevice = {MODULE}:load\n")
+    assert describe_packages()[NAME]["version"] == "1.0"
+
+
+@pytest.mark.parametrize(
+    ("lines", "build"),
+    [
+        ("cuda: Optional[str] = None\nhip: Optional[str] = None\nxpu: Optional[str] = None", {}),
+        ("cuda: Optional[str] = '13.0'\nhip: Optional[str] = None", {"cuda": "13.0"}),
+        ("cuda = '12.9'\nhip = None", {"cuda": "12.9"}),  # of a vendor's container
+        (
+            "cuda: Optional[str] = None\nhip: Optional[str] = '7.2.53150'\nrocm: Optional[str] = '7.2'",
+            {"hip": "7.2.53150"},
+        ),
+    ],
+)
+def test_what_torch_is_built_for_is_in_its_own_file(site: Path, lines: str, build: dict[str, str]) -> None:
+    (site / "torch").mkdir()
+    (site / "torch" / "__init__.py").touch()
+    (site / "torch" / "version.py").write_text(f"__version__ = '2.13.0'\n{lines}\n")
+    program = "from hfbench.environment.packages import torch_build; print(torch_build())"  # torch is loaded in here
+    variables = {**os.environ, "PYTHONPATH": f"{site}{os.pathsep}{ROOT}"}
+    found = subprocess.run([sys.executable, "-c", program], env=variables, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == str(build)
 
 
 def test_compiler_is_the_one_that_cxx_names(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ from hfbench.measure.support import unsupported_reason
 CPU: dict[str, Any] = {"accelerators": [], "packages": {}, "compiler": "g++ 12"}
 # No GPU is here: this is what results/environment.json holds of one.
 CUDA: dict[str, Any] = {**CPU, "accelerators": [{"vendor": "nvidia", "torch_device": "cuda", "name": "H200"}]}
-WITHOUT_CUDA = {**CUDA, "packages": {"torch": {"version": "2.13.0+cpu"}}}
-HIDDEN = {**CUDA, "variables": {"CUDA_VISIBLE_DEVICES": ""}}
+WITHOUT_CUDA = {**CPU, "packages": {"torch": {"version": "2.13.0+cpu"}}}
+LOST = {**CPU, "accelerator_notes": ["nvidia: lost"]}
 WITH_FLASH = {**CUDA, "packages": {"flash-attn": {"version": "2.8"}}}
 ON_CUDA = {"device": "cuda", "environment": CUDA}
 NO_COMPILER = {"environment": {**CPU, "compiler": None}}
@@ -49,13 +49,8 @@ def reasons(
         ("does not run on the CPU", attention("flash_attention_2"), {}),
         ("builds for cuda only", attention("kernels-community/flash-attn3"), {}),
         ("builds for cuda, xpu only", attention("kernels-community/flash-attn2"), {}),
-        ("no cuda device", {}, {"device": "cuda"}),
-        ("has 1 cuda device", {}, {**ON_CUDA, "device": "cuda:1"}),
-        # A GPU that torch cannot see does not count.
-        ("no cuda device", {}, {"device": "cuda", "environment": WITHOUT_CUDA}),
-        ("no cuda device", {}, {"device": "cuda", "environment": HIDDEN}),
-        ("CPU", attention("flash_attention_2"), {"device": "auto", "environment": WITHOUT_CUDA}),
-        ("CPU", attention("flash_attention_2"), {"device": "auto", "environment": HIDDEN}),
+        ("torch 2.13.0+cpu has no such device", {}, {"device": "cuda:1", "environment": WITHOUT_CUDA}),
+        ("no such device on this machine; nvidia: lost", {}, {"device": "cuda", "environment": LOST}),
         ("needs the package flash-attn", attention("flash_attention_2"), ON_CUDA),
         ("not in float32", attention("flash_attention_2", dtype="float32"), {**ON_CUDA, "environment": WITH_FLASH}),
         ("continuous batching", attention("flex_attention", **BATCHED), {}),

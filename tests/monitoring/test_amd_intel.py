@@ -5,6 +5,7 @@ None was copied from a real machine. AMD's library is stood in for by a module w
 
 import shutil
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,10 +15,9 @@ from unittest.mock import Mock
 import pynvml
 import pytest
 
-from hfbench.environment.describe import describe_accelerators
 from hfbench.monitoring import amd, intel
+from hfbench.monitoring.devices import VENDORS, every_accelerator, open_devices
 from hfbench.monitoring.gauges import Columns
-from hfbench.monitoring.monitor import open_devices
 from tests.conftest import WriteTree
 from tests.monitoring.test_monitor import sampled
 
@@ -83,8 +83,8 @@ def _without_vendors_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _described(root: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    vendors = {"amd": partial(amd.describe, root=root), "intel": partial(intel.describe, root=root)}
-    return describe_accelerators(vendors)
+    describe = {"amd": partial(amd.describe, root=root), "intel": partial(intel.describe, root=root)}
+    return every_accelerator({name: replace(VENDORS[name], describe=each) for name, each in describe.items()})
 
 
 def test_amd_gpus_are_described_in_the_order_of_their_nodes(write_tree: WriteTree) -> None:
@@ -134,14 +134,14 @@ def test_readings_of_an_amd_gpu(write_tree: WriteTree) -> None:
 def test_amd_gpu_that_is_hidden_or_closed_or_named_by_its_uuid(write_tree: WriteTree) -> None:
     root = write_tree(AMD_FILES)
     for variables in ({"HIP_VISIBLE_DEVICES": "1"}, {"ROCR_VISIBLE_DEVICES": "1,0", "HIP_VISIBLE_DEVICES": "0"}):
-        assert open_devices("cuda", variables, root)[0][0].name == RADEON_NAME
+        assert open_devices("cuda:0", variables, root)[0][0].name == RADEON_NAME
     assert open_devices("cuda", {"HIP_VISIBLE_DEVICES": "-1"}, root)[0] == []
     devices, unavailable = open_devices("cuda", {"ROCR_VISIBLE_DEVICES": "GPU-77ee"}, root)
     assert devices == []
     assert "GPU-77ee" in unavailable["amd"]
     (root / "dev/kfd").unlink()  # a container that was given none
     assert _described(root) == ([], [])
-    assert open_devices("auto", {"ROCR_VISIBLE_DEVICES": "GPU-77ee"}, root) == ([], {})
+    assert open_devices("cuda", {"ROCR_VISIBLE_DEVICES": "GPU-77ee"}, root)[0] == []
 
 
 @pytest.mark.parametrize("name", ["energy_accumulator", "power"])
@@ -209,7 +209,7 @@ def test_readings_of_an_intel_gpu_of_the_driver_i915(write_tree: WriteTree) -> N
 
 
 def test_machine_without_accelerator(tmp_path: Path) -> None:
-    assert open_devices("auto", {}, tmp_path) == ([], {})
+    assert open_devices("cpu", {}, tmp_path) == ([], {})
     assert open_devices("xpu", {}, tmp_path) == ([], {"xpu": "no driver for it tells of such a device"})
-    assert "root" in open_devices("mps", {}, tmp_path)[1]["mps"]
+    assert "root" in open_devices("mps", {}, tmp_path)[1]["apple"]
     assert _described(tmp_path) == ([], [])

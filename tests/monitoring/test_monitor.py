@@ -175,8 +175,8 @@ def test_supervisor_with_the_monitor_stays_small() -> None:
     script = (
         "import sys\n"
         "import hfbench.measure.supervisor, pynvml\n"
-        "from hfbench.monitoring.monitor import open_devices\n"
-        "open_devices('auto')\n"
+        "from hfbench.monitoring.devices import open_devices\n"
+        "open_devices('cuda')\n"
         "assert not {'torch', 'numpy', 'polars', 'pydantic'} & set(sys.modules)\n"
         "print([int(line.split()[1]) for line in open('/proc/self/status') if line.startswith('VmHWM')][0])\n"
     )
@@ -263,7 +263,7 @@ def test_time_held_back_by_a_container(
 
 
 def test_a_device_is_read_often_enough_for_its_energy_in_the_shortest_sampling() -> None:
-    device = WatchedDevice("cuda:0", "a device that is made up", [], lambda: None)
+    device = WatchedDevice("cuda:0", "a device that is made up", "GPU-0", [], lambda: None)
     began, least_seconds = time.perf_counter(), 2.0
     for devices, enough in (([device], True), ([], False)):
         monitor = Monitor(os.getpid(), 0.5, 0.0, devices)

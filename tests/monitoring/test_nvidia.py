@@ -7,6 +7,7 @@ functions, constants and errors are the real ones of `pynvml`.
 import os
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,13 +16,13 @@ from typing import Any
 import pynvml
 import pytest
 
-from hfbench.environment.describe import describe_accelerators
-from hfbench.monitoring import amd, nvidia
-from hfbench.monitoring.monitor import Monitor, machine_before, open_devices
-from hfbench.monitoring.nvidia import THROTTLE_REASONS, name_visible_devices
+from hfbench.monitoring import amd
+from hfbench.monitoring.devices import VENDORS, every_accelerator, measured_accelerators, open_devices, take_device
+from hfbench.monitoring.monitor import Monitor, machine_before
+from hfbench.monitoring.nvidia import THROTTLE_REASONS
 
 UUIDS = {"gpu0": "GPU-0011aabb-1111", "gpu1": "GPU-22cc33dd-2222"}
-VENDORS = {"nvidia": nvidia.describe}
+NVIDIA = {"nvidia": VENDORS["nvidia"]}
 
 
 def _process(pid: int) -> SimpleNamespace:
@@ -93,7 +94,7 @@ def nvml(monkeypatch: pytest.MonkeyPatch) -> FakeNvml:
 
 
 def test_nvidia_gpu() -> None:
-    (device,), notes = describe_accelerators(VENDORS)
+    (device,), notes = every_accelerator(NVIDIA)
     assert notes == []
     assert device == {
         "vendor": "nvidia",
@@ -110,7 +111,6 @@ def test_nvidia_gpu() -> None:
         "default_power_limit_watts": 700.0,
         "ecc": True,
         "mig": False,
-        "mig_devices": [],
         "persistence_mode": True,
         "compute_mode": "exclusive_process",
         "max_clocks_mhz": {"sm": 1980, "memory": 3201},
@@ -127,7 +127,7 @@ def test_reading_that_fails_is_none_and_noted(nvml: FakeNvml) -> None:
         # A laptop has no limit to be set, and moves the enforced one by itself.
         nvmlDeviceGetPowerManagementLimit=pynvml.NVMLError_NotSupported(),
     )
-    (device,), notes = describe_accelerators(VENDORS)
+    (device,), notes = every_accelerator(NVIDIA)
     assert (device["name"], device["ecc"]) == ("NVIDIA H200", None)
     assert (device["power_limit_watts"], device["enforced_power_limit_watts"]) == (None, None)
     assert notes == ["nvidia: nvmlDeviceGetEccMode: Timeout"]
@@ -136,37 +136,71 @@ def test_reading_that_fails_is_none_and_noted(nvml: FakeNvml) -> None:
 def test_lost_gpu_hides_no_other(nvml: FakeNvml) -> None:
     lost = pynvml.NVMLError(pynvml.NVML_ERROR_GPU_IS_LOST)
     nvml(nvmlDeviceGetCount=2, nvmlDeviceGetHandleByIndex=iter([lost, "gpu1"]))
-    devices, notes = describe_accelerators(VENDORS)
+    devices, notes = every_accelerator(NVIDIA)
     assert len(devices) == 1
     assert notes == ["nvidia: nvmlDeviceGetHandleByIndex: GPU is lost"]
 
 
-def test_mig_devices_are_listed_in_their_gpu(nvml: FakeNvml) -> None:
-    nvml(
-        nvmlDeviceGetMigMode=[1, 1],
-        nvmlDeviceGetMigDeviceHandleByIndex=iter(["slice", pynvml.NVMLError_NotFound()]),
-        nvmlDeviceGetName=lambda handle: {"gpu0": "NVIDIA H200", "slice": "NVIDIA H200 MIG 1g.18gb"}[handle],
-    )
-    (device,), _ = describe_accelerators(VENDORS)
-    assert device["mig"] is True
-    assert device["mig_devices"] == [{"name": "NVIDIA H200 MIG 1g.18gb", "memory_bytes": 150754820096}]
+MIG: dict[str, Any] = {
+    "nvmlDeviceGetMigMode": [1, 1],
+    "nvmlDeviceGetMigDeviceHandleByIndex": lambda _, index: f"part{index}",
+    "nvmlDeviceGetName": lambda handle: "NVIDIA H200" if handle == "gpu0" else "NVIDIA H200 MIG 1g.18gb",
+    "nvmlDeviceGetUUID": {**UUIDS, "part0": "MIG-77ee", "part1": "MIG-88ff"}.__getitem__,
+    "nvmlDeviceGetHandleByUUID": {"MIG-77ee": "part0", "MIG-88ff": "part1"}.__getitem__,
+}
 
 
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [
-        ("0,1", "0,1"),
-        ("", ""),
-        ("GPU-0011aabb-1111", "NVIDIA H200"),
-        ("GPU-0011aabb, 2", "NVIDIA H200,2"),
-        ("GPU-ffff", "GPU-ffff"),
-    ],
-)
-def test_visible_devices_are_named_without_their_uuid(value: str, expected: str) -> None:
-    assert name_visible_devices(value) == expected
+def test_parts_of_a_divided_gpu_stand_in_its_place(nvml: FakeNvml) -> None:
+    nvml(**MIG)
+    devices, _ = every_accelerator(NVIDIA)
+    assert [(each["name"], each["mig"]) for each in devices] == [("NVIDIA H200 MIG 1g.18gb", True)] * 2
 
 
-def _record(device: str = "cuda", samples: int = 1, visible: str | None = None) -> dict[str, Any]:
+CUDA_BUILD = {"cuda": "13.0"}
+
+
+def test_a_number_does_not_tell_which_part_of_a_divided_gpu_is_meant(nvml: FakeNvml) -> None:
+    nvml(**MIG)
+    choices: list[dict[str, str]] = [{}, {"CUDA_VISIBLE_DEVICES": "0"}, {"CUDA_VISIBLE_DEVICES": "GPU-0011"}]
+    for visible in choices:
+        devices, unavailable = open_devices("cuda", visible)
+        assert devices == []
+        assert "divided (MIG)" in unavailable["nvidia"]
+        assert len(measured_accelerators("cuda", CUDA_BUILD, visible)[0]) == 2, "either may be it"
+    (device,), _ = open_devices("cuda:0", {"CUDA_VISIBLE_DEVICES": "MIG-88ff"})
+    assert (device.name, device.identity) == ("NVIDIA H200 MIG 1g.18gb", "MIG-88ff")
+
+
+def test_what_chooses_among_equal_gpus_and_what_becomes_of_a_neighbour_changes_nothing(nvml: FakeNvml) -> None:
+    nvml(nvmlDeviceGetCount=2)
+    alone, _ = measured_accelerators("auto", CUDA_BUILD, {})
+    assert [(each["name"], each["count"]) for each in alone] == [("NVIDIA H200", 2)]
+    for device, visible in (("cuda", "1"), ("cuda:0", "GPU-22cc33dd-2222"), ("cuda:1", "0,1"), ("auto", "1,0")):
+        assert measured_accelerators(device, CUDA_BUILD, {"CUDA_VISIBLE_DEVICES": visible}) == (alone, [])
+    limits = {"gpu0": 600000, "gpu1": 300000}
+    nvml(nvmlDeviceGetPowerManagementLimit=limits.__getitem__, nvmlDeviceGetMigMode=lambda gpu: [gpu == "gpu1", 0])
+    assert measured_accelerators("cuda:0", CUDA_BUILD, {}) == (alone, [])
+    nvml(nvmlDeviceGetMigMode=[0, 0])
+    assert measured_accelerators("cuda:0", CUDA_BUILD, {"CUDA_VISIBLE_DEVICES": "1"})[0] != alone
+
+
+def test_the_cpu_depends_on_no_gpu_and_a_torch_of_another_build_has_none() -> None:
+    assert measured_accelerators("cpu", CUDA_BUILD, {}) == ([], [])
+    assert measured_accelerators("auto", {}, {}) == ([], [])
+    assert measured_accelerators("cuda", {"hip": "7.2"}, {}, NVIDIA) == ([], [])
+    assert measured_accelerators("cuda:1", CUDA_BUILD, {}) == ([], [])
+    assert measured_accelerators("auto", CUDA_BUILD, {"CUDA_VISIBLE_DEVICES": ""}) == ([], [])
+
+
+def test_who_measures_beside_another_has_another_gpu_of_the_kind(nvml: FakeNvml) -> None:
+    nvml(nvmlDeviceGetCount=iter([2, 2, 2, 2, 2, 2, 2, 2]), nvmlDeviceGetHandleByIndex=lambda index: f"gpu{index}")
+    with take_device("cuda", "the first") as first, take_device("cuda", "the second") as second:
+        assert {first.device, second.device} == {"cuda:0", "cuda:1"}
+        assert {each.watched[0].identity for each in (first, second)} == set(UUIDS.values())
+        assert first.waited_seconds == second.waited_seconds == 0
+
+
+def _record(device: str = "cuda:0", samples: int = 1, visible: str | None = None) -> dict[str, Any]:
     """What a record holds of the device after some samples, with this process as the worker."""
     devices, unavailable = open_devices(device, {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible})
     assert unavailable == {}
@@ -243,7 +277,7 @@ def test_list_of_processes_is_not_asked_for_at_every_sample(nvml: FakeNvml) -> N
 def test_state_before_the_start(nvml: FakeNvml) -> None:
     others = [_process(os.getppid()), _process(2**22 + 5)]
     nvml(nvmlDeviceGetComputeRunningProcesses=others)
-    (device,) = machine_before(open_devices("auto", {})[0], window_seconds=0)["devices"]
+    (device,) = machine_before(open_devices("cuda:0", {})[0], window_seconds=0)["devices"]
     assert device["other_processes"] == 2  # there is no worker yet: whoever is there is another
     assert (device["utilisation_percent"], device["temperature_celsius"]) == (97, 54)
 
@@ -251,12 +285,12 @@ def test_state_before_the_start(nvml: FakeNvml) -> None:
 @pytest.mark.parametrize(
     ("device", "visible", "expected"),
     [
-        ("cuda", None, "gpu0"),
+        ("cuda:0", None, "gpu0"),
         ("cuda:1", None, "gpu1"),
-        ("cuda", "1", "gpu1"),
+        ("cuda:0", "1", "gpu1"),
         ("cuda:1", "1,0,-1", "gpu0"),  # what stands after it does not matter
-        ("cuda", "GPU-22cc", "gpu1"),
-        ("auto", "GPU-22cc33dd-2222,GPU-0011aabb-1111", "gpu1"),
+        ("cuda:0", "GPU-22cc", "gpu1"),
+        ("cuda:0", "GPU-22cc33dd-2222,GPU-0011aabb-1111", "gpu1"),
     ],
 )
 def test_device_that_torch_sees_is_the_one_that_is_read(
@@ -290,8 +324,7 @@ def test_gpus_of_two_kinds_are_told_apart_only_in_the_order_of_the_bus(nvml: Fak
 def test_part_of_a_divided_gpu_tells_less(nvml: FakeNvml) -> None:
     unsupported = pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
     nvml(
-        nvmlDeviceGetHandleByUUID=lambda uuid: {"MIG-77ee": "slice"}[uuid],
-        nvmlDeviceGetName="NVIDIA H200 MIG 1g.18gb",
+        **MIG,
         nvmlDeviceGetUtilizationRates=unsupported,
         nvmlDeviceGetPowerUsage=unsupported,
     )
@@ -305,10 +338,11 @@ def test_broken_driver_is_told_and_stops_nothing(nvml: FakeNvml, tmp_path: Path)
     devices, unavailable = open_devices("cuda", {})
     assert devices == []
     assert "version mismatch" in unavailable["nvidia"]
-    described, notes = describe_accelerators({**VENDORS, "amd": partial(amd.describe, root=tmp_path)})
+    described, notes = every_accelerator(
+        {**NVIDIA, "amd": replace(VENDORS["amd"], describe=partial(amd.describe, root=tmp_path))}
+    )
     assert described == []
     assert notes == ["nvidia: NVMLError_LibRmVersionMismatch: RM has detected an NVML/RM version mismatch."]
-    assert name_visible_devices("GPU-0011") == "GPU-0011"
 
 
 @pytest.mark.parametrize("error", [pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, pynvml.NVML_ERROR_DRIVER_NOT_LOADED])
@@ -316,5 +350,4 @@ def test_machine_without_driver(nvml: FakeNvml, error: int) -> None:
     nvml(nvmlInit=pynvml.NVMLError(error))
     assert open_devices("cuda", {})[0] == []
     assert open_devices("cpu", {}) == ([], {})
-    assert describe_accelerators(VENDORS) == ([], [])
-    assert name_visible_devices("GPU-0011") == "GPU-0011"
+    assert every_accelerator(NVIDIA) == ([], [])

@@ -1,0 +1,160 @@
+"""The accelerators of the machine, whatever their vendor: what they are, and the one that is measured on, held."""
+
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count, takewhile
+from pathlib import Path
+from typing import Any
+
+from hfbench.core.errors import say
+from hfbench.core.system import FILESYSTEM
+from hfbench.core.turn import turn
+from hfbench.monitoring import amd, apple, intel, nvidia
+from hfbench.monitoring.gauges import WatchedDevice, visible_device
+
+
+@dataclass(frozen=True)
+class Vendor:
+    """What differs between vendors. Numbers are torch's; identities are what every process can call a device.
+
+    `describe` returns each device by its identity, in a stable order: vendor, torch_device, name, memory_bytes, … It
+    has none where the vendor's driver or library is not here; what could not be read although it is here, it adds to
+    the list that it is given. `identify` says which one torch numbers so, from the variables that hide devices: None
+    where it is hidden or not there, `LookupError` where that cannot be told. `open_device` opens it to be read.
+    """
+
+    torch_device: str
+    build: str | None  # what torch must be built for, as its version.py names it; None: its usual build has it
+    describe: Callable[[list[str]], dict[str, dict[str, Any]]]
+    identify: Callable[[int, Mapping[str, str], Path], str | None]
+    open_device: Callable[[int, Mapping[str, str], Path], WatchedDevice | None]
+
+
+VENDORS = {
+    "nvidia": Vendor("cuda", "cuda", nvidia.describe, nvidia.identify, nvidia.open_device),
+    "amd": Vendor("cuda", "hip", amd.describe, amd.identify, amd.open_device),  # torch names ROCm's devices so
+    "intel": Vendor("xpu", "xpu", intel.describe, intel.identify, intel.open_device),
+    "apple": Vendor("mps", None, apple.describe, apple.identify, apple.open_device),
+}
+# A path or an address would differ between equal machines.
+_PLACE = re.compile(r"0x[0-9a-fA-F]+|(?<![\w.])/[^\s'\":,]+")
+
+
+def every_accelerator(vendors: Mapping[str, Vendor] = VENDORS) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the description of each device found, and a note for each thing that could not be read. Raises nothing."""
+    notes: list[str] = []
+    found = [each for name, vendor in vendors.items() for each in _described(name, vendor, notes).values()]
+    return found, [_PLACE.sub("…", note) for note in notes]
+
+
+def _described(name: str, vendor: Vendor, notes: list[str]) -> dict[str, dict[str, Any]]:
+    try:
+        return vendor.describe(notes)
+    except Exception as error:  # a vendor's broken driver must not stop a measurement on the CPU
+        notes.append(f"{name}: {type(error).__name__}: {error}")
+        return {}
+
+
+def measured_accelerators(
+    device: str,
+    build: Mapping[str, str],
+    variables: Mapping[str, str] = os.environ,
+    vendors: Mapping[str, Vendor] = VENDORS,
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the accelerator that `device` of params.yaml means to a torch of this build, and notes as above.
+
+    It is one, with the `count` of its kind in the machine, whatever its number or the variables that choose it: equal
+    devices are one to a measurement. There is none for the CPU, and for `auto` where torch has no device; and all of
+    the vendor's where it cannot be told which of them torch takes. Raises nothing.
+    """
+    kind, _, number = device.partition(":")
+    notes: list[str] = []
+    found: list[dict[str, Any]] = []
+    for name, vendor in vendors.items():
+        is_usable = vendor.build is None or vendor.build in build
+        if not found and is_usable and kind in (vendor.torch_device, "auto"):
+            found = _measured(name, vendor, int(number or 0), variables, notes)
+    return found, [_PLACE.sub("…", note) for note in notes]
+
+
+def _measured(
+    name: str, vendor: Vendor, number: int, variables: Mapping[str, str], notes: list[str]
+) -> list[dict[str, Any]]:
+    described = _described(name, vendor, notes)
+    kinds = [each["name"] for each in described.values()]
+    counted = {identity: {**each, "count": kinds.count(each["name"])} for identity, each in described.items()}
+    try:
+        identity = vendor.identify(number, variables, FILESYSTEM) if counted else None
+    except LookupError as error:
+        notes.append(f"{name}: {error}")
+        return list(counted.values())
+    except Exception as error:
+        notes.append(f"{name}: {type(error).__name__}: {error}")
+        return []
+    return [counted[identity]] if identity in counted else []
+
+
+def open_devices(
+    device: str, variables: Mapping[str, str] = os.environ, root: Path = FILESYSTEM
+) -> tuple[list[WatchedDevice], dict[str, str]]:
+    """Return the device that torch calls so, ready to be read, or why it cannot be, by vendor or device.
+
+    Without a number it is any of the kind that the first one has, and all of them are returned. Both are empty for the
+    CPU. Raises nothing.
+    """
+    kind, _, number = device.partition(":")
+    unavailable: dict[str, str] = {}
+    for name, vendor in VENDORS.items():
+        if vendor.torch_device != kind:
+            continue
+        try:
+            if found := _opened(vendor, number, variables, root):
+                return found, {}
+        except Exception as error:  # a vendor's broken driver must not stop a measurement
+            unavailable[name] = str(error) if type(error) is LookupError else f"{type(error).__name__}: {error}"
+    if kind != "cpu" and not unavailable:
+        unavailable[device] = "no driver for it tells of such a device"
+    return [], unavailable
+
+
+def _opened(vendor: Vendor, number: str, variables: Mapping[str, str], root: Path) -> list[WatchedDevice]:
+    if number:
+        found = vendor.open_device(int(number), variables, root)
+        return [] if found is None else [found]
+    devices = (vendor.open_device(index, variables, root) for index in count())
+    present = [each for each in takewhile(lambda each: each is not None, devices) if each is not None]
+    return [each for each in present if each.name == present[0].name]
+
+
+@dataclass(frozen=True)
+class TakenDevice:
+    """The device that this process has alone, as torch calls it, and how it is watched; see `open_devices`."""
+
+    device: str
+    watched: list[WatchedDevice]
+    unavailable: dict[str, str]
+    waited_seconds: float
+
+
+@contextmanager
+def take_device(
+    device: str, who: str, say: Callable[[str], None] = say, check: Callable[[], None] = lambda: None
+) -> Iterator[TakenDevice]:
+    """Hold what torch calls `device` alone inside, any of its kind where there is no number; see `turn`."""
+    found, unavailable = open_devices(device)
+    by_name = {each.identity: each for each in found}
+    with turn(list(by_name) or [_name_without_driver(device)], who, say, check) as its:
+        watched = by_name.get(its.device)
+        called, seen = (device, []) if watched is None else (watched.device, [watched])
+        yield TakenDevice(called, seen, unavailable, its.waited_seconds)
+
+
+def _name_without_driver(device: str, variables: Mapping[str, str] = os.environ) -> str:
+    kind, _, number = device.partition(":")
+    if kind == "cpu":
+        return kind
+    visible = visible_device(int(number or 0), variables.get("CUDA_VISIBLE_DEVICES") if kind == "cuda" else None)
+    return f"{kind}-{visible or number or 0}"
