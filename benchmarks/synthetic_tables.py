@@ -52,7 +52,7 @@ class Plan:
     drift: Sequence[float] = ()
     fails: Callable[[Configuration], str | None] = lambda _: None
     output_differs: Callable[[Configuration], bool] = lambda _: False
-    facts: tuple[tuple[str, Any], ...] = (("inputs_sha256", "0" * 64),)
+    facts: tuple[tuple[str, Any], ...] = (("input_tensors_sha256", "0" * 64),)
 
 
 @dataclass(frozen=True)

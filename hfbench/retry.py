@@ -3,15 +3,24 @@
 import hashlib
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hfbench.core.errors import UserError
-from hfbench.core.files import read_json
+from hfbench.core.files import read_json, safetensors_metadata
 from hfbench.core.point import Configuration
-from hfbench.core.record import OK, STATUSES, UNSUPPORTED
-from hfbench.core.results import LISTED_STAGE, MEASUREMENTS, PARAMS, points_meant, record_path
+from hfbench.core.record import OK, STATUSES, UNAVAILABLE, UNSUPPORTED
+from hfbench.core.results import (
+    LISTED_STAGE,
+    MEASUREMENTS,
+    PARAMS,
+    inputs_path,
+    manifest_path,
+    points_meant,
+    record_path,
+)
+from hfbench.model.manifest import forget_trouble
 from hfbench.params.schema import load_params
 
 _LISTED = 20  # points in an error message
@@ -98,20 +107,57 @@ def choose(points: Sequence[RecordedPoint], names: Sequence[str], statuses: Sequ
     return [point for point in points if point in chosen and point.status in wanted]
 
 
-def forget_runs(records: Sequence[Path]) -> None:
-    """Remove from DVC's run cache what leads to these records; the records themselves stay in DVC's cache.
+_HEAD_BYTES = 4096  # of a record, in which its status stands
+_STATUS = re.compile(r'"status": "(\w+)"')
+
+
+def forget_unavailable(stages: Mapping[Configuration, str]) -> None:
+    """Have DVC try again what could not be had, by removing all that says so: it is then as if it never ran.
+
+    The stage `environment` does so at every `dvc repro`, before the stages of these points have their turn.
+    """
+    records = {point: path for point in stages if _status_in(path := record_path(point)) == UNAVAILABLE}
+    if not records:
+        return
+    forget_runs(records.values(), [f"stages.inputs {point.model} " for point in records], with_results=True)
+    for point, path in records.items():
+        forget_trouble(manifest_path(point.model))
+        inputs = inputs_path(point)
+        if inputs.exists() and UNAVAILABLE in safetensors_metadata(inputs):
+            inputs.unlink()
+        path.unlink()
+
+
+def _status_in(path: Path) -> str | None:
+    if not path.exists():
+        return None
+    with path.open("rb") as file:
+        found = _STATUS.search(file.read(_HEAD_BYTES).decode(errors="replace"))
+    return found[1] if found else None
+
+
+def forget_runs(records: Iterable[Path], commands: Sequence[str] = (), *, with_results: bool = False) -> None:
+    """Remove from DVC's run cache what leads to these records, and runs of these commands.
 
     Once a point was measured again, its run cache has two results of the same command and dependencies, and DVC takes
     the newer file. `dvc pull --run-cache` writes all of them anew, in any order: then the failure could come back.
+    The results themselves stay in DVC's cache, unless they are to go too: of a stage whose dependencies are as they
+    were, DVC (3.67) would put them back without asking the run cache.
     """
     from dvc.repo import Repo
 
+    results = {hashlib.md5(record.read_bytes(), usedforsecurity=False).hexdigest() for record in records}
     with Repo() as repo:
-        runs = Path(repo.stage_cache.cache_dir)
-    failures = {hashlib.md5(record.read_bytes(), usedforsecurity=False).hexdigest() for record in records}
-    for entry in runs.glob("*/*/*"):
-        if failures.intersection(re.findall(r"\bmd5: (\w+)", entry.read_text(encoding="utf-8"))):
-            entry.unlink()
+        cache = repo.cache.local
+        for entry in Path(repo.stage_cache.cache_dir).glob("*/*/*"):
+            text = entry.read_text(encoding="utf-8")
+            is_of_command = any(command in text for command in commands)
+            if is_of_command or not results.isdisjoint(re.findall(r"\bmd5: (\w+)", text)):
+                entry.unlink()
+            if is_of_command:
+                results |= set(re.findall(r"\bmd5: (\w+\.dir)", text))
+        for result in results if with_results else ():
+            Path(cache.oid_to_path(result)).unlink(missing_ok=True)
 
 
 def _dvc(*words: str) -> None:

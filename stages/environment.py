@@ -11,6 +11,7 @@ from hfbench.environment.describe import describe
 from hfbench.environment.settings import settings_of
 from hfbench.model.manifest import fingerprint
 from hfbench.params.schema import load_params
+from hfbench.retry import forget_unavailable
 
 
 def main() -> None:
@@ -24,6 +25,7 @@ def main() -> None:
     write_json(output or ENVIRONMENT, environment)
     if output is not None:
         return
+    forget_unavailable(params.stages())
     write_json(DTYPES, params.dtypes())
     for name in params.sweep.model:
         write_json(source_path(name), fingerprint(name, params.models))

@@ -4,14 +4,15 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-from hfbench.compare.pairs import Pairing
+from hfbench.compare.pairs import ComparedPoint, Pairing
 from hfbench.compare.side import WORKSPACE, Side
 from hfbench.git import changed_lines, try_git
 from hfbench.report.words import counted
 
-KINDS = ("params", "code", "package", "kernel", "hardware", "model", "prompt")
+KINDS = ("params", "code", "package", "library", "kernel", "hardware", "model", "prompt")
 _ABSENT = "none"
 _UNKNOWN = "unknown"
 _HERE = Path()  # in the git repository of the code
@@ -49,8 +50,10 @@ def find_changes(baseline: Side, candidate: Side, pairing: Pairing) -> tuple[Cha
         *differences(baseline.params, candidate.params, kind="params"),
         *(Change("code", "", "", sentence) for sentence in _code_changes(baseline, candidate)),
         *_software(*machines),
-        *_kernels(pairing),
+        *_parts_that_ran("library", pairing),
+        *_parts_that_ran("kernel", pairing),
         *environment_differences(*machines),
+        *_clocks(pairing),
         *sorted(_models(baseline.manifests, candidate.manifests), key=lambda change: change.name),
         *_prompt(pairing),
     )
@@ -174,18 +177,46 @@ def _package(state: Mapping[str, Any]) -> str:
     return text
 
 
-def _kernels(pairing: Pairing) -> list[Change]:
-    """Return the kernels that only one side ran, over the points of both, by the layer that they replace."""
-    old = {tuple(kernel.split(": ", 1)) for pair in pairing.pairs for kernel in pair.baseline.kernels}
-    new = {tuple(kernel.split(": ", 1)) for pair in pairing.pairs for kernel in pair.candidate.kernels}
+def _parts_that_ran(kind: str, pairing: Pairing) -> list[Change]:
+    """Return the kernels, by the layer that they replace, or the libraries that only one side ran, over all pairs.
+
+    A side that was measured before libraries were recorded has none, which is no difference.
+    """
+
+    def of(point: ComparedPoint) -> frozenset[str]:
+        return point.kernels if kind == "kernel" else point.libraries
+
+    pairs = [(of(pair.baseline), of(pair.candidate)) for pair in pairing.pairs]
+    told = [pair for pair in pairs if kind == "kernel" or all(pair)]
+    old, new = ({tuple(each.split(": ", 1)) for pair in told for each in pair[side]} for side in (0, 1))
     return [
         Change(
-            "kernel",
-            layer,
-            *(", ".join(sorted(each[-1] for each in side if each[0] == layer)) or _ABSENT for side in (old, new)),
+            kind,
+            name,
+            *(", ".join(sorted(each[-1] for each in side if each[0] == name)) or _ABSENT for side in (old, new)),
         )
-        for layer in dict.fromkeys(layer for layer, *_ in sorted(old ^ new))
+        for name in dict.fromkeys(name for name, *_ in sorted(old ^ new))
     ]
+
+
+# Between two rounds of one configuration on one machine with free clocks, medians differ by less.
+_LEAST_CLOCK_CHANGE = 0.02
+
+
+def _clocks(pairing: Pairing) -> Iterator[Change]:
+    """Yield a sentence where the clock that the device ran at, in the middle of all samples, differs between the sides.
+
+    A clock can be locked without a trace in how the machine is described: the readings tell.
+    """
+    clocks = [(pair.baseline.clock_mhz, pair.candidate.clock_mhz) for pair in pairing.pairs]
+    known = [(old, new) for old, new in clocks if old and new]
+    other = [(old, new) for old, new in known if abs(new / old - 1) > _LEAST_CLOCK_CHANGE]
+    if other:
+        before, after = (median(values) for values in zip(*other, strict=True))
+        where = f"at {len(other)} of {len(known)} points"
+        yield Change(
+            "hardware", "", "", f"the device's clock while it was measured {before:.0f} → {after:.0f} MHz {where}"
+        )
 
 
 def _models(old: Mapping[str, Mapping[str, Any]], new: Mapping[str, Mapping[str, Any]]) -> Iterator[Change]:

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from statistics import median
 from typing import Any, TypeAlias
 
 import polars as pl
@@ -152,6 +153,8 @@ class ComparedPoint:
     threads: frozenset[int]
     inputs: frozenset[str]
     kernels: frozenset[str]
+    libraries: frozenset[str]
+    clock_mhz: float | None  # the device's, the median over the rounds
     output_differs: bool
 
     @property
@@ -187,7 +190,8 @@ def labels_of(configurations: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def points_of(side: Side) -> dict[Axes, ComparedPoint]:
     """Return the points of a side by their axes, in the order of its table."""
-    columns = ["round", "status", "reason", "started_at", "device_name", "intra_op_threads", "inputs_sha256", "kernels"]
+    columns = ["round", "status", "reason", "started_at", "device_name", "intra_op_threads", "input_tensors_sha256"]
+    columns += ["kernels", "libraries", "clock_mhz"]
     rounds: dict[Axes, list[dict[str, Any]]] = {}
     for row in side.points.select(*CONFIGURATION_AXES, *columns).to_dicts():
         rounds.setdefault(tuple(row[axis] for axis in CONFIGURATION_AXES), []).append(row)
@@ -199,10 +203,11 @@ def points_of(side: Side) -> dict[Axes, ComparedPoint]:
 
 def _point(axes: Axes, rounds: list[dict[str, Any]], *, output_differs: bool) -> ComparedPoint:
     ok = [each for each in rounds if each["status"] == OK]
+    clocks = [each["clock_mhz"] for each in ok if each["clock_mhz"] is not None]
     started = {each["round"]: start_time(each["started_at"]) for each in ok}
     devices, threads, inputs = (
         frozenset(each[column] for each in ok if each[column] is not None)
-        for column in ("device_name", "intra_op_threads", "inputs_sha256")
+        for column in ("device_name", "intra_op_threads", "input_tensors_sha256")
     )
     return ComparedPoint(
         axes=named(axes),
@@ -213,6 +218,8 @@ def _point(axes: Axes, rounds: list[dict[str, Any]], *, output_differs: bool) ->
         threads=threads,
         inputs=inputs,
         kernels=frozenset(kernel for each in ok for kernel in each["kernels"] or ()),
+        libraries=frozenset(library for each in ok for library in each["libraries"] or ()),
+        clock_mhz=median(clocks) if clocks else None,
         output_differs=output_differs,
     )
 

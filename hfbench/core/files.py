@@ -63,3 +63,13 @@ def readable_json(value: Any, indent: int = 0) -> str:
         ]
         return "{\n" + ",\n".join(lines) + "\n" + " " * indent + "}"
     return "[\n" + ",\n".join(pad + readable_json(item, indent + 1) for item in value) + "\n" + " " * indent + "]"
+
+
+def safetensors_metadata(path: Path) -> dict[str, str]:
+    """Return what the header of a safetensors file says beside its tensors, which are not read.
+
+    Source: https://huggingface.co/docs/safetensors, of the format: 8 bytes hold the size of the JSON that follows.
+    """
+    with path.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    return dict(header.get("__metadata__", {}))

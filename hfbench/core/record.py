@@ -22,7 +22,8 @@ FAILED = "failed"  # an exception
 OUT_OF_MEMORY = "out_of_memory"
 TIMED_OUT = "timed_out"
 CRASHED = "crashed"  # the worker died by a signal
-STATUSES = (OK, UNSUPPORTED, REJECTED, FAILED, OUT_OF_MEMORY, TIMED_OUT, CRASHED)
+UNAVAILABLE = "unavailable"  # what it needed could not be had this time; `dvc repro` tries it again
+STATUSES = (OK, UNSUPPORTED, REJECTED, FAILED, OUT_OF_MEMORY, TIMED_OUT, CRASHED, UNAVAILABLE)
 
 
 def require_version(path: Path, content: Any) -> None:
@@ -115,7 +116,8 @@ class Manifest(Stored):
     """The content address of a model: any process can make the same folder from it.
 
     `source` is the entry of `models:` in params.yaml; `provenance` what it resolved to (a commit, a wheel's sha256, …).
-    `max_position_embeddings` is None for an architecture without such a limit.
+    `max_position_embeddings` is None for an architecture without such a limit. `unavailable` says why the model cannot
+    be had now: there are no files then, or those that an earlier run found.
     """
 
     schema_version: int
@@ -127,6 +129,7 @@ class Manifest(Stored):
     vocab_size: int
     max_position_embeddings: int | None
     files: tuple[ModelFile, ...]
+    unavailable: str | None = None
 
 
 @dataclass(frozen=True)

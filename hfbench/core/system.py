@@ -52,13 +52,12 @@ def installed_packages() -> dict[str, str]:
     return found
 
 
-# What computes below torch: products and convolutions, threads, memory, compiled code. By the beginning of the names
-# of their files, of Linux.
+# What computes below torch: products and convolutions, threads, memory, devices. By the beginning of the names of their
+# files, of Linux.
 _COMPUTING = re.compile(
     r"lib(cublas|cudnn|cudart|cufft|curand|cusolver|cusparse|nvrtc|nvJitLink|nccl|cuda\.|cupti|nvinfer"
     r"|amdhip64|hiprtc|hipblas|rocblas|MIOpen|rccl|hsa-runtime64|sycl|ze_loader|ze_intel_gpu|dnnl|ccl\."
-    r"|mkl|iomp5|gomp|omp\.|openblas|scipy_openblas|blis|tbb|jemalloc|tcmalloc|mimalloc|torch_cpu|torch_cuda|torch_hip"
-    r"|torch_xpu|triton|stdc\+\+)[^/]*\.so[^/]*"
+    r"|mkl|iomp5|gomp|omp\.|openblas|scipy_openblas|blis|tbb|jemalloc|tcmalloc|mimalloc)[^/]*\.so[^/]*"
 )
 
 

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from hfbench.core.errors import UserError
+from hfbench.core.errors import UserError, say
 from hfbench.core.files import atomic_path
 from hfbench.core.point import UNIFORM
-from hfbench.core.record import Manifest
-from hfbench.inputs.tokenizer import TokenizedPrompt, read_prompt, tokenize_prompt
+from hfbench.core.record import UNAVAILABLE, Manifest
+from hfbench.inputs.tokenizer import TokenizedPrompt, TokenizerError, read_prompt, tokenize_prompt
 from hfbench.model.manifest import materialise
 from hfbench.params.sections import LogNormalLengths, RequestLengths, Shape, Workloads
 
@@ -24,15 +24,24 @@ def prepare_inputs(manifest: Manifest, workloads: Workloads, prompt_path: Path, 
 
     A file's bytes depend on its own shape and lengths, the prompt and the model alone, so that another shape changes no
     other file. Raises `UserError` on too few positions, on a prompt or tokenizer of no use, on token ids outside the
-    model's vocabulary, and on rows too short to hold text.
+    model's vocabulary, and on rows too short to hold text. Where the model, or its tokenizer, cannot be had, the files
+    hold no tensors and say why.
     """
     shapes = workloads.shapes
     if not shapes:  # no point is of this model
         folder.mkdir(parents=True, exist_ok=True)
         return
-    check_positions(manifest, shapes)
     prompt = read_prompt(prompt_path)
-    tokenized = tokenize_prompt(manifest, materialise(manifest), prompt)
+    try:
+        if manifest.unavailable is not None:
+            raise TokenizerError(manifest.unavailable)
+        check_positions(manifest, shapes)
+        tokenized = tokenize_prompt(manifest, materialise(manifest), prompt)
+    except TokenizerError as error:
+        say(f"hfbench: no inputs for {manifest.name}: {error}")
+        for shape in shapes:
+            _write_content(folder / shape.file_name, {}, {UNAVAILABLE: str(error)})
+        return
     prefix_tokens = len(tokenized.prefix_ids)
     for shape in shapes:
         _check_room_for_text(manifest, shape, prefix_tokens)
@@ -160,6 +169,10 @@ def _write(path: Path, shape: Shape, requests: Requests | None, tokenized: Token
             "total_prompt_tokens": str(sum(requests.prompt_tokens)),
             "total_new_tokens": str(sum(requests.new_tokens)),
         }
+    _write_content(path, tensors, metadata)
+
+
+def _write_content(path: Path, tensors: dict[str, NDArray[np.int64]], metadata: dict[str, str]) -> None:
     content = with_canonical_header(save(tensors, metadata=metadata))
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)

@@ -59,11 +59,15 @@ def must_fold(ids: NDArray[np.int64], manifest: Manifest) -> bool:
     return True
 
 
+class TokenizerError(UserError):
+    """A model has no tokenizer that can be loaded here, now."""
+
+
 _ADDED_PADDING = "[PAD]"
 
 
 def load_tokenizer(manifest: Manifest, folder: Path) -> Any:
-    """Return the tokenizer in `folder`, from local files only. Raises `UserError` where it holds none that loads.
+    """Return the tokenizer in `folder`, from local files only. Raises `TokenizerError` where it holds none that loads.
 
     `AutoTokenizer` rather than the class that its files name: it is what a user of the model calls, and it corrects the
     classes that some repositories name wrongly. Importing it imports torch (transformers 5.22), which takes about a
@@ -76,7 +80,7 @@ def load_tokenizer(manifest: Manifest, folder: Path) -> Any:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
     except Exception as error:  # tokenizers raises plain Exception, remote code anything
         reason = f"{type(error).__name__}: {one_line(error)}"
-        raise UserError(
+        raise TokenizerError(
             f"no tokenizer could be loaded for the model {manifest.name!r} ({reason}). "
             "Expected its files, such as tokenizer.json, beside the model's config.json; one with code of its own "
             "needs trust_remote_code: true in the model's entry in params.yaml."

@@ -1,17 +1,21 @@
 """Proof of what runs: which attention functions, which SDPA operators and which compiled code a call went through."""
 
+import re
 import sys
 import threading
 from collections import Counter
 from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from hfbench.core.system import FILESYSTEM, is_computing_library
 
 _ATTENTION_FUNCTIONS = "attention_forward"  # how transformers ends the names of its own; hub kernels have any
 # What calls a graph that inductor compiled, whether its code runs or a CUDA graph of it is replayed.
@@ -137,3 +141,27 @@ def watch_operators() -> Iterator[Operators]:
     operators.sdpa.update(_SDPA_OPERATORS[name] for name in names if name in _SDPA_OPERATORS)
     operators.experts.update(_EXPERTS_OPERATORS[name] for name in names if name in _EXPERTS_OPERATORS)
     operators.softmax = names.count(_SOFTMAX)
+
+
+# A library's own name, before its version or the hash that a wheel adds to it.
+_LIBRARY = re.compile(r"lib\w+")
+_PACKAGES = "site-packages"
+
+
+def computing_libraries(root: Path = FILESYSTEM) -> dict[str, dict[str, Any]]:
+    """Return the libraries that this process has mapped and that numbers depend on, by their names.
+
+    Each has the name of its `file` with links followed, which often tells the version, its `size_bytes`, and its
+    `owner`: the package that it is in, or the system. Empty where the system keeps no such list.
+    """
+    maps = root / "proc/self/maps"
+    lines = maps.read_text().splitlines() if maps.exists() else []
+    files = {Path(line[line.index("/") :]) for line in lines if "/" in line}
+    found = {}
+    for file in sorted(file for file in files if is_computing_library(file.name) and file.exists()):
+        name = _LIBRARY.match(file.name)
+        parts = file.parts
+        owner = parts[parts.index(_PACKAGES) + 1] if _PACKAGES in parts else "the system"
+        assert name is not None
+        found[name[0]] = {"file": file.resolve().name, "owner": owner, "size_bytes": file.stat().st_size}
+    return found

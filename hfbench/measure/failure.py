@@ -7,7 +7,7 @@ import errno
 import os
 import re
 
-from hfbench.core.record import FAILED, OUT_OF_MEMORY, REJECTED, UNSUPPORTED
+from hfbench.core.record import FAILED, OUT_OF_MEMORY, REJECTED, UNAVAILABLE, UNSUPPORTED
 
 _LONGEST_REASON = 400
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
@@ -32,7 +32,8 @@ _REFUSALS = (
 # How torch.compile, and transformers of an attention, go on after what they say.
 _ADVICE = re.compile(r"\nSet TORCHDYNAMO_VERBOSE=1| yet\. Please request the support for this architecture")
 _FETCHING = ("an error occurred while trying to load from", "could not verify publisher", "offline mode")
-_FETCHING_PHASES = ("prepare", "load")
+_SAMPLING_PHASES = ("sample", "conclude")  # what ran until then is supported
+_PASSING_ANSWERS, _SERVER_ERRORS = (408, 429), 500  # of HTTP
 _TRANSPORT = ("httpx", "httpx2", "httpcore")  # whose exceptions say that the hub cannot be reached
 
 # How torch's allocators, the system and its loader say that there is no memory. On the CPU, on Apple's GPUs and from
@@ -45,6 +46,22 @@ _NO_MEMORY = (
     "cublas_status_alloc_failed",
     "memory allocation still failed",  # OpenBLAS, which then ends the process
 )
+
+
+# How torch says that a device, its driver or its memory failed. Of the first, that it has no code for the device.
+_NO_CODE = ("no kernel image is available", "invalid device function")
+_DEVICE_ERRORS = (
+    "cuda error:",
+    "hip error:",
+    "xpu error",
+    "ur error",
+    "level_zero error",
+    "cudnn_status_internal_error",
+)
+
+
+class UnavailableError(Exception):
+    """What the measurement needs cannot be had now."""
 
 
 class NoExpertsError(Exception):
@@ -69,12 +86,18 @@ def status_of(error: BaseException, phase: str) -> str:
     if isinstance(error, WrongTokenCountError | NotFiniteError):
         return REJECTED
     # Of a backend of torch.compile, the exception is an attribute.
-    missing = NoExpertsError | ImportError | NotImplementedError
-    if isinstance(getattr(error, "inner_exception", error), missing):
+    cause = getattr(error, "inner_exception", error)
+    if isinstance(cause, NoExpertsError | NotImplementedError):
         return UNSUPPORTED
+    if isinstance(cause, UnavailableError | ImportError):  # a package may be installed, mended or brought up to date
+        return UNAVAILABLE
     if _is_broken_graph(error):  # whose text may hold the words of a refusal
         return FAILED
-    if any(words in text for words in _REFUSALS) or (phase in _FETCHING_PHASES and _is_about_fetching(error)):
+    if any(words in text for words in _NO_CODE):
+        return UNSUPPORTED
+    if _is_about_fetching(error) or any(words in text for words in _DEVICE_ERRORS):
+        return UNAVAILABLE
+    if any(words in text for words in _REFUSALS) and phase not in _SAMPLING_PHASES:
         return UNSUPPORTED
     return FAILED
 
@@ -85,9 +108,11 @@ def tells_no_memory(text: str) -> bool:
 
 
 def _is_about_fetching(error: BaseException) -> bool:
-    """Return whether the hub was asked for a kernel and did not give it; the worker asks it for nothing else."""
+    """Return whether the hub was asked for a kernel and gave no answer; the worker asks it for nothing else."""
     package = type(error).__module__.partition(".")[0]
-    return package in _TRANSPORT or any(words in str(error).lower() for words in _FETCHING)
+    status = getattr(getattr(error, "response", None), "status_code", 0)
+    is_passing = status in _PASSING_ANSWERS or status >= _SERVER_ERRORS
+    return package in _TRANSPORT or is_passing or any(words in str(error).lower() for words in _FETCHING)
 
 
 def is_full_disk(error: BaseException) -> bool:

@@ -8,6 +8,7 @@ from typing import IO, Any
 import torch
 from transformers import CompileConfig, PreTrainedModel
 
+from hfbench.core.errors import UserError
 from hfbench.core.files import read_json
 from hfbench.core.record import Manifest
 from hfbench.core.results import inputs_path, manifest_path
@@ -23,6 +24,8 @@ from hfbench.measure.batching import (
 )
 from hfbench.measure.compiling import check_compile_config, compile_config
 from hfbench.measure.device import Device, Peaks, open_device
+from hfbench.measure.evidence import computing_libraries
+from hfbench.measure.failure import UnavailableError, reason_of
 from hfbench.measure.generation import Call, Run, prepare_generate
 from hfbench.measure.kernels import (
     check_unedited,
@@ -74,6 +77,7 @@ class Measurement:
         self._settings = task.settings
         self._reporter = reporter
         self._manifest = Manifest.load(manifest_path(task.configuration.model))
+        self._trusts_code = bool(self._manifest.source.get("trust_remote_code", False))
         self._effective: dict[str, Any] = {}
         self._memory: dict[str, int] = {}
         self._peaks: Peaks | None = None
@@ -97,15 +101,17 @@ class Measurement:
             self._requested["continuous_batching_config"] = requested_batching(asked)
         self._reporter.update(requested=self._requested)
         self._kernels = open_kernels(self._configuration, self._settings, self._device)
-        self._folder = materialise(self._manifest)
+        try:
+            self._folder = materialise(self._manifest)
+        except UserError as error:  # its files were here when the pipeline looked
+            raise UnavailableError(str(error)) from error
 
     def load(self) -> None:
         """Load the model; the seconds are those of `from_pretrained` alone, with the weights on the device."""
-        trusted = bool(self._manifest.source.get("trust_remote_code", False))
         self._sdpa.enter_context(sdpa_backend(self._configuration.attn_implementation))
         start = time.perf_counter()
         self._model, loading = load_model(
-            self._folder, self._configuration, self._device.torch_device, trusted, self._kernels
+            self._folder, self._configuration, self._device.torch_device, self._trusts_code, self._kernels
         )
         self._device.synchronize()
         self._reporter.update(load_seconds=round(time.perf_counter() - start, 9))
@@ -214,7 +220,8 @@ class Measurement:
         peak = max(self._device.peak_bytes(), *split.values(), 0)
         memory = {"peak_bytes": peak, **self._memory, **split, "kind": self._device.memory_kind}
         # Only now: the tokenizer would count as memory.
-        self._output["text"] = self._decode(self._output["tokens"][:_SAMPLE_TOKENS])
+        self._output |= self._decoded(self._output["tokens"][:_SAMPLE_TOKENS])
+        self._effective["libraries"] = computing_libraries()
         self._reporter.update(memory=memory, output=self._output)
         compiled = compiling.describe_compilation() | {name: self._first_compilation[name] for name in _OF_FIRST_CALL}
         compiled["recompiles_while_sampling"] = compiling.compiled_since(self._compiled_before)
@@ -254,9 +261,15 @@ class Measurement:
         asked, ran = (known.get("continuous_batching_config") for known in (self._requested, self._effective))
         return batching_differences(asked, ran) if asked and ran else []
 
-    def _decode(self, tokens: list[int]) -> str:
+    def _decoded(self, tokens: list[int]) -> dict[str, str]:
+        """Return the `text` of the tokens, or why it is unavailable: what was measured does not depend on it."""
         from transformers import AutoTokenizer
 
-        tokenizer = AutoTokenizer.from_pretrained(self._folder, local_files_only=True)
-        known = [token for token in tokens if token < len(tokenizer)]
-        return str(tokenizer.decode(known, skip_special_tokens=False))
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(
+                self._folder, local_files_only=True, trust_remote_code=self._trusts_code
+            )
+            known = [token for token in tokens if token < len(tokenizer)]
+            return {"text": str(tokenizer.decode(known, skip_special_tokens=False))}
+        except Exception as error:  # a tokenizer's own code raises anything
+            return {"text_unavailable": reason_of(error)}

@@ -19,11 +19,23 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from safetensors import deserialize
 
 from hfbench.core.errors import UserError
-from hfbench.core.files import read_json
-from hfbench.core.record import CRASHED, FAILED, OK, OUT_OF_MEMORY, TIMED_OUT, UNSUPPORTED, Iteration, Record
+from hfbench.core.files import read_json, safetensors_metadata
+from hfbench.core.record import (
+    CRASHED,
+    FAILED,
+    OK,
+    OUT_OF_MEMORY,
+    TIMED_OUT,
+    UNAVAILABLE,
+    UNSUPPORTED,
+    Iteration,
+    Record,
+)
 from hfbench.core.results import inputs_path, manifest_path
+from hfbench.core.system import installed_packages
 from hfbench.measure.failure import tells_no_memory
 from hfbench.measure.process import end_process_group, oom_kills, scratch_folder, start_worker
 from hfbench.measure.progress import NoProgress, Progress
@@ -94,6 +106,15 @@ def warm_start_of(warm: Record) -> dict[str, Any]:
     }
 
 
+def tensors_sha256(path: Path) -> str:
+    """Return a digest of the tensors in a safetensors file, whatever its header says beside."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(deserialize(path.read_bytes()), key=lambda each: each[0]):  # type: ignore[no-untyped-call]
+        digest.update(f"{name} {tensor['dtype']} {tensor['shape']}\n".encode())
+        digest.update(tensor["data"])
+    return digest.hexdigest()
+
+
 _READ_BYTES = 1 << 16
 _GRACE_SECONDS = 2.0  # for a worker that has reported its end to be gone
 _LOG_LINES = 40  # of the worker's log, kept in the record of a point that is not ok
@@ -113,12 +134,18 @@ def measure(task: Task, clock_zero: float) -> None:
         "manifest": manifest_path(task.configuration.model),
         "inputs": inputs_path(task.configuration),
     }
-    record.provenance = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in made_from.items()}
+    record.provenance = {
+        **{name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in made_from.items()},
+        "input_tensors": tensors_sha256(made_from["inputs"]),
+        "packages": installed_packages(),  # all, of which `environment` holds those that can change a number
+    }
     progress = Progress(task.configuration)
     environment = read_json(task.environment)
-    reason = unsupported_reason(task.configuration, task.device, environment, task.settings)
+    missing = safetensors_metadata(made_from["inputs"]).get(UNAVAILABLE)  # why the inputs stage could make none
+    reason = missing or unsupported_reason(task.configuration, task.device, environment, task.settings)
     if reason is not None:
-        record.status, record.reason, record.phase = UNSUPPORTED, reason, "before the start"
+        record.status, record.reason = UNAVAILABLE if missing else UNSUPPORTED, reason
+        record.phase = "before the start"
     else:
         task.log.parent.mkdir(parents=True, exist_ok=True)
         device = meant_device(task.device, environment)

@@ -1,11 +1,12 @@
 """From an entry of `models` to its manifest, and from that to a folder that loads without any network."""
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from hfbench.core.errors import UserError
-from hfbench.core.record import Manifest
+from hfbench.core.record import SCHEMA_VERSION, Manifest
 from hfbench.core.sources import LocalSource, RandomSource, Source, source_from
 from hfbench.model.architecture import read_architecture_file
 from hfbench.model.folder import to_json
@@ -50,11 +51,38 @@ def fingerprint(name: str, models: Mapping[str, Source]) -> dict[str, Any]:
 
 
 def read_previous(path: Path) -> Manifest | None:
-    """Return the manifest that an earlier run left at `path`, or None where there is none that this hfbench reads."""
+    """Return what an earlier run found, as its manifest at `path` tells, or None where there is none that can be read.
+
+    Why the model could not be had then is left out.
+    """
     try:
-        return Manifest.load(path)
+        manifest = Manifest.load(path)
     except UserError:
         return None
+    return dataclasses.replace(manifest, unavailable=None) if manifest.files else None
+
+
+def made_available(name: str, made_from: Mapping[str, Any], previous: Manifest | None) -> Manifest:
+    """Return what `resolve` does, with the model on this machine, or a manifest that says why it cannot be had.
+
+    What was known of it stays: a branch of the hub means the same commit when it can be had again.
+    """
+    known = previous
+    try:
+        known = resolve(name, made_from, previous)
+        materialise(known)  # the weights are on this machine before anything is measured
+    except UserError as error:
+        nothing = Manifest(SCHEMA_VERSION, name, dict(made_from["source"]), {}, "", "", 0, None, ())
+        is_of_source = known is not None and known.source == made_from["source"]
+        return dataclasses.replace(known if known and is_of_source else nothing, unavailable=str(error))
+    return known
+
+
+def forget_trouble(path: Path) -> None:
+    """Have the manifest at `path` say no more why its model could not be had, so that it is looked for again."""
+    if path.exists() and Manifest.load(path).unavailable is not None:
+        previous = read_previous(path)
+        path.unlink() if previous is None else previous.save(path)
 
 
 _BY_SOURCE = {

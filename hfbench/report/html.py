@@ -255,7 +255,7 @@ def _manifest(manifest: Manifest) -> dict[str, Any]:
 _DIGESTS = {
     "environment_sha256": "environment (results/environment.json)",
     "manifest_sha256": "model (results/models/)",
-    "inputs_sha256": "token batches (results/inputs/)",
+    "input_tensors_sha256": "token batches (results/inputs/)",
 }
 
 

@@ -269,13 +269,14 @@ _COLUMNS: dict[str, tuple[pl.DataType | type[pl.DataType], str | None]] = {
     "clock_resolution_seconds": (pl.Float64, "effective.clock_resolution_seconds"),
     "tokens_handed_out_late": (pl.Boolean, "effective.tokens_handed_out_late"),
     "kernels": (pl.List(pl.String), None),
+    "libraries": (pl.List(pl.String), None),
     "requests": (pl.Int64, None),
     "prompt_tokens": (pl.Int64, None),
     "new_tokens": (pl.Int64, None),
     "padding_waste_share": (pl.Float64, None),
     "environment_sha256": (pl.String, "provenance.environment"),
     "manifest_sha256": (pl.String, "provenance.manifest"),
-    "inputs_sha256": (pl.String, "provenance.inputs"),
+    "input_tensors_sha256": (pl.String, "provenance.input_tensors"),
 }
 FACT_TYPES = {name: dtype for name, (dtype, _) in _COLUMNS.items()}
 _CONVERT: dict[Any, Any] = {pl.String: str, pl.Float64: float, pl.Int64: int, pl.Boolean: bool, STATUS: str}
@@ -307,6 +308,11 @@ def record_facts(content: dict[str, Any]) -> dict[str, Any]:
         **recurring_gap(content["iterations"]),
         # What replaced each kind of layer, as `RMSNorm: OWNER/NAME@1a2b3c4d5e6f`.
         "kernels": list(dict.fromkeys(f"{each['layer']}: {kernel_origin(each)}" for each in replaced)),
+        # As `libgomp: libgomp.so.1 of torch, 168193 bytes`.
+        "libraries": [
+            f"{name}: {each['file']} of {each['owner']}, {each['size_bytes']} bytes"
+            for name, each in content["effective"].get("libraries", {}).items()
+        ],
         **request_facts(content),
     }
 

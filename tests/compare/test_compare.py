@@ -101,7 +101,7 @@ def on(**parts: Any) -> Side:
 
 def given(**facts: Any) -> Plan:
     """The slower side, measured as these facts say."""
-    return replace(LATER, effect=slow_sdpa, facts=tuple({"inputs_sha256": "0" * 64, **facts}.items()))
+    return replace(LATER, effect=slow_sdpa, facts=tuple({"input_tensors_sha256": "0" * 64, **facts}.items()))
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def given(**facts: Any) -> Plan:
         (side(replace(LATER, effect=slow_sdpa), environment={}), "machine known → unknown", True),
         (given(device_name="Other device"), "device Synthetic device → Other device", True),
         (given(intra_op_threads=8), "threads 2 → 8", True),
-        (given(inputs_sha256="1" * 64), "the prompt's token ids differ", False),
+        (given(input_tensors_sha256="1" * 64), "the prompt's token ids differ", False),
     ],
 )
 def test_another_machine_is_incomparable_unless_it_is_meant_and_other_work_always(
@@ -187,9 +187,12 @@ def test_an_output_that_differs_is_marked_and_left_out_of_the_mean() -> None:
 
 def test_what_changed_is_named() -> None:
     kernel = "RMSNorm: owner/kernels@1a2b3c4d5e6f"
-    baseline = side(BASELINE, params={"sampling": {"max_seconds": 12}, "sweep": {"batch_size": [1, 4]}})
+    gomp, cudnn = "libgomp: libgomp.so.1 of torch, 8 bytes", "libcudnn: libcudnn.so.9.23 of nvidia, 9 bytes"
+    facts = {"input_tensors_sha256": "1" * 64, "kernels": [kernel], "clock_mhz": 1410.0}
+    before = replace(BASELINE, facts=(*BASELINE.facts, ("clock_mhz", 1980.0), ("libraries", [gomp, cudnn])))
+    baseline = side(before, params={"sampling": {"max_seconds": 12}, "sweep": {"batch_size": [1, 4]}})
     candidate = side(
-        replace(LATER, facts=(("inputs_sha256", "1" * 64), ("kernels", [kernel]))),
+        replace(LATER, facts=(*facts.items(), ("libraries", [gomp, "libcudnn: libcudnn.so.9.24 of nvidia, 9 bytes"]))),
         params={"sampling": {"max_seconds": 20}, "sweep": {"batch_size": [1, 4, 8]}},
         manifests={"synthetic": {**MANIFEST, "files": [{**MANIFEST["files"][0], "size_bytes": 2_000_000}]}},
     )
@@ -198,7 +201,9 @@ def test_what_changed_is_named() -> None:
         "params: sampling.max_seconds 12 → 20",
         "params: sweep.batch_size [1, 4] → [1, 4, 8]",
         "code: not known, since side and side is no revision",
+        "library: libcudnn libcudnn.so.9.23 of nvidia, 9 bytes → libcudnn.so.9.24 of nvidia, 9 bytes",
         "kernel: RMSNorm none → owner/kernels@1a2b3c4d5e6f",
+        "hardware: the device's clock while it was measured 1980 → 1410 MHz at 4 of 4 points",
         "model: synthetic files (model.safetensors) 1.0 MB → 2.0 MB",
         "prompt: the prompt's token ids differ at 4 of 4 points",
     ]

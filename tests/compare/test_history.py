@@ -243,7 +243,7 @@ def test_a_configuration_that_fails_now_is_a_finding(fresh: Project) -> None:
 
 def test_another_prompt_begins_a_series_of_its_own(fresh: Project) -> None:
     plans = [measurement(1.0 if day < 3 else 2.0, day) for day in range(1, 5)]
-    measure_days(fresh, *plans[:2], *(replace(plan, facts=(("inputs_sha256", "1" * 64),)) for plan in plans[2:]))
+    measure_days(fresh, *plans[:2], *(replace(plan, facts=(("input_tensors_sha256", "1" * 64),)) for plan in plans[2:]))
     content = fresh.compare_json("HEAD~3..HEAD")
     old, new = series_of(content, "end_to_end_seconds")
     assert [value["row"] for value in old["values"]] == [0, 1]

@@ -138,9 +138,11 @@ def test_a_branch_comes_before_a_folder_of_its_name(project: Project) -> None:
 
 def test_a_column_that_an_older_hfbench_did_not_know_is_null(tmp_path: Path) -> None:
     tables = synthetic_tables(PLAN)
-    write_tables(replace(tables, points=tables.points.drop("kernels", "inputs_sha256")), tmp_path / "old" / "tables")
+    write_tables(
+        replace(tables, points=tables.points.drop("kernels", "input_tensors_sha256")), tmp_path / "old" / "tables"
+    )
     points = read_side("./old", tmp_path).points
-    assert points["inputs_sha256"].null_count() == points.height
+    assert points["input_tensors_sha256"].null_count() == points.height
     assert points.schema["kernels"] == pl.List(pl.String)
 
 

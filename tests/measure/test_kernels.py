@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from hfbench.core.record import FAILED, OK, REJECTED, UNSUPPORTED, Record, Settings
+from hfbench.core.record import FAILED, OK, REJECTED, UNAVAILABLE, Record, Settings
 from hfbench.model.folder import folder_sha256
 from tests.conftest import ROOT, TINY
 from tests.measure.conftest import save_manifest
@@ -144,7 +144,7 @@ def test_hub_kernels_are_those_of_the_commit(
 def test_a_hub_that_is_not_there_is_told(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", NOBODY)
     record = measure(bench, hub("someone/norm", layer="RMSNorm", device="cpu", layer_name="RMSNorm"))
-    assert (record.status, record.phase) == (UNSUPPORTED, "prepare")
+    assert (record.status, record.phase) == (UNAVAILABLE, "prepare")
     assert str(record.reason).startswith("ValueError: a kernel could not be fetched; is the hub reachable?")
 
 
@@ -160,5 +160,5 @@ def test_transformers_own_mapping_without_a_hub_is_told(
     save_manifest(bench.folder, tmp_path / "gpt-oss", "GptOssForCausalLM", "gpt_oss")
     monkeypatch.setenv("HF_ENDPOINT", NOBODY)
     record = measure(bench, attn_implementation="eager")
-    assert (record.status, record.phase) == (UNSUPPORTED, "load")
+    assert (record.status, record.phase) == (UNAVAILABLE, "load")
     assert str(record.reason).startswith("ConnectError: a kernel could not be fetched; is the hub reachable?")

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from hfbench.core.record import OK, UNSUPPORTED, Record
 from hfbench.measure.process import scratch_folder, worker_environment
@@ -45,6 +46,9 @@ def test_a_record_holds_what_ran_and_what_it_took(record: Record) -> None:
     assert (variables["PYTHONHASHSEED"], variables["HF_HUB_OFFLINE"]) == ("0", "1")
     assert variables["OMP_NUM_THREADS"] == str(record.effective["intra_op_threads"])
     assert variables["PYTORCH_ALLOC_CONF"] == os.environ.get("PYTORCH_ALLOC_CONF", "")
+    assert record.effective["libraries"]["libgomp"]["owner"] == "torch"
+    assert record.provenance["packages"]["torch"] == torch.__version__
+    assert "certifi" in record.provenance["packages"]
 
 
 def test_phases_and_iterations_lie_on_one_clock(record: Record) -> None:

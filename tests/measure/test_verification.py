@@ -7,13 +7,14 @@ from copy import copy
 from functools import partial
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from hfbench.core.record import OUT_OF_MEMORY, REJECTED, UNSUPPORTED, Settings
+from hfbench.core.record import FAILED, OUT_OF_MEMORY, REJECTED, UNAVAILABLE, UNSUPPORTED, Settings
 from hfbench.measure import verification
 from hfbench.measure.compiling import compile_ids, compiled_since, remember_all
 from hfbench.measure.device import Cpu
@@ -231,3 +232,31 @@ def test_wrong_number_of_tokens_ends_the_measurement() -> None:
     with pytest.raises(WrongTokenCountError, match="1 new tokens instead of 2"):
         Sampler(lambda *_: short, (2,), Reporter(write_end, 0.0)).first_call()
     os.close(read_end)
+
+
+class _HubError(Exception):
+    def __init__(self, status_code: int) -> None:
+        super().__init__(f"{status_code} of the hub")
+        self.response = SimpleNamespace(status_code=status_code)
+
+
+@pytest.mark.parametrize(
+    ("error", "phase", "status"),
+    [
+        (ImportError("libcudnn.so.9: cannot open shared object file"), "load", UNAVAILABLE),
+        (ModuleNotFoundError("No module named 'einops'"), "import", UNAVAILABLE),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), "sample", UNAVAILABLE),
+        (RuntimeError("HIP error: unspecified launch failure"), "warm-up", UNAVAILABLE),
+        (RuntimeError("CUDA error: no kernel image is available for execution on the device"), "load", UNSUPPORTED),
+        (RuntimeError("CUDA error: out of memory"), "sample", OUT_OF_MEMORY),
+        (_HubError(503), "prepare", UNAVAILABLE),
+        (_HubError(429), "load", UNAVAILABLE),
+        (_HubError(404), "load", FAILED),
+        (ValueError("sdpa is not supported for this model"), "load", UNSUPPORTED),
+        (ValueError("sdpa is not supported for this model"), "first call", UNSUPPORTED),
+        (ValueError("sdpa is not supported for this model"), "sample", FAILED),
+        (NotImplementedError("no such operator"), "first call", UNSUPPORTED),
+    ],
+)
+def test_a_passing_trouble_is_told_from_what_cannot_be(error: Exception, phase: str, status: str) -> None:
+    assert status_of(error, phase) == status

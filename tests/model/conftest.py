@@ -84,17 +84,25 @@ class Project:
         )
 
     def assert_fails(self, name: str, *expected: str) -> None:
-        """Run the stage, which must end soon, with a sentence that holds what is expected, and write nothing."""
+        """Run the stage, which must end soon, with a sentence that holds what is expected.
+
+        The manifest says it too, and keeps what was known; where the stage before it fails, there is none.
+        """
         path = self.manifest_path(name)
-        before = path.read_bytes() if path.exists() else None
+        before = read_previous(path)
         start = time.perf_counter()
         result = self.run(name)
         assert time.perf_counter() - start < 25, "a person waits; huggingface_hub alone would retry for half a minute"
-        assert result.returncode == 1
         assert "Traceback" not in result.stderr
         for text in expected:
             assert text in result.stderr
-        assert (path.read_bytes() if path.exists() else None) == before
+        if result.returncode == 0:
+            manifest = Manifest.load(path)
+            assert (manifest.unavailable or "") in result.stderr
+            assert manifest.unavailable
+            assert before is None or before.source != manifest.source or read_previous(path) == before
+        else:
+            assert (result.returncode, path.exists()) == (1, before is not None)
 
 
 @pytest.fixture

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from hfbench.core.errors import UserError
-from hfbench.core.record import CRASHED, FAILED, OK, OUT_OF_MEMORY, REJECTED, TIMED_OUT, UNSUPPORTED
+from hfbench.core.record import CRASHED, FAILED, OK, OUT_OF_MEMORY, REJECTED, TIMED_OUT, UNAVAILABLE, UNSUPPORTED
 from hfbench.core.results import sweep_stage
 from hfbench.retry import RecordedPoint, choose
+from tests.model.fake_hub import FakeHub, read_folder
 from tests.pipeline.background import start
 from tests.pipeline.checkout import Checkout, measurements, ran, tiny_point
 
@@ -132,3 +133,39 @@ def test_a_wrong_name_ends_without_a_traceback(crashed: Checkout) -> None:
     assert result.returncode == 1
     assert re.search(r"hfbench: no point .*'egaer'", result.stderr)
     assert "Traceback" not in result.stderr
+
+
+def test_a_model_that_cannot_be_had_leaves_the_others_and_is_tried_again(
+    fresh: Checkout, tmp_path: Path, tiny_model: Path
+) -> None:
+    def add_model(content: Any) -> None:
+        content["models"]["away"] = {"source": "hub", "repository": "someone/tiny", "revision": "main"}
+        content["sweep"].update(model=["away", "tiny"], attn_implementation=["sdpa", "eager"])
+
+    hub = FakeHub()
+    try:
+        variables = {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "huggingface")}
+        hub.commit("someone/tiny", read_folder(tiny_model))
+        hub.repositories["someone/tiny"].gated = True
+        fresh.change_params(add_model)
+        first = fresh.repro(**variables)
+        assert [stage for stage in first if stage.startswith("model@")] == ["model@away"]
+        away, tiny = (f"measure@1-{model}-eager" for model in ("away", "tiny"))
+        (eager,) = [stage for stage in first if stage.startswith(tiny)]
+        (missing,) = [stage for stage in first if stage.startswith(away)]
+        assert record(fresh, eager)["status"] == OK
+        assert record(fresh, missing)["status"] == UNAVAILABLE
+        assert "the hub's repository someone/tiny is gated. Accept its conditions" in record(fresh, missing)["reason"]
+        assert "unavailable" in fresh.run("python", "-m", "hfbench.cli", "show").stdout
+        assert missing in retry(fresh, "--dry"), "without a name"
+
+        again = fresh.repro(**variables)
+        assert len(measurements(again)) == 2, "what could not be had is tried again, and nothing else"
+        assert record(fresh, missing)["status"] == UNAVAILABLE
+
+        hub.repositories["someone/tiny"].gated = False
+        assert {stage for stage in measurements(fresh.repro(**variables)) if stage.startswith(away)} == {missing}
+        assert record(fresh, missing)["status"] == OK
+        assert fresh.repro(**variables) == []
+    finally:
+        hub.close()

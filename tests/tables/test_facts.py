@@ -172,7 +172,7 @@ KERNELS = [
     {"layer": "SiLU", "replaced": 30, "kernel": "SiLU.forward", "path": "k/silu", "sha256": "5" * 64},
     {"layer": "rotary_pos_emb", "replaced": 0},
 ]
-PROVENANCE = {"environment": "e" * 64, "manifest": "d" * 64, "inputs": "a" * 64}
+PROVENANCE = {"environment": "e" * 64, "manifest": "d" * 64, "input_tensors": "a" * 64}
 
 
 def _points(folder: Path, *effective: dict[str, Any], **fields: Any) -> pl.DataFrame:
@@ -189,9 +189,12 @@ def test_kernels_are_named_by_layer_and_origin(tmp_path: Path) -> None:
 
 
 def test_the_files_and_threads_it_was_measured_with(tmp_path: Path) -> None:
-    names = ("environment_sha256", "manifest_sha256", "inputs_sha256")
+    names = ("environment_sha256", "manifest_sha256", "input_tensors_sha256")
     assert _points(tmp_path / "all", {}, provenance=PROVENANCE).select(names).row(0) == ("e" * 64, "d" * 64, "a" * 64)
     assert _points(tmp_path / "none", {}).select(names).row(0) == (None, None, None)
+    gomp = {"file": "libgomp.so.1", "owner": "torch", "size_bytes": 8}
+    points = _points(tmp_path / "libraries", {"libraries": {"libgomp": gomp}}, {})
+    assert points["libraries"].to_list() == [["libgomp: libgomp.so.1 of torch, 8 bytes"], []]
     points = _points(tmp_path / "threads", {"intra_op_threads": 8, "clock_resolution_seconds": 1e-9}, {})
     assert points.select("intra_op_threads", "clock_resolution_seconds").rows() == [(8, 1e-9), (None, None)]
 
