@@ -86,7 +86,7 @@ def accounting() -> dict[str, Any]:
 def provenance(configuration: Configuration) -> dict[str, str]:
     """Return digests of the files that the record was measured with."""
     inputs = f"{configuration.model} {configuration.batch_size} {configuration.sequence_length}"
-    texts = {"environment": "", "manifest": configuration.model, "inputs": inputs}
+    texts = {"environment": "", "manifest": configuration.model, "input_tensors": inputs}
     return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
 
 

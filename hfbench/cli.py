@@ -150,6 +150,24 @@ def _show(arguments: Namespace) -> None:
 
 
 @_command(
+    "report",
+    "write the HTML report of what is measured so far",
+    _argument("--output", type=Path, default=REPORT, metavar="FILE", help="%(default)s unless given"),
+)
+def _report(arguments: Namespace) -> None:
+    """Write the HTML report of what is measured so far: during a run, or after one that was interrupted.
+
+    A run that ends writes it by itself.
+    """
+    from hfbench.report.html import write_report
+    from hfbench.report.so_far import read_so_far
+
+    so_far = read_so_far()
+    write_report(so_far.results, so_far.samples, arguments.output, so_far.note)
+    print(so_far.note + "\n" if so_far.note else "", f"report: {arguments.output}", sep="")
+
+
+@_command(
     "compare",
     "compare commits, experiments, machines, or values of an axis",
     _argument("names", nargs="*", metavar="REVISION", help="baseline and candidate (HEAD, workspace)"),

@@ -3,10 +3,9 @@
 import os
 
 from hfbench.core.errors import run
-from hfbench.core.files import read_json, write_text
-from hfbench.core.results import CEILINGS, ENVIRONMENT, PARAMS, PLOTS, REPORT, TABLES
+from hfbench.core.results import PLOTS, REPORT, TABLES
 from hfbench.report.frames import read_results
-from hfbench.report.html import read_ceilings, read_manifests, read_params, report_page
+from hfbench.report.html import write_report
 from hfbench.report.plots import write_plots
 from hfbench.report.show import Choice, show_results
 from hfbench.tables.store import read_table
@@ -14,15 +13,7 @@ from hfbench.tables.store import read_table
 
 def main() -> None:
     results, samples = read_results(TABLES), read_table(TABLES, "samples")
-    page = report_page(
-        results,
-        samples,
-        environment=read_json(ENVIRONMENT),
-        ceilings=read_ceilings(CEILINGS),
-        manifests=read_manifests(results.points),
-        params=read_params(PARAMS),
-    )
-    write_text(REPORT, page)
+    write_report(results, samples, REPORT)
     write_plots(results.summary, samples, results.points, PLOTS)
     if os.environ.get("HFBENCH_TABLE") != "off":
         show_results(TABLES, Choice(), "table", REPORT)

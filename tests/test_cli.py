@@ -8,7 +8,7 @@ import pytest
 from hfbench.cli import parse_arguments
 
 COMMANDS = [
-    *("check", "level", "doctor", "show", "compare", "profile"),
+    *("check", "level", "doctor", "show", "report", "compare", "profile"),
     *("retry", "interleave", "bisect", "export", "import"),
 ]
 

@@ -1,6 +1,8 @@
 """What can be known to be impossible before a model is loaded, from the environment's description alone."""
 
 import re
+import sys
+import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -65,10 +67,22 @@ def compile_reason(
     needs_compiler = mode != "off" or configuration.attn_implementation == "flex_attention"
     if kind == "cpu" and needs_compiler and environment.get("compiler", "") is None:
         return "compiling for the CPU needs a C++ compiler, and none was found; install g++ or set CXX"
+    if kind == "cpu" and needs_compiler and (reason := _space_reason()):
+        return reason
     if mode != "off" and kind != "cuda" and options.get(_CUDA_GRAPHS, mode in _WITHOUT_CUDA_GRAPHS):
         plain = _WITHOUT_CUDA_GRAPHS.get(mode, mode)
         what = f"compile mode {mode} is {plain} with" if mode != plain else f"compile.options asks for {_CUDA_GRAPHS},"
         return f"{what} CUDA graphs, which {kind} does not have: torch would run {plain}; measure that"
+    return None
+
+
+def _space_reason() -> str | None:
+    """Return which path has a space, at which torch (2.13) takes the commands of the C++ compiler apart."""
+    folders = {"the environment of Python": sys.prefix, "the folder for temporary files": tempfile.gettempdir()}
+    remedies = {sys.prefix: "make one in another folder (make bench VENV=PATH)", tempfile.gettempdir(): "set TMPDIR"}
+    for what, folder in folders.items():
+        if " " in folder:
+            return f"compiling for the CPU fails where a path has a space, and {what} is {folder}; {remedies[folder]}"
     return None
 
 

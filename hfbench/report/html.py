@@ -14,10 +14,10 @@ import vl_convert
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from hfbench.core.files import read_json, readable_json
+from hfbench.core.files import read_json, readable_json, write_text
 from hfbench.core.point import AXIS_TABLE
 from hfbench.core.record import OK, Manifest
-from hfbench.core.results import manifest_path
+from hfbench.core.results import CEILINGS, ENVIRONMENT, PARAMS, manifest_path
 from hfbench.params.schema import read_yaml
 from hfbench.report.charts.capacity import memory_chart, roofline_chart, shares_chart
 from hfbench.report.charts.samples import rounds_chart, token_latency_chart
@@ -80,10 +80,12 @@ def report_page(
     ceilings: Mapping[str, Any],
     manifests: Sequence[Manifest] = (),
     params: Mapping[str, Any] = {},
+    so_far: str = "",
 ) -> str:
     """Return the page as HTML from the results, the table of samples, and the contents of the other results' files.
 
-    The same input makes the same page: it holds no time but those of the measurements.
+    `so_far` says what is missing of what was asked for. The same input makes the same page: it holds no time but those
+    of the measurements, and what `so_far` says.
     """
     points, rows = results.points, result_rows(results.summary, results.configurations)
     failures, groups = failure_rows(points), warning_groups(results.warnings, points)
@@ -95,6 +97,7 @@ def report_page(
     costs = points["observer_cost_ratio"].drop_nulls()
     return _page(
         captions=captions(points, rows),
+        so_far=so_far,
         facts=_facts(points, data, environment, manifests),
         winners={"summary": summary_sentence(won), "columns": winner_columns(won)} if won else None,
         ways=len(data.ways),
@@ -180,6 +183,20 @@ _QUOTED_PARAMS = (
     "sampling",
     "limits",
 )
+
+
+def write_report(results: Results, samples: pl.DataFrame, output: Path, so_far: str = "") -> None:
+    """Write the page of these results and of what lies beside them in results/ to `output`; see `report_page`."""
+    page = report_page(
+        results,
+        samples,
+        environment=read_json(ENVIRONMENT) if ENVIRONMENT.exists() else {},
+        ceilings=read_ceilings(CEILINGS),
+        manifests=read_manifests(results.points),
+        params=read_params(PARAMS),
+        so_far=so_far,
+    )
+    write_text(output, page)
 
 
 def read_manifests(points: pl.DataFrame) -> list[Manifest]:

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import polars as pl
 
-from hfbench.core.errors import UserError
+from hfbench.core.errors import UserError, say
 from hfbench.core.files import readable_json
 from hfbench.core.point import CONFIGURATION_AXES, Configuration
 from hfbench.core.results import LISTED_STAGE, PARAMS, configuration_meant, sweep_stage
 from hfbench.params.schema import load_params
 from hfbench.report.detail import ASCII, BLOCKS, point_page
-from hfbench.report.frames import Results, failure_rows, read_results, result_rows, varying_axes, warning_groups
+from hfbench.report.frames import Results, failure_rows, result_rows, varying_axes, warning_groups
 from hfbench.report.pages import (
     Column,
     Heading,
@@ -28,6 +28,7 @@ from hfbench.report.pages import (
     standard_output,
     total_width,
 )
+from hfbench.report.so_far import read_so_far
 from hfbench.report.words import (
     axis_column,
     captions,
@@ -253,12 +254,18 @@ def _parts(name: str) -> tuple[str, ...]:
 def show_results(tables: Path, choice: Choice, format_name: str, report: Path) -> None:
     """Print the results in this format (`table`, `markdown`, `csv` or `json`); below a table, where the report is.
 
-    Raises `UserError` where there are no tables, or the choice is not understood.
+    During a run, or after one that was interrupted, they are those of what is measured so far, which standard error
+    says. Raises `UserError` where nothing is measured, or the choice is not understood.
     """
-    view = chosen_view(read_results(tables), choice)
+    so_far = read_so_far(tables)
+    view = chosen_view(so_far.results, choice)
+    if so_far.note and format_name != "table":
+        say(so_far.note)
     if format_name == "table":
         console = standard_output()
         print_page(results_page(view, console.width), console)
+        if so_far.note:
+            print(f"\n{so_far.note}")
         if report.exists():
             print(f"\nreport: {report}")
         return
@@ -281,7 +288,7 @@ def show_point(tables: Path, measurements: Path, text: str) -> None:
 
     Raises `UserError` where the results have no such point; see `hfbench.core.results.configuration_meant`.
     """
-    results = read_results(tables)
+    results = read_so_far(tables).results
     known = {Configuration(**each.axes): each for each in measured_points(results.points)}
     # A stage of a listed configuration has a number for a name: params.yaml tells whose that is.
     stages = load_params(PARAMS).stages() if text.startswith(LISTED_STAGE) else {}

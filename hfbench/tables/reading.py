@@ -37,7 +37,8 @@ class ReadRecord:
     """A record as the tables need it: `facts` are plain values, `iterations` a row each with `ITERATION_TYPES`.
 
     `timeline` has the seconds of each entry under the name of its column. `needs` is the record's `accounting`, empty
-    where it has none. A `Record` would make a Python object of each token's time, of which there are millions.
+    where it has none, and `sampling` how it was to be measured. A `Record` would make a Python object of each token's
+    time, of which there are millions.
     """
 
     configuration: Configuration
@@ -46,6 +47,7 @@ class ReadRecord:
     iterations: pl.DataFrame
     output: Output
     needs: dict[str, Any]
+    sampling: dict[str, Any]
 
 
 @contextmanager
@@ -61,11 +63,12 @@ def _without_collector() -> Iterator[None]:
 
 
 @_without_collector()
-def read_records(folder: Path, points: Sequence[Configuration]) -> list[ReadRecord]:
+def read_records(folder: Path, points: Sequence[Configuration], *, may_lack: bool = False) -> list[ReadRecord]:
     """Return the record of each point, in the order of the points, from the JSON files under `folder`.
 
-    Records of other configurations, which an earlier sweep left behind, are skipped. Raises `UserError` for a point
-    without a record or with two, and for a file that is no record.
+    Records of other configurations, which an earlier sweep left behind, are skipped, and points without a record where
+    some may lack one. Raises `UserError` for a point without a record otherwise, or with two, and for a file that is no
+    record.
     """
     wanted = frozenset(points)
     found: dict[Configuration, tuple[Path, ReadRecord]] = {}
@@ -78,11 +81,12 @@ def read_records(folder: Path, points: Sequence[Configuration]) -> list[ReadReco
             twin, _ = found[configuration]
             raise UserError(f"{twin} and {path} are records of the same point. Delete both and run `dvc repro`.")
         found[configuration] = path, _read_record(path, configuration, content)
-    if missing := [point for point in points if point not in found]:
+    missing = [point for point in points if point not in found]
+    if missing and not may_lack:
         others = f" and {len(missing) - 1} other{'s' * (len(missing) > 2)}" if len(missing) > 1 else ""
         name = json.dumps(vars(missing[0]))
         raise UserError(f"{folder} has no record of the point {name}{others}. Run `dvc repro` to measure it.")
-    return [found[point][1] for point in points]
+    return [found[point][1] for point in points if point in found]
 
 
 def _configuration(path: Path, content: Any) -> Configuration | None:
@@ -119,6 +123,7 @@ def _read_record(path: Path, configuration: Configuration, content: dict[str, An
             ),
             output=Output.read(content["output"], content["effective"].get("kernelized_layers")),
             needs=dict(content["accounting"]),
+            sampling=dict(content["sampling"]),
         )
     except (AttributeError, KeyError, TypeError, ValueError, pl.exceptions.PolarsError) as error:
         raise _broken(path, f"{type(error).__name__}: {error}") from error

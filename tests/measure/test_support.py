@@ -108,3 +108,15 @@ def test_what_cannot_run_says_why(words: str, axes: dict[str, object], where_and
 )
 def test_what_may_run_is_let_through(axes: dict[str, object], where_and_how: dict[str, Any]) -> None:
     assert reasons(axes, **where_and_how) == {None}
+
+
+@pytest.mark.parametrize("where", ["tempfile.tempdir", "sys.prefix"])
+def test_a_path_with_a_space_cannot_compile_for_the_cpu(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    monkeypatch.setattr(where, "/home/ann/my files")
+    compiled: dict[str, object] = {**COMPILED}
+    (reason,) = reasons(compiled)
+    assert "has a space" in str(reason)
+    assert "/home/ann/my files; " in str(reason)
+    assert reasons(attention("flex_attention")) == {reason}
+    assert reasons({}) == reasons(compiled, backend="eager") == {None}
+    assert reasons(compiled, "cuda", CUDA) == {None}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -58,6 +59,14 @@ def kill_supervisor(dvc: Running, worker: psutil.Process) -> None:
     supervisor.kill()
 
 
+def test_what_is_there_is_shown_with_what_is_missing(interrupted: Checkout, tmp_path: Path) -> None:
+    shown = interrupted.run("python", "-m", "hfbench.cli", "show").stdout
+    told = r"^So far: 1 of 2 points measured, the last one begun \d+ \w+ ago; missing: tiny eager .*in round 1\. `dvc"
+    assert (found := re.search(told, shown, re.MULTILINE)), shown
+    interrupted.run("python", "-m", "hfbench.cli", "report", "--output", str(tmp_path / "report.html"))
+    assert found[0].partition(", the last")[0] in (tmp_path / "report.html").read_text()
+
+
 @pytest.mark.parametrize("stop", [ctrl_c, terminate_dvc, kill_supervisor])
 def test_nothing_is_left_after(
     interrupted: Checkout, tmp_path: Path, stop: Callable[[Running, psutil.Process], None]
@@ -66,6 +75,8 @@ def test_nothing_is_left_after(
     dvc = start(interrupted, tmp_path / "stderr", "dvc", "repro")
     try:
         dvc.wait_for_phase("sample")
+        shown = interrupted.run("python", "-m", "hfbench.cli", "show", check=False)
+        assert "nothing is measured yet of the 2 points" in shown.stderr
         stop(dvc, dvc.worker())
         signalled = time.monotonic()
         assert dvc.process.wait(timeout=5) != 0

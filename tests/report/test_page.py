@@ -123,7 +123,7 @@ def test_the_page_says_what_was_measured_on_what(page: str) -> None:
 
 
 def test_provenance_names_model_params_digests_and_the_way_to_the_commit(tmp_path: Path) -> None:
-    digests = {"environment": "e" * 64, "manifest": "f" * 64, "inputs": "0" * 64}
+    digests = {"environment": "e" * 64, "manifest": "f" * 64, "input_tensors": "0" * 64}
     tables = tables_of(tmp_path, measured(point(), 0.6, provenance=digests))
     text = text_of(page_of(tables, manifests=[MANIFEST], params=PARAMS), "provenance")
     for wanted in (
