@@ -242,24 +242,41 @@ def _retry(arguments: Namespace) -> None:
 
 @_command(
     "interleave",
-    "measure commits of an editable checkout in interleaved rounds",
-    _CHECKOUT,
-    _argument("revisions", nargs="+", metavar="REVISION", help="two commits, tags or branches of it, or more"),
+    "measure commits of an editable checkout, or environments, in interleaved rounds",
+    _argument("--checkout", type=Path, help="git checkout of a package that is installed with pip install -e"),
+    _argument("revisions", nargs="*", metavar="REVISION", help="two commits, tags or branches of it, or more"),
+    _argument(
+        "--python",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="ENVIRONMENT/bin/python",
+        help="in place of revisions: the interpreter of an environment, baseline first; twice or more",
+    ),
     _argument("--rounds", type=int, help="how many, in place of sweep.round of params.yaml"),
     _argument("--names", nargs="+", default=[], metavar="NAME", help="experiment of each (CHECKOUT-COMMIT)"),
 )
 def _interleave(arguments: Namespace) -> None:
-    """Measure commits of an editable checkout in interleaved rounds, and save each one's results as an experiment."""
-    from hfbench.checkouts.interleave import interleave
+    """Measure commits of an editable checkout, or environments, in interleaved rounds; each becomes an experiment."""
+    from hfbench.checkouts.interleave import interleave, interleave_interpreters
 
-    if len(arguments.revisions) == 1:
-        raise UserError("one revision was given. Give two or more to compare, the baseline first.")
+    sides = arguments.python or arguments.revisions
+    if arguments.python and (arguments.revisions or arguments.checkout):
+        raise UserError("--python measures environments, and --checkout commits of one. Give one of the two.")
+    if not arguments.python and arguments.checkout is None:
+        raise UserError("nothing to measure was given. Give --checkout and its revisions, or --python for each side.")
+    if len(sides) < 2:
+        raise UserError(f"{len(sides)} side was given. Give two or more to compare, the baseline first.")
     if arguments.rounds is not None and arguments.rounds < 1:
         raise UserError(f"--rounds is {arguments.rounds}; expected 2 or more.")
-    sides = interleave(arguments.checkout, arguments.revisions, rounds=arguments.rounds, experiments=arguments.names)
-    for side in sides:
-        print(f"experiment {side.experiment}: {side.commit}")
-    print(f"To compare them: hfbench compare {' '.join(side.experiment for side in sides)}")
+    options = {"rounds": arguments.rounds, "experiments": arguments.names}
+    if arguments.python:
+        measured = interleave_interpreters(sides, **options)
+    else:
+        measured = interleave(arguments.checkout, sides, **options)
+    for side in measured:
+        print(f"experiment {side.experiment}: {side.name}")
+    print(f"To compare them: hfbench compare {' '.join(side.experiment for side in measured)}")
 
 
 @_command(

@@ -1,5 +1,6 @@
 """The first commit of an editable checkout that made a point slower, by `git bisect` with measurements as tests."""
 
+import json
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -7,8 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from hfbench.checkouts.fit import require_fit
 from hfbench.checkouts.interleave import find_point
-from hfbench.checkouts.processes import ending_in_order
+from hfbench.checkouts.processes import HERE, ending_in_order
 from hfbench.checkouts.trial import FAILED, CommitVerdict, Rule, Trial, decisions_among
 from hfbench.checkouts.workspace import dvc, require_measured
 from hfbench.core.errors import UserError, say
@@ -46,8 +48,10 @@ def bisect(
     with ending_in_order(), _folder(records) as folder, repository.borrowed():
         trial = _trial(repository, folder, good, point, metric, rule)
         for commit in (good, bad):
-            trial.describe(commit)
-        require_measured(repository.folder, {commit: trial.environment(commit) for commit in (good, bad)})
+            repository.switch(commit)
+            require_fit(str(commit), HERE, repository.folder)
+        described = {str(commit): json.loads(trial.describe(commit)) for commit in (good, bad)}
+        require_measured(described, f"Install the checkout (`pip install --editable {checkout}`) where hfbench is.")
         confidence = f"{1 - trial.rule.error:.1%} confidence, however many rounds it takes"
         say(f"Is {bad} slower than {good}? Each verdict at {confidence}.")
         require_slower(trial.judge(bad), trial, bad)

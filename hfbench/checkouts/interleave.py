@@ -1,19 +1,24 @@
-"""The sweep on several commits of an editable checkout, in interleaved rounds, each commit's results an experiment.
+"""The sweep on several commits of an editable checkout, or with several interpreters, in interleaved rounds.
 
-Nothing here remembers what was measured: DVC does. A record depends on environment.json, which names the commit, so
-that `dvc repro` brings back what this commit has and measures what it lacks. An interrupted run goes on where it was.
+The results of each side become an experiment. Nothing here remembers what was measured: DVC does. A record depends on
+environment.json, which names commits and versions, so that `dvc repro` brings back what a side has and measures what it
+lacks. An interrupted run goes on where it was.
 """
 
+import json
+import os
 import re
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from hfbench.checkouts.processes import ending_in_order
+from hfbench.checkouts.fit import require_fit
+from hfbench.checkouts.processes import HERE, ending_in_order
 from hfbench.checkouts.workspace import (
     describe_into,
     dvc,
@@ -25,7 +30,7 @@ from hfbench.core.errors import UserError, say
 from hfbench.core.files import read_json
 from hfbench.core.point import Configuration
 from hfbench.core.results import ENVIRONMENT, PARAMS, RESULTS, configuration_meant, record_path
-from hfbench.git import Commit, Repository, run_git, try_git
+from hfbench.git import Repository, run_git, try_git
 from hfbench.params.levels import rewrite
 from hfbench.params.schema import load_params
 from hfbench.retry import forget_runs
@@ -57,7 +62,7 @@ class Measured(NamedTuple):
 
 @dataclass(frozen=True)
 class SideOfRound:
-    """One commit's records of one round, by their stage; `began` is when this commit was switched to for it."""
+    """One side's records of one round, by their stage; `began` is when this side was entered for it."""
 
     began: float
     measured: Mapping[str, Measured]
@@ -91,11 +96,16 @@ def apart(sides: Mapping[str, SideOfRound]) -> dict[str, list[str]]:
 
 @dataclass(frozen=True)
 class Arm:
-    """A commit, the DVC experiment that its results become, and the environment in which it is measured."""
+    """What is measured: `name` in words, how to enter it, and the interpreter that stages run with.
 
-    commit: Commit
+    `experiment` is the DVC experiment that its results become, and `project` what it belongs to.
+    """
+
+    name: str
     experiment: str
-    environment: bytes
+    project: str
+    enter: Callable[[], None] = lambda: None
+    python: Path = HERE
 
 
 def interleave(
@@ -110,83 +120,118 @@ def interleave(
     """
     repository = Repository(checkout)
     commits = [repository.commit(revision) for revision in revisions]
-    names = list(experiments) or [
-        re.sub(r"[^\w-]+", "-", f"{repository.folder.name}-{commit.short}", flags=re.ASCII) for commit in commits
+    project = repository.folder.name
+    names = list(experiments) or [_plain(f"{project}-{commit.short}") for commit in commits]
+    _check("the commits", [commit.sha for commit in commits], names)
+    sides = [
+        Arm(str(commit), name, project, partial(repository.switch, commit))
+        for commit, name in zip(commits, names, strict=True)
     ]
-    _check(commits, names)
-    with ending_in_order(), tempfile.TemporaryDirectory() as scratch, repository.borrowed(), lent_workspace():
+    with repository.borrowed():
+        for side in sides:
+            side.enter()
+            require_fit(side.name, side.python, repository.folder)
+        remedy = (
+            f"Install the checkout where hfbench is installed (`pip install --editable {checkout}`), and give commits "
+            "that differ in it."
+        )
+        _measure(sides, rounds, remedy)
+    return sides
+
+
+def interleave_interpreters(pythons: Sequence[Path], *, rounds: int | None, experiments: Sequence[str]) -> list[Arm]:
+    """Measure the sweep with each interpreter as `interleave` does on each revision; all run this folder's hfbench.
+
+    The names of the experiments are those of the environments, unless given. Raises `UserError` where an environment
+    lacks what hfbench needs, and where no two differ in what is measured.
+    """
+    found = [Path(os.path.abspath(python.expanduser())) for python in pythons]  # noqa: PTH100 (links stay: venv's are)
+    names = list(experiments) or [_plain(python.parent.parent.name) for python in found]
+    _check("--python", [str(python) for python in found], names)
+    sides = [Arm(str(python), name, name, python=python) for python, name in zip(found, names, strict=True)]
+    for side in sides:
+        require_fit(side.name, side.python)
+    _measure(sides, rounds, "Give environments with different packages.")
+    return sides
+
+
+def _measure(sides: Sequence[Arm], rounds: int | None, remedy: str) -> None:
+    with ending_in_order(), tempfile.TemporaryDirectory() as scratch, lent_workspace():
         if rounds is not None:
             rewrite(PARAMS, {"sweep.round": list(range(1, rounds + 1))})
         params = load_params(PARAMS)
         if len(params.sweep.round) < FEWEST_ROUNDS:
             raise UserError(f"An interval takes {FEWEST_ROUNDS} rounds at least. Give --rounds, 5 for instance.")
-        sides = _describe(repository, commits, names, Path(scratch))
+        environments = _describe(sides, Path(scratch), remedy)
         for index, number in enumerate(params.sweep.round):
             points = {point: stage for point, stage in params.stages().items() if point.round == number}
-            _measure_round(repository, sides if index % 2 == 0 else sides[::-1], points)
+            _measure_round(sides if index % 2 == 0 else sides[::-1], environments, points)
         for side in sides:
-            _save(repository, side)
-    return sides
+            _save(side, environments)
 
 
-def _check(commits: Sequence[Commit], names: Sequence[str]) -> None:
-    for what, values in (("--names", names), ("the commits", [commit.sha for commit in commits])):
+def _plain(name: str) -> str:
+    return re.sub(r"[^\w-]+", "-", name, flags=re.ASCII)
+
+
+def _check(what: str, measured: Sequence[str], names: Sequence[str]) -> None:
+    for kind, values in ((what, measured), ("--names", names)):
         if len(set(values)) < len(values):
-            raise UserError(f"Two of {what} are the same ({', '.join(values)}). Give different ones.")
-    if len(names) != len(commits):
-        raise UserError(f"{len(names)} names were given for {len(commits)} commits. Give as many.")
+            raise UserError(f"Two of {kind} are the same ({', '.join(values)}). Give different ones.")
+    if len(names) != len(measured):
+        raise UserError(f"{len(names)} names were given for {len(measured)} sides. Give as many.")
     for name in names:
         if try_git(Path(), "rev-parse", "--quiet", "--verify", "--end-of-options", name):
             raise UserError(f"{name!r} already names a revision of this repository. Give another with --names.")
 
 
-def _describe(repository: Repository, commits: Sequence[Commit], names: Sequence[str], scratch: Path) -> list[Arm]:
-    """Return the sides, which differ in what is measured: found out before anything is."""
-    paths = {commit: scratch / f"{commit.sha}.json" for commit in commits}
-    sides = []
-    for commit, name in zip(commits, names, strict=True):
-        repository.switch(commit)
-        sides.append(Arm(commit, name, describe_into(paths[commit])))
-    packages = require_measured(repository.folder, paths)
-    say(f"{' and '.join(map(str, commits))} differ for a measurement in: {', '.join(packages)}")
-    return sides
+def _describe(sides: Sequence[Arm], scratch: Path, remedy: str) -> dict[str, bytes]:
+    """Return the environment of each side, by its experiment; they differ in what is measured, which comes first."""
+    environments = {}
+    for number, side in enumerate(sides):
+        side.enter()
+        environments[side.experiment] = describe_into(scratch / f"{number}.json", side.python)
+    described = {side.name: json.loads(environments[side.experiment]) for side in sides}
+    say(f"{' and '.join(described)} differ for a measurement in: {', '.join(require_measured(described, remedy))}")
+    return environments
 
 
-def _measure_round(repository: Repository, sides: Sequence[Arm], points: Mapping[Configuration, str]) -> None:
+def _measure_round(
+    sides: Sequence[Arm], environments: Mapping[str, bytes], points: Mapping[Configuration, str]
+) -> None:
     """Bring one round of all sides up to date, and measure again what DVC had that was not measured side by side."""
     number = next(iter(points)).round
     found = {}
     for side in sides:
-        say(f"round {number} of {side.commit}")
+        say(f"round {number} of {side.name}")
         began = time.time()
-        _reproduce(repository, side, *points.values())
+        _reproduce(side, environments, *points.values())
         measured = {stage: read_measured(record_path(point)) for point, stage in points.items()}
         found[side.experiment] = SideOfRound(began, measured)
     again = apart(found)
     for side in sides:
         if stages := again[side.experiment]:
-            say(f"round {number} of {side.commit}, again: what DVC had was not measured side by side")
+            say(f"round {number} of {side.name}, again: what DVC had was not measured side by side")
             # Here they are this side's again, to be forgotten: of two results for the same dependencies DVC could take
             # the old.
-            _reproduce(repository, side, *points.values())
+            _reproduce(side, environments, *points.values())
             forget_runs([record_path(point) for point, stage in points.items() if stage in stages])
-            _reproduce(repository, side, "--force", "--single-item", *stages)
+            _reproduce(side, environments, "--force", "--single-item", *stages)
 
 
-def _reproduce(repository: Repository, side: Arm, *words: str) -> None:
-    """Run `dvc repro` on a side's commit, from DVC's cache where that has it."""
-    repository.switch(side.commit)
-    dvc("repro", *words)
+def _reproduce(side: Arm, environments: Mapping[str, bytes], *words: str) -> None:
+    """Run `dvc repro` on a side, from DVC's cache where that has it."""
+    side.enter()
+    dvc("repro", *words, python=side.python)
     remedy = "Run this again; what belongs to the environment as it is now is not measured twice."
-    require_same_environment(side.commit, side.environment, ENVIRONMENT.read_bytes(), remedy)
+    require_same_environment(side.name, environments[side.experiment], ENVIRONMENT.read_bytes(), remedy)
 
 
-def _save(repository: Repository, side: Arm) -> None:
+def _save(side: Arm, environments: Mapping[str, bytes]) -> None:
     """Make the tables of all rounds, and keep the whole as an experiment."""
-    say(f"results of {side.commit}")
-    _reproduce(repository, side)
+    say(f"results of {side.name}")
+    _reproduce(side, environments)
     # DVC adds what it is told to with --force, so that a folder would bring what git ignores.
     others = run_git(Path(), "ls-files", "-z", "--others", "--exclude-standard", "--", str(RESULTS)).stdout
     untracked = [word for name in others.split("\0") if name for word in ("--include-untracked", name)]
-    message = f"{repository.folder.name} at {side.commit}"
-    dvc("exp", "save", "--force", "--name", side.experiment, "--message", message, *untracked)
+    dvc("exp", "save", "--force", "--name", side.experiment, "--message", f"{side.project}: {side.name}", *untracked)

@@ -13,18 +13,21 @@ from typing import IO
 
 from hfbench.git import ENDS_BY
 
+HERE = Path(sys.executable)
 _GRACE_SECONDS = 10.0  # for DVC and a measurement to end in order after an interrupt
 
 
-def run_to_end(command: Sequence[str], output: IO[bytes] | None = None) -> int:
+def run_to_end(command: Sequence[str], output: IO[bytes] | None = None, python: Path = HERE) -> int:
     """Run a command with the variables of a stage and return its exit status; `output` takes all that it prints.
+
+    `python` is the interpreter that stages run with.
 
     Where this process is interrupted meanwhile, the command and its process group are interrupted, and gone when the
     interruption is raised: what is put back after it is not changed again.
     """
     process = subprocess.Popen(
         command,
-        env=stage_variables(os.environ),
+        env=stage_variables(os.environ, python),
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=output,
@@ -37,13 +40,13 @@ def run_to_end(command: Sequence[str], output: IO[bytes] | None = None) -> int:
         raise
 
 
-def stage_variables(variables: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables for DVC and for stages: `python` is this one, and no variable of git points elsewhere.
+def stage_variables(variables: Mapping[str, str], python: Path = HERE) -> dict[str, str]:
+    """Return the variables for DVC and for stages: `python` is that one, and no variable of git points elsewhere.
 
     A git hook sets variables that would stand before the folder that git is asked about.
     """
     kept = {name: value for name, value in variables.items() if not name.startswith("GIT_")}
-    path = os.pathsep.join([str(Path(sys.executable).parent), *filter(None, [variables.get("PATH")])])
+    path = os.pathsep.join([str(python.parent), *filter(None, [variables.get("PATH")])])
     return {**kept, "PATH": path, "HFBENCH_TABLE": "off"}
 
 

@@ -6,20 +6,24 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from hfbench.checkouts.processes import run_to_end
+from hfbench.checkouts.processes import HERE, run_to_end
 from hfbench.compare.changes import differences
 from hfbench.core.errors import UserError
-from hfbench.core.files import atomic_path, read_json
+from hfbench.core.files import atomic_path
 from hfbench.core.results import LOGS, PARAMS, RESULTS
 from hfbench.git import Commit, run_git, uninterrupted
 
 _LOCKS = (Path("dvc.lock"), Path("stages/dvc.lock"))
 
 
-def dvc(*words: str) -> None:
-    """Run DVC, as quietly as stages let it. Raises `UserError` where it fails, which says why by itself."""
-    status = run_to_end([sys.executable, "-m", "dvc", *words, "--quiet"])
+def dvc(*words: str, python: Path = HERE) -> None:
+    """Run DVC, as quietly as stages let it, which run with this interpreter.
+
+    Raises `UserError` where it fails, which says why by itself.
+    """
+    status = run_to_end([sys.executable, "-m", "dvc", *words, "--quiet"], python=python)
     if status:
         raise UserError(f"`dvc {' '.join(words)}` ended with exit status {status}; what it said stands above.")
 
@@ -63,14 +67,14 @@ def _results() -> set[Path]:
     return {path for path in found if not path.is_relative_to(LOGS)}  # written in place, and nothing depends on them
 
 
-def describe_into(output: Path) -> bytes:
+def describe_into(output: Path, python: Path = HERE) -> bytes:
     """Describe the environment as the pipeline does, into `output`, and return what was written."""
-    if run_to_end([sys.executable, "-m", "stages.environment", "--output", str(output)]):
+    if run_to_end([str(python), "-m", "stages.environment", "--output", str(output)], python=python):
         raise UserError("the environment could not be described; the reason stands above.")
     return output.read_bytes()
 
 
-def require_same_environment(commit: Commit, before: bytes, after: bytes, remedy: str) -> None:
+def require_same_environment(commit: Commit | str, before: bytes, after: bytes, remedy: str) -> None:
     """Raise `UserError` where a commit's environment, as it is described, is not what it was before."""
     if before != after:
         changed = "; ".join(each.sentence for each in differences(json.loads(before), json.loads(after)))
@@ -80,24 +84,23 @@ def require_same_environment(commit: Commit, before: bytes, after: bytes, remedy
         )
 
 
-def require_measured(checkout: Path, described: Mapping[Commit, Path]) -> list[str]:
-    """Return the packages in which the commits differ for a measurement; `described` has each one's description.
+def require_measured(described: Mapping[str, Mapping[str, Any]], remedy: str) -> list[str]:
+    """Return in what the sides differ for a measurement: packages, and other parts of their environments.
 
-    Raises `UserError` where two commits have the same: either nothing that is measured comes from the checkout, or they
-    do not differ in it.
+    `described` is the environment of each, by its name. Raises `UserError`, which ends in the remedy, where two have
+    the same: either nothing that is measured comes from what was given, or the two do not differ in it.
     """
-    versions = {commit: read_json(path)["packages"] for commit, path in described.items()}
-    first, *others = versions
-    old = versions[first]
-    packages: set[str] = set()
+    first, *others = described
+    found: set[str] = set()
     for other in others:
-        new = versions[other]
-        changed = {name for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
+        old, new = described[first], described[other]
+        changed = {name for name in old["packages"].keys() | new["packages"].keys() if _differ(name, old, new)}
+        changed |= {part for part in old.keys() | new.keys() if part != "packages" and old.get(part) != new.get(part)}
         if not changed:
-            raise UserError(
-                f"To a measurement, {first} and {other} are the same: no package that it runs on differs. Install the "
-                f"checkout where hfbench is installed (`pip install --editable {checkout}`), and give commits that "
-                "differ in it."
-            )
-        packages |= changed
-    return sorted(packages)
+            raise UserError(f"To a measurement, {first} and {other} are the same: no package differs. {remedy}")
+        found |= changed
+    return sorted(found)
+
+
+def _differ(package: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    return bool(old["packages"].get(package) != new["packages"].get(package))

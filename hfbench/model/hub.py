@@ -77,8 +77,12 @@ class HubUnreachableError(Exception):
 @contextmanager
 def hub_errors(source: HubSource) -> Iterator[None]:
     """Turn what huggingface_hub raises into `UserError`, or `HubUnreachableError` where the hub could not be asked."""
-    from httpx2 import HTTPError
     from huggingface_hub import errors
+
+    # Of the library that it asks with: httpx in its version 1, httpx2 in version 2.
+    http_error: type[Exception] = next(  # type: ignore[assignment]
+        each for each in errors.HfHubHTTPError.__mro__ if each.__module__.startswith("httpx")
+    )
 
     try:
         yield
@@ -107,7 +111,7 @@ def hub_errors(source: HubSource) -> Iterator[None]:
         raise UserError(f"{source.repository!r} is no name of a repository on the hub ({one_line(error)})") from error
     except errors.HfHubHTTPError as error:
         raise _of_status(error.response.status_code, source) from error
-    except (HTTPError, JSONDecodeError, errors.FileMetadataError) as error:  # no connection, or not the hub's answer
+    except (http_error, JSONDecodeError, errors.FileMetadataError) as error:  # no connection, or not the hub's answer
         raise HubUnreachableError(f"{type(error).__name__}: {one_line(error)}") from error
     except OSError as error:
         raise _of_disk(error, source) from error

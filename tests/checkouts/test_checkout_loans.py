@@ -5,6 +5,7 @@ import signal
 import subprocess
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,8 +13,7 @@ from hfbench.checkouts.interleave import find_point
 from hfbench.checkouts.processes import stage_variables
 from hfbench.checkouts.workspace import require_measured
 from hfbench.core.errors import UserError
-from hfbench.core.files import write_json
-from hfbench.git import Commit, Repository, uninterrupted
+from hfbench.git import Repository, uninterrupted
 from tests.environment.conftest import commit_all, git
 from tests.tables.hand_records import point
 
@@ -90,20 +90,18 @@ def test_variables_of_git_do_not_reach_what_is_measured() -> None:
     assert variables["PATH"].endswith(f"{os.pathsep}somewhere")
 
 
-def described(folder: Path, *commits: str) -> dict[Commit, Path]:
-    paths = {}
-    for number, commit in enumerate(commits):
-        path = folder / f"{number}.json"
-        package = {"version": "5.0", "commit": commit}
-        write_json(path, {"packages": {"torch": {"version": "2.0"}, "transformers": package}})
-        paths[Commit(str(number) * 40, f"commit {number}")] = path
-    return paths
+def described(*commits: str) -> dict[str, dict[str, Any]]:
+    torch = {"version": "2.0"}
+    return {
+        f"side {number}": {"packages": {"torch": torch, "transformers": {"version": "5.0", "commit": commit}}}
+        for number, commit in enumerate(commits)
+    }
 
 
-def test_commits_must_differ_in_what_is_measured(tmp_path: Path) -> None:
-    assert require_measured(tmp_path, described(tmp_path, "a", "b")) == ["transformers"]
-    with pytest.raises(UserError, match=r"commit 0.*commit 1.* are the same.*pip install --editable"):
-        require_measured(tmp_path, described(tmp_path, "a", "a"))
+def test_sides_must_differ_in_what_is_measured() -> None:
+    assert require_measured(described("a", "b"), "Install it.") == ["transformers"]
+    with pytest.raises(UserError, match=r"side 0 and side 1 are the same.*Install it\.$"):
+        require_measured(described("a", "a"), "Install it.")
 
 
 POINTS = {
