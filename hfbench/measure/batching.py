@@ -57,11 +57,15 @@ def continuous_batching_config(configuration: Configuration, settings: Settings)
             **{name: asked[name] for name in asked if asked[name] is not None},
         },
         max_requests_per_batch=configuration.batch_size,
-        auto_switch_to_flash=False,
+        # Otherwise it might run another attention than was asked for; transformers 5.18 has no such option.
+        **({_SWITCH: False} if _SWITCH in ContinuousBatchingConfig.__dataclass_fields__ else {}),
         varlen_compile_config=compiled,
         decode_compile_config=compiled,
         seed=0,
     )
+
+
+_SWITCH = "auto_switch_to_flash"
 
 
 class Batching:
