@@ -36,6 +36,10 @@ _OTHER_SHAPES = {
 _POLL_SECONDS = 1.0  # between looks at whether the manager's thread is still alive
 
 
+# It might run another attention than was asked for; transformers 5.18 has no such option.
+_SWITCH = {"auto_switch_to_flash": False}
+
+
 def continuous_batching_config(configuration: Configuration, settings: Settings) -> ContinuousBatchingConfig:
     """Return the config of continuous batching with nothing left to be inferred from free memory, which differs by run.
 
@@ -53,19 +57,15 @@ def continuous_batching_config(configuration: Configuration, settings: Settings)
     return ContinuousBatchingConfig(
         **{
             "allow_block_sharing": False,
+            **{name: value for name, value in _SWITCH.items() if name in ContinuousBatchingConfig.__dataclass_fields__},
             **inferred,
             **{name: asked[name] for name in asked if asked[name] is not None},
         },
         max_requests_per_batch=configuration.batch_size,
-        # Otherwise it might run another attention than was asked for; transformers 5.18 has no such option.
-        **({_SWITCH: False} if _SWITCH in ContinuousBatchingConfig.__dataclass_fields__ else {}),
         varlen_compile_config=compiled,
         decode_compile_config=compiled,
         seed=0,
     )
-
-
-_SWITCH = "auto_switch_to_flash"
 
 
 class Batching:

@@ -80,7 +80,7 @@ def hub_errors(source: HubSource) -> Iterator[None]:
     from huggingface_hub import errors
 
     # Of the library that it asks with: httpx in its version 1, httpx2 in version 2.
-    http_error: type[Exception] = next(  # type: ignore[assignment]
+    http_error: type[Exception] = next(
         each for each in errors.HfHubHTTPError.__mro__ if each.__module__.startswith("httpx")
     )
 
