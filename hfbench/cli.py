@@ -72,11 +72,13 @@ _CHECKOUT = _argument(
 )
 
 
-@_command("check", "check params.yaml and name whatever is wrong in it", _params("file to check"))
+@_command("check", "check params.yaml, and whether DVC can start, and name whatever is wrong", _params("file to check"))
 def _check(arguments: Namespace) -> None:
+    from hfbench.core.files import require_readable_lock
     from hfbench.params.schema import load_params
 
     load_params(arguments.params)
+    require_readable_lock()
 
 
 @_command(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hfbench.core.errors import UserError
-from hfbench.core.files import read_json, safetensors_metadata
+from hfbench.core.files import read_json, require_readable_lock, safetensors_metadata
 from hfbench.core.point import Configuration
 from hfbench.core.record import OK, STATUSES, UNAVAILABLE, UNSUPPORTED
 from hfbench.core.results import (
@@ -28,21 +28,23 @@ _LISTED = 20  # points in an error message
 
 @dataclass(frozen=True)
 class RecordedPoint:
-    """A measured point: its stage as DVC prints it, its record, and how that ended."""
+    """A measured point: its stage as DVC prints it, its record, how that ended, and its key as tables have it."""
 
     stage: str
     record: Path
     status: str
     reason: str | None
+    key: str = ""
 
     @property
-    def names(self) -> tuple[str, str, str]:
-        """The record's name, the stage, and what follows its @: the stage of a listed configuration has no axes."""
+    def names(self) -> tuple[str, str, str, str]:
+        """The key, the record's name, the stage, and what follows its @: that of a listed configuration has no axes."""
         record = self.record.as_posix().removesuffix(".json")
-        return record.removeprefix(f"{MEASUREMENTS.as_posix()}/"), self.stage, self.stage.partition("@")[2]
+        name = record.removeprefix(f"{MEASUREMENTS.as_posix()}/")
+        return self.key, name, self.stage, self.stage.partition("@")[2]
 
     def __str__(self) -> str:
-        return f"{self.stage} ({self.names[0]})" if self.stage.startswith(LISTED_STAGE) else self.stage
+        return f"{self.stage} ({self.names[1]})" if self.stage.startswith(LISTED_STAGE) else self.stage
 
 
 def retry(names: Sequence[str], statuses: Sequence[str], *, dry: bool) -> None:
@@ -51,6 +53,7 @@ def retry(names: Sequence[str], statuses: Sequence[str], *, dry: bool) -> None:
     An interrupted retry is resumed by another: what it measured is done, and the rest is still known as failed. Raises
     `UserError` where a name matches nothing, or params.yaml or a record cannot be read.
     """
+    require_readable_lock()
     stages = load_params(PARAMS).stages()
     if not all(record_path(configuration).exists() for configuration in stages):
         # DVC removes a record before it measures its point: an interrupted retry leaves a gap where a failure was.
@@ -75,22 +78,25 @@ def retry(names: Sequence[str], statuses: Sequence[str], *, dry: bool) -> None:
 
 def find_points(stages: Mapping[Configuration, str]) -> list[RecordedPoint]:
     """Return the points that have a record, in the order of the stages."""
+    from hfbench.tables.store import configuration_keys  # not where only what could not be had is forgotten
+
     points = []
-    for configuration, stage in stages.items():
+    for (configuration, stage), key in zip(stages.items(), configuration_keys([*map(vars, stages)]), strict=True):
         path = record_path(configuration)
         if path.exists():
             content = read_json(path)
             fields = content if isinstance(content, dict) else {}
-            points.append(RecordedPoint(stage, path, str(fields.get("status")), fields.get("reason")))
+            points.append(RecordedPoint(stage, path, str(fields.get("status")), fields.get("reason"), key))
     return points
 
 
 def choose(points: Sequence[RecordedPoint], names: Sequence[str], statuses: Sequence[str]) -> list[RecordedPoint]:
     """Return the points to measure again: those of these statuses whose stage or record matches one of the names.
 
-    A name is that of a stage or record, a part of one, or a pattern: see `hfbench.core.results.points_meant`. Without
-    statuses, all but `ok` are meant, and without names too all but `ok` and `unsupported`: what a machine cannot run
-    does not run at another try either.
+    A name is a point's key, or that of a stage or record, a part of one, or a pattern: see
+    `hfbench.core.results.points_meant`. Without statuses, of the named ones those that are not `ok` are meant, or all
+    where all are; and without names too all but `ok` and `unsupported`: what a machine cannot run does not run at
+    another try either.
     Raises `UserError` for a name that no point matches, and for a word that is no status.
     """
     for status in statuses:
@@ -104,6 +110,8 @@ def choose(points: Sequence[RecordedPoint], names: Sequence[str], statuses: Sequ
             raise UserError(_no_match(name, points))
         chosen.update(found)
     wanted = set(statuses) or set(STATUSES) - ({OK} if names else {OK, UNSUPPORTED})
+    if names and not statuses and all(point.status == OK for point in chosen):
+        wanted = {OK}
     return [point for point in points if point in chosen and point.status in wanted]
 
 

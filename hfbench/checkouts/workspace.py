@@ -11,7 +11,7 @@ from typing import Any
 from hfbench.checkouts.processes import HERE, run_to_end
 from hfbench.compare.changes import differences
 from hfbench.core.errors import UserError
-from hfbench.core.files import atomic_path
+from hfbench.core.files import atomic_path, require_readable_lock
 from hfbench.core.results import LOGS, PARAMS, RESULTS
 from hfbench.git import Commit, run_git, uninterrupted
 
@@ -23,6 +23,7 @@ def dvc(*words: str, python: Path = HERE) -> None:
 
     Raises `UserError` where it fails, which says why by itself.
     """
+    require_readable_lock()
     status = run_to_end([sys.executable, "-m", "dvc", *words, "--quiet"], python=python)
     if status:
         raise UserError(f"`dvc {' '.join(words)}` ended with exit status {status}; what it said stands above.")

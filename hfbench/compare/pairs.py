@@ -72,7 +72,13 @@ COMPARED = (
     ComparedMetric("energy_joules_per_token", ("energy",), "energy per token", False, "less", "more"),
 )
 HEADLINE = COMPARED[0]
-_BY_ANY_NAME = {name: metric for metric in COMPARED for name in (metric.name, *metric.aliases)}
+# Compared where they are asked for by their full names.
+_FURTHER = (
+    ComparedMetric(metric.name, (metric.name,), metric.name.removesuffix("_seconds").replace("_", " "), False)
+    for metric in METRICS
+    if metric.name not in {each.name for each in COMPARED}
+)
+_BY_ANY_NAME = {name: metric for metric in (*COMPARED, *_FURTHER) for name in (metric.name, *metric.aliases)}
 
 
 def choose_metrics(names: Sequence[str]) -> tuple[ComparedMetric, ...]:

@@ -73,3 +73,17 @@ def safetensors_metadata(path: Path) -> dict[str, str]:
     with path.open("rb") as file:
         header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
     return dict(header.get("__metadata__", {}))
+
+
+def require_readable_lock(path: Path = Path(".dvc/tmp/rwlock")) -> None:
+    """Raise `UserError` where DVC's list of what its processes use is broken, as a machine that died leaves it."""
+    try:
+        content = path.read_bytes()
+        json.loads(content)
+    except FileNotFoundError:
+        return
+    except ValueError:
+        raise UserError(
+            f"DVC cannot start: {path} is broken, as when the machine went down while DVC ran. Nothing measured is "
+            f"lost. When no other DVC runs here, delete it: rm {path}"
+        ) from None

@@ -11,6 +11,7 @@ import polars as pl
 from hfbench.core.point import CONFIGURATION_AXES, REFERENCE, WAY_AXES, WORKLOAD_AXES, words_of
 from hfbench.core.record import OK
 from hfbench.statistics.bootstrap import Floats
+from hfbench.tables.doubts import POINT
 from hfbench.tables.store import point_label, read_table
 from hfbench.tables.warnings import MeasurementWarning, read_warnings
 
@@ -171,6 +172,16 @@ def _named(frame: pl.DataFrame, names: pl.DataFrame) -> pl.DataFrame:
     return frame.join(names, on=CONFIGURATION_AXES, how="left", maintain_order="left")
 
 
+_MOST_NAMED = 3  # points in a command
+
+
+def _of_points(remedy: str, keys: Sequence[str]) -> str:
+    """Return the remedy with its commands for these points; those that take one point get the first."""
+    if len(keys) > _MOST_NAMED:
+        return remedy
+    return remedy.replace(f"retry {POINT}", f"retry {' '.join(keys)}").replace(POINT, keys[0])
+
+
 @dataclass(frozen=True)
 class WarningGroup:
     """Warnings of one kind with one remedy; `findings` says of whom (a text, empty for the only configuration) what."""
@@ -185,14 +196,18 @@ def warning_groups(warnings: Sequence[MeasurementWarning], points: pl.DataFrame)
     axes = varying_axes(points)
     measured = points.filter(pl.col("status") == OK).select(CONFIGURATION_AXES).n_unique()
     groups: dict[tuple[str, str], dict[str, list[str]]] = {}
+    keys: dict[tuple[str, str], list[str]] = {}
     for each in warnings:
-        group = groups.setdefault((each.title, each.remedy), {})
-        group.setdefault(each.what, []).append(point_label(each.configuration, axes))
+        remedy = each.remedy.replace(f"'{each.point}'", POINT)  # what differs in the name alone is one remedy
+        groups.setdefault((each.title, remedy), {}).setdefault(each.what, []).append(
+            point_label(each.configuration, axes)
+        )
+        keys.setdefault((each.title, remedy), []).append(f"'{each.point}'")
     everyone = {1: "", 2: "both configurations"}.get(measured, f"all {measured} configurations")
     return [
         WarningGroup(
             title,
-            remedy,
+            _of_points(remedy, keys[title, remedy]),
             tuple((", ".join(labels) if len(labels) < measured else everyone, what) for what, labels in group.items()),
         )
         for (title, remedy), group in groups.items()

@@ -7,6 +7,7 @@ from hfbench.tables.agreement import MISSING_REFERENCE
 from hfbench.tables.configurations import Facts
 from hfbench.tables.roofline import NOISE_OF_CEILINGS
 
+POINT = "'POINT'"  # in a command of a remedy: stands for the configuration's key
 Told: TypeAlias = Iterator[tuple[str, str]]  # `what` and `remedy`, or nothing
 
 
@@ -59,8 +60,8 @@ def other_kernels(facts: Facts) -> Told:
         rounds = counted(facts.rounds_with_other_kernels, facts.rounds_ok)
         yield (
             f"other layers have kernels in {rounds} than in the first",
-            "Its speed is not marked as best. `hfbench show --point` names the layers of each round; measure the point "
-            "again (`hfbench retry POINT --status ok`).",
+            "Its speed is not marked as best. `hfbench show --point 'POINT'` names the layers of each round; measure the "
+            "point again (`hfbench retry 'POINT'`).",
         )
 
 
@@ -277,7 +278,8 @@ def not_watched(facts: Facts) -> Told:
             f"not watched: the device was read {facts.monitor_readings} times while samples were taken, so whether it "
             "throttled, what else ran and what energy it took is not known",
             "Sample longer (sampling.min_iterations; on an accelerator sampling.min_watched_seconds), or read it more "
-            "often (sampling.monitor_interval_seconds); `hfbench show --point` names what this machine does not tell.",
+            "often (sampling.monitor_interval_seconds); `hfbench show --point 'POINT'` names what this machine does "
+            "not tell.",
         )
 
 
@@ -329,7 +331,7 @@ def other_processes(facts: Facts) -> Told:
     if found:
         yield (
             " and ".join(found),
-            "End what else runs, then measure the point again (`hfbench retry POINT --status ok`).",
+            "End what else runs, then measure the point again (`hfbench retry 'POINT'`).",
         )
 
 

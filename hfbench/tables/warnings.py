@@ -12,7 +12,7 @@ from hfbench.core.errors import UserError
 from hfbench.core.files import read_json, write_json
 from hfbench.core.point import CONFIGURATION_AXES
 from hfbench.tables.configurations import Facts
-from hfbench.tables.doubts import CHECKS
+from hfbench.tables.doubts import CHECKS, POINT
 from hfbench.tables.store import configuration_keys
 
 
@@ -66,8 +66,14 @@ def configuration_warnings(configurations: pl.DataFrame) -> list[MeasurementWarn
         if row["rounds_ok"]
     ]
     return [
-        MeasurementWarning(check.__name__, *told, key, {axis: row[axis] for axis in CONFIGURATION_AXES})
+        MeasurementWarning(
+            check.__name__,
+            what,
+            remedy.replace(POINT, f"'{key}'"),
+            key,
+            {axis: row[axis] for axis in CONFIGURATION_AXES},
+        )
         for check in CHECKS
         for key, row, facts in measured
-        for told in check(facts)
+        for what, remedy in check(facts)
     ]

@@ -13,7 +13,14 @@ from pathlib import Path
 import pytest
 
 from hfbench.core.errors import UserError
-from hfbench.core.files import atomic_path, read_json, readable_json, write_json, write_text
+from hfbench.core.files import (
+    atomic_path,
+    read_json,
+    readable_json,
+    require_readable_lock,
+    write_json,
+    write_text,
+)
 from hfbench.core.record import Iteration, Record, Sampling
 from hfbench.core.turn import lock_folder, turn
 from tests.tables.hand_records import point
@@ -161,3 +168,14 @@ def test_who_waits_for_one_of_several_devices_takes_the_first_that_is_free() -> 
     assert text.startswith("waiting for one of 2 devices, which process ")
     assert "the first" in text
     assert "the second" in text
+
+
+@pytest.mark.parametrize("content", ["{", '{"read": {', "\0" * 20])
+def test_a_lock_of_dvc_that_a_dead_machine_left_is_told_with_what_to_do(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "rwlock"
+    require_readable_lock(path)
+    path.write_text(content)
+    with pytest.raises(UserError, match=r"DVC cannot start: .*rwlock is broken.*delete it: rm .*rwlock$"):
+        require_readable_lock(path)
+    path.write_text('{"read": {}, "write": {}}')
+    require_readable_lock(path)

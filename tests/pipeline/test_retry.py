@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,9 +14,11 @@ from hfbench.core.errors import UserError
 from hfbench.core.record import CRASHED, FAILED, OK, OUT_OF_MEMORY, REJECTED, TIMED_OUT, UNAVAILABLE, UNSUPPORTED
 from hfbench.core.results import sweep_stage
 from hfbench.retry import RecordedPoint, choose
+from hfbench.tables.doubts import POINT
 from tests.model.fake_hub import FakeHub, read_folder
 from tests.pipeline.background import start
 from tests.pipeline.checkout import Checkout, measurements, ran, tiny_point
+from tests.tables.test_warnings import commands_of_remedies
 
 SDPA, FLASH, EAGER = (sweep_stage(tiny_point(each)) for each in ("sdpa", "flash_attention_2", "eager"))
 BY_STATUS = {
@@ -42,7 +45,8 @@ POINTS = [RecordedPoint(stage, Path("unused"), status, None) for stage, status i
         (["measure@?-m-eager-[24]"], [], [REJECTED, OUT_OF_MEMORY]),
         (["owner/kernel@v1", "sdpa"], [], [FAILED, CRASHED]),
         (["eager"], ["ok", "rejected"], [OK, REJECTED]),
-        (["measure@1-m-eager-1"], [], []),
+        (["measure@1-m-eager-1"], [], [OK]),  # named, and all of it ok: to be measured again
+        (["measure@1-m-eager-1"], ["failed"], []),
     ],
 )
 def test_choice(names: Sequence[str], statuses: Sequence[str], expected: Sequence[str]) -> None:
@@ -169,3 +173,18 @@ def test_a_model_that_cannot_be_had_leaves_the_others_and_is_tried_again(
         assert fresh.repro(**variables) == []
     finally:
         hub.close()
+
+
+def test_each_command_of_a_remedy_does_what_the_remedy_says(fresh: Checkout) -> None:
+    """Of an ok point, which is what warnings are of."""
+    (key,) = json.loads((fresh.folder / "results/metrics_by_point.json").read_text())
+    before = record(fresh, SDPA)["started_at"]
+    commands = sorted(commands_of_remedies() | {"hfbench compare --metric first_call_seconds HEAD workspace"})
+    assert [each.split()[1] for each in commands] == ["repro", "repro", "compare", "doctor", "retry", "retry", "show"]
+    for command in commands:
+        words = shlex.split(command.replace(POINT, f"'{key}'"))
+        program = ["python", "-m", "hfbench.cli"] if words[0] == "hfbench" else ["dvc"]
+        output = fresh.run(*program, *words[1:]).stdout
+        if words[:3] == ["hfbench", "retry", key]:
+            assert measurements(ran(output)) == [SDPA]
+    assert record(fresh, SDPA)["started_at"] > before

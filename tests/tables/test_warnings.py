@@ -1,5 +1,6 @@
 """Each warning: what makes it appear, with its numbers, and what is just not enough."""
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -175,3 +176,9 @@ def test_phrases() -> None:
     shares = {0.0123: "1.2%", 0.0034: "0.34%", 0.156: "16%", 0.999: "100%", 1.2: "120%", 12.0: "1200%"}
     assert [percent(share) for share in shares] == list(shares.values())
     assert (counted(1, 1), counted(1, 3)) == ("the only round", "1 of 3 rounds")
+
+
+def commands_of_remedies() -> set[str]:
+    """The commands of hfbench and DVC in the remedies of all warnings."""
+    remedies = [_told(code, **changes)[1] for code, changes, _ in FIRING]
+    return {each for remedy in remedies for each in re.findall(r"`((?:hfbench|dvc) [^`]+)`", remedy)}
