@@ -60,8 +60,8 @@ def other_kernels(facts: Facts) -> Told:
         rounds = counted(facts.rounds_with_other_kernels, facts.rounds_ok)
         yield (
             f"other layers have kernels in {rounds} than in the first",
-            "Its speed is not marked as best. `hfbench show --point 'POINT'` names the layers of each round; measure the "
-            "point again (`hfbench retry 'POINT'`).",
+            "Its speed is not marked as best. `hfbench show --point 'POINT'` names the layers of each round; measure "
+            "the point again (`hfbench retry 'POINT'`).",
         )
 
 

@@ -5,7 +5,10 @@ records of a round were measured side by side.
 import hashlib
 import json
 import re
+import shutil
 import signal
+import sysconfig
+import venv
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -13,11 +16,15 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from hfbench.checkouts.fit import require_fit
 from hfbench.checkouts.interleave import Measured, SideOfRound, apart
+from hfbench.checkouts.processes import HERE
+from hfbench.core.errors import UserError
 from hfbench.core.results import sweep_stage
 from tests.checkouts.conftest import Bench
+from tests.environment.conftest import write_metadata
 from tests.pipeline.background import processes_in
-from tests.pipeline.checkout import tiny_point
+from tests.pipeline.checkout import Checkout, tiny_point
 
 SIDES = ("Start", "Notes 4")
 
@@ -153,3 +160,90 @@ def test_records_are_side_by_side_within_the_time_of_the_round(sides: list[Side]
         for number, (began, starts) in enumerate(sides)
     }
     assert list(apart(found).values()) == again
+
+
+def make_environment(folder: Path, **versions: str) -> Path:
+    """An environment upon this one, in which packages have other versions as far as their metadata tells."""
+    venv.create(folder, with_pip=False, symlinks=True)
+    site = next(folder.glob("lib/python*/site-packages"))
+    (site / "upon.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
+    for name, version in versions.items():
+        write_metadata(site, name, version=version)
+    return folder / "bin" / "python"
+
+
+def test_two_environments_are_measured_in_turns_and_compared(bench: Bench, tmp_path: Path) -> None:
+    """What tells them apart is the version of a package that nothing here runs."""
+    fresh = Checkout(tmp_path / "checkout")
+    shutil.copytree(bench.pipeline.folder, fresh.folder, symlinks=True)
+    sides = [make_environment(tmp_path / name, triton=version) for name, version in (("old", "3.6"), ("new", "3.7"))]
+    words = [word for side in sides for word in ("--python", str(side))]
+    result = fresh.run("python", "-m", "hfbench.cli", "interleave", *words, "--rounds", "2")
+    assert "differ for a measurement in: triton" in result.stderr
+    assert result.stdout.splitlines()[-1] == "To compare them: hfbench compare old new"
+    assert re.findall(r"^round (\d) of .*/(old|new)/bin/python$", result.stderr, re.MULTILINE) == [
+        *(("1", side) for side in ("old", "new")),
+        *(("2", side) for side in ("new", "old")),
+    ]
+    compared = fresh.run("python", "-m", "hfbench.cli", "compare", "old", "new").stdout
+    assert "triton 3.6 → 3.7" in compared
+    assert "the rounds of the two sides alternate" in " ".join(compared.split())
+    assert fresh.run("git", "status", "--porcelain").stdout == ""
+
+    again = fresh.run("python", "-m", "hfbench.cli", "interleave", *words[:2], *words[:2], check=False)
+    assert "Two of --python are the same" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("versions", "words"),
+    [
+        ({"kernels": "0.1"}, ["hfbench needs kernels>=", "kernels 0.1 is installed", "-m pip install 'kernels>="]),
+        ({"torch": "1.13.1"}, ["torch 1.13.1 is installed"]),
+    ],
+)
+def test_an_environment_that_lacks_what_hfbench_needs_is_told_before_anything_is_measured(
+    tmp_path: Path, versions: dict[str, str], words: list[str]
+) -> None:
+    python = make_environment(tmp_path / "lacking", **versions)
+    with pytest.raises(UserError) as raised:
+        require_fit("that environment", python)
+    for text in ("that environment cannot be measured: ", *words):
+        assert text in str(raised.value)
+
+
+def test_what_is_no_interpreter_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot be run"):
+        require_fit("it", tmp_path / "bin" / "python")
+    venv.create(tmp_path / "empty", with_pip=False)
+    with pytest.raises(UserError, match=r"cannot be measured: .*Install hfbench there: .* -m pip install --editable"):
+        require_fit("it", tmp_path / "empty" / "bin" / "python")
+
+
+def test_a_commit_that_asks_for_other_versions_is_told_before_anything_is_measured(tmp_path: Path) -> None:
+    table = tmp_path / "src" / "transformers" / "dependency_versions_table.py"
+    table.parent.mkdir(parents=True)
+    table.write_text(
+        "deps = {'kernels': 'kernels>=99.1', 'torch': 'torch>=2', 'flax': 'flax>=99', 'jinja2': 'jinja2>99'}"
+    )
+    with pytest.raises(UserError, match=r"v9 cannot be measured: .* needs kernels>=99\.1, and kernels .* is installed"):
+        require_fit("v9", HERE, tmp_path)
+    table.unlink()
+    (tmp_path / "pyproject.toml").write_text("[project]\nname = 'x'\ndependencies = ['huggingface_hub>=99']\n")
+    with pytest.raises(UserError, match=r"needs huggingface_hub>=99.*pip install 'huggingface_hub>=99'"):
+        require_fit("v9", HERE, tmp_path)
+    (tmp_path / "pyproject.toml").unlink()
+    require_fit("this environment", HERE, tmp_path)
+
+
+def test_a_commit_that_cannot_be_imported_is_told_before_anything_is_measured(bench: Bench) -> None:
+    try:
+        broken = bench.commit("Break it", 0.0, "raise ImportError('cannot import name masking')")
+        before = bench.state()
+        words = ["interleave", bench.commits["Start"], broken, "--checkout", str(bench.repository), "--rounds", "2"]
+        result = bench.hfbench(*words, check=False)
+        assert result.returncode == 1
+        assert "transformers cannot be imported (ImportError: cannot import name masking)" in result.stderr
+        assert "round 1" not in result.stderr
+        assert bench.state() == before
+    finally:
+        bench.git("reset", "--quiet", "--hard", bench.commits["Notes 4"])
