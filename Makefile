@@ -1,5 +1,6 @@
 # make bench   measure what params.yaml asks for, then show the results; LEVEL=2 first writes that coverage preset there
 # make test    lint, types, unit tests, and the real pipeline on a small sweep
+# make test-device   what only an accelerator has, on the one of this machine; writes docs/devices.md
 # make example-kernel   measure the kernel in examples/kernels/rmsnorm-cpu against the built-in layer (docs/kernels.md)
 # The first of either sets up .venv; PYTHON names another interpreter for it. VENV names an environment that exists, with a
 # torch of your own, into which hfbench is installed as it is (docs/versions.md); nothing that it has is changed without need.
@@ -13,7 +14,7 @@ EXACTLY := $(if $(filter .venv,$(VENV)),--constraint constraints.txt)
 EXTRAS := $(if $(filter .venv,$(VENV)),[dev])
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: bench test example-kernel setup clean
+.PHONY: bench test test-device example-kernel setup clean
 .DEFAULT_GOAL := bench
 
 bench: $(READY)
@@ -29,6 +30,10 @@ test: $(READY)
 	OMP_NUM_THREADS=1 pytest --numprocesses 2 --dist loadfile
 
 KERNEL := {layer: RMSNorm, device: cpu, path: examples/kernels/rmsnorm-cpu, layer_name: RMSNorm}
+
+# In at most ten minutes, without any network.
+test-device: $(READY)
+	python -m benchmarks.device --write docs/devices.md
 
 example-kernel: $(READY)
 	HFBENCH_TABLE=off dvc exp run --quiet --set-param 'kernels=[$(KERNEL)]' --set-param 'device=cpu' \

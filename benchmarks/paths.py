@@ -93,7 +93,7 @@ def _point(axes: dict[str, Any]) -> Configuration:
     return Configuration(**{**values, **axes})
 
 
-def measure(family: str, path: str, folder: Path) -> Cell:
+def measure(family: str, path: str, folder: Path, device: str = "cpu") -> Cell:
     """Measure one cell in a process of its own, in `folder`, which `prepare` has filled."""
     read_end, write_end = os.pipe()
     child = os.fork()
@@ -104,9 +104,8 @@ def measure(family: str, path: str, folder: Path) -> Cell:
         descriptor = os.open(log, os.O_CREAT | os.O_WRONLY)
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
-        task = Task(
-            _point(PATHS[path]), _SAMPLING, Settings(), "cpu", folder / "environment.json", folder / "record.json", log
-        )
+        environment, record = folder / "environment.json", folder / "record.json"
+        task = Task(_point(PATHS[path]), _SAMPLING, Settings(), device, environment, record, log)
         os.environ |= worker_environment(task.configuration, folder)
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
         run(task, Reporter(write_end, time.perf_counter()))
@@ -129,7 +128,7 @@ def _cell(events: Sequence[dict[str, Any]]) -> Cell:
     return Cell(end["status"], end["reason"] or "", tokens, output.get("path", {}).get("agrees"))
 
 
-def cells(families: Sequence[str], paths: Sequence[str]) -> Iterator[tuple[str, dict[str, Cell]]]:
+def cells(families: Sequence[str], paths: Sequence[str], device: str = "cpu") -> Iterator[tuple[str, dict[str, Cell]]]:
     """Yield each family with the cell of each path."""
     for family in families:
         with tempfile.TemporaryDirectory(prefix="hfbench-paths-") as name:
@@ -141,7 +140,7 @@ def cells(families: Sequence[str], paths: Sequence[str]) -> Iterator[tuple[str, 
                 os._exit(0)
             if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
                 raise SystemExit(f"the model of {family} could not be made")
-            yield family, {path: measure(family, path, folder) for path in paths}
+            yield family, {path: measure(family, path, folder, device) for path in paths}
 
 
 def _save(table: dict[str, dict[str, Cell]], file: Path | None) -> None:
@@ -167,14 +166,14 @@ def in_jobs(families: Sequence[str], skipped: Sequence[str], jobs: int) -> dict[
     return {family: {path: Cell(**cell) for path, cell in found[family].items()} for family in families}
 
 
-def markdown(table: dict[str, dict[str, Cell]]) -> str:
+def markdown(table: dict[str, dict[str, Cell]], where: str = "a CPU") -> str:
     """Return the page: the table, and each reason once below it."""
     reasons: dict[str, int] = {}
     paths = list(next(iter(table.values())))
     lines = [
         "# Architectures",
         "",
-        "Small models of random weights in float32, two rows of 40 tokens and 12 new ones, on a CPU: how a point",
+        f"Small models of random weights in float32, two rows of 40 tokens and 12 new ones, on {where}: how a point",
         "of each architecture ends by each path. `ok` says that the path gives the logits of one plain forward pass,",
         "as far as rounding allows, and the tokens of eager attention. A number leads to the reason below.",
         "",

@@ -6,13 +6,14 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from hfbench.core.point import AXIS_TABLE, USUAL, Configuration
 from hfbench.core.record import Record, Settings
 from hfbench.core.results import inputs_path, manifest_path, settings_path
 from tests.conftest import ROOT
 
-AXES = {
+AXES: dict[str, Any] = {
     "round": 1,
     "model": "tiny",
     "attn_implementation": "sdpa",
@@ -21,7 +22,7 @@ AXES = {
     "sequence_length": 16,
     "max_new_tokens": 6,
 }
-SAMPLING = {
+SAMPLING: dict[str, Any] = {
     "stopping_rule": "fixed",
     "min_warmup_iterations": 1,
     "max_warmup_iterations": 1,
