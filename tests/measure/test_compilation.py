@@ -11,7 +11,7 @@ from torch._dynamo.utils import counters
 from transformers import AutoConfig, CompileConfig, GenerationMixin, PreTrainedModel, StaticCache
 
 from hfbench.core.errors import UserError
-from hfbench.core.record import FAILED, OK, UNSUPPORTED, Settings
+from hfbench.core.record import FAILED, OK, UNAVAILABLE, Settings
 from hfbench.measure.compiling import (
     check_compile_config,
     compilation_differences,
@@ -155,10 +155,10 @@ def test_a_broken_graph_is_counted_with_its_reason_and_refused_with_fullgraph() 
     )
 
 
-def test_a_backend_whose_package_is_missing_is_unsupported() -> None:
+def test_a_backend_whose_package_is_missing_is_unavailable() -> None:
     with pytest.raises(torch._dynamo.exc.BackendCompilerFailed) as raised:
         torch.compile(lambda values: values * 2, backend="tvm")(torch.ones(2))
-    assert status_of(raised.value, "first call") == UNSUPPORTED
+    assert status_of(raised.value, "first call") == UNAVAILABLE
     assert "install apache-tvm" in reason_of(raised.value)
     assert "TORCHDYNAMO_VERBOSE" not in reason_of(raised.value)
 

@@ -1,12 +1,15 @@
 """Real measurements: real processes and a real model."""
 
+import json
 import os
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from hfbench.core.record import OK, UNSUPPORTED, Record
+from hfbench.core.record import OK, UNSUPPORTED, Manifest, Record
 from hfbench.measure.process import scratch_folder, worker_environment
 from tests.measure.conftest import make_bench
 from tests.measure.stage_process import Bench
@@ -124,3 +127,34 @@ def test_hash_seed_threads_and_caches_are_set_and_nothing_compiled_is_found_by_t
             folder = Path(worker_environment(configuration, second)[location])
             assert folder not in folders
             assert not folder.exists() or not list(folder.iterdir())
+
+
+def test_a_text_that_cannot_be_decoded_costs_no_point(tmp_path: Path, tiny_model: Path, cpu_environment: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model, model)
+    (model / "tokenizer.json").write_text("{}")
+    record = make_bench(tmp_path, model, cpu_environment).measure()
+    assert record.status == OK
+    assert record.output["text_unavailable"]
+    assert "text" not in record.output
+
+
+def test_a_tokenizer_with_code_of_its_own_is_decoded_as_the_user_allowed(
+    tmp_path: Path, tiny_model: Path, cpu_environment: Path
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model, model)
+    config = json.loads((model / "tokenizer_config.json").read_text())
+    config |= {"tokenizer_class": "OwnTokenizer", "auto_map": {"AutoTokenizer": [None, "own.OwnTokenizer"]}}
+    (model / "tokenizer_config.json").write_text(json.dumps(config))
+    (model / "own.py").write_text(
+        "from transformers import PreTrainedTokenizerFast\n"
+        "class OwnTokenizer(PreTrainedTokenizerFast):\n"
+        "    def decode(self, *arguments, **options):\n"
+        "        return 'as its own code says'\n"
+    )
+    bench = make_bench(tmp_path, model, cpu_environment)
+    manifest = Manifest.load(tmp_path / "manifest.json")
+    replace(manifest, source={**manifest.source, "trust_remote_code": True}).save(tmp_path / "manifest.json")
+    record = bench.measure()
+    assert (record.status, record.output["text"]) == (OK, "as its own code says")
