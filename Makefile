@@ -20,7 +20,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 bench: $(READY)
 	@$(if $(LEVEL),hfbench level $(LEVEL))
 	@hfbench check
-	@HFBENCH_TABLE=off dvc repro --quiet || { echo "The pipeline stopped; \`dvc repro\` says more." >&2; exit 1; }
+	@HFBENCH_TABLE=off python -m dvc repro --quiet || { echo "The pipeline stopped; \`dvc repro\` says more." >&2; exit 1; }
 	@hfbench show
 
 test: $(READY)
@@ -36,7 +36,7 @@ test-device: $(READY)
 	python -m benchmarks.device --write docs/devices.md
 
 example-kernel: $(READY)
-	HFBENCH_TABLE=off dvc exp run --quiet --set-param 'kernels=[$(KERNEL)]' --set-param 'device=cpu' \
+	HFBENCH_TABLE=off python -m dvc exp run --quiet --set-param 'kernels=[$(KERNEL)]' --set-param 'device=cpu' \
 		--set-param 'sweep.attn_implementation=[eager]' --set-param 'sweep.use_kernels=[false, true]' \
 		--set-param 'sweep.batch_size=[1]'
 	@hfbench show
