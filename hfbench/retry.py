@@ -127,13 +127,18 @@ def forget_unavailable(stages: Mapping[Configuration, str]) -> None:
     records = {point: path for point in stages if _status_in(path := record_path(point)) == UNAVAILABLE}
     if not records:
         return
-    forget_runs(records.values(), [f"stages.inputs {point.model} " for point in records], with_results=True)
+    without = {point for point in records if _lacks_inputs(inputs_path(point))}
+    forget_runs(records.values(), [f"stages.inputs {point.model} " for point in without], with_results=True)
     for point, path in records.items():
         forget_trouble(manifest_path(point.model))
-        inputs = inputs_path(point)
-        if inputs.exists() and UNAVAILABLE in safetensors_metadata(inputs):
-            inputs.unlink()
         path.unlink()
+    for path in map(inputs_path, without):
+        path.unlink(missing_ok=True)  # that of several points
+
+
+def _lacks_inputs(path: Path) -> bool:
+    """Return whether the file holds no tokens, as where the model or its tokenizer could not be had."""
+    return path.exists() and UNAVAILABLE in safetensors_metadata(path)
 
 
 def _status_in(path: Path) -> str | None:

@@ -53,14 +53,18 @@ def read_so_far(tables: Path = TABLES) -> SoFar:
 
 
 def _is_up_to_date(points: Sequence[Configuration]) -> bool:
-    """Return whether the tables hold just these points, and no record is newer; DVC may hold the records elsewhere."""
+    """Return whether the tables hold just these points, and no record is newer, or gone to be measured again.
+
+    Where none is there, DVC holds them elsewhere.
+    """
     path = TABLES / "points.parquet"
     if not path.exists():
         return False
-    known = pl.read_parquet(path, columns=list(vars(points[0]))) if points else pl.DataFrame()
-    made = path.stat().st_mtime
-    newer = (record for record in map(record_path, points) if record.exists() and record.stat().st_mtime > made)
-    return set(known.rows()) == {tuple(vars(point).values()) for point in points} and not any(newer)
+    known = pl.read_parquet(path, columns=list(AXES))
+    if set(known.rows()) != {tuple(vars(point).values()) for point in points}:
+        return False
+    times = [record.stat().st_mtime for record in map(record_path, points) if record.exists()]
+    return not times or (len(times) == len(points) and max(times) <= path.stat().st_mtime)
 
 
 def _note(points: Sequence[Configuration], records: Sequence[ReadRecord], params: Params) -> str:

@@ -67,6 +67,16 @@ def test_what_is_there_is_shown_with_what_is_missing(interrupted: Checkout, tmp_
     assert found[0].partition(", the last")[0] in (tmp_path / "report.html").read_text()
 
 
+def test_a_point_that_is_being_measured_again_is_missing_from_what_is_shown(fresh: Checkout) -> None:
+    """DVC removes a record before it measures its point."""
+    assert "So far" not in fresh.run("python", "-m", "hfbench.cli", "show").stdout
+    next((fresh.folder / "results/measurements").glob("*flash*.json")).unlink()
+    assert "So far: 1 of 2 points measured" in fresh.run("python", "-m", "hfbench.cli", "show").stdout
+    for record in (fresh.folder / "results/measurements").glob("*.json"):  # as where only tables were pulled
+        record.unlink()
+    assert "So far" not in fresh.run("python", "-m", "hfbench.cli", "show").stdout
+
+
 @pytest.mark.parametrize("stop", [ctrl_c, terminate_dvc, kill_supervisor])
 def test_nothing_is_left_after(
     interrupted: Checkout, tmp_path: Path, stop: Callable[[Running, psutil.Process], None]
