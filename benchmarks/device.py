@@ -88,7 +88,7 @@ def _energy(record: Record) -> str | None:
 
 def _replaced(record: Record) -> str | None:
     layers = record.effective["kernelized_layers"]
-    return None if layers and all("path" in each for each in layers) else f"kernels replaced {layers}"
+    return None if any("path" in each and each["replaced"] for each in layers) else f"kernels replaced {layers}"
 
 
 def _rows(kernel: Path) -> list[Row]:
