@@ -38,12 +38,17 @@ def fingerprint(name: str, models: Mapping[str, Source]) -> dict[str, Any]:
 
     `models` are the entries of `models:`, among which a random model may have its tokenizer. DVC does not see a local
     folder or an architecture file being edited; this changes with their content. Raises `UserError` where one is
-    missing, or names no tokenizer.
+    missing, or names no tokenizer; a folder that holds no model has its `trouble` in place of `files`.
     """
     source = models[name]
     content: dict[str, Any] = {"source": source.model_dump()}
     if isinstance(source, LocalSource):
-        content["files"] = to_json(scan(source))
+        try:
+            content["files"] = to_json(scan(source))
+        except UserError as error:
+            if not Path(source.path).expanduser().is_dir():  # bad input, and not a model
+                raise
+            content["trouble"] = str(error)  # which `resolve` meets too
     if isinstance(source, RandomSource):
         content["architecture"] = read_architecture_file(source.config)
         content["tokenizer"] = find_tokenizer(name, source.tokenizer, models)

@@ -171,7 +171,7 @@ def test_code_in_the_folder_runs_only_where_params_allow_it(model_folder: Path, 
 def test_the_stage_says_so_in_a_sentence(project: Project, model_folder: Path) -> None:
     (model_folder / "config.json").unlink()
     project.write(mine={"source": "local", "path": str(model_folder)})
-    project.assert_fails("mine", f"hfbench: {model_folder} has no config.json")
+    project.assert_fails("mine", f"the model mine cannot be had now: {model_folder} has no config.json")
 
 
 HEAVY = {"torch", "transformers", "huggingface_hub", "numpy", "safetensors", "tokenizers", "polars"}
