@@ -36,9 +36,9 @@ def bisect(
 ) -> tuple[str, Commit | None]:
     """Return in words, and as a commit, since when a point is slower by more than the threshold; None if undecided.
 
-    `commits` are the good and the bad one, between which it is looked for; rounds
-    and threshold are those of a `Rule`. The checkout is as before afterwards, after an interruption too. `records` is a
-    folder to keep the measurements in. Raises `UserError` where the commits, the point or the metric do not serve, and
+    `commits` are the good and the bad one, between which it is looked for; rounds and threshold are those of a `Rule`.
+    The checkout is as before afterwards, after an interruption too. `records` is a folder to keep the measurements in.
+    Raises `UserError` where the commits, the point or the metric do not serve, and
     where there is nothing to bisect: the bad commit is not slower than the good one, or that is undecided.
     """
     repository = Repository(checkout)

@@ -127,7 +127,7 @@ def interleave(
         Arm(str(commit), name, project, partial(repository.switch, commit))
         for commit, name in zip(commits, names, strict=True)
     ]
-    with repository.borrowed():
+    with ending_in_order(), repository.borrowed():
         for side in sides:
             side.enter()
             require_fit(side.name, side.python, repository.folder)
@@ -149,14 +149,15 @@ def interleave_interpreters(pythons: Sequence[Path], *, rounds: int | None, expe
     names = list(experiments) or [_plain(python.parent.parent.name) for python in found]
     _check("--python", [str(python) for python in found], names)
     sides = [Arm(str(python), name, name, python=python) for python, name in zip(found, names, strict=True)]
-    for side in sides:
-        require_fit(side.name, side.python)
-    _measure(sides, rounds, "Give environments with different packages.")
+    with ending_in_order():
+        for side in sides:
+            require_fit(side.name, side.python)
+        _measure(sides, rounds, "Give environments with different packages.")
     return sides
 
 
 def _measure(sides: Sequence[Arm], rounds: int | None, remedy: str) -> None:
-    with ending_in_order(), tempfile.TemporaryDirectory() as scratch, lent_workspace():
+    with tempfile.TemporaryDirectory() as scratch, lent_workspace():
         if rounds is not None:
             rewrite(PARAMS, {"sweep.round": list(range(1, rounds + 1))})
         params = load_params(PARAMS)

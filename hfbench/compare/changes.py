@@ -1,13 +1,13 @@
 """What changed between two sides, in words: the causes that a difference may have, and whether they are one machine."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from hfbench.compare.pairs import ComparedPoint, Pairing
+from hfbench.compare.pairs import Pairing
 from hfbench.compare.side import WORKSPACE, Side
 from hfbench.git import changed_lines, try_git
 from hfbench.report.words import counted
@@ -50,8 +50,7 @@ def find_changes(baseline: Side, candidate: Side, pairing: Pairing) -> tuple[Cha
         *differences(baseline.params, candidate.params, kind="params"),
         *(Change("code", "", "", sentence) for sentence in _code_changes(baseline, candidate)),
         *_software(*machines),
-        *_parts_that_ran("library", pairing),
-        *_parts_that_ran("kernel", pairing),
+        *_kernels_and_libraries(pairing),
         *environment_differences(*machines),
         *_clocks(pairing),
         *sorted(_models(baseline.manifests, candidate.manifests), key=lambda change: change.name),
@@ -177,26 +176,22 @@ def _package(state: Mapping[str, Any]) -> str:
     return text
 
 
-def _parts_that_ran(kind: str, pairing: Pairing) -> list[Change]:
-    """Return the kernels, by the layer that they replace, or the libraries that only one side ran, over all pairs.
+def _kernels_and_libraries(pairing: Pairing) -> Iterator[Change]:
+    """Yield the libraries, and the kernels by the layer that they replace, that only one side ran, over all pairs.
 
     A side that was measured before libraries were recorded has none, which is no difference.
     """
+    libraries = ((pair.baseline.libraries, pair.candidate.libraries) for pair in pairing.pairs)
+    yield from _only_on_one_side("library", [both for both in libraries if all(both)])
+    yield from _only_on_one_side("kernel", [(pair.baseline.kernels, pair.candidate.kernels) for pair in pairing.pairs])
 
-    def of(point: ComparedPoint) -> frozenset[str]:
-        return point.kernels if kind == "kernel" else point.libraries
 
-    pairs = [(of(pair.baseline), of(pair.candidate)) for pair in pairing.pairs]
-    told = [pair for pair in pairs if kind == "kernel" or all(pair)]
-    old, new = ({tuple(each.split(": ", 1)) for pair in told for each in pair[side]} for side in (0, 1))
-    return [
-        Change(
-            kind,
-            name,
-            *(", ".join(sorted(each[-1] for each in side if each[0] == name)) or _ABSENT for side in (old, new)),
-        )
-        for name in dict.fromkeys(name for name, *_ in sorted(old ^ new))
-    ]
+def _only_on_one_side(kind: str, pairs: Sequence[tuple[Iterable[str], Iterable[str]]]) -> Iterator[Change]:
+    """Yield each name of which the sides have other values; both are texts such as `NAME: VALUE`."""
+    old, new = ({tuple(each.split(": ", 1)) for pair in pairs for each in pair[side]} for side in (0, 1))
+    for name in dict.fromkeys(name for name, *_ in sorted(old ^ new)):
+        sides = (", ".join(sorted(each[-1] for each in side if each[0] == name)) or _ABSENT for side in (old, new))
+        yield Change(kind, name, *sides)
 
 
 # Between two rounds of one configuration on one machine with free clocks, medians differ by less.

@@ -212,7 +212,8 @@ def describe_packages(measured: Iterable[str] = MEASURED) -> dict[str, dict[str,
     """
     is_measured = re.compile("|".join(map(translate, measured))).match
     names = {name for name in map(canonicalize_name, installed_packages()) if is_measured(name)}
-    plugins = (each.dist for group in _PLUGINS for each in metadata.entry_points(group=group))
+    entry_points = metadata.entry_points()
+    plugins = (each.dist for group in _PLUGINS for each in entry_points.select(group=group))
     names |= {canonicalize_name(each.name) for each in plugins if each is not None}
     found = {name: metadata.distribution(name) for name in sorted(names - _WATCHING)}
     return {name: {"version": each.version, **source_state(name, each)} for name, each in found.items()}

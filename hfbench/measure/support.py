@@ -138,7 +138,7 @@ def unsupported_reason(
     """
     kind = meant_device(device, environment).partition(":")[0]
     return (
-        _device_reason(device, environment)
+        _device_reason(device, kind, environment)
         or _lengths_reason(configuration)
         or _attention_reason(configuration, kind, environment)
         or _cache_reason(configuration)
@@ -148,14 +148,16 @@ def unsupported_reason(
 
 def meant_device(device: str, environment: dict[str, Any]) -> str:
     """Return what `device` of params.yaml means on the machine of this environment, as torch calls it: never `auto`."""
-    present = [each["torch_device"] for each in environment.get("accelerators", [])]
+    present = _present(environment)
     return device if device != "auto" else present[0] if present else "cpu"
 
 
-def _device_reason(device: str, environment: dict[str, Any]) -> str | None:
-    kind = meant_device(device, environment).partition(":")[0]
-    present = [each["torch_device"] for each in environment.get("accelerators", [])]
-    if kind == "cpu" or kind in present:
+def _present(environment: dict[str, Any]) -> list[str]:
+    return [each["torch_device"] for each in environment.get("accelerators", [])]
+
+
+def _device_reason(device: str, kind: str, environment: dict[str, Any]) -> str | None:
+    if kind == "cpu" or kind in _present(environment):
         return None
     version = environment.get("packages", {}).get("torch", {}).get("version")
     notes = "".join(f"; {note}" for note in environment.get("accelerator_notes", []))

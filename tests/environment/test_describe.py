@@ -456,9 +456,22 @@ def test_an_accelerator_that_torch_cannot_use_is_no_cpu(
     require_usable("auto", {**environment, "accelerators": [{}]}, {}, root)
 
 
-@pytest.mark.parametrize(("vendor", "build"), [("0x8086", {}), ("0x1002", {"cuda": "13.0"}), ("0x10de", {"hip": "7"})])
+@pytest.mark.parametrize(
+    ("vendor", "build", "other"),
+    [("0x8086", {}, {"xpu": "2026"}), ("0x1002", {"cuda": "13.0"}, {"hip": "7"}), ("0x10de", {"hip": "7"}, {})],
+)
 def test_a_gpu_for_which_torch_is_not_built_is_passed_over(
-    write_tree: WriteTree, vendor: str, build: dict[str, str]
+    write_tree: WriteTree, vendor: str, build: dict[str, str], other: dict[str, str]
 ) -> None:
-    environment = {"accelerators": [], "accelerator_notes": [], "torch_build": build, "packages": {}}
-    require_usable("auto", environment, {}, write_tree({f"{PCI}/class": "0x030000", f"{PCI}/vendor": vendor}))
+    root = write_tree({f"{PCI}/class": "0x030000", f"{PCI}/vendor": vendor})
+
+    def is_passed_over(build: dict[str, str]) -> bool:
+        try:
+            none: dict[str, Any] = {"accelerators": [], "accelerator_notes": [], "packages": {}}
+            require_usable("auto", {**none, "torch_build": build}, {}, root)
+        except UserError:
+            return False
+        return True
+
+    assert is_passed_over(build)
+    assert not is_passed_over(other)
