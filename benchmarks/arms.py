@@ -6,15 +6,18 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from benchmarks import slowed
 from hfbench.checkouts.trial import Rule, decide
 from hfbench.core.files import read_json
 from hfbench.core.point import USUAL
+from hfbench.measure.forked import CHOSEN, FORKED
+from hfbench.measure.task import Task, parse_task
 from hfbench.statistics.verdicts import UNDECIDED
 from tests.pipeline.checkout import clone
 
-ARMS: dict[str, dict[str, float]] = {
+ARMS: dict[str, dict[str, Any]] = {
     "a": {},
     "b": {},
     "5%": {"slowdown": 0.05},
@@ -47,7 +50,7 @@ Rounds = list[list[float]]
 
 def measure_all(folder: Path, experiments: int, names: list[str], rule: Rule) -> Iterator[int]:
     """Measure what has no record in `folder` yet of these arms; yield the number of each finished experiment."""
-    inputs = _prepare(folder)
+    inputs = prepare(folder)
     candidates = [name for name in names if name != "a"]
     for experiment in range(experiments):
         for number in range(1, rule.max_rounds + 1):
@@ -55,7 +58,7 @@ def measure_all(folder: Path, experiments: int, names: list[str], rule: Rule) ->
             for name in _order(wanted, number):
                 output = record_path(folder, experiment, name, number)
                 if not output.exists():
-                    _measure(name, number, inputs, output)
+                    measure(number, inputs, output, **ARMS[name])
         yield experiment
 
 
@@ -93,7 +96,7 @@ def _order(candidates: list[str], number: int) -> list[str]:
     return names[:: 1 if number % 2 else -1]
 
 
-def _prepare(folder: Path) -> Path:
+def prepare(folder: Path) -> Path:
     """Make the inputs in a clone of this working tree, once; return it."""
     checkout = folder / "checkout"
     if not checkout.exists():
@@ -108,18 +111,34 @@ def _prepare(folder: Path) -> Path:
     return checkout
 
 
-def _measure(arm: str, number: int, checkout: Path, output: Path) -> None:
-    options: dict[str, object] = {**_OPTIONS, "round": number, **ARMS[arm], "output": output}
-    slowdown = options.pop("slowdown", None)
-    options["log"] = output.with_suffix(".log")
-    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+def measure(
+    number: int,
+    checkout: Path,
+    output: Path,
+    *,
+    slowdown: float | None = None,
+    workers: str = FORKED,
+    **options: object,
+) -> None:
+    """Measure one round into `output`, in a checkout that is prepared."""
+    words = _words(output, round=number, **options)
     module = "stages.measure" if slowdown is None else "benchmarks.slowed"
-    environment = {**os.environ, "PYTHONPATH": str(checkout), slowed.SHARE: str(slowdown)}
+    environment = {**os.environ, "PYTHONPATH": str(checkout), slowed.SHARE: str(slowdown), CHOSEN: workers}
     command = [sys.executable, "-m", module, *words]
     subprocess.run(command, cwd=checkout, env=environment, check=True, stderr=subprocess.DEVNULL)
     record = read_json(output)
     if record["status"] != "ok":
-        sys.exit(f"{arm}, round {number}: {record['status']}: {record['reason']}")
+        sys.exit(f"{output}: {record['status']}: {record['reason']}")
+
+
+def task_of(output: Path) -> Task:
+    """Return what `measure` measures, for a process in the prepared checkout."""
+    return parse_task(_words(output, round=1))
+
+
+def _words(output: Path, **options: object) -> list[str]:
+    values = {**_OPTIONS, **options, "output": output, "log": output.with_suffix(".log")}
+    return [word for name, value in values.items() for word in (f"--{name}", str(value))]
 
 
 def record_path(folder: Path, experiment: int, arm: str, number: int) -> Path:

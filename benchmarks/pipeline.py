@@ -16,10 +16,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
+import torch
 from rich.console import Console
 from rich.table import Table
 
-from hfbench.core.results import PARAMS
+from hfbench.core.cores import usable_cores
+from hfbench.core.record import Manifest
+from hfbench.core.results import PARAMS, manifest_path
+from hfbench.model.manifest import materialise
 from hfbench.params.schema import load_params
 from tests.pipeline.checkout import QUICK_SAMPLING, Checkout, clone, ran
 
@@ -36,9 +40,9 @@ class Figure(NamedTuple):
 
 
 def default_sweep(checkout: Checkout) -> Figure:
-    """The sweep that params.yaml ships with, everything but the model's preparation included."""
-    _prepare_models(checkout)
-    return Figure("default sweep, 12 points", _seconds(checkout.repro), 300.0)
+    """The sweep that params.yaml ships with, from nothing to its table, as `make bench` after it was set up."""
+    limit = 180.0 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else 360.0
+    return Figure("the shipped sweep, 12 points", _seconds(checkout.repro), limit)
 
 
 def nothing_to_do(checkout: Checkout) -> Figure:
@@ -74,33 +78,96 @@ def unsupported_point(checkout: Checkout) -> Figure:
 
 
 def four_points(checkout: Checkout) -> Figure:
-    """The four points that take transformers' own benchmark 33 s in one process, a fresh process each."""
+    """Four points with all that the pipeline does for them, over what transformers' own benchmark does for the same."""
 
     def four(content: Any) -> None:
         content["sweep"].update(round=[1], attn_implementation=["eager", "sdpa:math"], batch_size=[1])
-        content["sweep"].update(sequence_length=[64, 128])
-        content["sampling"].update(QUICK_SAMPLING, min_iterations=3)
+        content["sweep"].update(sequence_length=[64, 128], max_new_tokens=[_NEW_TOKENS])
+        content["sampling"].update(QUICK_SAMPLING, min_iterations=3, max_seconds=600)
 
     checkout.change_params(four)
     _prepare_models(checkout)
-    checkout.run("dvc", "repro", "ceilings")
-    seconds = _seconds(checkout.repro)
-    # The limit is from a machine whose iterations took 0.78 s: the share in generate tells how this one compares.
-    generating = sum(item["call_seconds"] for record in _records(checkout) for item in record["iterations"])
-    return Figure(f"four points, eager and sdpa:math ({generating:.1f} s of it in generate)", seconds, 30.0)
+    folder = materialise(Manifest.load(checkout.folder / manifest_path(load_params(PARAMS).sweep.model[0])))
+    as_theirs = ("env", f"OMP_NUM_THREADS={usable_cores()}", "python", "-c", _AS_BENCHMARK_V2, str(folder))
+    theirs = _seconds(lambda: checkout.run(*as_theirs))
+    ours = _seconds(checkout.repro)
+    return Figure(f"four points ({ours:.0f} s) over benchmark_v2's way ({theirs:.0f} s)", ours / theirs, 0.95, "×")
 
 
-def start_to_generate(checkout: Checkout) -> Figure:
-    """From the start of a measure stage to its worker's first call of `generate`."""
+_NEW_TOKENS = 32
+# What `run_benchmarks.py --warmup 3 --iterations 3` of transformers/benchmark_v2 does for these points: all in one
+# process, a trial call and the warm-up before the iterations, memory flushed after each call.
+_AS_BENCHMARK_V2 = f"""
+import gc, sys, time, torch, torch._dynamo
+from contextlib import nullcontext
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers.generation.streamers import BaseStreamer
+
+class Streamer(BaseStreamer):
+    def __init__(self):
+        self.timestamps = []
+    def put(self, value):
+        self.timestamps.append(time.perf_counter())
+    def end(self):
+        self.timestamps.append(time.perf_counter())
+
+def flush():
+    gc.collect()
+    torch._dynamo.reset()
+    gc.collect()
+
+folder = sys.argv[1]
+tokenizer = AutoTokenizer.from_pretrained(folder)
+prompt = open("hfbench/inputs/standard_prompt.txt").read()
+for length in (64, 128):
+    for attention, context in (("eager", nullcontext()), ("sdpa", sdpa_kernel(SDPBackend.MATH))):
+        inputs = tokenizer([prompt], return_tensors="pt", max_length=length, truncation=True)
+        config = GenerationConfig(do_sample=False, max_new_tokens={_NEW_TOKENS}, eos_token_id=None, pad_token_id=0)
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, attn_implementation=attention)
+        model.eval()
+        with torch.no_grad(), context:
+            flush()
+            for _ in range(1 + 3 + 3):
+                output = model.generate(**inputs, generation_config=config, streamer=Streamer())
+                flush()
+                assert output.shape[1] == length + {_NEW_TOKENS}
+                tokenizer.decode(output[0])
+        del model
+        flush()
+"""
+
+
+def start_to_load(checkout: Checkout) -> Figure:
+    """From the start of a measure stage to its worker's `from_pretrained`, of all points but the first."""
 
     def rounds(content: Any) -> None:
-        content["sweep"].update(round=[1, 2, 3], attn_implementation=["sdpa"], batch_size=[1])
+        content["sweep"].update(round=[1, 2, 3, 4, 5, 6], attn_implementation=["sdpa"], batch_size=[1])
         content["sampling"].update(QUICK_SAMPLING, min_iterations=1)
 
     checkout.change_params(rounds)
     checkout.repro()
-    starts = [record["timeline"]["first call"] for record in _records(checkout)]
-    return Figure("stage start to first generate", statistics.median(starts), 4.0)
+    starts = sorted(record["timeline"]["load"] for record in _records(checkout))
+    return Figure("stage start to from_pretrained, second point on", statistics.median(starts[:-1]), 0.5)
+
+
+def verification(checkout: Checkout) -> Figure:
+    """The time that checking a point takes, in iterations of it; the largest of several shapes and ways."""
+
+    def shapes(content: Any) -> None:
+        content["sweep"].update(round=[1], attn_implementation=["eager", "sdpa"], batch_size=[1, 4])
+        content["sweep"].update(sequence_length=[64, 256], max_new_tokens=[8, 32], model=["stories-15m-random"])
+        content["sampling"].update(QUICK_SAMPLING, min_iterations=5, max_seconds=600)
+
+    checkout.change_params(shapes)
+    checkout.repro()
+    shares = []
+    for record in _records(checkout):
+        samples = [item["end_to_end_seconds"] for item in record["iterations"] if item["phase"] == "sample"]
+        took = record["timeline"]["warm-up"] - record["timeline"]["verify"]
+        shares.append(took / statistics.median(samples))
+    label = f"verification, in iterations (median {statistics.median(shares):.2f}), the most of {len(shares)} points"
+    return Figure(label, max(shares), 2.0, "×")
 
 
 def supervisor_memory(checkout: Checkout) -> Figure:
@@ -131,7 +198,8 @@ FIGURES: dict[str, Callable[[Checkout], Figure]] = {
         nothing_to_do_400,
         unsupported_point,
         four_points,
-        start_to_generate,
+        start_to_load,
+        verification,
         supervisor_memory,
     )
 }

@@ -12,23 +12,26 @@ import time
 from typing import Any
 
 SHARE = "HFBENCH_PLANTED_SLOWDOWN"
-_WORKER = "worker"
+_WORKER, _SERVER = "worker", "server"
 
 
 def main() -> None:
-    """Run the stage with this module as its worker, or be that worker."""
-    if sys.argv[1] == _WORKER:
-        del sys.argv[1]
+    """Run the stage with this module as its worker, or as the server that forks its worker, or be one of them."""
+    if sys.argv[1] in (_WORKER, _SERVER):
+        role = sys.argv.pop(1)
         _slow_down(float(os.environ[SHARE]))
-        from hfbench.measure.worker import main as work
-
+        if role == _WORKER:
+            from hfbench.measure.worker import main as work
+        else:
+            from hfbench.measure.forkserver import main as work
         work()
         sys.stdout.flush()
         os._exit(0)  # as the worker itself ends
-    from hfbench.measure import process
+    from hfbench.measure import forked, process
     from stages import measure
 
-    process._WORKER = (__name__ if __spec__ is None else __spec__.name, _WORKER)
+    name = __name__ if __spec__ is None else __spec__.name
+    process._WORKER, forked.SERVER = (name, _WORKER), (name, _SERVER)
     measure.main()
 
 

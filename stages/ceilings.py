@@ -4,7 +4,7 @@ import argparse
 import os
 
 from hfbench.core.cores import thread_variables
-from hfbench.core.errors import run
+from hfbench.core.errors import run, say
 from hfbench.core.files import read_json, write_json
 from hfbench.core.results import CEILINGS, DTYPES, ENVIRONMENT
 
@@ -12,6 +12,7 @@ from hfbench.core.results import CEILINGS, DTYPES, ENVIRONMENT
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", required=True)
+    say("ceilings: measuring what the device can do at most")
     device = parser.parse_args().device
     os.environ |= thread_variables()
     from hfbench.ceilings.rates import measure_ceilings  # only now: torch reads the variables when it is imported

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from hfbench.core.errors import run
 from hfbench.core.files import write_json
-from hfbench.core.results import DTYPES, ENVIRONMENT, PARAMS, settings_path, source_path, workloads_path
+from hfbench.core.results import DTYPES, ENVIRONMENT, PARAMS, POINTS, settings_path, source_path, workloads_path
 from hfbench.environment.accelerators import require_usable
 from hfbench.environment.describe import describe
 from hfbench.environment.settings import settings_of
@@ -25,7 +25,9 @@ def main() -> None:
     write_json(output or ENVIRONMENT, environment)
     if output is not None:
         return
-    forget_unavailable(params.stages())
+    stages = params.stages()
+    forget_unavailable(stages)
+    write_json(POINTS, [{"stage": stage, "point": vars(point)} for point, stage in stages.items()])
     write_json(DTYPES, params.dtypes())
     for name in params.sweep.model:
         write_json(source_path(name), fingerprint(name, params.models))

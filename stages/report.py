@@ -4,9 +4,8 @@ import os
 
 from hfbench.core.errors import run
 from hfbench.core.results import PLOTS, REPORT, TABLES
-from hfbench.report.frames import read_results
+from hfbench.report.frames import read_results, write_plots
 from hfbench.report.html import write_report
-from hfbench.report.plots import write_plots
 from hfbench.report.show import Choice, show_results
 from hfbench.tables.store import read_table
 

@@ -102,6 +102,10 @@ class Sampling:
     min_watched_seconds: float = 2.0
 
 
+# Samples that are taken whatever an iteration takes: fewer have no middle one.
+FEWEST_SAMPLES = 3
+
+
 @dataclass(frozen=True)
 class ModelFile:
     """One file of a model folder."""

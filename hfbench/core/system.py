@@ -1,5 +1,6 @@
 """What a system tells of itself: the small files of the Linux kernel, installed packages, libraries that compute."""
 
+import hashlib
 import os
 import re
 import sys
@@ -64,3 +65,11 @@ _COMPUTING = re.compile(
 def is_computing_library(name: str) -> bool:
     """Return whether a file of this name is a library that numbers depend on."""
     return _COMPUTING.fullmatch(name) is not None
+
+
+def code_sha256(*rooms: str) -> str:
+    """Return a digest of hfbench's own code in these rooms."""
+    folder, digest = Path(__file__).parent.parent, hashlib.sha256()
+    for path in sorted(path for room in rooms for path in (folder / room).rglob("*.py")):
+        digest.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes())
+    return digest.hexdigest()

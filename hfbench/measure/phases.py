@@ -37,7 +37,7 @@ from hfbench.measure.kernels import (
 )
 from hfbench.measure.loading import load_model, sdpa_backend
 from hfbench.measure.output import Steps, path_differences
-from hfbench.measure.plain_pass import Reference, check_prompt, steps_of
+from hfbench.measure.plain_pass import Reference, check_prompt, scored_positions, steps_of
 from hfbench.measure.process import Reporter
 from hfbench.measure.prompt import (
     Prompt,
@@ -159,11 +159,13 @@ class Measurement:
             self._call = self._prepare_call()
             self._model.destroy_cached_continuous_batching_manager()  # type: ignore[operator]
         reference: Reference | None = None
+        new_tokens = max(new_tokens_of(self._prompt, self._configuration))
+        most_scored = scored_positions(self._model, self._configuration.batch_size, new_tokens)
         if is_batched:  # which takes no tokens of a reference
-            output, _ = check_prompt(self._model, longest_row(self._prompt), 1)
+            output, _ = check_prompt(self._model, longest_row(self._prompt), 1, most_scored)
         else:
-            steps = steps_of(self._model, self._prompt, max(new_tokens_of(self._prompt, self._configuration)))
-            output, reference = check_prompt(self._model, self._prompt, steps)
+            steps = steps_of(self._model, self._prompt, new_tokens)
+            output, reference = check_prompt(self._model, self._prompt, steps, most_scored)
         if is_compiled and reference is not None:
             self._reference, reference = reference.set_aside(), None
         self._output |= output
@@ -200,7 +202,9 @@ class Measurement:
     def warm_up(self) -> None:
         """Run the warm-up iterations; the first tells the memory of prefill and decode."""
         self._peaks = None if self._configuration.continuous_batching else Peaks(self._device)
-        self._reporter.update(warmup_steady=self._sampler.warm_up(self._task.sampling, self._peaks))
+        compile_seconds = self._first_compilation["seconds"] or 0.0
+        steady = self._sampler.warm_up(self._task.sampling, self._peaks, compile_seconds)
+        self._reporter.update(warmup_steady=steady)
         self._compiled_before = compiling.compile_ids()
 
     def sample(self) -> None:

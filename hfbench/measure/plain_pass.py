@@ -15,7 +15,12 @@ from transformers import PreTrainedModel
 from hfbench.measure.failure import NotFiniteError
 from hfbench.measure.prompt import CACHE, Prompt, longest_index, row_tokens
 
-MOST_STEPS = 8  # logits of each row that are compared: those after the prefill, and of the decoding steps that follow
+# Logits of each row that are compared: those after the prefill, and of the decoding steps that follow. A part of those
+# that an iteration takes, so that checking takes no longer than two iterations.
+MOST_STEPS = 8
+_STEPS_SHARE = 4
+_FEWEST_STEPS = 2
+_FEWEST_SCORED = 32  # positions of the prompt whose likelihood is taken
 _LOGITS_AT_ONCE = 2**27  # elements; 512 MiB in float32
 _SCORED_AT_ONCE = 2**24  # elements; 64 MiB in float32
 _TOKENS_AT_ONCE = 4096  # of a row without a cache; eager attention of 32 heads then takes some 2 GiB a layer
@@ -66,7 +71,21 @@ def steps_of(model: PreTrainedModel, prompt: Prompt, new_tokens: int) -> int:
     if switch is not None and length <= switch:
         new_tokens = min(new_tokens, switch - length + 1)
     vocabulary: int = model.config.get_text_config(decoder=True).vocab_size
-    return min(MOST_STEPS, new_tokens, max(2, _LOGITS_AT_ONCE // (rows * vocabulary)))
+    few = max(_FEWEST_STEPS, new_tokens // _STEPS_SHARE)
+    return min(MOST_STEPS, few, new_tokens, max(_FEWEST_STEPS, _LOGITS_AT_ONCE // (rows * vocabulary)))
+
+
+def scored_positions(model: PreTrainedModel, rows: int, new_tokens: int) -> int:
+    """Return how many of the prompt's last positions are scored: the same for all configurations of a workload.
+
+    As many as take the FLOPs of those decoding steps of an iteration that checking it leaves out, and at least 32. Of a
+    small model nearly all FLOPs are the output head's, which an iteration computes for the last position alone.
+    """
+    head = getattr(model.get_output_embeddings(), "weight", None)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    share = 1.0 if head is None else parameters / max(1, head.numel())
+    left_out = new_tokens - new_tokens // _STEPS_SHARE
+    return max(_FEWEST_SCORED, int(rows * left_out * share))
 
 
 def _rotary_switch(model: PreTrainedModel) -> int | None:
@@ -78,12 +97,15 @@ def _rotary_switch(model: PreTrainedModel) -> int | None:
 
 
 @torch.no_grad()
-def check_prompt(model: PreTrainedModel, prompt: Prompt, steps: int) -> tuple[dict[str, Any], Reference]:
+def check_prompt(
+    model: PreTrainedModel, prompt: Prompt, steps: int, most_scored: int | None = None
+) -> tuple[dict[str, Any], Reference]:
     """Return the prompt's negative log-likelihood (mean nats a token) with its top-1 tokens, and the reference.
 
-    The likelihood is of the first row without padding. After a context the prompt is still all that is scored:
-    `nll_positions` are the first and the last token of the row that the likelihood is of, counted from 0. The prompt's
-    own first token is not among them, so that for a prompt of one token there is none. The reference's tokens are the
+    The likelihood is of the first row without padding, of at most its `most_scored` last tokens. After a context the
+    prompt is still all that is scored: `nll_positions` are the first and the last token of the row that the likelihood
+    is of, counted from 0. The prompt's own first token is not among them, so that for a prompt of one token there is
+    none. The reference's tokens are the
     first `steps` of each row once more, the same for each configuration of a workload. A model that can neither take
     the row at once nor hand on its state has None for all. Raises `NotFiniteError` where the likelihood is no number.
     """
@@ -91,13 +113,15 @@ def check_prompt(model: PreTrainedModel, prompt: Prompt, steps: int) -> tuple[di
     depth = prompt.context_depth
     longest = longest_index(prompt)
     whole = torch.cat([rows[longest], tokens[longest, :-1]])
-    scored = _score(model, whole, depth, steps, len(prompt.input_ids[0]))
+    length = len(rows[longest]) - depth
+    if most_scored is not None:
+        length = min(length, most_scored)
+    scored = _score(model, whole, length + steps - 1, steps, len(prompt.input_ids[0]))
     if scored is None:
         return {"prompt_nll": None, "prompt_top1": None}, Reference(tokens, None, _NO_PIECES)
     total, top1, last = scored
     others = _logits_after(model, rows, tokens, [index for index in range(len(rows)) if index != longest])
     reference = Reference(tokens, *_stacked({**others, longest: last}))
-    length = len(rows[longest]) - depth
     if length == 1:
         return {"prompt_nll": None, "prompt_top1": top1}, reference
     if not math.isfinite(total):
@@ -105,7 +129,8 @@ def check_prompt(model: PreTrainedModel, prompt: Prompt, steps: int) -> tuple[di
             f"the negative log-likelihood of the prompt is {total}: the model overflows in "
             f"{str(model.dtype).removeprefix('torch.')}, or its weights are broken"
         )
-    nll_positions = [depth + 1, depth + length - 1]
+    end = len(rows[longest]) - 1
+    nll_positions = [end - length + 2, end]
     return {"prompt_nll": total / (length - 1), "prompt_top1": top1, "nll_positions": nll_positions}, reference
 
 
@@ -118,15 +143,15 @@ def reference_of(model: PreTrainedModel, prompt: Prompt, tokens: torch.Tensor) -
 
 
 def _score(
-    model: PreTrainedModel, row: torch.Tensor, depth: int, steps: int, at_once: int
+    model: PreTrainedModel, row: torch.Tensor, length: int, steps: int, at_once: int
 ) -> tuple[float, list[int], torch.Tensor] | None:
-    """Return the row's negative log-likelihood after `depth` without the last `steps` - 1 tokens, top-1, and logits.
+    """Return the negative log-likelihood of the row's last `length` tokens without the last `steps` - 1, and top-1.
 
-    The logits are of the last `steps` positions.
+    So too the logits of the last `steps` positions.
     """
     total, top1, last = 0.0, list[int](), list[torch.Tensor]()
     end = len(row) - steps + 1
-    for start, logits in _pieces(model, row[None], len(row) - depth, at_once):
+    for start, logits in _pieces(model, row[None], length, at_once):
         if logits is None:
             return None
         for offset, part in _slices(logits[0]):

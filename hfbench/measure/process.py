@@ -10,13 +10,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hfbench.core.cores import thread_variables
 from hfbench.core.point import Configuration
+from hfbench.measure.forked import FORKED, FRESH, ForkedWorker, RefusedError, fork_worker, refuse_unsafe
 from hfbench.measure.task import Task
 
 _PREFIX = "hfbench-measure-"
@@ -108,30 +110,60 @@ _LOG_OF_OPERATIONS = re.compile(
 _WORKER: tuple[str, ...] = ("hfbench.measure.worker",)  # module, and arguments before the worker's own
 
 
+@dataclass(frozen=True)
+class Worker:
+    """A worker that was started: its process, the end of the pipe that its reports arrive on, and how it began."""
+
+    process: "subprocess.Popen[bytes] | ForkedWorker"
+    reports: int
+    start: str
+
+
 def start_worker(
-    task: Task, scratch: Path, clock_zero: float, *arguments: str
-) -> tuple["subprocess.Popen[bytes]", int]:
-    """Start the worker in a session of its own; return it and the end of the pipe that its reports arrive on.
+    task: Task, scratch: Path, clock_zero: float, owner: int | None, wait: Callable[[int], None], *arguments: str
+) -> Worker:
+    """Start the worker in a session of its own, forked where it may be.
 
     Its standard output and error go to `task.log`. `scratch` is a folder that the caller removes afterwards; the
-    worker's compile caches are in it. `arguments` are those of the worker beside the pipe and the clock.
+    worker's compile caches are in it. `arguments` are those of the worker beside the pipe and the clock. For `owner`
+    and `wait` see `fork_worker`; without an owner it is not forked.
     """
+    variables = worker_environment(task.configuration, scratch)
     read_end, write_end = os.pipe()
-    with task.log.open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", *_WORKER, str(write_end), repr(clock_zero), *arguments],
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            pass_fds=[write_end],
-            start_new_session=True,
-            env=worker_environment(task.configuration, scratch),
-        )
-    os.close(write_end)
+    try:
+        with task.log.open("wb") as log:
+            try:
+                if owner is None:
+                    raise RefusedError("nobody is known whom a server of workers could end with")
+                refuse_unsafe(os.environ)
+                request = {
+                    "task": task.to_json(),
+                    "clock_zero": clock_zero,
+                    "arguments": arguments,
+                    "variables": variables,
+                    "folder": str(Path.cwd()),
+                }
+                return Worker(fork_worker(request, owner, write_end, log.fileno(), wait), read_end, FORKED)
+            except RefusedError as error:
+                process = subprocess.Popen(
+                    [sys.executable, "-m", *_WORKER, str(write_end), repr(clock_zero), *arguments],
+                    stdin=subprocess.PIPE,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    pass_fds=[write_end],
+                    start_new_session=True,
+                    env=variables,
+                )
+                start = f"{FRESH}: {error}"
+    except BaseException:
+        os.close(read_end)
+        raise
+    finally:
+        os.close(write_end)
     assert process.stdin is not None
     with suppress(BrokenPipeError), process.stdin as stdin:
         stdin.write(json.dumps(task.to_json()).encode())
-    return process, read_end
+    return Worker(process, read_end, start)
 
 
 def worker_environment(configuration: Configuration, scratch: Path) -> dict[str, str]:
@@ -156,7 +188,7 @@ def worker_environment(configuration: Configuration, scratch: Path) -> dict[str,
     }
 
 
-def end_process_group(process: "subprocess.Popen[bytes]", grace_seconds: float) -> None:
+def end_process_group(process: "subprocess.Popen[bytes] | ForkedWorker", grace_seconds: float) -> None:
     """Wait up to `grace_seconds` for the worker to end, then kill it and whatever it started."""
     with suppress(subprocess.TimeoutExpired):
         process.wait(grace_seconds)

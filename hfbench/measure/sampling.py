@@ -11,7 +11,7 @@ from statistics import median
 from types import MappingProxyType
 from typing import Protocol
 
-from hfbench.core.record import Iteration, Sampling
+from hfbench.core.record import FEWEST_SAMPLES, Iteration, Sampling
 from hfbench.measure.failure import WrongTokenCountError
 from hfbench.measure.generation import Call, Probe, Run
 from hfbench.measure.process import Reporter
@@ -31,33 +31,39 @@ class StoppingRule(Protocol):
         """Return why to stop, or None to go on.
 
         `latencies` are the end-to-end seconds of the instrumented iterations so far, `elapsed_seconds` the time since
-        sampling began.
+        the warm-up began.
         """
 
 
 def reason_to_stop(latencies: Sequence[float], elapsed_seconds: float, sampling: Sampling) -> str | None:
-    """Return why to stop, or None to go on, by the rule that `sampling.stopping_rule` names."""
-    return RULES[sampling.stopping_rule](latencies, elapsed_seconds, sampling)
+    """Return why to stop, or None to go on: by the rule that `sampling.stopping_rule` names, or for want of time.
+
+    Time is up where one more iteration, as long as the median of those so far, would end after `max_seconds`. That
+    holds against every rule but for the first `FEWEST_SAMPLES`.
+    """
+    reason = RULES[sampling.stopping_rule](latencies, elapsed_seconds, sampling)
+    if reason is not None or len(latencies) < FEWEST_SAMPLES:
+        return reason
+    return OUT_OF_TIME if elapsed_seconds + median(latencies) > sampling.max_seconds else None
+
+
+OUT_OF_TIME = "max_seconds reached"
 
 
 def fixed(latencies: Sequence[float], _: float, sampling: Sampling) -> str | None:
-    """Stop after `min_iterations`, whatever they show and however long they take."""
+    """Stop after `min_iterations`, whatever they show."""
     return "min_iterations reached" if len(latencies) >= sampling.min_iterations else None
 
 
-def precision(latencies: Sequence[float], elapsed_seconds: float, sampling: Sampling) -> str | None:
-    """Stop where the median is known well enough, or at a limit; `min_iterations` holds against every limit."""
+def precision(latencies: Sequence[float], _: float, sampling: Sampling) -> str | None:
+    """Stop where the median is known well enough, or at `max_iterations`; never before `min_iterations`."""
     count = len(latencies)
     if count < sampling.min_iterations:
         return None
     reached = relative_precision(latencies, sampling)
     if reached is not None and reached <= sampling.target_precision:
         return "target_precision reached"
-    if count >= sampling.max_iterations:
-        return "max_iterations reached"
-    if elapsed_seconds >= sampling.max_seconds:
-        return "max_seconds reached"
-    return None
+    return "max_iterations reached" if count >= sampling.max_iterations else None
 
 
 RULES: Mapping[str, StoppingRule] = MappingProxyType({"fixed": fixed, "precision": precision})
@@ -154,6 +160,7 @@ class Sampler:
         self._new_tokens = new_tokens
         self._reporter = reporter
         self._latencies: list[float] = []  # of the first call and the warm-up
+        self._began: float | None = None  # when the warm-up did, which shares `max_seconds` with the samples
 
     def first_call(self) -> Call:
         """Run the first iteration, which holds compilation."""
@@ -161,36 +168,43 @@ class Sampler:
         self._latencies.append(iteration.end_to_end_seconds)
         return call
 
-    def warm_up(self, sampling: Sampling, probe: Probe | None = None) -> bool:
+    def warm_up(self, sampling: Sampling, probe: Probe | None = None, compile_seconds: float = 0.0) -> bool:
         """Run full-length iterations, which are recorded and count for nothing, until they are steady.
 
-        The first call counts as one of them. Return whether they were before `max_warmup_iterations` was reached. The
-        probe looks into the first.
+        The first call counts as one of them. Return whether they were before `max_warmup_iterations` was reached, or
+        before there was no time left for one more and `FEWEST_SAMPLES`: the last one tells how long that takes, or the
+        first call without its `compile_seconds`. The probe looks into the first.
         """
+        self._began = time.perf_counter()
+        expected = self._latencies[-1] - compile_seconds if self._latencies else 0.0
         for iterations in range(sampling.max_warmup_iterations):
             if iterations >= sampling.min_warmup_iterations and is_steady(self._latencies):
                 return True
+            if time.perf_counter() - self._began + (1 + FEWEST_SAMPLES) * expected > sampling.max_seconds:
+                break
             iteration, _ = self._run("warmup", observed=True, probe=None if iterations else probe)
-            self._latencies.append(iteration.end_to_end_seconds)
+            expected = iteration.end_to_end_seconds
+            self._latencies.append(expected)
         return is_steady(self._latencies)
 
     def sample(self, sampling: Sampling, min_seconds: float = 0.0) -> str:
         """Run iterations until the stopping rule says enough, and return its reason; not before `min_seconds`.
 
         Every `unobserved_every`-th one runs without the token observer, so that the observer's cost is known; those do
-        not count for the rule.
+        not count for the rule. `max_seconds` holds for the warm-up and the samples together.
         """
         latencies: list[float] = []
         began = time.perf_counter()
+        since = began if self._began is None else self._began
         for index in range(1, 10**9):
             observed = sampling.unobserved_every == 0 or index % sampling.unobserved_every != 0
             iteration = self._run("sample", observed)[0]
             if observed:
                 latencies.append(iteration.end_to_end_seconds)
-            elapsed = time.perf_counter() - began
-            if elapsed < min(min_seconds, sampling.max_seconds):
+            now = time.perf_counter()
+            if now - began < min_seconds and now - since < sampling.max_seconds:
                 continue  # without a look: each is as long as there are iterations, of which there may be thousands
-            reason = reason_to_stop(latencies, elapsed, sampling)
+            reason = reason_to_stop(latencies, now - since, sampling)
             if reason is not None:
                 return reason
         raise AssertionError("the stopping rule never stopped")

@@ -34,11 +34,11 @@ from hfbench.core.record import (
     Iteration,
     Record,
 )
-from hfbench.core.results import inputs_path, manifest_path
+from hfbench.core.results import inputs_path
 from hfbench.core.system import installed_packages
 from hfbench.measure.failure import tells_no_memory
 from hfbench.measure.process import end_process_group, oom_kills, scratch_folder, start_worker
-from hfbench.measure.progress import NoProgress, Progress
+from hfbench.measure.progress import NoProgress, Plan, Progress, digests
 from hfbench.measure.support import meant_device, unsupported_reason
 from hfbench.measure.task import Task
 from hfbench.measure.worker import FIRST_CALL
@@ -61,9 +61,21 @@ def watch_parents() -> list[int]:
     with suppress(OSError, psutil.Error):
         for parent in psutil.Process().parents():
             descriptors.append(os.pidfd_open(parent.pid))
-            if parent.name() not in _SHELLS or "-c" not in parent.cmdline():
+            if not _is_shell_of(parent):
                 break
     return descriptors
+
+
+def run_owner() -> psutil.Process | None:
+    """Return the process that runs the pipeline, or whatever else started this stage; None where it is not known."""
+    with suppress(psutil.Error):
+        return next((each for each in psutil.Process().parents() if not _is_shell_of(each)), None)
+    return None
+
+
+def _is_shell_of(process: psutil.Process) -> bool:
+    """Return whether it is a shell that runs one command."""
+    return process.name() in _SHELLS and "-c" in process.cmdline()
 
 
 def _end_with_parents() -> None:
@@ -129,19 +141,18 @@ def measure(task: Task, clock_zero: float) -> None:
     """
     started_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     record = Record(task.configuration, task.device, task.sampling, started_at=started_at)
-    made_from = {
-        "environment": task.environment,
-        "manifest": manifest_path(task.configuration.model),
-        "inputs": inputs_path(task.configuration),
-    }
+    inputs = inputs_path(task.configuration)
     record.provenance = {
-        **{name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in made_from.items()},
-        "input_tensors": tensors_sha256(made_from["inputs"]),
+        **digests(task.configuration, task.environment),
+        "input_tensors": tensors_sha256(inputs),
         "packages": installed_packages(),  # all, of which `environment` holds those that can change a number
     }
-    progress = Progress(task.configuration)
+    owner = run_owner()
+    is_verbose = task.verbose or (owner is not None and not {"-v", "--verbose"}.isdisjoint(owner.cmdline()))
+    progress = Progress(task.configuration, Plan(task, owner), verbose=is_verbose)
+    progress.begin()
     environment = read_json(task.environment)
-    missing = safetensors_metadata(made_from["inputs"]).get(UNAVAILABLE)  # why the inputs stage could make none
+    missing = safetensors_metadata(inputs).get(UNAVAILABLE)  # why the inputs stage could make none
     reason = missing or unsupported_reason(task.configuration, task.device, environment, task.settings)
     if reason is not None:
         record.status, record.reason = UNAVAILABLE if missing else UNSUPPORTED, reason
@@ -149,7 +160,7 @@ def measure(task: Task, clock_zero: float) -> None:
     else:
         task.log.parent.mkdir(parents=True, exist_ok=True)
         device = meant_device(task.device, environment)
-        held = take_device(device, progress.label, progress.phase, _end_with_parents)
+        held = take_device(device, progress.label, progress.say, _end_with_parents)
         with held as taken, scratch_folder() as scratch:
             clock_zero += taken.waited_seconds  # another's measurement is no part of this one
             _Supervision(task, taken, record, progress, clock_zero).run(scratch)
@@ -167,7 +178,8 @@ def measure(task: Task, clock_zero: float) -> None:
 def _start_warm(task: Task, taken: TakenDevice, clock_zero: float, scratch: Path) -> dict[str, Any]:
     """Make the first call in a second process, and return what the record says of it, its failure included."""
     warm = Record(task.configuration, task.device, task.sampling)
-    supervision = _Supervision(warm_task(task), taken, warm, NoProgress(task.configuration), clock_zero)
+    silent = NoProgress(task.configuration, Plan(task, None))
+    supervision = _Supervision(warm_task(task), taken, warm, silent, clock_zero)
     try:
         supervision.run(scratch, FIRST_CALL)
     except (UserError, OSError) as error:  # what was measured is not lost for it
@@ -184,30 +196,50 @@ class _Supervision:
         self._record = record
         self._progress = progress
         self._clock_zero = clock_zero
+        self._deadline = clock_zero + task.sampling.timeout_seconds
         self._ended = False
 
     def run(self, scratch: Path, *arguments: str) -> None:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         killed_before = oom_kills()
         self._record.machine_before = machine_before(self._taken.watched)
-        process, pipe = start_worker(self._task, scratch, self._clock_zero, *arguments)
+        self._begin_phase("import", time.perf_counter() - self._clock_zero)
+        owner = next(reversed(watch_parents()), None)
+        try:
+            worker = start_worker(self._task, scratch, self._clock_zero, owner, self._wait, *arguments)
+        except TimeoutError:
+            self._end_late()
+            return
+        self._record.provenance["worker"] = worker.start
+        process = worker.process
         try:
             interval = self._task.sampling.monitor_interval_seconds
             monitor = Monitor(process.pid, interval, self._clock_zero, self._taken.watched)
-            in_time = self._listen(pipe, monitor)
+            in_time = self._listen(worker.reports, monitor)
         finally:
-            os.close(pipe)
+            os.close(worker.reports)
             end_process_group(process, grace_seconds=0 if sys.exc_info()[0] else _GRACE_SECONDS)
         self._record.monitoring = {**monitor.summary(), "unavailable": self._taken.unavailable}
         if not in_time:
-            limit = self._task.sampling.timeout_seconds
-            self._end(TIMED_OUT, f"exceeded sampling.timeout_seconds, {limit:g} s")
+            self._end_late()
         elif not self._ended:
+            assert process.returncode is not None
             self._end(*_death(process.returncode, oom_kills() > killed_before, _log_end(self._task.log)))
+
+    def _wait(self, descriptor: int) -> None:
+        """Wait until the descriptor is readable. Raises `TimeoutError` where the point's time runs out first."""
+        seconds = max(0.0, self._deadline - time.perf_counter())
+        ready = select.select([descriptor, *watch_parents()], (), (), seconds)[0]
+        _end_with_parents()
+        if not ready:
+            raise TimeoutError
+
+    def _end_late(self) -> None:
+        self._end(TIMED_OUT, f"exceeded sampling.timeout_seconds, {self._task.sampling.timeout_seconds:g} s")
 
     def _listen(self, pipe: int, monitor: Monitor) -> bool:
         """Take in the worker's reports, and readings of the hardware, until it ends; False where time ran out first."""
-        deadline = self._clock_zero + self._task.sampling.timeout_seconds
+        deadline = self._deadline
         pending = b""
         with selectors.DefaultSelector() as selector:
             selector.register(pipe, selectors.EVENT_READ)
@@ -235,9 +267,7 @@ class _Supervision:
     def _take(self, message: dict[str, Any]) -> None:
         match message["event"]:
             case "phase":
-                self._record.phase = message["name"]
-                self._record.timeline[message["name"]] = message["at"]
-                self._progress.phase(message["name"])
+                self._begin_phase(message["name"], message["at"])
             case "update":
                 for name, value in message["fields"].items():
                     setattr(self._record, name, value)
@@ -250,6 +280,11 @@ class _Supervision:
             case "end":
                 self._ended = True
                 self._end(message["status"], message["reason"])
+
+    def _begin_phase(self, name: str, at: float) -> None:
+        self._record.phase = name
+        self._record.timeline[name] = at
+        self._progress.phase(name)
 
     def _end(self, status: str, reason: str | None) -> None:
         self._record.status, self._record.reason = status, reason

@@ -18,7 +18,8 @@ from hfbench.monitoring.devices import TakenDevice
 class Task(Stored):
     """One measurement: the configuration, what it uses of params.yaml, how to sample it, and what it leaves where.
 
-    `environment` is the description of the machine, `output` becomes the record, `log` the worker's log.
+    `environment` is the description of the machine, `output` becomes the record, `log` the worker's log. `verbose` is
+    whether each phase is told.
     """
 
     configuration: Configuration
@@ -28,6 +29,7 @@ class Task(Stored):
     environment: Path
     output: Path
     log: Path
+    verbose: bool = False
 
     def on(self, taken: TakenDevice) -> Self:
         """Return the same on the device that was taken; one that no driver here tells of, torch finds by itself."""
@@ -46,6 +48,7 @@ def parse_task(arguments: Sequence[str] | None = None) -> Task:
     parser.add_argument("--device", required=True)
     for name in ("environment", "output", "log"):
         parser.add_argument(f"--{name}", type=Path, help="where it is, if not in results/")
+    parser.add_argument("--verbose", action="store_true", help="tell each phase")
     values = vars(parser.parse_args(arguments))
     point, sampling = _take(values, Configuration), _take(values, Sampling)
     return Task(
@@ -56,6 +59,7 @@ def parse_task(arguments: Sequence[str] | None = None) -> Task:
         environment=values["environment"] or ENVIRONMENT,
         output=values["output"] or record_path(point),
         log=values["log"] or log_path(point),
+        verbose=values["verbose"],
     )
 
 

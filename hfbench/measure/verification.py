@@ -27,6 +27,7 @@ from hfbench.measure.prompt import (
     Prompt,
     batches_of,
     held_tokens,
+    longest_row,
     new_tokens_of,
     prefill_differences,
     tokens_in,
@@ -139,12 +140,16 @@ def watch_short_call(
 ) -> tuple[dict[str, Any], Any, dict[str, Any]]:
     """Run the prefill and some decoding steps, uncompiled, with the reference's tokens, or two of its own.
 
+    Without a reference one row is enough where all are alike.
+
     Return which attention, which experts and which kind of cache they went through, how prompt and context went in, and
     what the cache then held; the cache itself (None where it stays inside continuous batching, or there is none); and
     how the logits compare to the reference's. Continuous batching takes no tokens, and chooses its own.
     """
     if configuration.attn_implementation == loading.FLEX:  # it compiles, longer when watched
         _short_generate(model, configuration, settings, prompt, None)
+    if reference is None and not prompt.new_tokens and not configuration.continuous_batching:
+        prompt = longest_row(prompt)
     experts = find_experts(model)
     path, cache = not_checked("this call had no reference"), None
     batch: _ShortBatch | None = None

@@ -39,9 +39,8 @@ def main() -> None:
 
 def run(task: Task, reporter: Reporter, *, first_call_only: bool = False) -> None:
     """Measure the task in this process and report how it ended."""
-    phase = "import"
+    phase = "import"  # which the supervisor begins, before it starts this process
     try:
-        reporter.phase(phase)
         from hfbench.measure.phases import Measurement
 
         point = Measurement(task, reporter)

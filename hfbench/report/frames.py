@@ -1,4 +1,4 @@
-"""What the results show, as frames: which configurations, in which order, which is best, and what failed."""
+"""What the results show, as frames: which configurations, in which order, which is best, what failed; data of plots."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from hfbench.core.files import write_text
 from hfbench.core.point import CONFIGURATION_AXES, REFERENCE, WAY_AXES, WORKLOAD_AXES, words_of
 from hfbench.core.record import OK
 from hfbench.statistics.bootstrap import Floats
 from hfbench.tables.doubts import POINT
-from hfbench.tables.store import point_label, read_table
+from hfbench.tables.store import configuration_keys, point_label, read_table
 from hfbench.tables.warnings import MeasurementWarning, read_warnings
 
 # Configurations are compared with those that do the same work with the same model.
@@ -212,3 +213,26 @@ def warning_groups(warnings: Sequence[MeasurementWarning], points: pl.DataFrame)
         )
         for (title, remedy), group in groups.items()
     ]
+
+
+_PLOTTED = "end_to_end_seconds"
+_HIGHEST = 2  # times the estimate: an interval that ends beyond it would leave the rest of a chart no room
+
+
+def write_plots(summary: pl.DataFrame, samples: pl.DataFrame, points: pl.DataFrame, folder: Path) -> None:
+    """Write each plot's data to `folder` as CSV, from the tables of `hfbench.tables.build.Tables`.
+
+    `configuration` is the key of a configuration, `low` and `high` bound the 95% interval of an estimate, and
+    `iteration` counts the samples of a round from 1. A plot that nothing is known for has a header only.
+    """
+    frame = points.select(CONFIGURATION_AXES).unique(maintain_order=True)
+    keys = frame.with_columns(configuration=pl.Series(configuration_keys(frame.to_dicts()), dtype=pl.String))
+    rows = summary.filter(pl.col("metric") == _PLOTTED).join(keys, on=CONFIGURATION_AXES, maintain_order="left")
+    high = pl.min_horizontal("high", _HIGHEST * pl.col("estimate"))
+    estimates = rows.select("configuration", pl.col("estimate").alias(_PLOTTED), "low", high=high)
+    write_text(folder / "end_to_end.csv", estimates.write_csv())
+    measured = samples.filter(pl.col("status") == OK, pl.col("phase") == "sample")
+    rows = measured.join(keys, on=CONFIGURATION_AXES, maintain_order="left")
+    iteration = pl.int_range(pl.len()).over("configuration", "round") + 1
+    in_order = rows.select("configuration", "round", iteration.alias("iteration"), _PLOTTED, "observed")
+    write_text(folder / "samples.csv", in_order.write_csv())

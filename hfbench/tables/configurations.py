@@ -32,6 +32,10 @@ class Facts:
     target_precision: float | None = None  # None where the stopping rule asks for none
     precision: float | None = None
     rounds_ended_early: int = 0  # at the most iterations or seconds, before the target was reached
+    rounds_with_few_iterations: int = 0  # fewer than asked, for want of time
+    iterations_asked: int | None = None
+    iterations_sampled: int | None = None  # the fewest of all rounds
+    end_to_end_seconds: float | None = None
     drifting_rounds: int = 0
     largest_drift: float | None = None  # from the first iteration to the last
     bimodal: bool = False
@@ -195,7 +199,7 @@ def configurations_table(
     latency = summary.filter(pl.col("metric") == "end_to_end_seconds")
     precision = (pl.col("high") - pl.col("low")) / 2 / pl.col("estimate")
     parts = (
-        latency.select(*CONFIGURATION_AXES, *_SHAPE, precision=precision),
+        latency.select(*CONFIGURATION_AXES, *_SHAPE, precision=precision, end_to_end_seconds="estimate"),
         summary.filter(pl.col("metric") == "inter_token_seconds").select(
             *CONFIGURATION_AXES, inter_token_seconds="estimate"
         ),
@@ -236,11 +240,13 @@ def _over_rounds(points: pl.DataFrame) -> pl.DataFrame:
     is_same_token = gap_token.n_unique() == 1  # another one in another round came late by chance
     largest = ("target_precision", "nll_difference", "path_difference", "path_tolerance", "quota_throttled_share")
     most_of_others = ("other_processes", "others_cpu_share", "cpu_share_before", "swap_used_bytes")
+    few = pl.col("iterations_sampled") < pl.col("iterations_asked")
     conditions = {
         "rounds_ok": _OK,
         "rounds_ended_early": pl.col("target_precision").is_not_null()
         & pl.col("stopped_because").str.starts_with("max_"),
-        "rounds_never_steady": ~pl.col("warmup_steady"),
+        "rounds_with_few_iterations": few,
+        "rounds_never_steady": ~pl.col("warmup_steady") & ~few,  # which had no time for it
         "rounds_throttled": pl.col("throttle_reasons").list.len() > 0,
         "rounds_disagreeing": ~pl.col("same_as_first_round"),
         "rounds_with_other_kernels": ~pl.col("same_kernels_as_first_round"),
@@ -249,8 +255,10 @@ def _over_rounds(points: pl.DataFrame) -> pl.DataFrame:
         points.filter(_OK)
         .group_by(CONFIGURATION_AXES)
         .agg(
-            pl.col(*largest, *most_of_others, "clock_resolution_seconds").max(),
-            pl.col("monitor_readings", "top1_agreement", "first_different_token", "path_agrees").min(),
+            pl.col(*largest, *most_of_others, "clock_resolution_seconds", "iterations_asked").max(),
+            pl.col(
+                "iterations_sampled", "monitor_readings", "top1_agreement", "first_different_token", "path_agrees"
+            ).min(),
             pl.col("requests", "prompt_tokens", "new_tokens", "reference").first(),
             pl.col("recompiles_while_sampling").sum(),
             pl.col("throttle_reasons").explode().drop_nulls().unique(maintain_order=True),

@@ -1,6 +1,7 @@
 """The checks of what makes a configuration's numbers doubtful: each yields what, with the numbers, and what to do."""
 
 from collections.abc import Callable, Iterator
+from math import ceil
 from typing import TypeAlias
 
 from hfbench.tables.agreement import MISSING_REFERENCE
@@ -177,6 +178,22 @@ def interval_wider_than_asked(facts: Facts) -> Told:
     yield what, remedy
 
 
+def few_iterations(facts: Facts) -> Told:
+    """`sampling.max_seconds` ended sampling before `sampling.min_iterations`."""
+    if not facts.rounds_with_few_iterations:
+        return
+    asked, seconds = facts.iterations_asked or 0, facts.end_to_end_seconds
+    remedy = "Raise sampling.max_seconds"
+    if seconds is not None:
+        enough = ceil(seconds * (asked * OBSERVED_OF_ALL + FURTHER_ITERATIONS))
+        remedy += f" to {enough}, or shorten the iterations, which take {seconds:.3g} s each"
+    yield (
+        f"sampling.max_seconds ended sampling after {facts.iterations_sampled} iterations in "
+        f"{counted(facts.rounds_with_few_iterations, facts.rounds_ok)}, and {asked} were asked",
+        f"{remedy}.",
+    )
+
+
 def drift(facts: Facts) -> Told:
     """Latencies rise or fall within a process, by more than the precision that was asked for."""
     change = facts.largest_drift or 0
@@ -197,6 +214,10 @@ def bimodal(facts: Facts) -> Told:
         )
 
 
+# Iterations for each with the token observer where every fourth has none, and those of a warm-up that nothing prolongs
+# with one to spare.
+OBSERVED_OF_ALL = 4 / 3
+FURTHER_ITERATIONS = 3
 # A hundred ticks a token keep the error of a single gap, one tick at most, at 1%: what hfbench allows the observer too.
 LARGEST_TICK_SHARE = 0.01
 LARGEST_OBSERVER_COST = 0.01
@@ -207,7 +228,7 @@ def warmup_never_steady(facts: Facts) -> Told:
     if facts.rounds_never_steady:
         yield (
             f"the warm-up was not steady when it ended, in {counted(facts.rounds_never_steady, facts.rounds_ok)}",
-            "Raise sampling.max_warmup_iterations, and look for what else runs on the machine.",
+            "Raise sampling.max_warmup_iterations and sampling.max_seconds, and look for what else runs here.",
         )
 
 
@@ -364,6 +385,7 @@ CHECKS: tuple[Callable[[Facts], Told], ...] = (
     reference_missing,
     few_rounds,
     interval_wider_than_asked,
+    few_iterations,
     drift,
     bimodal,
     warmup_never_steady,

@@ -240,6 +240,8 @@ _COLUMNS: dict[str, tuple[pl.DataType | type[pl.DataType], str | None]] = {
     "started_at": (pl.String, "started_at"),
     "stopped_because": (pl.String, "stopped_because"),
     "target_precision": (pl.Float64, None),
+    "iterations_asked": (pl.Int64, None),
+    "iterations_sampled": (pl.Int64, None),
     "warmup_steady": (pl.Boolean, "warmup_steady"),
     "recompiles_while_sampling": (pl.Int64, None),
     "prompt_nll": (pl.Float64, "output.prompt_nll"),
@@ -287,8 +289,9 @@ _PRECISION = "precision"  # the stopping rule that asks for `target_precision`
 def record_facts(content: dict[str, Any]) -> dict[str, Any]:
     """Return a value for each of `FACT_TYPES`, None where the record does not tell.
 
-    `target_precision` is None where the stopping rule asks for none. Raises `AttributeError`, `KeyError`, `TypeError`
-    or `ValueError` where the record holds something else than it should.
+    `target_precision` is None where the stopping rule asks for none. `iterations_sampled` are those with the token
+    observer, of which `iterations_asked` is the least number that was asked for. Raises `AttributeError`, `KeyError`,
+    `TypeError` or `ValueError` where the record holds something else than it should.
     """
     if content["status"] not in STATUSES:
         raise ValueError(f"{content['status']!r} is no status")
@@ -301,6 +304,8 @@ def record_facts(content: dict[str, Any]) -> dict[str, Any]:
         **dict.fromkeys(FACT_TYPES),
         **told,
         "target_precision": float(sampling["target_precision"]) if sampling["stopping_rule"] == _PRECISION else None,
+        "iterations_asked": int(sampling["min_iterations"]),
+        "iterations_sampled": sum(each["phase"] == "sample" and each["observed"] for each in content["iterations"]),
         "recompiles_while_sampling": None if recompiles is None else len(recompiles),
         # What was not asked to compile has no compile time, rather than none of it.
         "compile_seconds": _told(compilation, "seconds", float) if compilation.get("graphs") else None,

@@ -4,13 +4,17 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from hfbench.core.point import AXIS_TABLE, USUAL, Configuration
 from hfbench.core.record import Record, Settings
 from hfbench.core.results import inputs_path, manifest_path, settings_path
+from hfbench.measure.forked import CHOSEN, FRESH
 from tests.conftest import ROOT
 
 AXES: dict[str, Any] = {
@@ -38,6 +42,17 @@ SAMPLING: dict[str, Any] = {
 _BEYOND_SECONDS = 60  # the measurement's own limit, for a machine that has other work
 
 
+def is_worker(process: psutil.Process) -> bool:
+    """Whether it measures: it was started to, or forked by the server of workers."""
+    with suppress(psutil.Error):
+        words = process.cmdline()
+        if "hfbench.measure.forkserver" in words:
+            parent = process.parent()
+            return parent is not None and parent.cmdline() == words
+        return "hfbench.measure.worker" in words
+    return False
+
+
 @dataclass(frozen=True)
 class Bench:
     """A folder with the inputs of a measurement, and how to run one in it."""
@@ -46,6 +61,7 @@ class Bench:
     environment: Path
     temporary: Path | None = None  # for temporary files, instead of `folder`
     settings: Settings = field(default_factory=Settings)
+    workers: str = FRESH  # or forked
 
     @property
     def output(self) -> Path:
@@ -66,7 +82,11 @@ class Bench:
             shutil.copyfile(self.folder / source, self.folder / place)
         paths = {"environment": self.environment, "output": self.output, "log": self.log}
         pairs = [text for name, value in {**paths, **options}.items() for text in (f"--{name}", str(value))]
-        return [sys.executable, "-m", "stages.measure", *pairs, *flags]
+        return [sys.executable, "-m", "stages.measure", "--verbose", *pairs, *flags]
+
+    def variables(self) -> dict[str, str]:
+        temporary = str(self.temporary or self.folder)
+        return {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": temporary, CHOSEN: self.workers}
 
     def start(self, *flags: str, **values: object) -> "subprocess.Popen[str]":
         return subprocess.Popen(
@@ -74,7 +94,7 @@ class Bench:
             stderr=subprocess.PIPE,
             text=True,
             cwd=self.folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(self.temporary or self.folder)},
+            env=self.variables(),
         )
 
     def measure(self, *flags: str, **values: object) -> Record:

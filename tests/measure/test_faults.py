@@ -19,20 +19,30 @@ import torch
 
 from hfbench.core.record import CRASHED, FAILED, OK, OUT_OF_MEMORY, TIMED_OUT, Record
 from hfbench.core.sources import LocalSource
+from hfbench.measure.forked import FORKED, FRESH
 from hfbench.model.local import resolve_local
-from tests.conftest import ROOT, some
+from tests.conftest import some
 from tests.measure.conftest import save_batch
-from tests.measure.stage_process import Bench
+from tests.measure.stage_process import Bench, is_worker
+
+
+@pytest.fixture(params=[FRESH, FORKED])
+def bench(bench: Bench, request: pytest.FixtureRequest) -> Bench:
+    """All faults are the same for a worker that starts by itself and for one that is forked."""
+    return replace(bench, workers=request.param)
+
 
 ENDLESS = {"min_iterations": 100_000, "max_iterations": 100_000, "max_seconds": 100}
 
 
 def worker_of(process: "subprocess.Popen[str]") -> psutil.Process:
+    folder = psutil.Process(process.pid).cwd()
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        for child in psutil.Process(process.pid).children(recursive=True):
-            if "hfbench.measure.worker" in " ".join(child.cmdline()):
-                return child
+        for found in psutil.process_iter():
+            with suppress(psutil.Error):
+                if is_worker(found) and found.cwd() == folder:
+                    return found
         time.sleep(0.02)
     raise AssertionError("no worker was started")
 
@@ -123,7 +133,7 @@ def test_a_stage_that_waits_ends_with_the_process_that_started_it(bench: Bench, 
         stderr=subprocess.PIPE,
         text=True,
         cwd=beside.folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(beside.folder)},
+        env=beside.variables(),
     )
     stderr = some(shell.stderr)
     assert "waiting for the device" in stderr.readline()
@@ -200,8 +210,10 @@ def memory_group() -> Iterator[tuple[Path, Path]]:
 
 
 def test_memory_that_the_kernel_refuses(bench: Bench, memory_group: tuple[Path, Path]) -> None:
+    if bench.workers == FORKED:  # what is imported is charged to the server
+        save_batch(bench.folder / "b512-s16.safetensors", torch.arange(512 * 16).reshape(512, 16) % 600)
     processes, limit = memory_group
-    process = bench.start(**ENDLESS)
+    process = bench.start(**ENDLESS, **({"batch_size": 512} if bench.workers == FORKED else {}))
     worker = worker_of(process)
     limit.write_text("50M")  # importing torch takes more
     processes.write_text(str(worker.pid))

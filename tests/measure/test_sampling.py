@@ -152,22 +152,30 @@ def test_all_looks_together_miss_in_five_percent() -> None:
 
 SHORT = {"max_iterations": 10, "max_seconds": 60.0}
 FEW = {"min_iterations": 2, "max_iterations": 3}  # than an interval needs
-FIXED = {"stopping_rule": "fixed", "min_iterations": 3}  # ignores precision and time
+FIXED = {"stopping_rule": "fixed", "min_iterations": 5}  # ignores precision
+BRIEF = {"max_seconds": 3.0}
 
 
 @pytest.mark.parametrize(
     ("asked", "latencies", "seconds", "reason"),
     [
         ({}, [1.0] * 5, 0, None),
-        ({}, [1.0] * 5, 2e9, None),  # the minimum holds even after max_seconds
+        (BRIEF, [9.0] * 2, 18, None),  # three samples are taken, whatever an iteration takes
+        (BRIEF, [9.0] * 3, 27, "max_seconds reached"),  # and the minimum does not hold against it
+        (BRIEF, [0.6] * 3, 2.3, None),
+        (BRIEF, [0.6] * 3, 2.5, "max_seconds reached"),  # one more would end after it
+        (BRIEF, [0.4] * 6, 2.7, "target_precision reached"),
         ({}, [1.0] * 6, 0, "target_precision reached"),
         (SHORT, [1.0, 2.0] * 4, 0, None),
         (SHORT, [1.0, 2.0] * 4, 60.0, "max_seconds reached"),
         (SHORT, [1.0, 2.0] * 5, 0, "max_iterations reached"),
         (FEW, [1.0] * 2, 0, None),
         (FEW, [1.0] * 3, 0, "max_iterations reached"),
-        (FIXED, [1.0, 1.0], 2e9, None),
-        (FIXED, [1.0, 9.0, 5.0], 0, "min_iterations reached"),
+        (FIXED, [1.0] * 4, 4, None),
+        (FIXED, [1.0, 9.0, 5.0, 1.0, 7.0], 0, "min_iterations reached"),
+        (FIXED | BRIEF, [1.0] * 2, 2.5, None),
+        (FIXED | BRIEF, [1.0] * 3, 3.5, "max_seconds reached"),
+        ({"stopping_rule": "fixed", "min_iterations": 2} | BRIEF, [9.0] * 2, 18, "min_iterations reached"),
     ],
 )
 def test_when_sampling_stops(
@@ -200,6 +208,61 @@ def test_an_accelerator_is_sampled_until_it_was_watched_and_no_longer_than_max_s
             took = time.perf_counter() - began
         assert reason == "target_precision reached"
         assert min(0.2, max_seconds) <= took < min(0.2, max_seconds) + 0.5
+
+
+@pytest.mark.parametrize(
+    ("iteration_seconds", "max_seconds", "warmups", "samples"),
+    [(0.05, 0.04, 0, 3), (0.05, 0.26, 1, 3), (0.05, 0.56, 2, 8), (0.01, 30, 2, 6)],
+)
+def test_warm_up_and_samples_share_max_seconds(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    iteration_seconds: float,
+    max_seconds: float,
+    warmups: int,
+    samples: int,
+) -> None:
+    """By a clock that calls alone advance, exactly."""
+    now = 0.0
+
+    def run(observed: bool, probe: Probe | None = None) -> Call:
+        del probe
+        nonlocal now
+        start, now = now, now + iteration_seconds
+        return Call(start, now, now, [[now]] if observed else [], [[1]])
+
+    monkeypatch.setattr(gc, "collect", int)
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+    sampling = make_sampling(max_seconds=max_seconds, max_warmup_iterations=5, min_warmup_iterations=1)
+    with (tmp_path / "reports").open("w") as reports:
+        sampler = Sampler(run, (1,), Reporter(os.dup(reports.fileno()), 0.0))
+        sampler.first_call()
+        began = now
+        steady = sampler.warm_up(sampling)
+        assert round((now - began) / iteration_seconds) == warmups
+        assert steady == (warmups == 2)
+        reason = sampler.sample(sampling)
+    count = round((now - began) / iteration_seconds) - warmups
+    assert (count, reason) == (samples, "max_seconds reached" if max_seconds < 1 else "target_precision reached")
+    assert now - began <= max(max_seconds, 3 * iteration_seconds) + 1e-9
+
+
+def test_a_first_call_that_compiled_does_not_cost_the_warm_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds, now = iter([30.0, *[0.1] * 100]), 0.0
+
+    def run(observed: bool, probe: Probe | None = None) -> Call:
+        del probe
+        nonlocal now
+        start, now = now, now + next(seconds)
+        return Call(start, now, now, [[now]] if observed else [], [[1]])
+
+    monkeypatch.setattr(gc, "collect", int)
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+    with (tmp_path / "reports").open("w") as reports:
+        sampler = Sampler(run, (1,), Reporter(os.dup(reports.fileno()), 0.0))
+        sampler.first_call()
+        assert sampler.warm_up(make_sampling(max_seconds=8, max_warmup_iterations=5), compile_seconds=29.5)
+    assert now == pytest.approx(30.2)
 
 
 MOST = 10

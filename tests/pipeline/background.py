@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import psutil
 
+from tests.measure.stage_process import is_worker
 from tests.pipeline.checkout import Checkout
 
 T = TypeVar("T")
@@ -25,7 +26,7 @@ class Running:
 
     def worker(self, seconds: float = 60) -> psutil.Process:
         """Wait for a worker of the clone."""
-        found = wait_until(lambda: [item for item in processes_in(self.folder) if _is_worker(item)], seconds, self)
+        found = wait_until(lambda: [item for item in processes_in(self.folder) if is_worker(item)], seconds, self)
         return found[0]
 
     def wait_for_phase(self, phase: str, seconds: float = 60) -> None:
@@ -73,10 +74,3 @@ def wait_until(condition: Callable[[], T], seconds: float, running: Running) -> 
             break
         time.sleep(0.05)
     raise AssertionError(f"it never came to that:\n{running.stderr.read_text()}")
-
-
-def _is_worker(process: psutil.Process) -> bool:
-    try:
-        return "hfbench.measure.worker" in process.cmdline()
-    except psutil.Error:
-        return False

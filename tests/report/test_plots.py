@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 import yaml
 
-from hfbench.report.plots import write_plots
+from hfbench.report.frames import write_plots
 from hfbench.tables.build import Tables
 from tests.compare.project import Project
 from tests.conftest import ROOT

@@ -42,6 +42,11 @@ FIRING: list[tuple[str, dict[str, Any], str]] = [
     ("drift", {"drifting_rounds": 3, "largest_drift": 0.06}, "rises by 6% within 3 of 3 rounds"),
     ("bimodal", {"bimodal": True, "lower_mode": 1.0, "upper_mode": 1.5}, "around 1 s and 1.5 s"),
     ("warmup_never_steady", {"rounds_never_steady": 2}, "in 2 of 3 rounds"),
+    (
+        "few_iterations",
+        {"rounds_with_few_iterations": 2, "iterations_asked": 6, "iterations_sampled": 3, "end_to_end_seconds": 2.5},
+        "max_seconds ended sampling after 3 iterations in 2 of 3 rounds, and 6 were asked",
+    ),
     ("recompiles", {"recompiles_while_sampling": 1}, "again 1 time while sampling"),
     ("recompiles", {"recompiles_while_sampling": 4}, "again 4 times while sampling"),
     ("timer_resolution", {"inter_token_seconds": 0.02, "clock_resolution_seconds": 0.001}, "every 0.001 s"),
