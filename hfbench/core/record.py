@@ -7,7 +7,7 @@ one monotonic clock that its processes share; durations are named for what they 
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from hfbench.core.errors import UserError
 from hfbench.core.files import read_json, write_json
@@ -89,6 +89,7 @@ class Settings(Stored):
 class Sampling:
     """How many iterations a measurement takes, and when it stops."""
 
+    OUT_OF_TIME: ClassVar[str] = "max_seconds reached"  # why it stopped
     stopping_rule: str
     min_warmup_iterations: int
     max_warmup_iterations: int

@@ -73,7 +73,8 @@ def count_products(model: PreTrainedModel, prompt: Prompt) -> Count:
     except Exception:  # what it computes depends on values, as the choice of an expert; or it cannot be copied
         return _count(model, tokens, step)
     names = dict(zip(map(id, twin.modules()), map(id, model.modules()), strict=True))
-    return replace(count, calls=Counter({names[module]: calls for module, calls in count.calls.items()}))
+    calls = {names[module]: calls for module, calls in count.calls.items() if module in names}
+    return replace(count, calls=Counter(calls))
 
 
 def _without_values(model: PreTrainedModel) -> PreTrainedModel:

@@ -66,12 +66,12 @@ def steps_of(model: PreTrainedModel, prompt: Prompt, new_tokens: int) -> int:
     They end before a length at which the model changes its rotary frequencies: it then takes in all tokens anew, and
     gives the earlier steps other logits than they had.
     """
+    few = max(_FEWEST_STEPS, new_tokens // _STEPS_SHARE)
     rows, length = prompt.attention_mask.shape
     switch = _rotary_switch(model)
     if switch is not None and length <= switch:
         new_tokens = min(new_tokens, switch - length + 1)
     vocabulary: int = model.config.get_text_config(decoder=True).vocab_size
-    few = max(_FEWEST_STEPS, new_tokens // _STEPS_SHARE)
     return min(MOST_STEPS, few, new_tokens, max(_FEWEST_STEPS, _LOGITS_AT_ONCE // (rows * vocabulary)))
 
 

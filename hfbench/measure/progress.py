@@ -202,6 +202,7 @@ class Progress:
     def __init__(self, configuration: Configuration, plan: Plan, *, verbose: bool = False) -> None:
         self.label = label(configuration)
         self._plan = plan
+        self._name = f"round {configuration.round} · {plan.name_of(configuration)}"
         self._live = sys.stderr.isatty()
         self._verbose = verbose
         self._latencies: list[float] = []
@@ -256,7 +257,7 @@ class Progress:
         left = f"  {duration(self._plan.seconds_left())} left" if self._plan.total and self._plan.pending else ""
         if self._live:
             sys.stderr.write(f"{_CLEAR_LINE}\x1b[{self._table_lines}A\x1b[J" if self._table_lines else _CLEAR_LINE)
-        self._write(f"{number}round {record.configuration.round} · {name}  {text}{left}")
+        self._write(f"{number}{self._name}  {text}{left}")
 
     def _number(self) -> str:
         return f"point {len(self._plan.done) + 1} of {self._plan.total} · " if self._plan.total else ""
@@ -265,7 +266,7 @@ class Progress:
         """Show text in the live line, on a terminal."""
         if self._live:
             left = f"{duration(self._plan.seconds_left())} left · " if self._plan.total else ""
-            line = f"{self._number()}{left}{self.label}  {text}"
+            line = f"{self._number()}{left}{self._name}  {text}"
             sys.stderr.write(_CLEAR_LINE + line[: shutil.get_terminal_size().columns - 1])
             sys.stderr.flush()
 

@@ -25,37 +25,33 @@ FIRST_LOOK_SHARE = 0.65
 
 
 class StoppingRule(Protocol):
-    """A stopping rule: pure, and knowing nothing but these three."""
+    """A stopping rule: pure, and knowing nothing but these two."""
 
-    def __call__(self, latencies: Sequence[float], elapsed_seconds: float, sampling: Sampling, /) -> str | None:
+    def __call__(self, latencies: Sequence[float], sampling: Sampling, /) -> str | None:
         """Return why to stop, or None to go on.
 
-        `latencies` are the end-to-end seconds of the instrumented iterations so far, `elapsed_seconds` the time since
-        the warm-up began.
+        `latencies` are the end-to-end seconds of the instrumented iterations so far.
         """
 
 
-def reason_to_stop(latencies: Sequence[float], elapsed_seconds: float, sampling: Sampling) -> str | None:
+def reason_to_stop(latencies: Sequence[float], next_end_seconds: float, sampling: Sampling) -> str | None:
     """Return why to stop, or None to go on: by the rule that `sampling.stopping_rule` names, or for want of time.
 
-    Time is up where one more iteration, as long as the median of those so far, would end after `max_seconds`. That
-    holds against every rule but for the first `FEWEST_SAMPLES`.
+    Time is up where one more iteration would end after `max_seconds`: at `next_end_seconds` after the warm-up began, if
+    it takes as long as those so far. That holds against every rule but for the first `FEWEST_SAMPLES`.
     """
-    reason = RULES[sampling.stopping_rule](latencies, elapsed_seconds, sampling)
+    reason = RULES[sampling.stopping_rule](latencies, sampling)
     if reason is not None or len(latencies) < FEWEST_SAMPLES:
         return reason
-    return OUT_OF_TIME if elapsed_seconds + median(latencies) > sampling.max_seconds else None
+    return Sampling.OUT_OF_TIME if next_end_seconds > sampling.max_seconds else None
 
 
-OUT_OF_TIME = "max_seconds reached"
-
-
-def fixed(latencies: Sequence[float], _: float, sampling: Sampling) -> str | None:
+def fixed(latencies: Sequence[float], sampling: Sampling) -> str | None:
     """Stop after `min_iterations`, whatever they show."""
     return "min_iterations reached" if len(latencies) >= sampling.min_iterations else None
 
 
-def precision(latencies: Sequence[float], _: float, sampling: Sampling) -> str | None:
+def precision(latencies: Sequence[float], sampling: Sampling) -> str | None:
     """Stop where the median is known well enough, or at `max_iterations`; never before `min_iterations`."""
     count = len(latencies)
     if count < sampling.min_iterations:
@@ -180,11 +176,12 @@ class Sampler:
         for iterations in range(sampling.max_warmup_iterations):
             if iterations >= sampling.min_warmup_iterations and is_steady(self._latencies):
                 return True
-            if time.perf_counter() - self._began + (1 + FEWEST_SAMPLES) * expected > sampling.max_seconds:
+            start = time.perf_counter()
+            if start - self._began + (1 + FEWEST_SAMPLES) * expected > sampling.max_seconds:
                 break
             iteration, _ = self._run("warmup", observed=True, probe=None if iterations else probe)
-            expected = iteration.end_to_end_seconds
-            self._latencies.append(expected)
+            expected = time.perf_counter() - start  # filling a context is part of it
+            self._latencies.append(iteration.end_to_end_seconds)
         return is_steady(self._latencies)
 
     def sample(self, sampling: Sampling, min_seconds: float = 0.0) -> str:
@@ -204,7 +201,7 @@ class Sampler:
             now = time.perf_counter()
             if now - began < min_seconds and now - since < sampling.max_seconds:
                 continue  # without a look: each is as long as there are iterations, of which there may be thousands
-            reason = reason_to_stop(latencies, now - since, sampling)
+            reason = reason_to_stop(latencies, now - since + (now - began) / index, sampling)
             if reason is not None:
                 return reason
         raise AssertionError("the stopping rule never stopped")

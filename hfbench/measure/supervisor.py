@@ -49,33 +49,29 @@ _SHELLS = {"sh", "bash", "dash", "zsh", "fish", "ksh"}
 
 
 @cache
+def parents() -> list[psutil.Process]:
+    """Return the processes that this one works for: shells that run one command, and last what started them."""
+    found: list[psutil.Process] = []
+    with suppress(psutil.Error):
+        for parent in psutil.Process().parents():
+            found.append(parent)
+            if parent.name() not in _SHELLS or "-c" not in parent.cmdline():
+                break
+    return found
+
+
+@cache
 def watch_parents() -> list[int]:
     """Return descriptors that become readable when a process that this one works for ends; none but on Linux.
 
     A signal to DVC alone ends DVC and not the stage that it started through `sh -c`: without this, a measurement would
     go on with nobody to take its result.
     """
-    if sys.platform != "linux":
-        return []
-    descriptors = []
-    with suppress(OSError, psutil.Error):
-        for parent in psutil.Process().parents():
-            descriptors.append(os.pidfd_open(parent.pid))
-            if not _is_shell_of(parent):
-                break
+    descriptors: list[int] = []
+    if sys.platform == "linux":
+        with suppress(OSError):
+            descriptors += (os.pidfd_open(parent.pid) for parent in parents())
     return descriptors
-
-
-def run_owner() -> psutil.Process | None:
-    """Return the process that runs the pipeline, or whatever else started this stage; None where it is not known."""
-    with suppress(psutil.Error):
-        return next((each for each in psutil.Process().parents() if not _is_shell_of(each)), None)
-    return None
-
-
-def _is_shell_of(process: psutil.Process) -> bool:
-    """Return whether it is a shell that runs one command."""
-    return process.name() in _SHELLS and "-c" in process.cmdline()
 
 
 def _end_with_parents() -> None:
@@ -147,7 +143,8 @@ def measure(task: Task, clock_zero: float) -> None:
         "input_tensors": tensors_sha256(inputs),
         "packages": installed_packages(),  # all, of which `environment` holds those that can change a number
     }
-    owner = run_owner()
+    watch_parents()  # while they are there
+    owner = next(reversed(parents()), None)
     is_verbose = task.verbose or (owner is not None and not {"-v", "--verbose"}.isdisjoint(owner.cmdline()))
     progress = Progress(task.configuration, Plan(task, owner), verbose=is_verbose)
     progress.begin()

@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 
 from hfbench.core.point import CONFIGURATION_AXES, UNIFORM
-from hfbench.core.record import OK
+from hfbench.core.record import OK, Sampling
 from hfbench.params.schema import Limits
 from hfbench.statistics.bootstrap import FEWEST_ROUNDS, Interval
 from hfbench.statistics.verdicts import paired_ratio_interval
@@ -240,13 +240,15 @@ def _over_rounds(points: pl.DataFrame) -> pl.DataFrame:
     is_same_token = gap_token.n_unique() == 1  # another one in another round came late by chance
     largest = ("target_precision", "nll_difference", "path_difference", "path_tolerance", "quota_throttled_share")
     most_of_others = ("other_processes", "others_cpu_share", "cpu_share_before", "swap_used_bytes")
-    few = pl.col("iterations_sampled") < pl.col("iterations_asked")
+    few = (pl.col("stopped_because") == Sampling.OUT_OF_TIME) & (
+        pl.col("iterations_sampled") < pl.col("iterations_asked")
+    )
     conditions = {
         "rounds_ok": _OK,
         "rounds_ended_early": pl.col("target_precision").is_not_null()
         & pl.col("stopped_because").str.starts_with("max_"),
         "rounds_with_few_iterations": few,
-        "rounds_never_steady": ~pl.col("warmup_steady") & ~few,  # which had no time for it
+        "rounds_never_steady": ~pl.col("warmup_steady") & ~few.fill_null(value=False),  # which had no time for it
         "rounds_throttled": pl.col("throttle_reasons").list.len() > 0,
         "rounds_disagreeing": ~pl.col("same_as_first_round"),
         "rounds_with_other_kernels": ~pl.col("same_kernels_as_first_round"),

@@ -180,18 +180,14 @@ def interval_wider_than_asked(facts: Facts) -> Told:
 
 def few_iterations(facts: Facts) -> Told:
     """`sampling.max_seconds` ended sampling before `sampling.min_iterations`."""
-    if not facts.rounds_with_few_iterations:
-        return
-    asked, seconds = facts.iterations_asked or 0, facts.end_to_end_seconds
-    remedy = "Raise sampling.max_seconds"
-    if seconds is not None:
-        enough = ceil(seconds * (asked * OBSERVED_OF_ALL + FURTHER_ITERATIONS))
-        remedy += f" to {enough}, or shorten the iterations, which take {seconds:.3g} s each"
-    yield (
-        f"sampling.max_seconds ended sampling after {facts.iterations_sampled} iterations in "
-        f"{counted(facts.rounds_with_few_iterations, facts.rounds_ok)}, and {asked} were asked",
-        f"{remedy}.",
-    )
+    if facts.rounds_with_few_iterations:
+        asked = facts.iterations_asked or 0
+        enough = (facts.end_to_end_seconds or 0) * (asked * OBSERVED_OF_ALL + FURTHER_ITERATIONS)
+        yield (
+            f"sampling.max_seconds ended sampling after {facts.iterations_sampled} iterations in "
+            f"{counted(facts.rounds_with_few_iterations, facts.rounds_ok)}, and {asked} were asked",
+            f"Raise sampling.max_seconds to {ceil(enough)}, or measure fewer tokens.",
+        )
 
 
 def drift(facts: Facts) -> Told:

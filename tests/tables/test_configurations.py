@@ -36,7 +36,7 @@ def test_rounds_are_counted(tmp_path: Path) -> None:
     records = _rounds(
         {"warmup_steady": False, "stopped_because": "max_seconds reached"},
         {"warmup_steady": True, "stopped_because": "target_precision reached", **recompiled},
-        {"warmup_steady": None, "stopped_because": "max_iterations reached", **recompiled},
+        {"warmup_steady": False, "stopped_because": "max_iterations reached", **recompiled},
     )
     for record in records:
         record.sampling = PRECISE
@@ -45,6 +45,8 @@ def test_rounds_are_counted(tmp_path: Path) -> None:
     assert (row["rounds_ok"], row["rounds_asked"]) == (3, 4)
     assert (row["rounds_never_steady"], row["recompiles_while_sampling"], row["rounds_ended_early"]) == (1, 4, 2)
     assert row["target_precision"] == 0.02
+    few = (row["rounds_with_few_iterations"], row["iterations_sampled"], row["iterations_asked"])
+    assert few == (1, 1, PRECISE.min_iterations)  # for want of time, in which there was none to become steady
     fixed = _row(tmp_path / "fixed", *_rounds({"stopped_because": "max_seconds reached"}))
     assert (fixed["target_precision"], fixed["rounds_ended_early"]) == (None, 0)
 
