@@ -1,5 +1,6 @@
 """When warming up and sampling stop, on series of known mean and noise."""
 
+import dataclasses
 import gc
 import os
 import random
@@ -26,7 +27,7 @@ Series = Callable[[random.Random, int], float]
 
 
 def make_sampling(**values: object) -> Sampling:
-    fields = dict.fromkeys(Sampling.__dataclass_fields__, 0)
+    fields = {field.name: 0 for field in dataclasses.fields(Sampling)}
     defaults = {
         "stopping_rule": "precision",
         "min_iterations": 6,
