@@ -5,23 +5,23 @@ as to attend twice or to multiply chunks of a linear attention's state, shows in
 unknown and not wrong.
 """
 
-import copy
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.module import register_module_forward_hook
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 from transformers import PreTrainedModel
 
 from hfbench.measure.prompt import Prompt, longest_row
 
-_LENGTH = 8  # tokens of the shortest of three forward passes, which are long enough for every part to show
+_LENGTH = 2  # tokens of the shortest of three forward passes, which take no longer than they must
 # What the formulas leave out: rotary frequencies are products too, and a convolution computes beyond its edge.
 LARGEST_DIFFERENCE = 0.01
 
@@ -67,35 +67,36 @@ def count_products(model: PreTrainedModel, prompt: Prompt) -> Count:
     row = longest_row(prompt).input_ids
     step = max(1, min(_LENGTH, row.shape[1] // 3))
     tokens = row.repeat(1, 3)[:, : 3 * step]  # a prompt of a token or two is too short for three lengths
-    try:
-        twin = _without_values(model)
-        count = _count(twin, tokens.to("meta"), step)
-    except Exception:  # what it computes depends on values, as the choice of an expert; or it cannot be copied
-        return _count(model, tokens, step)
-    names = dict(zip(map(id, twin.modules()), map(id, model.modules()), strict=True))
-    calls = {names[module]: calls for module, calls in count.calls.items() if module in names}
-    return replace(count, calls=Counter(calls))
-
-
-def _without_values(model: PreTrainedModel) -> PreTrainedModel:
-    """Return a copy of the model whose tensors have shapes and no values: what it multiplies takes no time."""
-    tensors = [*model.parameters(), *model.buffers()]
-    empty = {id(each): torch.empty_like(each, device="meta") for each in tensors}
-    parameters = {id(each): nn.Parameter(empty[id(each)], requires_grad=False) for each in model.parameters()}
-    return copy.deepcopy(model, {**empty, **parameters})
-
-
-def _count(model: PreTrainedModel, tokens: torch.Tensor, step: int) -> Count:
     keeps_one = bool(model._supports_logits_to_keep())  # type: ignore[operator]
     arguments = {"use_cache": False, **({"logits_to_keep": 1} if keeps_one else {})}
     flops = []
     with _plain_code(model):
         for length in (step, 2 * step, 3 * step):
             calls: Counter[int] = Counter()
-            with _counted_calls(calls), FlopCounterMode(display=False) as counter:
+            with _counted_calls(calls), _Flops() as counter:
                 model(tokens[:, :length], attention_mask=torch.ones_like(tokens[:, :length]), **arguments)
-            flops.append(counter.get_total_flops())
+            flops.append(counter.total)
     return Count(calls, _through(step, *flops), 3 * step, keeps_one)
+
+
+class _Flops(TorchDispatchMode):
+    """Adds up what torch's own formulas give for the operators that run inside.
+
+    As `torch.utils.flop_counter.FlopCounterMode` does, without its account of each module, which takes as long as a
+    short pass.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.total = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = kwargs or {}
+        found = function(*args, **given)
+        formula = flop_registry.get(function._overloadpacket)
+        if formula is not None:
+            self.total += formula(*args, **given, out_val=found)
+        return found
 
 
 def _through(step: int, first: int, second: int, third: int) -> Products:
@@ -125,13 +126,10 @@ def _plain_code(model: PreTrainedModel) -> Iterator[None]:
     """Have attention and experts compute by transformers' plain code, and no operator fuse them."""
     configs = {id(part.config): part.config for part in model.modules() if hasattr(part, "config")}
     names = ("_attn_implementation_internal", "_experts_implementation_internal")
-    owners = [*configs.values(), *(parameter for parameter in model.parameters() if parameter.requires_grad)]
-    # FlopCounterMode asks a parameter that is an argument of a module for its gradient.
-    changes = {**dict.fromkeys(names, "eager"), "requires_grad": False}
-    before = [(each, name, getattr(each, name)) for each in owners for name in changes if hasattr(each, name)]
+    before = [(each, name, getattr(each, name)) for each in configs.values() for name in names if hasattr(each, name)]
     try:
         for owner, name, _ in before:
-            setattr(owner, name, changes[name])
+            setattr(owner, name, "eager")
         with sdpa_kernel(SDPBackend.MATH):
             yield
     finally:

@@ -18,7 +18,7 @@ from hfbench.measure.prompt import CACHE, Prompt, longest_index, row_tokens
 # Logits of each row that are compared: those after the prefill, and of the decoding steps that follow. A part of those
 # that an iteration takes, so that checking takes no longer than two iterations.
 MOST_STEPS = 8
-_STEPS_SHARE = 4
+_STEPS_SHARE = 6
 _FEWEST_STEPS = 2
 _FEWEST_SCORED = 32  # positions of the prompt whose likelihood is taken
 _LOGITS_AT_ONCE = 2**27  # elements; 512 MiB in float32

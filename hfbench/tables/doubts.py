@@ -185,8 +185,8 @@ def few_iterations(facts: Facts) -> Told:
         enough = (facts.end_to_end_seconds or 0) * (asked * OBSERVED_OF_ALL + FURTHER_ITERATIONS)
         yield (
             f"sampling.max_seconds ended sampling after {facts.iterations_sampled} iterations in "
-            f"{counted(facts.rounds_with_few_iterations, facts.rounds_ok)}, and {asked} were asked",
-            f"Raise sampling.max_seconds to {ceil(enough)}, or measure fewer tokens.",
+            f"{counted(facts.rounds_with_few_iterations, facts.rounds_ok)}; the {asked} asked take {ceil(enough)} s",
+            "Raise sampling.max_seconds to what they take, or measure fewer tokens.",
         )
 
 

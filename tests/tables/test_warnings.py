@@ -45,7 +45,7 @@ FIRING: list[tuple[str, dict[str, Any], str]] = [
     (
         "few_iterations",
         {"rounds_with_few_iterations": 2, "iterations_asked": 6, "iterations_sampled": 3, "end_to_end_seconds": 2.5},
-        "max_seconds ended sampling after 3 iterations in 2 of 3 rounds, and 6 were asked",
+        "max_seconds ended sampling after 3 iterations in 2 of 3 rounds; the 6 asked take 28 s",  # 2.5 (8 + 3)
     ),
     ("recompiles", {"recompiles_while_sampling": 1}, "again 1 time while sampling"),
     ("recompiles", {"recompiles_while_sampling": 4}, "again 4 times while sampling"),
