@@ -5,10 +5,10 @@ from pathlib import Path
 
 from hfbench.core.errors import run
 from hfbench.core.files import write_json
-from hfbench.core.results import DTYPES, ENVIRONMENT, PARAMS, POINTS, settings_path, source_path, workloads_path
+from hfbench.core.results import DTYPES, ENVIRONMENT, PARAMS, source_path, workloads_path
 from hfbench.environment.accelerators import require_usable
 from hfbench.environment.describe import describe
-from hfbench.environment.settings import settings_of
+from hfbench.environment.settings import write_settings
 from hfbench.model.manifest import fingerprint
 from hfbench.params.schema import load_params
 from hfbench.retry import forget_unavailable
@@ -25,15 +25,12 @@ def main() -> None:
     write_json(output or ENVIRONMENT, environment)
     if output is not None:
         return
-    stages = params.stages()
-    forget_unavailable(stages)
-    write_json(POINTS, [{"stage": stage, "point": vars(point)} for point, stage in stages.items()])
+    forget_unavailable(params.stages())
     write_json(DTYPES, params.dtypes())
     for name in params.sweep.model:
         write_json(source_path(name), fingerprint(name, params.models))
         write_json(workloads_path(name), params.workloads(name).model_dump())
-    for path, point in {settings_path(point): point for point in params.points()}.items():
-        settings_of(point, params).save(path)
+    write_settings(params)
 
 
 if __name__ == "__main__":

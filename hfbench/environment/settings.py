@@ -1,12 +1,15 @@
 """What of params.yaml a point depends on beside its axes, so that an edit re-measures just the points that use it."""
 
 import ast
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from hfbench.core.errors import UserError
+from hfbench.core.files import write_json
 from hfbench.core.point import Configuration
 from hfbench.core.record import Settings
+from hfbench.core.results import POINTS, settings_path
 from hfbench.model.folder import folder_sha256
 from hfbench.params.schema import Params
 from hfbench.params.sections import AttentionKernel, HubKernel, KernelEntry, LocalKernel
@@ -83,3 +86,11 @@ def _described(entry: KernelEntry) -> dict[str, Any]:
     sha256 = folder_sha256(folder)
     check_kernel_folder(folder, entry.layer_name)
     return {**content, "sha256": sha256}
+
+
+def write_settings(params: Params) -> None:
+    """Write what the points depend on of params.yaml, and which points there are, for whoever counts them."""
+    for path, point in {settings_path(point): point for point in params.points()}.items():
+        settings_of(point, params).save(path)
+    with suppress(OSError):  # it is for what a person sees alone
+        write_json(POINTS, [{"stage": stage, "point": vars(point)} for point, stage in params.stages().items()])

@@ -9,6 +9,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 
 import psutil
 
+from hfbench.core.errors import UserError
 from hfbench.core.files import read_json, write_json
 from hfbench.core.point import AXES, UNIFORM, Configuration
 from hfbench.core.record import FEWEST_SAMPLES, OK, Iteration, Record, Sampling, Settings
@@ -122,9 +124,10 @@ class Plan:
         for name, each in self.pending.items():
             other = self._points.get(name)
             if other is not None and replace(other, round=self._point.round) == self._point:
-                each["seconds"] = seconds + _AROUND_SECONDS
+                each["seconds"] = seconds
         self.done.append(done)
-        write_json(RUN, {"run": self._run, "done": [*map(asdict, self.done)], "pending": self.pending})
+        with suppress(OSError):  # where the disk is full, the next point starts to count anew
+            write_json(RUN, {"run": self._run, "done": [*map(asdict, self.done)], "pending": self.pending})
 
 
 def _all_points() -> dict[str, Configuration]:
@@ -145,13 +148,11 @@ def _pending(task: Task, points: Mapping[str, Configuration], words: Sequence[st
     is_forced = bool({"-f", "--force"} & set(words))
     environment = read_json(task.environment)
     found: dict[str, dict[str, Any]] = {}
-    seconds_of: dict[Configuration, float] = {}
+    took: dict[Configuration, float] = {}
     for name, point in points.items():
-        path = record_path(point)
-        record = read_json(path) if path.exists() else None
-        alike = replace(point, round=0)
+        alike, record = replace(point, round=0), _earlier_record(point)
         if record is not None:
-            seconds_of[alike] = _seconds_of(record, task.sampling)
+            took[alike] = seconds_of(record, task.sampling)
         is_meant = not targets or not targets.isdisjoint({stages[name], stages[name].partition("@")[0]})
         if name != task.configuration.file_name and (
             not is_meant or (record is not None and not is_forced and _is_current(record, point, task))
@@ -160,14 +161,21 @@ def _pending(task: Task, points: Mapping[str, Configuration], words: Sequence[st
         settings = settings_path(point)
         used = Settings(**read_json(settings)) if settings.exists() else Settings()
         if unsupported_reason(point, task.device, environment, used) is not None:
-            seconds_of[alike] = _AROUND_SECONDS
+            took[alike] = _AROUND_SECONDS
         found[name] = {"seconds": None, "modified": _modified(name)}
     for name, each in found.items():
-        each["seconds"] = seconds_of.get(replace(points[name], round=0))
+        each["seconds"] = took.get(replace(points[name], round=0))
     return found
 
 
 _STAGES = ("measure", "measure_listed")
+
+
+def _earlier_record(point: Configuration) -> Record | None:
+    """Return the record that there is of a point, None where none can be read."""
+    with suppress(UserError, OSError):
+        return Record.load(record_path(point))
+    return None
 
 
 def _modified(name: str) -> int | None:
@@ -175,25 +183,22 @@ def _modified(name: str) -> int | None:
     return path.stat().st_mtime_ns if path.exists() else None
 
 
-def _is_current(record: Any, point: Configuration, task: Task) -> bool:
+def _is_current(record: Record, point: Configuration, task: Task) -> bool:
     """Return whether DVC will leave the record as it is: it was made from what there is now."""
-    made_from = record.get("provenance", {})
-    return (
-        record.get("sampling") == asdict(task.sampling)
-        and record.get("device") == task.device
-        and all(made_from.get(name) == digest for name, digest in digests(point, task.environment).items())
-    )
+    made_from = digests(point, task.environment)
+    is_same = (record.sampling, record.device) == (task.sampling, task.device)
+    return is_same and all(record.provenance.get(name) == digest for name, digest in made_from.items())
 
 
-def _seconds_of(record: Any, sampling: Sampling) -> float:
-    """Return about how long the point of an earlier record will take, sampled as is asked now."""
-    timeline = record["timeline"]
-    took = timeline["end"] - timeline.get("prepare", 0.0) + timeline.get("import", 0.0)
-    latencies = [each["end_to_end_seconds"] for each in record["iterations"] if each["phase"] == "sample"]
-    if record["status"] == OK and record["sampling"] != asdict(sampling) and latencies:
+def seconds_of(record: Record, sampling: Sampling) -> float:
+    """Return about how long the point of a record takes again, sampled as is asked now, by a worker that is forked."""
+    timeline = record.timeline  # of which the import is what only the first point waits for
+    took = timeline.get("end", 0.0) - timeline.get("prepare", 0.0) + timeline.get("import", 0.0) + _AROUND_SECONDS
+    latencies = [each.end_to_end_seconds for each in record.iterations if each.phase == "sample"]
+    if record.status == OK and record.sampling != sampling and latencies:
         took -= timeline["conclude"] - timeline["warm-up"]
         took += max(FEWEST_SAMPLES * median(latencies), sampling.max_seconds)
-    return float(took) + _AROUND_SECONDS
+    return took
 
 
 class Progress:
@@ -251,9 +256,8 @@ class Progress:
             middle = None
             text = f"{record.status}: {record.reason}" + (f"\n  log: {log}" if record.log_tail else "")
         number = self._number()
-        timeline = record.timeline  # without the import of the libraries, which only the first point waits for
-        took = timeline["end"] - timeline.get("prepare", 0.0) + timeline.get("import", 0.0)
-        self._plan.finish(Done(name, record.configuration.round, record.status, middle), took)
+        done = Done(name, record.configuration.round, record.status, middle)
+        self._plan.finish(done, seconds_of(record, record.sampling))
         left = f"  {duration(self._plan.seconds_left())} left" if self._plan.total and self._plan.pending else ""
         if self._live:
             sys.stderr.write(f"{_CLEAR_LINE}\x1b[{self._table_lines}A\x1b[J" if self._table_lines else _CLEAR_LINE)

@@ -37,7 +37,7 @@ def endless(content: Any) -> None:
 
 
 def short(content: Any) -> None:
-    content["sampling"].update(min_iterations=2, max_iterations=30, max_seconds=12)
+    content["sampling"].update(min_iterations=2, max_iterations=30, max_seconds=8)
 
 
 def ctrl_c(dvc: Running, worker: psutil.Process) -> None:
@@ -107,7 +107,7 @@ def test_nothing_is_left_after(
     assert not list(results.rglob("*.tmp"))
     for path in results.rglob("*.json"):
         json.loads(path.read_text())
-    assert "Traceback (most" not in dvc.stderr.read_text()
+    assert not re.search(r'File ".*/(hfbench|stages)/', dvc.stderr.read_text()), "a traceback of hfbench's own"
 
 
 def test_the_next_repro_goes_on_where_it_stopped(interrupted: Checkout) -> None:
