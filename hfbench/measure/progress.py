@@ -80,22 +80,23 @@ class Plan:
         self._point = task.configuration
         self._file = task.configuration.file_name
         self._began = time.perf_counter()
-        run = None if owner is None else f"{owner.pid} {owner.create_time()}"
-        state = read_json(RUN) if run is not None and RUN.exists() else {}
-        self.is_first = state.get("run") != run
-        self._points = _all_points()
-        if self.is_first:
-            words = [] if owner is None else owner.cmdline()
-            state = {"run": run, "done": [], "pending": _pending(task, self._points, words)}
-        self.done = [Done(**each) for each in state["done"]]
-        known = state["pending"]
+        self._usual = _BESIDE_SAMPLING_SECONDS + task.sampling.max_seconds
+        self._run, words = "", list[str]()
+        if owner is not None:
+            with suppress(psutil.Error):
+                self._run, words = f"{owner.pid} {owner.create_time()}", owner.cmdline()
+        self.is_verbose = not {"-v", "--verbose"}.isdisjoint(words)
+        stages = _all_points()
+        self._points = {point.file_name: point for point in stages}
+        state = _stored(RUN, {})
+        self.is_first = not self._run or state.get("run") != self._run
+        known = _pending(task, stages, words) if self.is_first else state["pending"]
+        self.done = [] if self.is_first else [Done(**each) for each in state["done"]]
         self.pending: dict[str, dict[str, Any]] = {
             name: each for name, each in known.items() if name == self._file or _modified(name) == each["modified"]
         }
         if known:
             self.pending.setdefault(self._file, {"seconds": None, "modified": None})
-        self._run = run
-        self._usual = _BESIDE_SAMPLING_SECONDS + task.sampling.max_seconds
 
     @property
     def total(self) -> int:
@@ -130,42 +131,44 @@ class Plan:
             write_json(RUN, {"run": self._run, "done": [*map(asdict, self.done)], "pending": self.pending})
 
 
-def _all_points() -> dict[str, Configuration]:
-    """Return the points of params.yaml, as the stage `environment` has left them, by the names of their files."""
-    points = [Configuration(**each["point"]) for each in read_json(POINTS)] if POINTS.exists() else []
-    return {point.file_name: point for point in points}
+def _stored(path: Path, otherwise: Any) -> Any:
+    """Return the content of a file that is for what a person sees alone, and may be missing or broken."""
+    with suppress(UserError, OSError):
+        return read_json(path) if path.exists() else otherwise
+    return otherwise
 
 
-def _pending(task: Task, points: Mapping[str, Configuration], words: Sequence[str]) -> dict[str, dict[str, Any]]:
+def _all_points() -> dict[Configuration, str]:
+    """Return the points of params.yaml and the stages that measure them, as the stage `environment` has left them."""
+    return {Configuration(**each["point"]): each["stage"] for each in _stored(POINTS, [])}
+
+
+def _pending(task: Task, stages: Mapping[Configuration, str], words: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Return the points that a command of DVC will measure: about how long each takes, and when its record was made.
 
     Empty where the words are of no command that says it.
     """
-    if not points or not {"repro", "exp"} & set(words):
+    if not {"repro", "exp"} & set(words):
         return {}
-    stages = {Configuration(**each["point"]).file_name: each["stage"] for each in read_json(POINTS)}
     targets = {word for word in words if word.partition("@")[0] in _STAGES}
     is_forced = bool({"-f", "--force"} & set(words))
     environment = read_json(task.environment)
-    found: dict[str, dict[str, Any]] = {}
-    took: dict[Configuration, float] = {}
-    for name, point in points.items():
-        alike, record = replace(point, round=0), _earlier_record(point)
+    found: list[Configuration] = []
+    took: dict[Configuration, float] = {}  # by points of round 0
+    for point, stage in stages.items():
+        record = _earlier_record(point)
         if record is not None:
-            took[alike] = seconds_of(record, task.sampling)
-        is_meant = not targets or not targets.isdisjoint({stages[name], stages[name].partition("@")[0]})
-        if name != task.configuration.file_name and (
-            not is_meant or (record is not None and not is_forced and _is_current(record, point, task))
-        ):
-            continue
-        settings = settings_path(point)
-        used = Settings(**read_json(settings)) if settings.exists() else Settings()
-        if unsupported_reason(point, task.device, environment, used) is not None:
-            took[alike] = _AROUND_SECONDS
-        found[name] = {"seconds": None, "modified": _modified(name)}
-    for name, each in found.items():
-        each["seconds"] = took.get(replace(points[name], round=0))
-    return found
+            took[replace(point, round=0)] = seconds_of(record, task.sampling)
+        is_meant = not targets or not targets.isdisjoint({stage, stage.partition("@")[0]})
+        is_done = record is not None and not is_forced and _is_current(record, point, task)
+        if point == task.configuration or (is_meant and not is_done):
+            found.append(point)
+            used = Settings(**_stored(settings_path(point), {}))
+            if unsupported_reason(point, task.device, environment, used) is not None:
+                took[replace(point, round=0)] = _AROUND_SECONDS
+    seconds = [took.get(replace(point, round=0)) for point in found]
+    names = [point.file_name for point in found]
+    return {name: {"seconds": each, "modified": _modified(name)} for name, each in zip(names, seconds, strict=True)}
 
 
 _STAGES = ("measure", "measure_listed")

@@ -144,9 +144,8 @@ def measure(task: Task, clock_zero: float) -> None:
         "packages": installed_packages(),  # all, of which `environment` holds those that can change a number
     }
     watch_parents()  # while they are there
-    owner = next(reversed(parents()), None)
-    is_verbose = task.verbose or (owner is not None and not {"-v", "--verbose"}.isdisjoint(owner.cmdline()))
-    progress = Progress(task.configuration, Plan(task, owner), verbose=is_verbose)
+    plan = Plan(task, next(reversed(parents()), None))
+    progress = Progress(task.configuration, plan, verbose=task.verbose or plan.is_verbose)
     progress.begin()
     environment = read_json(task.environment)
     missing = safetensors_metadata(inputs).get(UNAVAILABLE)  # why the inputs stage could make none
