@@ -70,6 +70,7 @@ class Measurement:
     _compile: CompileConfig | None
     _reference: IO[bytes]
     _first_compilation: dict[str, Any]
+    _expected_seconds: float  # of an iteration, until one has run
 
     def __init__(self, task: Task, reporter: Reporter) -> None:
         self._task = task
@@ -143,6 +144,7 @@ class Measurement:
         self._output["tokens"] = max(call.tokens, key=len)  # of the first row, where all are alike
         self._reporter.update(output=self._output)
         self._first_compilation = compiling.describe_compilation()
+        self._expected_seconds = call.last_token - call.start - self._first_compilation["seconds"]
 
     def _prepare_call(self) -> Run:
         prepare = prepare_generate_batch if self._configuration.continuous_batching else prepare_generate
@@ -153,6 +155,7 @@ class Measurement:
 
         What `generate` compiles is compared in `conclude`, when it is.
         """
+        start = time.perf_counter()
         is_compiled, is_batched = self._compile is not None, self._configuration.continuous_batching
         if is_batched:
             # The short call would run compiled through the first call's manager, and both caches would take memory.
@@ -189,6 +192,8 @@ class Measurement:
         ]
         if is_batched or not is_compiled:
             found += self._report_path(path)
+        # The first call holds more than an iteration does, and checking takes no longer than two of them.
+        self._expected_seconds = min(self._expected_seconds, (time.perf_counter() - start) / 2)
         self._device.release_memory()  # the logits of the check are not the model's memory
         self._device.reset_peak()
         # Compiling, which this call left out, decides on padding and graphs too: `conclude` looks at those.
@@ -202,8 +207,7 @@ class Measurement:
     def warm_up(self) -> None:
         """Run the warm-up iterations; the first tells the memory of prefill and decode."""
         self._peaks = None if self._configuration.continuous_batching else Peaks(self._device)
-        compile_seconds = self._first_compilation["seconds"] or 0.0
-        steady = self._sampler.warm_up(self._task.sampling, self._peaks, compile_seconds)
+        steady = self._sampler.warm_up(self._task.sampling, self._peaks, self._expected_seconds)
         self._reporter.update(warmup_steady=steady)
         self._compiled_before = compiling.compile_ids()
 

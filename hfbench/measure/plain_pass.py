@@ -105,9 +105,9 @@ def check_prompt(
     The likelihood is of the first row without padding, of at most its `most_scored` last tokens. After a context the
     prompt is still all that is scored: `nll_positions` are the first and the last token of the row that the likelihood
     is of, counted from 0. The prompt's own first token is not among them, so that for a prompt of one token there is
-    none. The reference's tokens are the
-    first `steps` of each row once more, the same for each configuration of a workload. A model that can neither take
-    the row at once nor hand on its state has None for all. Raises `NotFiniteError` where the likelihood is no number.
+    none. The reference's tokens are the first `steps` of each row once more, the same for each configuration of a
+    workload. A model that can neither take the row at once nor hand on its state has None for all. Raises
+    `NotFiniteError` where the likelihood is no number.
     """
     rows, tokens = row_tokens(prompt), first_tokens(prompt, steps)
     depth = prompt.context_depth

@@ -164,15 +164,15 @@ class Sampler:
         self._latencies.append(iteration.end_to_end_seconds)
         return call
 
-    def warm_up(self, sampling: Sampling, probe: Probe | None = None, compile_seconds: float = 0.0) -> bool:
+    def warm_up(self, sampling: Sampling, probe: Probe | None = None, expected_seconds: float = 0.0) -> bool:
         """Run full-length iterations, which are recorded and count for nothing, until they are steady.
 
         The first call counts as one of them. Return whether they were before `max_warmup_iterations` was reached, or
-        before there was no time left for one more and `FEWEST_SAMPLES`: the last one tells how long that takes, or the
-        first call without its `compile_seconds`. The probe looks into the first.
+        before there was no time left for one more and `FEWEST_SAMPLES`: the last one tells how long that takes, before
+        the first `expected_seconds`. The probe looks into the first.
         """
         self._began = time.perf_counter()
-        expected = self._latencies[-1] - compile_seconds if self._latencies else 0.0
+        expected = expected_seconds
         for iterations in range(sampling.max_warmup_iterations):
             if iterations >= sampling.min_warmup_iterations and is_steady(self._latencies):
                 return True

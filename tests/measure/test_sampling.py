@@ -240,7 +240,7 @@ def test_warm_up_and_samples_share_max_seconds(
         sampler = Sampler(run, (1,), Reporter(os.dup(reports.fileno()), 0.0))
         sampler.first_call()
         began = now
-        steady = sampler.warm_up(sampling)
+        steady = sampler.warm_up(sampling, expected_seconds=iteration_seconds)
         assert round((now - began) / iteration_seconds) == warmups
         assert steady == (warmups == 2)
         reason = sampler.sample(sampling)
@@ -263,7 +263,7 @@ def test_a_first_call_that_compiled_does_not_cost_the_warm_up(tmp_path: Path, mo
     with (tmp_path / "reports").open("w") as reports:
         sampler = Sampler(run, (1,), Reporter(os.dup(reports.fileno()), 0.0))
         sampler.first_call()
-        assert sampler.warm_up(make_sampling(max_seconds=8, max_warmup_iterations=5), compile_seconds=29.5)
+        assert sampler.warm_up(make_sampling(max_seconds=8, max_warmup_iterations=5), expected_seconds=0.5)
     assert now == pytest.approx(30.3)
 
 
