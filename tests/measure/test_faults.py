@@ -27,8 +27,8 @@ from tests.measure.stage_process import Bench, is_worker
 
 
 @pytest.fixture(params=[FRESH, FORKED])
-def bench(bench: Bench, request: pytest.FixtureRequest) -> Bench:
-    """All faults are the same for a worker that starts by itself and for one that is forked."""
+def either(bench: Bench, request: pytest.FixtureRequest) -> Bench:
+    """A bench for the faults of a process: they are the same whether it starts by itself or is forked."""
     return replace(bench, workers=request.param)
 
 
@@ -75,15 +75,15 @@ def test_an_exception_has_reason_phase_and_log(bench: Bench) -> None:
     assert str(bench.log) in stderr
 
 
-def test_a_time_limit_before_the_first_sample(bench: Bench) -> None:
-    record = bench.measure(timeout_seconds=1)
+def test_a_time_limit_before_the_first_sample(either: Bench) -> None:
+    record = either.measure(timeout_seconds=1)
     assert record.status == TIMED_OUT
     assert record.phase in {"import", "prepare", "load", "first call"}
     assert "timeout_seconds" in str(record.reason)
 
 
-def test_a_time_limit_keeps_the_samples(bench: Bench) -> None:
-    record = bench.measure(timeout_seconds=12, **ENDLESS)
+def test_a_time_limit_keeps_the_samples(either: Bench) -> None:
+    record = either.measure(timeout_seconds=12, **ENDLESS)
     assert (record.status, record.phase) == (TIMED_OUT, "sample")
     assert samples(record) >= 1
     assert record.timeline["end"] < 12 + 3
@@ -91,13 +91,13 @@ def test_a_time_limit_keeps_the_samples(bench: Bench) -> None:
     assert record.stopped_because is None
 
 
-def test_a_worker_that_is_killed_gives_a_record(bench: Bench) -> None:
-    process = bench.start(**ENDLESS)
+def test_a_worker_that_is_killed_gives_a_record(either: Bench) -> None:
+    process = either.start(**ENDLESS)
     worker = worker_of(process)
     wait_for(process, "sample")
     time.sleep(1)
     worker.kill()
-    record = finish(bench, process)
+    record = finish(either, process)
     assert (record.status, record.phase) == (CRASHED, "sample")
     assert "SIGKILL" in str(record.reason)
     assert samples(record) >= 1
@@ -183,9 +183,9 @@ def test_what_a_process_does_once_is_in_the_first_call(bench: Bench, tiny_model:
     assert all(iteration.end_to_end_seconds < 2 for iteration in record.iterations[1:])
 
 
-def test_a_model_that_reads_where_it_may_not_gives_a_record(bench: Bench, tiny_model: Path) -> None:
-    use_model(bench, tiny_model, WILD_READ)
-    record = bench.measure(**ENDLESS)
+def test_a_model_that_reads_where_it_may_not_gives_a_record(either: Bench, tiny_model: Path) -> None:
+    use_model(either, tiny_model, WILD_READ)
+    record = either.measure(**ENDLESS)
     assert (record.status, record.phase) == (CRASHED, "sample")
     assert "SIGSEGV" in str(record.reason)
     assert samples(record) >= 1
@@ -209,40 +209,40 @@ def memory_group() -> Iterator[tuple[Path, Path]]:
         folder.rmdir()
 
 
-def test_memory_that_the_kernel_refuses(bench: Bench, memory_group: tuple[Path, Path]) -> None:
-    if bench.workers == FORKED:  # what is imported is charged to the server
-        save_batch(bench.folder / "b512-s16.safetensors", torch.arange(512 * 16).reshape(512, 16) % 600)
+def test_memory_that_the_kernel_refuses(either: Bench, memory_group: tuple[Path, Path]) -> None:
+    if either.workers == FORKED:  # what is imported is charged to the server
+        save_batch(either.folder / "b512-s16.safetensors", torch.arange(512 * 16).reshape(512, 16) % 600)
     processes, limit = memory_group
-    process = bench.start(**ENDLESS, **({"batch_size": 512} if bench.workers == FORKED else {}))
+    process = either.start(**ENDLESS, **({"batch_size": 512} if either.workers == FORKED else {}))
     worker = worker_of(process)
     limit.write_text("50M")  # importing torch takes more
     processes.write_text(str(worker.pid))
-    record = finish(bench, process)
+    record = finish(either, process)
     assert record.status == OUT_OF_MEMORY
     assert "out-of-memory killer" in str(record.reason)
     assert not worker.is_running()
 
 
-def test_memory_that_runs_out_while_sampling(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_that_runs_out_while_sampling(either: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     # glibc would serve an iteration from what the one before gave back. This has it ask the kernel for every tensor.
     monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "65536")
-    save_batch(bench.folder / "b256-s16.safetensors", torch.arange(256 * 16).reshape(256, 16) % 600)
-    process = bench.start(batch_size=256, **ENDLESS)
+    save_batch(either.folder / "b256-s16.safetensors", torch.arange(256 * 16).reshape(256, 16) % 600)
+    process = either.start(batch_size=256, **ENDLESS)
     worker = worker_of(process)
     wait_for(process, "sample")
     time.sleep(4)
     worker.rlimit(psutil.RLIMIT_DATA, (worker.memory_info().data - 2_000_000, psutil.RLIM_INFINITY))
-    record = finish(bench, process)
+    record = finish(either, process)
     assert (record.status, record.phase) == (OUT_OF_MEMORY, "sample")
     assert "allocate" in str(record.reason)
     assert samples(record) >= 1
     assert record.log_tail
 
 
-def test_memory_that_never_sufficed(bench: Bench) -> None:
-    process = bench.start()
+def test_memory_that_never_sufficed(either: Bench) -> None:
+    process = either.start()
     psutil.Process(process.pid).rlimit(psutil.RLIMIT_AS, (500_000_000, psutil.RLIM_INFINITY))  # for torch, too little
-    record = finish(bench, process)
+    record = finish(either, process)
     assert (record.status, record.phase) == (OUT_OF_MEMORY, "import")
     assert not record.iterations
 
@@ -274,16 +274,16 @@ def test_a_temporary_folder_that_is_full_stops_the_stage_and_says_so(bench: Benc
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_no_worker_outlives_its_supervisor(bench: Bench, stop: signal.Signals) -> None:
-    process = bench.start(**ENDLESS)
+def test_no_worker_outlives_its_supervisor(either: Bench, stop: signal.Signals) -> None:
+    process = either.start(**ENDLESS)
     worker = worker_of(process)
     wait_for(process, "verify")
     process.send_signal(stop)
     assert process.wait(timeout=5) != 0
     psutil.wait_procs([worker], timeout=5)
     assert not worker.is_running()
-    assert not bench.output.exists()
-    assert not list(bench.folder.glob("hfbench-*")) or stop == signal.SIGKILL
+    assert not either.output.exists()
+    assert not list(either.folder.glob("hfbench-*")) or stop == signal.SIGKILL
 
 
 def test_the_next_measurement_removes_what_a_killed_one_left(
