@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from hfbench.core.errors import run, say
+from hfbench.core.errors import run
 from hfbench.core.files import read_json
 from hfbench.core.record import Manifest
 from hfbench.core.results import INPUTS, manifest_path, workloads_path
@@ -13,7 +13,6 @@ from hfbench.params.sections import Workloads
 
 def main() -> None:
     name, prompt = sys.argv[1:]
-    say(f"inputs of {name}: tokenizing the prompt")
     workloads = read_json(workloads_path(name), Workloads.model_validate_json)
     prepare_inputs(Manifest.load(manifest_path(name)), workloads, Path(prompt), INPUTS / name)
 

@@ -13,7 +13,6 @@ from hfbench.model.manifest import made_available, read_previous
 
 def main() -> None:
     name = sys.argv[1]
-    say(f"model {name}: finding out which files it has")
     previous = read_previous(manifest_path(name))
     manifest = made_available(name, read_json(source_path(name)), previous)
     if manifest.unavailable is not None:

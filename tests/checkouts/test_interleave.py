@@ -123,7 +123,7 @@ def make_older(bench: Bench, experiment: str, stage: str) -> None:
 def test_a_cancelled_job_leaves_nothing(bench: Bench, tmp_path: Path) -> None:
     before = bench.state()
     running = bench.start(tmp_path / "log", *words(bench, rounds=3))
-    running.wait_for(r"round 3 of .*(.|\n)*  load\n")
+    running.wait_for(r"round 3 of .*(.|\n)*1 point to measure")
     running.process.terminate()
     assert running.process.wait(timeout=30) == 128 + signal.SIGTERM
     assert bench.state() == before

@@ -167,7 +167,7 @@ def test_a_sweep_with_an_empty_axis_has_the_listed_points_alone(tmp_path: Path) 
     assert len(params.points()) == 3
     assert params.dtypes() == ["bfloat16"]
     assert [shape.file_name for shape in params.workloads(LISTED["model"]).shapes] == [
-        "uniform/b1-s128-n32-d0.safetensors"
+        "uniform/b1-s64-n16-d0.safetensors"
     ]
     assert params.workloads("gpt2-124m-random").shapes == []
 
@@ -179,9 +179,9 @@ def test_inputs_are_made_for_each_batch_size_and_length_once(tmp_path: Path) -> 
 
     workloads = load_params(write(tmp_path / "params.yaml", change)).workloads(LISTED["model"])
     assert [shape.file_name for shape in workloads.shapes] == [
-        f"{name}/b{batch}-s{length}-n32-d0.safetensors"
+        f"{name}/b{batch}-s{length}-n16-d0.safetensors"
         for name in ("uniform", "few")
-        for batch in (1, 4)
+        for batch in (1, 2)
         for length in (8, 128)
     ]
     assert list(workloads.request_lengths) == ["few"]
@@ -190,13 +190,13 @@ def test_inputs_are_made_for_each_batch_size_and_length_once(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("axis", "value", "words"),
     [
-        ("sequence_length", [128, 64], "request_lengths.few has at most 128 prompt tokens, .* sequence_length 64"),
-        ("max_new_tokens", [16], "request_lengths.few has at most 32 new tokens, .* max_new_tokens 16"),
+        ("sequence_length", [64, 32], "request_lengths.few has at most 64 prompt tokens, .* sequence_length 32"),
+        ("max_new_tokens", [8], "request_lengths.few has at most 16 new tokens, .* max_new_tokens 8"),
     ],
 )
 def test_a_list_whose_longest_is_not_the_axis_value(tmp_path: Path, axis: str, value: list[int], words: str) -> None:
     def change(content: Any) -> None:
-        content["request_lengths"] = {"few": {"prompt_tokens": [128, 64, 16], "new_tokens": [8, 32, 4]}}
+        content["request_lengths"] = {"few": {"prompt_tokens": [64, 32, 16], "new_tokens": [8, 16, 4]}}
         content["sweep"].update({"request_lengths": ["uniform", "few"], axis: value})
 
     with pytest.raises(UserError, match=words):
