@@ -57,6 +57,9 @@ PATH = {"checked": True, "nll": 6.0, "logits_difference": 1e-6, "tolerance": 3e-
 def test_likelihoods_of_decoding_steps_are_compared_where_the_tokens_were_given() -> None:
     one, other = ({"prompt_nll": 2.5, "path": {**PATH, "nll": nll}} for nll in (6.0, 6.5))
     assert _between(one, other).nll_difference == pytest.approx(0.5)
+    few, many = ({"prompt_nll": 2.5, "path": {**PATH, "rows": rows, "steps": 8}} for rows in (3, 4))
+    assert _between(few, other).nll_difference == 0.0
+    assert _between(many, other).nll_difference == pytest.approx(0.5)
     chosen = {"prompt_nll": 2.5, "path": {**PATH, "nll": 6.5, "timed_tokens_agree": True}}
     assert _between(one, chosen).nll_difference == 0.0  # of the prompt alone
 
