@@ -12,8 +12,8 @@ from hfbench.core.results import CEILINGS, DTYPES, ENVIRONMENT
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", required=True)
-    say("ceilings: measuring what the device can do at most")
     device = parser.parse_args().device
+    say("ceilings: measuring what the device can do at most")
     os.environ |= thread_variables()
     from hfbench.ceilings.rates import measure_ceilings  # only now: torch reads the variables when it is imported
 

@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 import sys
+from functools import cache
 from pathlib import Path
 
 FILESYSTEM = Path("/")
@@ -67,6 +68,7 @@ def is_computing_library(name: str) -> bool:
     return _COMPUTING.fullmatch(name) is not None
 
 
+@cache
 def code_sha256(*rooms: str) -> str:
     """Return a digest of hfbench's own code in these rooms."""
     folder, digest = Path(__file__).parent.parent, hashlib.sha256()

@@ -35,6 +35,7 @@ from typing import Any
 
 from hfbench.core.system import FILESYSTEM
 from hfbench.measure.forked import MESSAGE_BYTES, user_of
+from hfbench.measure.worker import die_with_parent
 
 _IDLE_SECONDS = 60.0
 # What a process has open in /dev without having touched a device that computes.
@@ -42,7 +43,6 @@ _HARMLESS = ("null", "zero", "full", "random", "urandom", "tty", "ptmx", "pts", 
 _MADV_POPULATE_READ, _MADV_POPULATE_WRITE = 22, 23  # linux/mman.h; Linux 5.14
 _PRESENT, _OF_FILE = 1 << 63, 1 << 61  # of an entry in /proc/self/pagemap
 _KERNEL = 1 << 63  # from here on addresses are the kernel's
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _MOST_SHIFTED_PAGES = 4096
 _MOST_SHIFTED_BYTES = 2**16
 
@@ -156,12 +156,11 @@ class _Server:
         if pid == 0:
             try:
                 os.setsid()
-                ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-                if os.getppid() == server:
-                    self._close(ours)
-                    _populate(self._pages)
-                    _shift_layout()
-                    _work(theirs)
+                die_with_parent(server)
+                self._close(ours)
+                _populate(self._pages)
+                _shift_layout()
+                _work(theirs)
             except BaseException:
                 with suppress(OSError):
                     traceback.print_exc()

@@ -20,7 +20,7 @@ import psutil
 
 from hfbench.core.errors import UserError
 from hfbench.core.files import read_json, write_json
-from hfbench.core.point import AXES, UNIFORM, Configuration
+from hfbench.core.point import AXES, CONFIGURATION_AXES, UNIFORM, Configuration
 from hfbench.core.record import FEWEST_SAMPLES, OK, Iteration, Record, Sampling, Settings
 from hfbench.core.results import MEASUREMENTS, POINTS, RUN, inputs_path, manifest_path, record_path, settings_path
 from hfbench.core.system import code_sha256
@@ -34,7 +34,7 @@ _BESIDE_TABLE = 4  # lines of a terminal that the table leaves
 # this process take around a point.
 _BESIDE_SAMPLING_SECONDS = 5.0
 _AROUND_SECONDS = 1.0
-_SHOWN_AXES = ("round", "attn_implementation", "batch_size")  # and those that differ
+_SHOWN_AXES = ("attn_implementation", "batch_size")  # and those that differ
 
 
 @dataclass(frozen=True)
@@ -55,17 +55,12 @@ def digests(point: Configuration, environment: Path) -> dict[str, str | None]:
         "inputs": inputs_path(point),
         "settings": settings_path(point),
     }
-    return {**{name: _sha256(path) for name, path in paths.items()}, "code": _code()}
+    return {**{name: _sha256(path) for name, path in paths.items()}, "code": code_sha256(*ROOMS)}
 
 
 @cache
 def _sha256(path: Path) -> str | None:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
-
-
-@cache
-def _code() -> str:
-    return code_sha256(*ROOMS)
 
 
 class Plan:
@@ -105,8 +100,9 @@ class Plan:
 
     def name_of(self, point: Configuration) -> str:
         """Return the point by what tells it from the others, without its round."""
-        differing = {axis for axis in AXES if len({getattr(each, axis) for each in self._points.values()}) > 1}
-        return label(point, (differing | set(_SHOWN_AXES)) - {"round"})
+        points = self._points.values()
+        differing = {axis for axis in CONFIGURATION_AXES if len({getattr(each, axis) for each in points}) > 1}
+        return label(point, differing | set(_SHOWN_AXES))
 
     def seconds_left(self) -> float:
         """Return about how long this point and those after it will take."""

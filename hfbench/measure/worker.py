@@ -96,10 +96,13 @@ def _full_disk(phase: str) -> str:
     )
 
 
-def die_with_parent() -> None:
-    """Have Linux kill this process when its supervisor is gone, however that ended."""
+def die_with_parent(parent: int | None = None) -> None:
+    """Have Linux kill this process when the one that started it is gone, however that ended.
+
+    `parent` is that one's number, where it is known from before this process was there.
+    """
     if sys.platform == "linux":
-        parent = os.getppid()
+        parent = os.getppid() if parent is None else parent
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(1)
