@@ -2,8 +2,9 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
-from math import ceil
+from math import ceil, inf
 from typing import Any
 
 import psutil
@@ -14,10 +15,11 @@ from hfbench.monitoring.devices import take_device
 _SECONDS_A_SIZE = 0.2
 _SECONDS_BETWEEN_SYNCHRONISATIONS = 0.02  # a thousand times what a launch or a synchronisation takes
 _LONGEST_CALL_SECONDS = 0.15  # what would take longer is left out
-_COPY_BYTES = (1 << 28, 1 << 29)
+_COPY_BYTES = (1 << 28, 1 << 29)  # or half of what was read, where that is less
 # From what may stay in a large last-level cache to what cannot: a model of a few hundred MB may live in one.
 _READ_BYTES = (1 << 26, 1 << 28, 1 << 30, 1 << 31)
 _ROW = 4096  # elements of a row, and of the vector, of the product that reads
+_PATTERN = 1 << 20  # random elements, of which as many as are multiplied are made over again
 _SHARE_OF_MEMORY = 0.25  # of what is available on the CPU, whose allocations do not fail in time
 
 # Rows, and what a layer makes of how many columns. Small ones stay in a cache, few rows are those of a decoding step,
@@ -62,8 +64,7 @@ def measure_ceilings(device: str, dtypes: Sequence[str], emulated_dtypes: Sequen
 def _measure(target: torch.device, dtypes: Sequence[str], emulated_dtypes: Sequence[str]) -> dict[str, Any]:
     before = _cpu_seconds()
     products = {dtype: _product_rates(target, dtype) for dtype in dict.fromkeys([*dtypes, _FLOAT32])}
-    reads = _rates(float, partial(_reads, target), _fitting(target, _READ_BYTES, buffers=1), target)
-    copies = _rates(lambda size: 2 * size, partial(_copies, target), _fitting(target, _COPY_BYTES, buffers=2), target)
+    reads, copies = _memory_rates(target)
     products = {dtype: _measured_again(target, dtype, rates) for dtype, rates in products.items()}
     fastest = {dtype: max(rates.values(), default=None) for dtype, rates in products.items()}
     others, whole = (after - start for after, start in zip(_cpu_seconds(), before, strict=True))
@@ -142,8 +143,11 @@ _FORMS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
 
 def _product_calls(device: torch.device, dtype: str, shape: _Shape) -> dict[str, Callable[[], Any]]:
     rows, inner, columns = shape
-    sizes = ((rows, inner), (columns, inner), (inner, columns))
-    left, weight, right = (torch.rand(size, device=device).to(getattr(torch, dtype)) for size in sizes)
+    pattern = torch.rand(_PATTERN, device=device).to(getattr(torch, dtype))
+    left, weight = (
+        pattern.repeat(ceil(many * inner / _PATTERN))[: many * inner].view(many, inner) for many in (rows, columns)
+    )
+    right = weight.view(inner, columns)
     return {name: partial(form, left, right if name == "plain" else weight) for name, form in _FORMS.items()}
 
 
@@ -154,13 +158,34 @@ def _cpu_seconds() -> tuple[float, float]:
     return whole - times.idle - getattr(times, "iowait", 0.0) - own, whole
 
 
-def _copies(device: torch.device, size_bytes: int) -> _Calls:
-    source = torch.ones(size_bytes // 4, device=device)
-    return [partial(torch.empty_like(source).copy_, source)]
+def _memory_rates(device: torch.device) -> tuple[dict[int, float], dict[int, float]]:
+    """Return the bytes a second of reading, by the bytes of the buffer, and those of copying; empty without memory."""
+    largest = _largest_buffer(device)
+    if largest is None:
+        return {}, {}
+    have = largest.nbytes
+    halves = [size for size in _COPY_BYTES if 2 * size <= have] or [have // 2]
+    reads = _rates(float, partial(_reads, largest), [size for size in _READ_BYTES if size <= have], device)
+    return reads, _rates(lambda size: 2 * size, partial(_copies, largest), halves, device)
 
 
-def _reads(device: torch.device, size_bytes: int) -> _Calls:
-    buffer, vector = torch.ones(size_bytes // 4, device=device), torch.ones(_ROW, device=device)
+def _largest_buffer(device: torch.device) -> torch.Tensor | None:
+    """Return the largest buffer of ones that can be had. The others are parts of it: getting memory takes long."""
+    limit = _SHARE_OF_MEMORY * psutil.virtual_memory().available if device.type == "cpu" else inf
+    for size in sorted(_READ_BYTES, reverse=True):  # on an accelerator, one that does not fit raises
+        if size <= limit:
+            with suppress(*_NOT_TO_BE_HAD):
+                return torch.ones(size // 4, device=device)
+    return None
+
+
+def _copies(largest: torch.Tensor, size_bytes: int) -> _Calls:
+    source, target = (half[: size_bytes // 4] for half in largest.chunk(2))
+    return [partial(target.copy_, source)]
+
+
+def _reads(largest: torch.Tensor, size_bytes: int) -> _Calls:
+    buffer, vector = largest[: size_bytes // 4], torch.ones(_ROW, device=largest.device)
     return [partial(torch.mv, buffer.view(-1, _ROW), vector), buffer.sum]
 
 
@@ -210,13 +235,6 @@ def _seconds(call: Callable[[], Any], device: torch.device, calls: int) -> float
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
     return time.perf_counter() - start
-
-
-def _fitting(device: torch.device, sizes: Sequence[int], buffers: int) -> list[int]:
-    if device.type != "cpu":
-        return list(sizes)  # what does not fit raises
-    limit = _SHARE_OF_MEMORY * psutil.virtual_memory().available / buffers
-    return [size for size in sizes if size <= limit]
 
 
 def _name(device: torch.device) -> str | None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 
+from hfbench.core.errors import UserError
 from hfbench.core.system import FILESYSTEM, code_sha256, installed_packages, read_text
 
 CHOSEN = "HFBENCH_WORKERS"  # auto: forked where DVC runs the stage; forked: by whomever it is run; fresh
@@ -33,8 +34,10 @@ class RefusedError(Exception):
 
 
 def refuse_unsafe(variables: Mapping[str, str], root: Path = FILESYSTEM) -> None:
-    """Raise `RefusedError` where the workers of this stage process may not be forked."""
-    chosen = variables.get(CHOSEN, AUTO)
+    """Raise `RefusedError` where the workers of this stage process may not be forked, `UserError` on a bad choice."""
+    chosen = variables.get(CHOSEN) or AUTO
+    if chosen not in (AUTO, FORKED, FRESH):
+        raise UserError(f"{CHOSEN} is {chosen!r}. Expected {AUTO}, {FORKED} or {FRESH}: set it to one, or unset it.")
     if chosen == FRESH:
         raise RefusedError(f"{CHOSEN} is {FRESH}")
     if sys.platform != "linux":

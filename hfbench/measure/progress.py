@@ -39,12 +39,16 @@ _SHOWN_AXES = ("attn_implementation", "batch_size")  # and those that differ
 
 @dataclass(frozen=True)
 class Done:
-    """A point that this run has measured, under the name that is shown; `median_seconds` is of its whole calls."""
+    """A point that this run has measured, under the name that is shown, and how long it took.
+
+    `median_seconds` is of its whole calls.
+    """
 
     name: str
     round: int
     status: str
     median_seconds: float | None
+    took_seconds: float
 
 
 def digests(point: Configuration, environment: Path) -> dict[str, str | None]:
@@ -107,21 +111,22 @@ class Plan:
     def seconds_left(self) -> float:
         """Return about how long this point and those after it will take."""
         known = [each["seconds"] for each in self.pending.values() if each["seconds"] is not None]
+        known += [each.took_seconds for each in self.done if each.status == OK]
         usual = median(known) if known else self._usual
         left = {name: usual if each["seconds"] is None else each["seconds"] for name, each in self.pending.items()}
         if self._file in left:
             left[self._file] = max(0.0, left[self._file] - (time.perf_counter() - self._began))
         return sum(left.values())
 
-    def finish(self, done: Done, seconds: float) -> None:
-        """Note that the point is done and took so long, which tells how long other rounds of it will take."""
+    def finish(self, done: Done) -> None:
+        """Note that the point is done, which tells how long other rounds of it will take, and about how long others."""
         if not self.pending:
             return
         self.pending.pop(self._file, None)
         for name, each in self.pending.items():
             other = self._points.get(name)
             if other is not None and replace(other, round=self._point.round) == self._point:
-                each["seconds"] = seconds
+                each["seconds"] = done.took_seconds
         self.done.append(done)
         with suppress(OSError):  # where the disk is full, the next point starts to count anew
             write_json(RUN, {"run": self._run, "done": [*map(asdict, self.done)], "pending": self.pending})
@@ -255,8 +260,8 @@ class Progress:
             middle = None
             text = f"{record.status}: {record.reason}" + (f"\n  log: {log}" if record.log_tail else "")
         number = self._number()
-        done = Done(name, record.configuration.round, record.status, middle)
-        self._plan.finish(done, seconds_of(record, record.sampling))
+        took = seconds_of(record, record.sampling)
+        self._plan.finish(Done(name, record.configuration.round, record.status, middle, took))
         left = f"  {duration(self._plan.seconds_left())} left" if self._plan.total and self._plan.pending else ""
         if self._live:
             sys.stderr.write(f"{_CLEAR_LINE}\x1b[{self._table_lines}A\x1b[J" if self._table_lines else _CLEAR_LINE)

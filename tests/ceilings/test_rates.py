@@ -98,8 +98,9 @@ def test_sizes_keep_to_the_available_memory(monkeypatch: pytest.MonkeyPatch) -> 
     """Fakes a machine with little memory."""
     memory = type("Memory", (), {"available": 1 << 30})
     monkeypatch.setattr("psutil.virtual_memory", lambda: memory)
-    assert module._fitting(torch.device("cpu"), (1 << 26, 1 << 28, 1 << 30), buffers=1) == [1 << 26, 1 << 28]
-    assert module._fitting(torch.device("cpu"), (1 << 26, 1 << 28, 1 << 30), buffers=2) == [1 << 26]
+    monkeypatch.setattr(module, "_SECONDS_A_SIZE", 0.01)
+    reads, copies = module._memory_rates(torch.device("cpu"))
+    assert (list(reads), list(copies)) == ([1 << 26, 1 << 28], [1 << 27]), "half of what fits is copied to the other"
 
 
 def test_stage_computes_with_the_threads_of_a_measurement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

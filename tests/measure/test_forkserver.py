@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from hfbench.core.errors import UserError
 from hfbench.core.record import CRASHED, OK, Record
 from hfbench.measure.forked import FORKED, FRESH, RefusedError, _address, refuse_unsafe
 from hfbench.measure.forkserver import open_device
@@ -140,6 +141,8 @@ def test_under_a_debugger_a_worker_starts_by_itself(forked: Bench) -> None:
 def test_only_where_dvc_runs_the_stage_is_a_worker_forked_unasked() -> None:
     refuse_unsafe({"DVC_STAGE": "measure@1"})
     refuse_unsafe({"HFBENCH_WORKERS": FORKED})
+    with pytest.raises(UserError, match=r"HFBENCH_WORKERS is 'fork'\. Expected auto, forked or fresh"):
+        refuse_unsafe({"DVC_STAGE": "measure@1", "HFBENCH_WORKERS": "fork"})
     for variables, reason in (
         ({}, "not started by DVC"),
         ({"DVC_STAGE": "measure@1", "HFBENCH_WORKERS": FRESH}, "HFBENCH_WORKERS is fresh"),

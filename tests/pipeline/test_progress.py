@@ -37,6 +37,19 @@ def test_a_log_has_how_much_there_is_and_a_line_a_point(begun: Checkout) -> None
     assert "point" not in begun.run("dvc", "repro").stderr, "there was nothing to do"
 
 
+def test_the_estimate_learns_from_the_points_before(fresh: Checkout) -> None:
+    """What `max_seconds` allows is all that is known of the first point, and much more than it takes."""
+
+    def unlike(content: Any) -> None:
+        content["sweep"].update(round=[1], attn_implementation=["eager", "sdpa:math"])
+        content["sampling"]["max_seconds"] = 300
+
+    fresh.change_params(unlike)
+    said = fresh.run("dvc", "repro").stderr
+    assert re.search(r"^2 points to measure, about \d+ min$", said, re.MULTILINE), said
+    assert re.search(r"^point 1 of 2 .* about \d+ s left$", said, re.MULTILINE), said
+
+
 def test_verbose_brings_the_phases_back(begun: Checkout) -> None:
     begun.change_params(lambda content: content["sweep"].update(round=[1, 2]))
     said = begun.run("dvc", "repro", "--verbose").stderr
@@ -78,15 +91,15 @@ def test_a_terminal_shows_what_is_known_so_far(begun: Checkout) -> None:
 
 def test_the_table_has_a_line_for_each_configuration_and_fits() -> None:
     done = [
-        Done("eager · batch 1", 1, "ok", 2.0),
-        Done("flex_attention · batch 1", 1, "failed", None),
-        Done("eager · batch 1", 2, "ok", 3.0),
+        Done("eager · batch 1", 1, "ok", 2.0, took_seconds=9.0),
+        Done("flex_attention · batch 1", 1, "failed", None, took_seconds=1.0),
+        Done("eager · batch 1", 2, "ok", 3.0, took_seconds=9.0),
     ]
     lines = [line.split() for line in re.sub(r"\x1b\[[\d;]*m", "", known_so_far(done, (80, 24))).splitlines()]
     assert lines[1] == ["eager", "·", "batch", "1", "2", "2.5", "s", "2", "…", "3"]
     assert lines[2] == ["flex_attention", "·", "batch", "1", "0", "failed"]
     assert known_so_far([], (80, 24)) == ""
-    many = [Done(f"batch {number}", 1, "ok", 1.0) for number in range(50)]
+    many = [Done(f"batch {number}", 1, "ok", 1.0, took_seconds=9.0) for number in range(50)]
     assert known_so_far(many, (80, 24)).count("\n") < 24
 
 
