@@ -12,9 +12,9 @@ from benchmarks import slowed
 from hfbench.checkouts.trial import Rule, decide
 from hfbench.core.files import read_json
 from hfbench.core.point import USUAL
-from hfbench.measure.forked import CHOSEN, FORKED
 from hfbench.measure.task import Task, parse_task
 from hfbench.statistics.verdicts import UNDECIDED
+from hfbench.workers.forked import CHOSEN, FORKED
 from tests.pipeline.checkout import clone
 
 ARMS: dict[str, dict[str, Any]] = {

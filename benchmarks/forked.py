@@ -28,8 +28,9 @@ from rich.table import Table
 from scipy.special import stdtrit
 
 from benchmarks.arms import prepare, task_of
-from hfbench.measure import forked, process
+from hfbench.measure import process
 from hfbench.measure.task import Task
+from hfbench.workers import forked
 
 _WORKER, _SERVER = "worker", "server"
 _SOCKET, _GROUP = "HFBENCH_LOCKSTEP", "HFBENCH_LOCKSTEP_GROUP"  # of the pairs that share a server
@@ -135,7 +136,8 @@ def _print_results(pairs: list[dict[str, dict[str, Any]]], size: int) -> None:
 def main() -> None:
     """Run what the command line asks for, or be a worker or the server that forks one."""
     if sys.argv[1:2] in ([_WORKER], [_SERVER]):
-        from hfbench.measure import forkserver, worker
+        from hfbench.measure import worker
+        from hfbench.workers import forkserver
 
         worker.run = _lockstep
         role = sys.argv.pop(1)

@@ -23,11 +23,12 @@ def main() -> None:
         if role == _WORKER:
             from hfbench.measure.worker import main as work
         else:
-            from hfbench.measure.forkserver import main as work
+            from hfbench.workers.forkserver import main as work
         work()
         sys.stdout.flush()
         os._exit(0)  # as the worker itself ends
-    from hfbench.measure import forked, process
+    from hfbench.measure import process
+    from hfbench.workers import forked
     from stages import measure
 
     name = __name__ if __spec__ is None else __spec__.name

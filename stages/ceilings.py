@@ -4,9 +4,10 @@ import argparse
 import os
 
 from hfbench.core.cores import thread_variables
-from hfbench.core.errors import run, say
+from hfbench.core.errors import say
 from hfbench.core.files import read_json, write_json
 from hfbench.core.results import CEILINGS, DTYPES, ENVIRONMENT
+from hfbench.workers.forked import run_stage
 
 
 def main() -> None:
@@ -22,4 +23,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_stage(main, starts_server=False)  # the points have started one, if any were measured

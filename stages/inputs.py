@@ -3,12 +3,12 @@
 import sys
 from pathlib import Path
 
-from hfbench.core.errors import run
 from hfbench.core.files import read_json
 from hfbench.core.record import Manifest
 from hfbench.core.results import INPUTS, manifest_path, workloads_path
 from hfbench.inputs.prepare import prepare_inputs
 from hfbench.params.sections import Workloads
+from hfbench.workers.forked import run_stage
 
 
 def main() -> None:
@@ -18,4 +18,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_stage(main)

@@ -3,7 +3,6 @@
 import fcntl
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -16,10 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hfbench.core.cores import thread_variables
 from hfbench.core.point import Configuration
-from hfbench.measure.forked import FORKED, FRESH, ForkedWorker, RefusedError, fork_worker, refuse_unsafe
 from hfbench.measure.task import Task
+from hfbench.workers.forked import FORKED, FRESH, ForkedWorker, RefusedError, fork_worker, worker_variables
 
 _PREFIX = "hfbench-measure-"
 _LOCK = "lock"
@@ -91,7 +89,7 @@ class Reporter:
         self._pipe.write(json.dumps(message) + "\n")
 
 
-# The variables that change what is measured, set by `worker_environment` or kept as they are; the record holds them.
+# The variables that change what is measured, set by `worker_variables` or kept as they are; the record holds them.
 SETTINGS = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -102,12 +100,8 @@ SETTINGS = (
     "PYTORCH_CUDA_ALLOC_CONF",  # which torch prefers to the name that all devices share
     "PYTORCH_HIP_ALLOC_CONF",
 )
-# With these a library writes a line at each operation, which takes time.
-_LOG_OF_OPERATIONS = re.compile(
-    r"(MKL|DNNL|ONEDNN|ROCBLAS)_VERBOSE|(CUDNN|CUBLAS)_LOG(INFO|LEVEL|DEST)\w*|(CUDNN_FRONTEND|CUBLASLT|HIPBLASLT|AMD)_LOG_\w+"
-    r"|MIOPEN_(ENABLE_LOGGING\w*|LOG_LEVEL)|NCCL_DEBUG\w*"
-)
 _WORKER: tuple[str, ...] = ("hfbench.measure.worker",)  # module, and arguments before the worker's own
+_FORKED = "hfbench.measure.worker:measure_forked"
 
 
 @dataclass(frozen=True)
@@ -133,17 +127,9 @@ def start_worker(
     try:
         with task.log.open("wb") as log:
             try:
-                if owner is None:
-                    raise RefusedError("nobody is known whom a server of workers could end with")
-                refuse_unsafe(os.environ)
-                request = {
-                    "task": task.to_json(),
-                    "clock_zero": clock_zero,
-                    "arguments": arguments,
-                    "variables": variables,
-                    "folder": str(Path.cwd()),
-                }
-                return Worker(fork_worker(request, owner, write_end, log.fileno(), wait), read_end, FORKED)
+                given = {"task": task.to_json(), "clock_zero": clock_zero, "arguments": arguments}
+                forked = fork_worker(_FORKED, given, variables, (write_end, log.fileno()), owner, wait)
+                return Worker(forked, read_end, FORKED)
             except RefusedError as error:
                 process = subprocess.Popen(
                     [sys.executable, "-m", *_WORKER, str(write_end), repr(clock_zero), *arguments],
@@ -167,19 +153,10 @@ def start_worker(
 
 
 def worker_environment(configuration: Configuration, scratch: Path) -> dict[str, str]:
-    """Return the worker's environment variables: the ambient ones, and what a measurement must not leave to chance."""
+    """Return the worker's environment variables: those of any, and caches of its own."""
     return {
-        **{name: value for name, value in os.environ.items() if not _LOG_OF_OPERATIONS.fullmatch(name)},
-        **thread_variables(),
-        "PYTORCH_ALLOC_CONF": os.environ.get("PYTORCH_ALLOC_CONF", ""),
-        "PYTHONHASHSEED": "0",
-        "PYTHONUNBUFFERED": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        "KINETO_LOG_LEVEL": "99",  # else torch's profiler notes in the log that it started and stopped
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         # Weights come from a folder; only hub kernels may be fetched, and only where the configuration names them.
-        "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "0") if _needs_hub(configuration) else "1",
+        **worker_variables(is_offline=not _needs_hub(configuration)),
         # Compile caches of its own: nothing of an earlier configuration is reused.
         "TORCHINDUCTOR_CACHE_DIR": str(scratch / "inductor"),
         "TRITON_CACHE_DIR": str(scratch / "triton"),

@@ -24,10 +24,10 @@ from hfbench.core.point import AXES, CONFIGURATION_AXES, UNIFORM, Configuration
 from hfbench.core.record import FEWEST_SAMPLES, OK, Iteration, Record, Sampling, Settings
 from hfbench.core.results import MEASUREMENTS, POINTS, RUN, inputs_path, manifest_path, record_path, settings_path
 from hfbench.core.system import code_sha256
-from hfbench.measure.forked import ROOMS
 from hfbench.measure.support import unsupported_reason
 from hfbench.measure.task import Task
 
+_ROOMS = ("core", "measure", "model", "monitoring", "workers")  # whose code a worker runs
 _CLEAR_LINE = "\r\x1b[2K"
 _BESIDE_TABLE = 4  # lines of a terminal that the table leaves
 # Guesses, until the first point is measured: what starting, loading and checking take beside sampling, and what DVC and
@@ -59,7 +59,7 @@ def digests(point: Configuration, environment: Path) -> dict[str, str | None]:
         "inputs": inputs_path(point),
         "settings": settings_path(point),
     }
-    return {**{name: _sha256(path) for name, path in paths.items()}, "code": code_sha256(*ROOMS)}
+    return {**{name: _sha256(path) for name, path in paths.items()}, "code": code_sha256(*_ROOMS)}
 
 
 @cache

@@ -8,17 +8,13 @@ import datetime
 import hashlib
 import json
 import os
-import select
 import selectors
 import signal
 import sys
 import time
-from contextlib import suppress
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import psutil
 from safetensors import deserialize
 
 from hfbench.core.errors import UserError
@@ -44,42 +40,9 @@ from hfbench.measure.task import Task
 from hfbench.measure.worker import FIRST_CALL
 from hfbench.monitoring.devices import TakenDevice, take_device
 from hfbench.monitoring.monitor import Monitor, machine_before
+from hfbench.workers.forked import end_with_parents, parents, wait_readable, watch_parents
 
-_SHELLS = {"sh", "bash", "dash", "zsh", "fish", "ksh"}
-
-
-@cache
-def parents() -> list[psutil.Process]:
-    """Return the processes that this one works for: shells that run one command, and last what started them."""
-    found: list[psutil.Process] = []
-    with suppress(psutil.Error):
-        for parent in psutil.Process().parents():
-            found.append(parent)
-            if parent.name() not in _SHELLS or "-c" not in parent.cmdline():
-                break
-    return found
-
-
-@cache
-def watch_parents() -> list[int]:
-    """Return descriptors that become readable when a process that this one works for ends; none but on Linux.
-
-    A signal to DVC alone ends DVC and not the stage that it started through `sh -c`: without this, a measurement would
-    go on with nobody to take its result.
-    """
-    descriptors: list[int] = []
-    if sys.platform == "linux":
-        with suppress(OSError):
-            descriptors += (os.pidfd_open(parent.pid) for parent in parents())
-    return descriptors
-
-
-def _end_with_parents() -> None:
-    """Exit where a process that this one works for has ended."""
-    if select.select(watch_parents(), (), (), 0)[0]:
-        sys.exit("hfbench: the process that started this stage is gone; nothing was recorded")
-
-
+_NODE = "HFBENCH_NODE"  # what a fleet says of the node, as JSON: its name, and how many points it measures at a time
 WARM_START = "warm start"
 
 
@@ -139,6 +102,7 @@ def measure(task: Task, clock_zero: float) -> None:
     record = Record(task.configuration, task.device, task.sampling, started_at=started_at)
     inputs = inputs_path(task.configuration)
     record.provenance = {
+        **json.loads(os.environ.get(_NODE, "{}")),
         **digests(task.configuration, task.environment),
         "input_tensors": tensors_sha256(inputs),
         "packages": installed_packages(),  # all, of which `environment` holds those that can change a number
@@ -156,7 +120,7 @@ def measure(task: Task, clock_zero: float) -> None:
     else:
         task.log.parent.mkdir(parents=True, exist_ok=True)
         device = meant_device(task.device, environment)
-        held = take_device(device, progress.label, progress.say, _end_with_parents)
+        held = take_device(device, progress.label, progress.say, end_with_parents)
         with held as taken, scratch_folder() as scratch:
             clock_zero += taken.waited_seconds  # another's measurement is no part of this one
             _Supervision(task, taken, record, progress, clock_zero).run(scratch)
@@ -225,10 +189,7 @@ class _Supervision:
     def _wait(self, descriptor: int) -> None:
         """Wait until the descriptor is readable. Raises `TimeoutError` where the point's time runs out first."""
         seconds = max(0.0, self._deadline - time.perf_counter())
-        ready = select.select([descriptor, *watch_parents()], (), (), seconds)[0]
-        _end_with_parents()
-        if not ready:
-            raise TimeoutError
+        wait_readable(descriptor, seconds)
 
     def _end_late(self) -> None:
         self._end(TIMED_OUT, f"exceeded sampling.timeout_seconds, {self._task.sampling.timeout_seconds:g} s")
@@ -245,7 +206,7 @@ class _Supervision:
                 if monitor.seconds_until_due(now) == 0:
                     monitor.sample(now)
                 ready = selector.select(min(deadline - now, monitor.seconds_until_due(time.perf_counter())))
-                _end_with_parents()
+                end_with_parents()
                 if not ready:
                     continue
                 received = os.read(pipe, _READ_BYTES)

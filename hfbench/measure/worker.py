@@ -4,26 +4,25 @@
 argument, `first-call`, it ends after the first call.
 """
 
-import ctypes
 import gc
 import json
 import os
-import signal
 import sys
 import traceback
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hfbench.core.errors import UserError
 from hfbench.core.record import OK, REJECTED
 from hfbench.measure.process import Reporter
 from hfbench.measure.task import Task
+from hfbench.workers.forked import die_with_parent
 
 if TYPE_CHECKING:
     from hfbench.measure.phases import Measurement
 
 
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 FIRST_CALL = "first-call"
 # Before the first call nothing runs through the model: what checking it needs would else be done for the call already.
 _UNTIL_FIRST_CALL = ("prepare", "load", "first call")
@@ -35,6 +34,11 @@ def main() -> None:
     die_with_parent()
     reporter = Reporter(int(sys.argv[1]), float(sys.argv[2]))
     run(Task.from_json(json.load(sys.stdin)), reporter, first_call_only=FIRST_CALL in sys.argv[3:])
+
+
+def measure_forked(descriptor: int, task: Mapping[str, Any], clock_zero: float, arguments: Sequence[str]) -> None:
+    """Be the worker that a server of workers has forked; as `main`, but for where the task comes from."""
+    run(Task.from_json(task), Reporter(descriptor, clock_zero), first_call_only=FIRST_CALL in arguments)
 
 
 def run(task: Task, reporter: Reporter, *, first_call_only: bool = False) -> None:
@@ -94,18 +98,6 @@ def _full_disk(phase: str) -> str:
         f"the disk is full in the phase {phase}; temporary files lie in {os.environ['TMPDIR']}. "
         "Free some space, or set TMPDIR to a folder that has some, and run again; what was measured is kept."
     )
-
-
-def die_with_parent(parent: int | None = None) -> None:
-    """Have Linux kill this process when the one that started it is gone, however that ended.
-
-    `parent` is that one's number, where it is known from before this process was there.
-    """
-    if sys.platform == "linux":
-        parent = os.getppid() if parent is None else parent
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)
 
 
 if __name__ == "__main__":

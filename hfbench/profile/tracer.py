@@ -12,8 +12,8 @@ from pathlib import Path
 from hfbench.core.errors import UserError
 from hfbench.measure.failure import reason_of, status_of
 from hfbench.measure.task import Task
-from hfbench.measure.worker import die_with_parent
 from hfbench.profile.outcome import Profile
+from hfbench.workers.forked import die_with_parent
 
 
 def main() -> None:

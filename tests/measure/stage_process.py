@@ -14,7 +14,7 @@ import psutil
 from hfbench.core.point import AXIS_TABLE, USUAL, Configuration
 from hfbench.core.record import Record, Settings
 from hfbench.core.results import inputs_path, manifest_path, settings_path
-from hfbench.measure.forked import CHOSEN, FRESH
+from hfbench.workers.forked import CHOSEN, FRESH
 from tests.conftest import ROOT
 
 AXES: dict[str, Any] = {
@@ -46,7 +46,7 @@ def is_worker(process: psutil.Process) -> bool:
     """Whether it measures: it was started to, or forked by the server of workers."""
     with suppress(psutil.Error):
         words = process.cmdline()
-        if "hfbench.measure.forkserver" in words:
+        if "hfbench.workers.forkserver" in words:
             parent = process.parent()
             return parent is not None and parent.cmdline() == words
         return "hfbench.measure.worker" in words

@@ -19,8 +19,8 @@ import torch
 
 from hfbench.core.record import CRASHED, FAILED, OK, OUT_OF_MEMORY, TIMED_OUT, Record
 from hfbench.core.sources import LocalSource
-from hfbench.measure.forked import FORKED, FRESH
 from hfbench.model.local import resolve_local
+from hfbench.workers.forked import FORKED, FRESH
 from tests.conftest import some
 from tests.measure.conftest import save_batch
 from tests.measure.stage_process import Bench, is_worker

@@ -58,6 +58,10 @@ class Checkout:
         """Run `dvc repro` and return the stages that ran a command, but for the one that always does."""
         return ran(self.run("dvc", "repro", check=True, **environment).stdout)
 
+    def stages(self) -> list[str]:
+        """The names of the stages."""
+        return self.run("dvc", "stage", "list", "--name-only").stdout.split()
+
     def change_params(self, change: Callable[[Any], None]) -> None:
         yaml = YAML()
         path = self.folder / "params.yaml"

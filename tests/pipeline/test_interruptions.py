@@ -61,7 +61,7 @@ def kill_supervisor(dvc: Running, worker: psutil.Process) -> None:
 def kill_server_of_workers(dvc: Running, worker: psutil.Process) -> None:
     server = worker.parent()
     assert server is not None
-    assert "hfbench.measure.forkserver" in server.cmdline()
+    assert "hfbench.workers.forkserver" in server.cmdline()
     server.kill()
     dvc.process.terminate()  # which would else go on
 

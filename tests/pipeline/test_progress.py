@@ -58,10 +58,20 @@ def test_verbose_brings_the_phases_back(begun: Checkout) -> None:
     assert re.search("^point 1 of 1 · round 2", said, re.MULTILINE)
 
 
+def test_a_run_imports_the_libraries_once_and_in_no_stage(fresh: Checkout) -> None:
+    """Python writes what it imports to the standard error of each process; the server of workers has none."""
+
+    def imports(workers: str, *stages: str) -> int:
+        environment = {"PYTHONPROFILEIMPORTTIME": "1", "HFBENCH_WORKERS": workers}
+        said = fresh.run("dvc", "repro", "--force", "--single-item", *stages, check=True, **environment).stderr
+        return len(re.findall(r"\| +torch$", said, re.MULTILINE))
+
+    assert imports("auto", "inputs", "ceilings") == 0
+    assert imports("fresh", "inputs") == 1
+
+
 def test_only_what_was_asked_for_is_counted(begun: Checkout) -> None:
-    stage = next(
-        name for name in begun.run("dvc", "stage", "list", "--name-only").stdout.split() if "measure@3" in name
-    )
+    stage = next(name for name in begun.stages() if "measure@3" in name)
     said = begun.run("dvc", "repro", stage).stderr
     assert re.search("^1 point to measure", said, re.MULTILINE)
     said = begun.run("dvc", "repro", "--force", "measure").stderr

@@ -15,8 +15,8 @@ import pytest
 
 from hfbench.core.errors import UserError
 from hfbench.core.record import CRASHED, OK, Record
-from hfbench.measure.forked import FORKED, FRESH, RefusedError, _address, refuse_unsafe
-from hfbench.measure.forkserver import open_device
+from hfbench.workers.forked import FORKED, FRESH, RefusedError, _address, refuse_unsafe
+from hfbench.workers.forkserver import open_device
 from tests.conftest import ROOT
 from tests.measure.stage_process import Bench, is_worker
 
@@ -31,7 +31,7 @@ def servers_of(owner: int) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
-            if "hfbench.measure.forkserver" in process.cmdline() and not is_worker(process):
+            if "hfbench.workers.forkserver" in process.cmdline() and not is_worker(process):
                 watched = Path(f"/proc/{process.pid}/fdinfo/{process.cmdline()[-1]}").read_text()
                 if f"Pid:\t{owner}\n" in watched:
                     found.append(process)
@@ -84,7 +84,7 @@ def test_the_server_ends_with_the_process_that_ran_the_stage(forked: Bench, owne
 
 
 def test_the_server_ends_when_nobody_wants_a_worker(tmp_path: Path) -> None:
-    code = "from hfbench.measure import forkserver; forkserver._IDLE_SECONDS = 0.5; forkserver.main()"
+    code = "from hfbench.workers import forkserver; forkserver._IDLE_SECONDS = 0.5; forkserver.main()"
     address = f"\0hfbench-test-{tmp_path}"
     with closing(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)) as listener:
         listener.bind(address)

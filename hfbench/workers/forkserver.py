@@ -1,10 +1,10 @@
 """The server that workers are forked from: it has imported the libraries, and touched no device.
 
-Importing torch and transformers takes seconds, a third of a short point, and what they are then is the same for each.
-The supervisor of the first point of a `dvc repro` starts the server; it, and those of the points after it, ask it for a
-worker on a socket. A forked worker has loaded no model, opened no device and compiled nothing, as a fresh one, and has
-a session, an environment, a folder for its compile caches and a log of its own. It has as much memory as a fresh one,
-and shares none of it that either writes to.
+What torch and transformers are after their import is the same for each point. The first stage of a `dvc repro` that
+needs them starts the server; it, and those after it, ask it for a worker on a socket. A forked worker has loaded no
+model, opened no device and compiled nothing, as a fresh one, and has a session, an environment, a folder for its
+compile caches and a log of its own. hfbench's own code it imports itself. It has as much memory as a fresh one, and
+shares none of it that either writes to.
 
 Forked processes would share one thing that fresh ones draw by lot, where their memory lies, which changes how fast code
 runs (T. Mytkowicz et al., Producing wrong data without doing anything obviously wrong, ASPLOS 2009). Rounds are to
@@ -29,15 +29,28 @@ import tempfile
 import traceback
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib import import_module
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from hfbench.core.system import FILESYSTEM
-from hfbench.measure.forked import MESSAGE_BYTES, user_of
-from hfbench.measure.worker import die_with_parent
+from hfbench.workers.forked import MESSAGE_BYTES, die_with_parent, user_of
 
 _IDLE_SECONDS = 60.0
+_LIBRARIES = (
+    "safetensors.torch",
+    "torch._dynamo",
+    "torch._inductor",
+    "torch.profiler",
+    "torch.utils.flop_counter",
+    "transformers.generation.continuous_batching",
+    "transformers.generation.streamers",
+    "transformers.generation.utils",
+    "transformers.integrations.moe",
+    "transformers.modeling_utils",
+    "transformers.tokenization_utils_tokenizers",
+)
 # What a process has open in /dev without having touched a device that computes.
 _HARMLESS = ("null", "zero", "full", "random", "urandom", "tty", "ptmx", "pts", "console", "shm", "mqueue")
 _MADV_POPULATE_READ, _MADV_POPULATE_WRITE = 22, 23  # linux/mman.h; Linux 5.14
@@ -63,11 +76,13 @@ def _import_all() -> str | None:
     The threads of OpenBLAS, which numpy and scipy start, are ended by itself before a fork, and started when needed.
     """
     import numpy  # noqa: F401
-    import pydantic  # noqa: F401
     import scipy.linalg  # noqa: F401
 
     threads = _threads()
-    import hfbench.measure.phases  # noqa: F401
+    for name in _LIBRARIES:
+        import_module(name)
+    from pydantic import TypeAdapter  # noqa: F401
+    from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401
 
     if opened := open_device():
         return f"importing the libraries opened {opened}"
@@ -161,11 +176,15 @@ class _Server:
                 _populate(self._pages)
                 _shift_layout()
                 _work(theirs)
+            except SystemExit as end:
+                with suppress(OSError):
+                    _exit_as(end)
             except BaseException:
                 with suppress(OSError):
                     traceback.print_exc()
-                os._exit(1)
-            os._exit(0)  # as a fresh worker ends
+            else:
+                os._exit(0)  # as a fresh worker ends
+            os._exit(1)
         theirs.close()
         self._spare = (pid, ours)
 
@@ -197,12 +216,12 @@ def _send(connection: socket.socket, **message: Any) -> None:
 
 
 def _work(given: socket.socket) -> None:
-    """Wait for what is to be measured, and measure it with its variables and in its folder."""
+    """Wait for what is to be done, and do it with its variables and in its folder."""
     message, descriptors, _, _ = socket.recv_fds(given, MESSAGE_BYTES, 3)
     if not message:
         return
     given.close()
-    pipe, log, asker = descriptors
+    reports, log, asker = descriptors
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)
@@ -214,14 +233,19 @@ def _work(given: socket.socket) -> None:
     tempfile.tempdir = None  # it is asked for anew
     os.chdir(request["folder"])
     sys.path[0] = request["folder"]
-    from hfbench.measure.process import Reporter
-    from hfbench.measure.task import Task
-    from hfbench.measure.worker import FIRST_CALL, run
-
-    reporter = Reporter(pipe, request["clock_zero"])
-    run(Task.from_json(request["task"]), reporter, first_call_only=FIRST_CALL in request["arguments"])
+    module, _, function = request["target"].partition(":")
+    getattr(import_module(module), function)(reports, **request["given"])
     sys.stdout.flush()
     sys.stderr.flush()
+
+
+def _exit_as(end: SystemExit) -> None:
+    """End as Python itself does on this exception: with its exit status, or with 1 and its sentence."""
+    if isinstance(end.code, str):
+        print(end.code, file=sys.stderr, flush=True)
+    elif not end.code:
+        os._exit(0)
+    os._exit(end.code if isinstance(end.code, int) else 1)
 
 
 @dataclass(frozen=True)
