@@ -282,6 +282,28 @@ def _interleave(arguments: Namespace) -> None:
 
 
 @_command(
+    "fleet",
+    "measure the sweep on the machines of a Ray cluster",
+    _argument("action", nargs="?", choices=("list", "run", "status", "report"), default="list", help="(%(default)s)"),
+    _argument("kinds", nargs="*", metavar="KIND", help="of `report`: experiments (those of the last run)"),
+    _argument("--address", default="auto", help="of a cluster that exists, such as HOST:6379 (that of this machine)"),
+    _argument("--per-node", type=int, default=1, metavar="N", help="points at a time on a node (%(default)s)"),
+    _argument("--install", action="store_true", help="have Ray install the versions of constraints.txt on each node"),
+    _argument("--push", action="store_true", help="share the results by `dvc push --run-cache`"),
+)
+def _fleet(arguments: Namespace) -> None:
+    """Measure the sweep on the nodes of a Ray cluster that exists: each kind of machine among them, once.
+
+    `list` tells the kinds, their nodes, and what each has still to measure; `run` measures it, and makes a DVC
+    experiment of each kind; `status` tells, in another terminal, how far it is; `report` has the kinds beside each
+    other. See docs/fleet.md.
+    """
+    from hfbench.fleet.driver import fleet
+
+    fleet(arguments)
+
+
+@_command(
     "bisect",
     "find the commit of an editable checkout that made a point slower",
     _CHECKOUT,

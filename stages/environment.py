@@ -1,11 +1,12 @@
 """Stage `environment`: checks params.yaml, then describes the machine and what models and points depend on."""
 
 import argparse
+import os
 from pathlib import Path
 
 from hfbench.core.errors import run
-from hfbench.core.files import write_json
-from hfbench.core.results import DTYPES, ENVIRONMENT, PARAMS, source_path, workloads_path
+from hfbench.core.files import read_json, write_json
+from hfbench.core.results import DTYPES, ENVIRONMENT, PARAMS, STANDS_FOR, source_path, workloads_path
 from hfbench.environment.accelerators import require_usable
 from hfbench.environment.describe import describe
 from hfbench.environment.settings import write_settings
@@ -20,7 +21,8 @@ def main() -> None:
     output = parser.parse_args().output
     # The first stage of every run: a bad value ends it before anything is measured.
     params = load_params(PARAMS)
-    environment = describe(params.device)
+    stands_for = os.environ.get(STANDS_FOR)
+    environment = read_json(Path(stands_for)) if stands_for else describe(params.device)
     require_usable(params.device, environment)
     write_json(output or ENVIRONMENT, environment)
     if output is not None:

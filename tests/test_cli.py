@@ -9,7 +9,7 @@ from hfbench.cli import parse_arguments
 
 COMMANDS = [
     *("check", "level", "doctor", "show", "report", "compare", "profile"),
-    *("retry", "interleave", "bisect", "export", "import"),
+    *("retry", "interleave", "fleet", "bisect", "export", "import"),
 ]
 
 
@@ -20,7 +20,7 @@ def test_help_lists_the_commands_and_loads_nothing_that_takes_time() -> None:
         "try:\n"
         "    parse_arguments(['--help'])\n"
         "finally:\n"
-        "    heavy = {'torch', 'polars', 'pydantic', 'ruamel', 'dvc', 'rich'} & set(sys.modules)\n"
+        "    heavy = {'torch', 'polars', 'pydantic', 'ruamel', 'dvc', 'rich', 'ray'} & set(sys.modules)\n"
         "    assert not heavy, heavy\n"
     )
     process = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)

@@ -13,6 +13,8 @@ from hfbench.core.point import WORKLOAD_AXES, Configuration, joined
 
 T = TypeVar("T", bound=Hashable)
 
+# A variable that names another machine's description: results of that machine are put together here, none is measured.
+STANDS_FOR = "HFBENCH_ENVIRONMENT"
 LISTED_STAGE = "measure_listed@"
 PARAMS = Path("params.yaml")
 RESULTS = Path("results")

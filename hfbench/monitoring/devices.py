@@ -9,7 +9,8 @@ from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
-from hfbench.core.errors import say
+from hfbench.core.errors import UserError, say
+from hfbench.core.results import STANDS_FOR
 from hfbench.core.system import FILESYSTEM
 from hfbench.core.turn import turn
 from hfbench.monitoring import amd, apple, intel, nvidia
@@ -143,7 +144,12 @@ class TakenDevice:
 def take_device(
     device: str, who: str, say: Callable[[str], None] = say, check: Callable[[], None] = lambda: None
 ) -> Iterator[TakenDevice]:
-    """Hold what torch calls `device` alone inside, any of its kind where there is no number; see `turn`."""
+    """Hold what torch calls `device` alone inside, any of its kind where there is no number; see `turn`.
+
+    Raises `UserError` where this process puts together what another machine has measured.
+    """
+    if STANDS_FOR in os.environ:
+        raise UserError(f"{who} has not been measured on the machine that {os.environ[STANDS_FOR]} describes.")
     found, unavailable = open_devices(device)
     by_name = {each.identity: each for each in found}
     with turn(list(by_name) or [_name_without_driver(device)], who, say, check) as its:

@@ -3,12 +3,13 @@
 Modes are two groups into which iterations fall, as with two clock or cache states.
 """
 
-from collections.abc import Sequence
-from math import ceil
+from collections.abc import Mapping, Sequence
+from math import ceil, exp, log, sqrt
 from statistics import fmean, median
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import stdtrit
 from scipy.stats import kendalltau, theilslopes
 
 from hfbench.statistics.bootstrap import Floats, Rounds, round_medians
@@ -175,3 +176,75 @@ def _best_split(ordered: Floats) -> tuple[Modes, float, float]:
     total = float(np.sum(deviations**2))
     modes = Modes(float(inner[:at].mean()), float(inner[at:].mean()))
     return modes, float(inner[at - 1] + inner[at]) / 2, float(between[at - 1]) / total if total else 0.0
+
+
+class NodeEffect(NamedTuple):
+    """How many times as long as the other nodes one takes, with an interval, over all that both have measured."""
+
+    node: str
+    ratio: float
+    low: float
+    high: float
+    is_out_of_line: bool
+
+
+def node_effects(
+    seconds: Mapping[str, Mapping[int, float]], nodes: Mapping[int, str], confidence: float = 0.95
+) -> tuple[float, list[NodeEffect]]:
+    """Return the spread between nodes, as a share, and each node held against the others.
+
+    `seconds` are the medians of each configuration by round, `nodes` who measured the round. A round's value is the
+    mean over its configurations of log(median / geometric mean over rounds): which configuration it is no longer
+    matters, and a node is as fast as its rounds are. The spread is the standard deviation between nodes in a one-way
+    random-effects model, by the method of moments, 0 where nodes differ no more than rounds of one do (S. R. Searle,
+    G. Casella, C. E. McCulloch, Variance Components (1992), 3.5). A node is out of line where its interval, which errs
+    once in 20 times for all of them together (Bonferroni), leaves 1 out; the farthest is told first, and the others are
+    then held against each other without it (B. Rosner, Technometrics 25 (1983) 165). It takes two rounds of some node;
+    without, there are no effects.
+    """
+    values = {number: _round_value(number, seconds) for number in nodes}
+    groups: dict[str, list[float]] = {}
+    for number, node in nodes.items():
+        if (value := values[number]) is not None:
+            groups.setdefault(node, []).append(value)
+    count, free = sum(map(len, groups.values())), sum(len(each) - 1 for each in groups.values())
+    if len(groups) < 2 or free < 1:
+        return 0.0, []
+    means = {node: fmean(each) for node, each in groups.items()}
+    within = sum((value - means[node]) ** 2 for node, each in groups.items() for value in each) / free
+    middle = fmean(value for each in groups.values() for value in each)
+    between = sum(len(each) * (means[node] - middle) ** 2 for node, each in groups.items()) / (len(groups) - 1)
+    usual = (count - sum(len(each) ** 2 for each in groups.values()) / count) / (len(groups) - 1)
+    error = sqrt(within) * float(stdtrit(free, 1 - (1 - confidence) / len(groups) / 2))
+    return sqrt(max(0.0, (between - within) / usual)), _out_of_line(groups, error)
+
+
+def _out_of_line(groups: Mapping[str, Sequence[float]], error: float) -> list[NodeEffect]:
+    """Hold each node against the others, farthest first: one that is out of line is no measure for the next."""
+    rest, found = dict(groups), list[NodeEffect]()
+    while len(rest) > 1:
+        effects = [_effect(node, rest, error) for node in rest]
+        farthest = max(effects, key=lambda each: (abs(log(each.ratio)) / len(groups[each.node]) ** -0.5, each.ratio))
+        if not farthest.is_out_of_line:
+            return [*found, *effects]
+        found.append(farthest)
+        del rest[farthest.node]
+    return found
+
+
+def _effect(node: str, groups: Mapping[str, Sequence[float]], error: float) -> NodeEffect:
+    others = [value for other, values in groups.items() if other != node for value in values]
+    effect = fmean(groups[node]) - fmean(others)
+    reach = error * sqrt(1 / len(groups[node]) + 1 / len(others))
+    low, high = exp(effect - reach), exp(effect + reach)
+    return NodeEffect(node, exp(effect), low, high, not low <= 1 <= high)
+
+
+def _round_value(number: int, seconds: Mapping[str, Mapping[int, float]]) -> float | None:
+    """Return by how much a round is slower than others, as a logarithm; None where it has nothing to go by."""
+    shares = [
+        log(rounds[number]) - fmean(map(log, rounds.values()))
+        for rounds in seconds.values()
+        if number in rounds and len(rounds) > 1
+    ]
+    return fmean(shares) if shares else None

@@ -238,6 +238,7 @@ _COLUMNS: dict[str, tuple[pl.DataType | type[pl.DataType], str | None]] = {
     "device": (pl.String, "device"),
     "device_name": (pl.String, "effective.device_name"),
     "started_at": (pl.String, "started_at"),
+    "node": (pl.String, "provenance.node"),
     "stopped_because": (pl.String, "stopped_because"),
     "target_precision": (pl.Float64, None),
     "iterations_asked": (pl.Int64, None),

@@ -1,13 +1,17 @@
 """Variation, drift, outliers and modes: by hand, and on series whose answer is known."""
 
+from math import exp, log
+
 import numpy as np
 import pytest
 
 from hfbench.statistics.bootstrap import Floats
 from hfbench.statistics.spread import (
     SIGNIFICANCE,
+    NodeEffect,
     between_rounds,
     drift,
+    node_effects,
     outliers,
     trend_p_values,
     two_modes,
@@ -168,3 +172,34 @@ def test_two_modes_are_found_in_few_iterations_beside_an_outlier() -> None:
     values = 1 + 0.01 * generator.normal(0, 1, size) + 0.08 * (generator.random(size) < 0.5)
     values[:, 2, 5] = 9.0
     assert share_bimodal(values) >= 0.95
+
+
+def _of_nodes(slower: float, noise: float, seed: int, rounds: int = 12) -> tuple[float, dict[str, NodeEffect]]:
+    """Three nodes with as many rounds each, of which `c` is slower, and two configurations as unlike as they come."""
+    source = np.random.default_rng(seed)
+    nodes = {number: "abc"[number % 3] for number in range(rounds)}
+    luck = {number: float(source.normal(0, noise)) + log(slower) * (node == "c") for number, node in nodes.items()}
+    seconds = {
+        name: {number: usual * exp(each + float(source.normal(0, noise / 3))) for number, each in luck.items()}
+        for name, usual in (("eager", 10.0), ("sdpa", 0.1))
+    }
+    spread, effects = node_effects(seconds, nodes)
+    return spread, {each.node: each for each in effects}
+
+
+def test_a_node_that_is_slower_is_named_with_how_much() -> None:
+    spread, effects = _of_nodes(slower=1.2, noise=0.01, seed=1)
+    assert [node for node, each in effects.items() if each.is_out_of_line] == ["c"]
+    assert effects.keys() == {"a", "b", "c"}
+    assert effects["c"].low < 1.2 < effects["c"].high
+    assert 0.05 < spread < 0.2
+
+
+def test_of_nodes_that_are_the_same_one_in_twenty_sweeps_names_any() -> None:
+    named = [any(each.is_out_of_line for each in _of_nodes(1.0, 0.05, seed)[1].values()) for seed in range(400)]
+    assert 0.01 < sum(named) / len(named) < 0.08
+
+
+def test_a_single_node_or_a_round_each_tells_nothing_of_nodes() -> None:
+    assert node_effects({"sdpa": {1: 1.0, 2: 2.0}}, {1: "a", 2: "a"}) == (0.0, [])
+    assert node_effects({"sdpa": {1: 1.0, 2: 2.0}}, {1: "a", 2: "b"}) == (0.0, [])

@@ -1,0 +1,331 @@
+"""`hfbench fleet`: the nodes of a Ray cluster that exists, what each is and has to measure, and the measuring itself.
+
+Ray carries work to the nodes and results back, at once when a point is done; DVC's run cache is where they are kept.
+"""
+
+import json
+import logging
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from packaging.version import Version
+
+from hfbench.core.errors import UserError, say
+from hfbench.core.results import PARAMS
+from hfbench.environment.packages import describe_packages
+from hfbench.fleet import node as on_node
+from hfbench.fleet.across import PAGE, kinds_of_last_run, show_kinds
+from hfbench.fleet.kinds import Kind, name_of, open_kind
+from hfbench.fleet.schedule import Block, Node, Schedule
+from hfbench.fleet.seen import Seen, show_status
+from hfbench.git import run_git
+from hfbench.params.schema import load_params
+
+_CONSTRAINTS = Path("constraints.txt")
+_LOOK_SECONDS = 5.0  # between two looks at which nodes there are
+_WAIT_SECONDS = 1.0
+_ANSWER_SECONDS = 10.0
+_START = "Start one with `ray start --head`, or name another with --address."
+_SHIPPED = ("dvc.yaml", "stages", "hfbench")  # whose uncommitted changes no node would have
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A node as Ray tells of it: its id, a name that no other has, and how many accelerators it gives out."""
+
+    id: str
+    name: str
+    accelerators: int
+
+
+@dataclass
+class _Task:
+    """What runs on a node: a block, whose results come as a stream."""
+
+    node: Node
+    block: Block
+
+
+class Fleet:
+    """The nodes of a cluster, surveyed, and what they measure."""
+
+    def __init__(self, ray: Any, dashboard: str, per_node: int, runtime: Mapping[str, Any] | None) -> None:
+        self._ray = ray
+        self._per_node = per_node
+        self._runtime = runtime
+        self._order = make_order()
+        self._shared = ray.put(self._order)
+        self._machines: dict[str, Machine] = {}
+        self._surveys: dict[Any, Machine] = {}
+        self._tasks: dict[Any, _Task] = {}
+        self._looked_at = -_LOOK_SECONDS
+        self._packages = describe_packages()
+        self.kinds: dict[str, Kind] = {}
+        self.schedule = Schedule()
+        self.seen = Seen(dashboard)
+
+    def survey(self) -> None:
+        """Find out of each node what it is, and of each kind what is measured already."""
+        self._look()
+        if not self._machines:
+            raise UserError("the Ray cluster has no node that is alive. Start some with `ray start`.")
+        while self._surveys:
+            ready, _ = self._ray.wait(list(self._surveys), timeout=_WAIT_SECONDS)
+            for reference in ready:
+                self._take_survey(reference)
+        if not self.schedule.nodes:
+            raise UserError("none of the nodes can measure; why stands above.")
+
+    def run(self) -> str | None:
+        """Measure until nothing waits; nodes may come and go. Return why some points are left, or None."""
+        self.survey()
+        while not self.schedule.is_done:
+            self._look()
+            self._begin_blocks()
+            self.seen.show(self.kinds, self.schedule)
+            waiting = [*self._tasks, *self._surveys]
+            if self.schedule.is_stuck and not waiting:
+                break
+            ready, _ = self._ray.wait(waiting, timeout=_WAIT_SECONDS) if waiting else ([], [])
+            for each in ready:
+                if each in self._surveys:
+                    self._take_survey(each)
+                else:
+                    self._take(each)
+        self.seen.show(self.kinds, self.schedule, is_last=True)
+        return None if self.schedule.is_done else self._why_stuck()
+
+    def _look(self) -> None:
+        """Survey the nodes that are new, and give up those that are gone; not more often than needed."""
+        if time.monotonic() - self._looked_at < _LOOK_SECONDS:
+            return
+        self._looked_at = time.monotonic()
+        alive = {machine.id: machine for machine in machines_of(self._ray.nodes())}
+        for gone in self._machines.keys() - alive.keys():
+            machine = self._machines.pop(gone)
+            self.seen.say(f"{machine.name} is gone")
+            self.schedule.remove_node(machine.name)
+        for new in alive.keys() - self._machines.keys():
+            self._machines[new] = alive[new]
+            self._surveys[self._on(alive[new], on_node.survey).remote(self._shared)] = alive[new]
+
+    def _on(self, machine: Machine, function: Callable[..., Any], **options: Any) -> Any:
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        runtime = {} if self._runtime is None else {"runtime_env": self._runtime}
+        return self._ray.remote(function).options(
+            scheduling_strategy=NodeAffinitySchedulingStrategy(machine.id, soft=False),
+            num_cpus=0,
+            max_retries=0,
+            **runtime,
+            **options,
+        )
+
+    def _take_survey(self, reference: Any) -> None:
+        machine = self._surveys.pop(reference)
+        try:
+            environment: bytes = self._ray.get(reference)
+        except self._ray.exceptions.RayError as error:
+            self.seen.refuse(machine.name, reason_of(error))
+            return
+        different = differing_versions(json.loads(environment)["packages"], self._packages)
+        if different:
+            self.seen.refuse(machine.name, f"it has {'; '.join(different)}")
+            return
+        name = name_of(environment)
+        if name not in self.kinds:
+            self.kinds[name] = open_kind(environment, self._order, cache_folder())
+            self.schedule.add_kind(name, self.kinds[name].rounds())
+        places = min(self._per_node, machine.accelerators) if machine.accelerators else self._per_node
+        self.schedule.add_node(machine.name, name, places)
+        self.seen.say(f"{machine.name} is of the kind {name}")
+
+    def _begin_blocks(self) -> None:
+        by_name = {machine.name: machine for machine in self._machines.values()}
+        while (found := self.schedule.next_block()) is not None:
+            node, block = found
+            machine = by_name[node.name]
+            described = {"node": node.name, "per_node": self._per_node}
+            gpus = {"num_gpus": 1} if machine.accelerators else {}
+            task = self._on(machine, on_node.measure, num_returns="streaming", **gpus)
+            self._tasks[task.remote(self._shared, tuple(block.waiting), described)] = _Task(node, block)
+
+    def _take(self, stream: Any) -> None:
+        """Take the next result of a stream, or its end."""
+        task = self._tasks[stream]
+        node, block, kind = task.node, task.block, self.kinds[task.block.kind]
+        try:
+            result = self._ray.get(next(stream))
+        except StopIteration:
+            del self._tasks[stream]
+            self.schedule.end_block(node, block)
+            return
+        except self._ray.exceptions.RayError as error:
+            del self._tasks[stream]
+            self.schedule.end_block(node, block, reason_of(error))
+            self.seen.say(f"{node.name} gave up round {block.round}: {reason_of(error)}")
+            return
+        kind.take(result)
+        self.schedule.finish_stage(node, block, result["stage"])
+        self.seen.point(node, block, result["stage"])
+
+    def _why_stuck(self) -> str:
+        refused = "; ".join(f"{node.name}: {node.refused}" for node in self.schedule.nodes.values() if node.refused)
+        waiting = sum(block.points_waiting for block in self.schedule.blocks)
+        return f"{waiting} points wait, and no node is left to measure them. {refused}".strip()
+
+
+def fleet(arguments: Namespace) -> None:
+    """Do what the command line asks for. Raises `UserError`."""
+    match arguments.action:
+        case "report":
+            show_kinds(arguments.kinds or kinds_of_last_run())
+        case "status":
+            show_status()
+        case "run":
+            run_fleet(arguments.address, arguments.per_node, installs=arguments.install, pushes=arguments.push)
+        case _:
+            list_fleet(arguments.address)
+
+
+def list_fleet(address: str) -> None:
+    """Print the kinds of machines in the cluster, their nodes and devices, and what each kind still has to measure."""
+    with connected(address) as (ray, dashboard):
+        its = Fleet(ray, dashboard, per_node=1, runtime=None)
+        its.survey()
+        its.seen.print_plan(its.kinds, its.schedule)
+
+
+def run_fleet(address: str, per_node: int, *, installs: bool, pushes: bool) -> None:
+    """Measure what the cluster's nodes have to, and make an experiment of each kind's results. Raises `UserError`."""
+    if per_node < 1:
+        raise UserError(f"--per-node is {per_node}. Expected 1 or more points at a time on a node.")
+    runtime = {"pip": _CONSTRAINTS.read_text().splitlines()} if installs else None
+    with connected(address) as (ray, dashboard):
+        its = Fleet(ray, dashboard, per_node, runtime)
+        failure = its.run()
+        kinds = [kind for kind in its.kinds.values() if kind.is_complete]
+    for kind in kinds:
+        kind.save_experiment()
+        say(f"{kind.name}: its results are the DVC experiment of that name")
+    if pushes:
+        pushed = subprocess.run([sys.executable, "-m", "dvc", "push", "--quiet", "--run-cache"], check=False)
+        if pushed.returncode:
+            raise UserError("`dvc push --run-cache` failed; what it said stands above. What was measured is kept here.")
+    if kinds:
+        show_kinds([kind.name for kind in kinds])
+        say(f"This page is in {PAGE}.")
+    if len(kinds) > 1:
+        say(f"More on two of them: hfbench compare {kinds[0].name} {kinds[1].name} --across-environments")
+    if failure is not None:
+        raise UserError(failure)
+
+
+@contextmanager
+def connected(address: str) -> Iterator[tuple[Any, str]]:
+    """Yield Ray, connected to the cluster at the address, and where its dashboard is; nothing is started.
+
+    Raises `UserError`.
+    """
+    try:
+        import ray
+        from ray import cloudpickle
+    except ImportError:
+        raise UserError("hfbench fleet needs Ray. Install it with pip install 'hfbench[fleet]'.") from None
+    _require_answer(address)
+    try:
+        context = ray.init(address=address, namespace="hfbench", log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"no Ray cluster answers at {address} ({str(error).splitlines()[0].rstrip('.')}). {_START}"
+        ) from None
+    cloudpickle.register_pickle_by_value(on_node)  # type: ignore[no-untyped-call]
+    try:
+        yield ray, str(context.dashboard_url or "")
+    finally:
+        ray.shutdown()
+
+
+def _require_answer(address: str) -> None:
+    """Raise `UserError` where nothing listens at the address, for which Ray would wait for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():
+        return  # as `auto`, for which Ray looks on this machine
+    try:
+        socket.create_connection((host, int(port)), timeout=_ANSWER_SECONDS).close()
+    except OSError as error:
+        raise UserError(f"no Ray cluster answers at {address} ({error}). {_START}") from None
+
+
+def make_order() -> dict[str, Any]:
+    """Return what a node needs to measure this: the commit in a git bundle, and the params. Raises `UserError`."""
+    load_params(PARAMS)
+    changed = run_git(Path(), "status", "--porcelain", "--", *_SHIPPED)
+    if changed.returncode:
+        raise UserError("a fleet measures a commit, and this is no git repository. Run `git init` and commit.")
+    if changed.stdout.strip():
+        files = ", ".join(line[3:] for line in changed.stdout.splitlines())
+        raise UserError(
+            f"a fleet measures a commit, and these files have changes that are in none: {files}. Commit them."
+        )
+    commit = run_git(Path(), "rev-parse", "HEAD").stdout.strip()
+    project = run_git(Path(), "rev-list", "--max-parents=0", "HEAD").stdout.split()[-1][:12]
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = Path(folder) / "bundle"
+        made = run_git(Path(), "bundle", "create", "--quiet", str(bundle), "HEAD")
+        if made.returncode:
+            raise UserError(f"git made no bundle of {commit[:12]}: {made.stderr.strip()}")
+        content = bundle.read_bytes()
+    return {"commit": commit, "project": project, "bundle": content, "params": PARAMS.read_bytes()}
+
+
+def machines_of(nodes: Sequence[Mapping[str, Any]]) -> list[Machine]:
+    """Return the nodes that are alive, as `ray.nodes()` tells of them, each with a name of its own."""
+    alive = sorted((each for each in nodes if each["Alive"]), key=lambda each: str(each["NodeID"]))
+    found, taken = [], set[str]()
+    for each in alive:
+        name = each.get("NodeName") or ""
+        if not name or name == each["NodeManagerAddress"]:
+            name = each["NodeManagerHostname"]
+        if name in taken:
+            name = f"{name}-{each['NodeID'][:6]}"
+        taken.add(name)
+        found.append(Machine(each["NodeID"], name, int(each["Resources"].get("GPU", 0))))
+    return found
+
+
+def differing_versions(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
+    """Return, in words, which packages are here and on a node in different versions.
+
+    Both are `packages` of environment.json. What one has alone belongs to its hardware, and so does what a version says
+    of its build, after the +.
+    """
+    return [
+        f"{name} {theirs[name]['version']}, and here is {ours[name]['version']}"
+        for name in sorted(theirs.keys() & ours.keys())
+        if Version(theirs[name]["version"]).public != Version(ours[name]["version"]).public
+    ]
+
+
+def cache_folder() -> Path:
+    """Return the folder of this repository's DVC cache."""
+    from dvc.repo import Repo
+
+    with Repo() as repo:
+        return Path(repo.cache.legacy.path)
+
+
+def reason_of(error: BaseException) -> str:
+    """Return why something failed on a node, in a line."""
+    cause = getattr(error, "cause", None) or error
+    lines = [line for line in str(cause).strip().splitlines() if line.strip()]
+    return lines[-1].strip() if lines else type(cause).__name__

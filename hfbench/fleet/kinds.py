@@ -1,0 +1,183 @@
+"""A kind of machine: nodes whose environment.json is the same, and what this repository's DVC cache has of it.
+
+The results of a kind come together in a clone of its own, where DVC runs the pipeline with the kind's environment.json
+in place of this machine's: each point comes from DVC's run cache, and one that is not there is refused, not measured.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hfbench.core.errors import UserError
+from hfbench.core.files import atomic_path
+from hfbench.core.results import CEILINGS, POINTS, STANDS_FOR
+from hfbench.fleet import node
+from hfbench.git import run_git
+
+CEILINGS_STAGE = "ceilings"
+LOCK = "dvc.lock"
+_CLONES = Path(".dvc/tmp/hfbench-fleet")
+_DIGITS = 4  # of the digest in a kind's name
+
+
+@dataclass
+class Kind:
+    """Machines that are the same to a measurement; `folder` is the clone in which their results come together.
+
+    `stages` has the round of each point, by the stage that measures it, in the sweep's order.
+    """
+
+    name: str
+    environment: bytes
+    folder: Path
+    cache: Path
+    stages: dict[str, int] = field(default_factory=dict)
+    done: set[str] = field(default_factory=set)
+
+    def rounds(self) -> Iterator[tuple[int, list[str]]]:
+        """Yield each round with the stages that are not done yet; the ceilings are in the first."""
+        rest = [CEILINGS_STAGE] if not self._has_ceilings() else []
+        for number in dict.fromkeys(self.stages.values()):
+            stages = [stage for stage, its in self.stages.items() if its == number]
+            yield number, [*(stage for stage in stages if stage not in self.done), *rest]
+            rest = []
+
+    def take(self, result: Mapping[str, Any]) -> None:
+        """Put what a node has done into the DVC cache of this repository, or the ceilings into the clone.
+
+        Raises `UserError` where a file is not what its name in the cache says.
+        """
+        entry, outs = result["entry"], result["outs"]
+        for out in entry["outs"]:
+            content, md5 = outs[out["path"]], out["md5"]
+            if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
+                raise UserError(f"{out['path']} came damaged from its node: it is not the {md5} that it is said to be.")
+            if result["stage"] == CEILINGS_STAGE:
+                _store(self.folder / out["path"], content)
+            else:
+                _store(self.cache / "files" / "md5" / md5[:2] / md5[2:], content)
+        if result["stage"] == CEILINGS_STAGE:
+            lock = self.folder / LOCK
+            known = yaml.load(lock.read_bytes(), yaml.CSafeLoader)
+            known["stages"][CEILINGS_STAGE] = entry
+            _store(lock, yaml.dump(known, Dumper=yaml.CSafeDumper, sort_keys=False).encode())
+        else:
+            _store(self.cache / result["run"][0], result["run"][1])
+            self.done.add(result["stage"])
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all that the kind has to measure is here."""
+        return self.done >= self.stages.keys() and self._has_ceilings()
+
+    def _has_ceilings(self) -> bool:
+        known = yaml.load((self.folder / LOCK).read_bytes(), yaml.CSafeLoader)
+        return CEILINGS_STAGE in known["stages"] and (self.folder / CEILINGS).exists()
+
+    def save_experiment(self) -> None:
+        """Make tables and report of the kind, and the DVC experiment that is named after it."""
+        self._dvc("repro", "--quiet")
+        run_git(self.folder, "add", "--", "results", "dvc.lock", "stages/dvc.lock", "params.yaml")
+        self._dvc("exp", "save", "--quiet", "--force", "--name", self.name)
+        fetched = run_git(Path(), "fetch", "--quiet", str(self.folder), "+refs/exps/*:refs/exps/*")
+        if fetched.returncode:
+            raise UserError(
+                f"the experiment {self.name} could not be fetched from {self.folder}: {fetched.stderr.strip()}"
+            )
+
+    def find_what_is_known(self) -> None:
+        """Have the clone ready for the kind, and find out which points the DVC cache has of it."""
+        self._dvc("repro", "--quiet", "inputs")
+        points = json.loads((self.folder / POINTS).read_bytes())
+        self.stages = {each["stage"]: each["point"]["round"] for each in points}
+        self.done = _in_run_cache(self.folder, self.stages)
+
+    def _dvc(self, *words: str) -> None:
+        variables = {
+            **os.environ,
+            STANDS_FOR: str((self.folder / ".git" / "environment.json").resolve()),
+            "HFBENCH_TABLE": "off",
+        }
+        Path(variables[STANDS_FOR]).write_bytes(self.environment)
+        command = [sys.executable, "-m", "dvc", *words]
+        ended = subprocess.run(command, cwd=self.folder, env=variables, capture_output=True, text=True, check=False)
+        if ended.returncode:
+            lines = f"{ended.stdout}\n{ended.stderr}".strip().splitlines()
+            raise UserError(
+                f"`dvc {' '.join(words)}` failed for {self.name}: {lines[-1] if lines else ended.returncode}"
+            )
+
+
+def open_kind(environment: bytes, order: Mapping[str, Any], cache: Path) -> Kind:
+    """Return the kind of this description, with what is known of it here. Raises `UserError`."""
+    name = name_of(environment)
+    folder = _CLONES / name
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        node.prepare(folder, order, cache)
+    except node.NodeError as error:
+        raise UserError(f"no clone of this repository could be made in {folder}: {error}") from None
+    kind = Kind(name, environment, folder, cache)
+    kind.find_what_is_known()
+    return kind
+
+
+def name_of(environment: bytes) -> str:
+    """Return a name that is short, tells what computes, and is another for another description."""
+    known = json.loads(environment)
+    accelerators = known["accelerators"]
+    if accelerators:
+        words = f"{accelerators[0]['name']} {len(accelerators) if len(accelerators) > 1 else ''}"
+    else:
+        words = f"{known['cpu']['brand']} {known['cpu']['available_physical_cores']} cores"
+    slug = re.sub(r"[^a-z0-9]+", "-", re.sub(r"\((r|tm)\)", "", words.lower())).strip("-")
+    return f"{slug}-{hashlib.sha256(environment).hexdigest()[:_DIGITS]}"
+
+
+def _in_run_cache(folder: Path, stages: Sequence[str] | Mapping[str, Any]) -> set[str]:
+    """Return which of the stages DVC would take from its cache in this clone."""
+    from dvc.repo import Repo
+    from dvc.stage.cache import RunCacheNotFoundError
+
+    found = set()
+    logging.getLogger("dvc").setLevel(logging.ERROR)  # it tells of each
+    with _working_in(folder), Repo() as repo:
+        by_name = {stage.addressing: stage for stage in repo.index.stages}
+        for name in stages:
+            stage = by_name[name]
+            stage.save_deps()
+            try:
+                repo.stage_cache.restore(stage, dry=True)
+            except RunCacheNotFoundError:
+                continue
+            found.add(name)
+    return found
+
+
+@contextmanager
+def _working_in(folder: Path) -> Iterator[None]:
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+def _store(path: Path, content: bytes) -> None:
+    """Write a file whole, or leave the one that is there with this content."""
+    if path.is_file() and path.read_bytes() == content:
+        return
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)

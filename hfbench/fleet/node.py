@@ -1,0 +1,203 @@
+"""What runs on a node of the fleet: a clone of the commit that is measured, and DVC in it.
+
+Ray ships this file as it is, so that a node needs hfbench's dependencies and not hfbench: it imports nothing of
+hfbench, and gives back dictionaries. What is measured, and how, is the commit's own code, in processes of its own.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+_POLL_SECONDS = 0.2
+_SAID_LINES = 15  # of a command that failed
+_ENVIRONMENT = "results/environment.json"
+_BEFORE_POINTS = ("stages/dvc.yaml:environment", "model", "inputs")
+_LOCKS = ("dvc.lock", "stages/dvc.lock")
+# Ray chooses a task's accelerators by these.
+_CHOSEN_DEVICES = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "ONEAPI_DEVICE_SELECTOR")
+# A command that the kernel kills with the process that started it, however that ended.
+_WITH_PARENT = """
+import ctypes, os, runpy, sys
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, 9)
+    if os.getppid() != int(sys.argv[1]):
+        os._exit(1)
+sys.path[0] = ""
+sys.argv = sys.argv[2:]
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
+
+
+class NodeError(Exception):
+    """A command failed on a node; the message is what it said."""
+
+
+def survey(order: Mapping[str, Any]) -> bytes:
+    """Return what the node is, as the stage `environment` of the commit writes it.
+
+    `order` has the `commit` and a git `bundle` that holds it, the bytes of `params`, and the `project`, which names the
+    folder on the node. Raises `NodeError`.
+    """
+    with _clone(order) as folder:
+        _run(folder, _variables(), "stages.environment")
+        return (folder / _ENVIRONMENT).read_bytes()
+
+
+def measure(order: Mapping[str, Any], stages: Sequence[str], node: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Run these stages, of points and `ceilings`, in order, and yield each as soon as it is done.
+
+    A point that the node has measured before comes from its cache. `node` is what the records are to say of it. Each
+    has its `stage`, its `entry` in dvc.lock, and the bytes of its `outs`, by their paths; a point its entry in DVC's
+    run cache as well (`run`: where it lies in the cache, and its bytes). Raises `NodeError`.
+    """
+    variables = _variables() | {"HFBENCH_NODE": json.dumps(node, sort_keys=True), "HFBENCH_TABLE": "off"}
+    with _clone(order) as folder:
+        log = folder / ".git" / "hfbench-fleet.log"
+        with log.open("wb") as said:
+            words = ("dvc", "repro", "--quiet", "--single-item", *_BEFORE_POINTS, *stages)
+            process = subprocess.Popen(_with_parent(words), cwd=folder, env=variables, stdout=said, stderr=said)
+        try:
+            waiting, has_ended = list(stages), False
+            while waiting and not has_ended:
+                has_ended = process.poll() is not None
+                for result in _finished(folder, waiting):
+                    waiting.remove(result["stage"])
+                    yield result
+                time.sleep(0 if has_ended else _POLL_SECONDS)
+            process.wait()
+        finally:
+            process.kill()
+            process.wait()
+        if process.returncode or waiting:
+            raise NodeError(_end_of(log) or f"dvc ended, and not with {', '.join(waiting)}")
+
+
+@contextmanager
+def _clone(order: Mapping[str, Any]) -> Iterator[Path]:
+    """Yield a clone of the commit with its params, which nobody else uses; its cache has what it measured before."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hfbench" / "fleet" / order["project"]
+    home.mkdir(parents=True, exist_ok=True)
+    for number in count():
+        with (home / f"{number}.lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            folder = home / str(number)
+            prepare(folder, order, home / "cache")
+            yield folder
+            return
+
+
+def prepare(folder: Path, order: Mapping[str, Any], cache: Path) -> None:
+    """Have the commit and the params in the folder, and no results but those of a run of the same."""
+    folder, cache = folder.resolve(), cache.resolve()
+    commit, params = order["commit"], order["params"]
+    mark, holds = folder / ".git" / "hfbench-fleet", f"{commit} {hashlib.sha256(params).hexdigest()}"
+    if mark.is_file() and mark.read_text() == holds:
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    bundle = folder.with_suffix(".bundle")
+    bundle.write_bytes(order["bundle"])
+    for words in (("init", "--quiet"), ("fetch", "--quiet", str(bundle), "HEAD"), ("checkout", "--quiet", commit)):
+        _check(subprocess.run(("git", *words), cwd=folder, capture_output=True, text=True, check=False))
+    bundle.unlink()
+    (folder / ".dvc" / "config.local").write_text(f"[cache]\n    dir = {cache}\n")
+    (folder / "params.yaml").write_bytes(params)
+    for name in _LOCKS:  # what was committed was measured elsewhere
+        (folder / name).unlink(missing_ok=True)
+    mark.write_text(holds)
+
+
+def _finished(folder: Path, stages: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Yield those of the stages that are done with the environment as it is now.
+
+    DVC may be writing dvc.lock meanwhile: an entry counts when it names what is on the disk.
+    """
+    lock, described = folder / "dvc.lock", folder / _ENVIRONMENT
+    if not (lock.exists() and described.exists()):
+        return
+    try:
+        entries = (yaml.load(lock.read_bytes(), yaml.CSafeLoader) or {}).get("stages") or {}
+    except yaml.YAMLError:
+        return
+    environment = _md5(described.read_bytes())
+    for stage in tuple(stages):
+        entry = entries.get(stage) or {}
+        outs = {each["path"]: each.get("md5") for each in entry.get("outs") or ()}
+        if not outs or {each["path"]: each.get("md5") for each in entry["deps"]}.get(_ENVIRONMENT) != environment:
+            continue
+        contents = {path: (folder / path).read_bytes() for path in outs if (folder / path).exists()}
+        if {path: _md5(content) for path, content in contents.items()} != outs:
+            continue
+        result = {"stage": stage, "entry": entry, "outs": contents}
+        if stage.startswith("measure"):
+            result["run"] = _in_run_cache(_cache_of(folder), entry)
+        if result.get("run", ()) is not None:
+            yield result
+
+
+def _in_run_cache(cache: Path, entry: Mapping[str, Any]) -> tuple[str, bytes] | None:
+    """Return where DVC's run cache has what dvc.lock has of a stage, and its bytes; None where it has not."""
+    for path in sorted((cache / "runs").glob("*/*/*"), key=lambda path: path.stat().st_mtime, reverse=True):
+        content = path.read_bytes()
+        known = yaml.load(content, yaml.CSafeLoader) or {}
+        if all(known.get(name) == entry.get(name) for name in ("cmd", "deps", "outs")):
+            return path.relative_to(cache).as_posix(), content
+    return None
+
+
+def _md5(content: bytes) -> str:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
+def _cache_of(folder: Path) -> Path:
+    return Path((folder / ".dvc" / "config.local").read_text().partition("dir = ")[2].strip())
+
+
+def _variables() -> dict[str, str]:
+    """Return the environment variables of the node: those that Ray was started with, and the accelerators of this task.
+
+    Ray sets others in its workers, such as OMP_NUM_THREADS, which would change what is measured.
+    """
+    started = Path(f"/proc/{os.getppid()}/environ")
+    known = dict(os.environ)
+    if started.exists():
+        pairs = (each.partition("=") for each in started.read_bytes().decode(errors="replace").split("\0"))
+        known = {name: value for name, _, value in pairs if name}
+    known |= {name: os.environ[name] for name in _CHOSEN_DEVICES if name in os.environ}
+    known["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), known.get("PATH", os.defpath)))
+    return known
+
+
+def _with_parent(words: Sequence[str]) -> list[str]:
+    return [sys.executable, "-c", _WITH_PARENT, str(os.getpid()), *words]
+
+
+def _run(folder: Path, variables: Mapping[str, str], *words: str) -> None:
+    """Run a module in the clone. Raises `NodeError` where it fails."""
+    command = _with_parent(words)
+    _check(subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False))
+
+
+def _check(process: "subprocess.CompletedProcess[str]") -> None:
+    if process.returncode:
+        lines = f"{process.stdout}\n{process.stderr}".strip().splitlines()
+        raise NodeError("\n".join(lines[-_SAID_LINES:]) or f"exit status {process.returncode}")
+
+
+def _end_of(log: Path) -> str:
+    return "\n".join(log.read_text(errors="replace").strip().splitlines()[-_SAID_LINES:])

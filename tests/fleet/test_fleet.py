@@ -1,0 +1,232 @@
+"""A fleet on a real Ray cluster: raylets on this machine, each on a core of its own, in clones of this repository."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psutil
+import pytest
+
+from tests.pipeline.checkout import BIN, Checkout, clone
+from tests.pipeline.conftest import small_sweep
+
+T = TypeVar("T")
+_RAY = ("--num-cpus", "1", "--disable-usage-stats", "--block")
+_CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
+
+
+@dataclass
+class Cluster:
+    """Raylets that are real processes, with a cache, locks and a core of their own."""
+
+    folder: Path
+    port: int
+    raylets: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def start(self, name: str, **variables: str) -> None:
+        """Start a raylet, the first of which is the head, and wait until Ray knows it."""
+        home = self.folder / name
+        (home / "locks").mkdir(parents=True, exist_ok=True)
+        where = ["--address", self.address] if self.raylets else ["--head", "--port", str(self.port)]
+        more = [] if self.raylets else ["--include-dashboard", "false"]
+        core = _CORES[len(self.raylets) % len(_CORES)]
+        self.raylets[name] = subprocess.Popen(
+            ["taskset", "--cpu-list", str(core), "ray", "start", *where, *more, "--node-name", name, *_RAY],
+            env={
+                **{key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "OMP_NUM_THREADS")},
+                "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+                "XDG_CACHE_HOME": str(home),
+                "HFBENCH_LOCKS": str(home / "locks"),
+                **variables,
+            },
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def processes(self, name: str) -> list[psutil.Process]:
+        """All that a raylet has started."""
+        found = []
+        for each in psutil.process_iter():
+            try:
+                if each.environ().get("XDG_CACHE_HOME") == str(self.folder / name):
+                    found.append(each)
+            except (psutil.Error, OSError):
+                continue
+        return found
+
+    def stop(self) -> None:
+        for name in self.raylets:
+            for process in self.processes(name):
+                process.kill()
+
+    def measuring(self, name: str) -> psutil.Process | None:
+        """Ray's worker that measures a block on a node."""
+        return next((each for each in self.processes(name) if "ray::measure" in _command(each)[:1]), None)
+
+    def working(self) -> list[psutil.Process]:
+        """What measures on the nodes, or would: DVC, stages, workers and their server."""
+        words = ("dvc", "stages.", "hfbench.")
+        return [
+            process
+            for name in self.raylets
+            for process in self.processes(name)
+            if any(word in " ".join(_command(process)) for word in words)
+        ]
+
+
+def _command(process: psutil.Process) -> list[str]:
+    with suppress(psutil.Error):
+        return process.cmdline()
+    return []
+
+
+def within(seconds: float, found: Callable[[], T | None]) -> T:
+    """Return what is found, which is not there at once."""
+    deadline = time.monotonic() + seconds
+    while not (it := found()):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    return it
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with closing(socket.socket()) as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    its = Cluster(tmp_path_factory.mktemp("nodes"), port)
+    its.start("first")
+    yield its
+    its.stop()
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Checkout:
+    """A clone in which nothing was measured."""
+    made = clone(tmp_path_factory.mktemp("fleet") / "checkout")
+    made.change_params(lambda content: small_sweep(content, tiny_model))
+    _ask_for(made, round=[1, 2])
+    return made
+
+
+def _ask_for(checkout: Checkout, **sweep: Any) -> None:
+    checkout.change_params(lambda content: content["sweep"].update(sweep))
+
+
+@dataclass
+class Driver:
+    """`hfbench fleet run`, going on, and what it says."""
+
+    process: "subprocess.Popen[bytes]"
+    log: Path
+
+    @classmethod
+    def start(cls, checkout: Checkout, cluster: Cluster, log: Path) -> "Driver":
+        command = ["hfbench", "fleet", "run", "--address", cluster.address]
+        with log.open("wb") as said:
+            its = subprocess.Popen(
+                command, cwd=checkout.folder, env=checkout.variables(), stdout=said, stderr=subprocess.STDOUT
+            )
+        return cls(its, log)
+
+    def says(self, pattern: str) -> Callable[[], "re.Match[str] | None"]:
+        def look() -> "re.Match[str] | None":
+            text = self.log.read_text()
+            found = re.search(pattern, text, re.MULTILINE)
+            assert found or self.process.poll() is None, text
+            return found
+
+        return look
+
+    def end(self) -> str:
+        status = self.process.wait(240)
+        assert status == 0, self.log.read_text()
+        return self.log.read_text()
+
+
+def fleet(checkout: Checkout, cluster: Cluster, *words: str, check: bool = True) -> str:
+    ran = checkout.run("hfbench", "fleet", *words, "--address", cluster.address, check=check)
+    return ran.stdout + ran.stderr
+
+
+def experiments(checkout: Checkout) -> set[str]:
+    return set(checkout.run("dvc", "exp", "list", "--name-only").stdout.split())
+
+
+def begun(checkout: Checkout) -> dict[str, str]:
+    """When each point that came together in the kinds' clones was begun."""
+    records = (checkout.folder / ".dvc/tmp/hfbench-fleet").glob("*/results/measurements/*.json")
+    return {f"{path.parents[2].name}/{path.name}": json.loads(path.read_text())["started_at"] for path in records}
+
+
+def test_two_kinds_of_machines_of_which_one_comes_late_and_one_loses_its_worker(
+    checkout: Checkout, cluster: Cluster, tmp_path: Path
+) -> None:
+    driver = Driver.start(checkout, cluster, tmp_path / "log")
+    within(60, driver.says("first is of the kind"))
+    within(60, lambda: cluster.measuring("first")).kill()
+    cluster.start("second", ATEN_CPU_CAPABILITY="default")
+    said = driver.end()
+    assert "first gave up round 1" in said
+    kinds = dict(re.findall(r"^(\w+) is of the kind (\S+)$", said, re.MULTILINE))
+    assert kinds.keys() == {"first", "second"}
+    assert kinds["first"] != kinds["second"], "one computes without vector instructions"
+    assert experiments(checkout) == set(kinds.values())
+    page = (checkout.folder / "results/fleet.md").read_text()
+    assert all(page.count(kind) >= 3 for kind in kinds.values()), page
+    compared = checkout.run("hfbench", "compare", *kinds.values(), "--across-environments").stdout
+    assert "sdpa" in compared
+    assert fleet(checkout, cluster).count("nothing") == 2
+    records = (checkout.folder / ".dvc/tmp/hfbench-fleet" / kinds["second"] / "results/measurements").glob("*.json")
+    assert {json.loads(path.read_text())["provenance"]["node"] for path in records} == {"second"}
+    within(10, lambda: not cluster.working())
+
+
+def test_what_is_finished_when_the_driver_is_killed_is_not_measured_again(
+    checkout: Checkout, cluster: Cluster, tmp_path: Path
+) -> None:
+    before = begun(checkout)
+    _ask_for(checkout, round=[1, 2, 3, 4])
+    driver = Driver.start(checkout, cluster, tmp_path / "log")
+    within(90, driver.says("a point is done"))
+    driver.process.kill()
+    driver.process.wait()
+    within(15, lambda: not cluster.working())
+    told = len(re.findall("a point is done", driver.log.read_text()))
+    cluster.start("third")
+    again = Driver.start(checkout, cluster, tmp_path / "again")
+    within(60, again.says("third is of the kind"))
+    within(60, lambda: cluster.measuring("third"))
+    for process in cluster.processes("third"):  # as where a machine loses its power
+        process.kill()
+    said = again.end()
+    assert "third is gone" in said
+    assert len(re.findall("a point is done", said)) <= 8 - told
+    after = begun(checkout)
+    assert len(after) == 16
+    assert {name: after[name] for name in before} == before
+    assert "It has ended" not in checkout.run("hfbench", "fleet", "status").stderr
+
+
+def test_who_cannot_measure_is_said_by_name(checkout: Checkout, cluster: Cluster, tmp_path: Path) -> None:
+    other = tmp_path / "other/transformers-9.9.9.dist-info"
+    other.mkdir(parents=True)
+    (other / "METADATA").write_text("Metadata-Version: 2.1\nName: transformers\nVersion: 9.9.9\n")
+    cluster.start("other", PYTHONPATH=str(other.parent))
+    within(60, lambda: "other is left out: it has transformers 9.9.9, and here is" in fleet(checkout, cluster))
+    nowhere = checkout.run("hfbench", "fleet", "--address", "127.0.0.1:9", check=False)
+    assert nowhere.returncode == 1
+    assert "no Ray cluster answers at 127.0.0.1:9" in nowhere.stderr

@@ -1,0 +1,87 @@
+"""Which round goes where: blocks that stay whole, nodes that come, go and fail."""
+
+from hfbench.fleet.schedule import Schedule
+
+
+def schedule(nodes: dict[str, int], rounds: int = 3, points: int = 2) -> Schedule:
+    """A kind with rounds of so many points, and nodes that measure so many at a time."""
+    made = Schedule()
+    stages = [(number, [f"measure@{number}-{point}" for point in range(points)]) for number in range(1, rounds + 1)]
+    made.add_kind("kind", stages)
+    for name, places in nodes.items():
+        made.add_node(name, "kind", places)
+    return made
+
+
+def begin_all(its: Schedule) -> list[tuple[str, int]]:
+    """Begin what can begin, and return which node measures which round."""
+    found = []
+    while (pair := its.next_block()) is not None:
+        found.append((pair[0].name, pair[1].round))
+    return found
+
+
+def measure_block(its: Schedule, name: str) -> None:
+    node = its.nodes[name]
+    (block,) = node.running
+    for stage in tuple(block.waiting):
+        its.finish_stage(node, block, stage)
+    its.end_block(node, block)
+
+
+def test_each_round_goes_whole_to_one_node_and_each_node_has_one() -> None:
+    its = schedule({"a": 1, "b": 1})
+    assert begin_all(its) == [("a", 1), ("b", 2)]
+    measure_block(its, "b")
+    assert begin_all(its) == [("b", 3)]
+    measure_block(its, "a")
+    measure_block(its, "b")
+    assert its.is_done
+    assert [block.begun_by for block in its.blocks] == [["a"], ["b"], ["b"]]
+
+
+def test_a_node_with_places_takes_more_rounds_and_the_others_are_not_left_idle() -> None:
+    assert begin_all(schedule({"a": 2, "b": 1})) == [("a", 1), ("b", 2), ("a", 3)]
+
+
+def test_what_a_lost_node_has_finished_is_not_measured_again() -> None:
+    its = schedule({"a": 1, "b": 1}, rounds=2)
+    begin_all(its)
+    (block,) = its.nodes["a"].running
+    its.finish_stage(its.nodes["a"], block, "measure@1-0")
+    its.remove_node("a")
+    assert begin_all(its) == [], "b is busy"
+    measure_block(its, "b")
+    assert begin_all(its) == [("b", 1)]
+    assert block.waiting == ["measure@1-1"]
+    assert block.begun_by == ["a", "b"]
+
+
+def test_a_round_that_was_given_up_waits_for_the_node_that_began_it() -> None:
+    its = schedule({"a": 1, "b": 1}, rounds=3)
+    begin_all(its)
+    node, (block,) = its.nodes["a"], its.nodes["a"].running
+    its.finish_stage(node, block, "measure@1-0")
+    its.end_block(node, block, "the worker was killed")
+    measure_block(its, "b")
+    assert set(begin_all(its)) == {("a", 1), ("b", 3)}
+
+
+def test_a_node_that_fails_twice_in_a_row_gets_nothing_more() -> None:
+    its = schedule({"a": 1}, rounds=1)
+    for _ in range(2):
+        assert begin_all(its) == [("a", 1)]
+        its.end_block(its.nodes["a"], its.blocks[0], "no space left on device")
+    assert begin_all(its) == []
+    assert its.nodes["a"].refused == "no space left on device"
+    assert its.is_stuck
+    assert not its.is_done
+    its.add_node("late", "kind", 1)
+    assert not its.is_stuck
+    assert begin_all(its) == [("late", 1)]
+
+
+def test_a_node_measures_nothing_of_another_kind() -> None:
+    its = schedule({"a": 1}, rounds=1)
+    its.add_node("other", "another kind", 1)
+    assert begin_all(its) == [("a", 1)]
