@@ -104,6 +104,15 @@ class Fleet:
         self.seen.show(self.kinds, self.schedule, is_last=True)
         return None if self.schedule.is_done else self._why_stuck()
 
+    def devices(self) -> dict[str, str]:
+        """Return, in words, what each node gives out, by its name."""
+        return {
+            machine.name: f"{machine.accelerators} GPU{'s' * (machine.accelerators > 1)}"
+            if machine.accelerators
+            else "CPU"
+            for machine in self._machines.values()
+        }
+
     def _look(self) -> None:
         """Survey the nodes that are new, and give up those that are gone; not more often than needed."""
         if time.monotonic() - self._looked_at < _LOOK_SECONDS:
@@ -172,7 +181,8 @@ class Fleet:
         except self._ray.exceptions.RayError as error:
             del self._tasks[stream]
             self.schedule.end_block(node, block, reason_of(error))
-            self.seen.say(f"{node.name} gave up round {block.round}: {reason_of(error)}")
+            if node.name in self.schedule.nodes:
+                self.seen.say(f"{node.name} gave up round {block.round}: {reason_of(error)}")
             return
         kind.take(result)
         self.schedule.finish_stage(node, block, result["stage"])
@@ -202,7 +212,7 @@ def list_fleet(address: str) -> None:
     with connected(address) as (ray, dashboard):
         its = Fleet(ray, dashboard, per_node=1, runtime=None)
         its.survey()
-        its.seen.print_plan(its.kinds, its.schedule)
+        its.seen.print_plan(its.kinds, its.schedule, its.devices())
 
 
 def run_fleet(address: str, per_node: int, *, installs: bool, pushes: bool) -> None:

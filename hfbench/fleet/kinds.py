@@ -11,7 +11,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +29,7 @@ CEILINGS_STAGE = "ceilings"
 LOCK = "dvc.lock"
 _CLONES = Path(".dvc/tmp/hfbench-fleet")
 _DIGITS = 4  # of the digest in a kind's name
+_RUN = re.compile(r"runs/[0-9a-f]{2}/[0-9a-f]+/[0-9a-f]+")
 
 
 @dataclass
@@ -58,23 +59,23 @@ class Kind:
 
         Raises `UserError` where a file is not what its name in the cache says.
         """
-        entry, outs = result["entry"], result["outs"]
-        for out in entry["outs"]:
-            content, md5 = outs[out["path"]], out["md5"]
-            if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
-                raise UserError(f"{out['path']} came damaged from its node: it is not the {md5} that it is said to be.")
-            if result["stage"] == CEILINGS_STAGE:
-                _store(self.folder / out["path"], content)
-            else:
-                _store(self.cache / "files" / "md5" / md5[:2] / md5[2:], content)
+        (out,) = result["entry"]["outs"]
+        content, md5 = result["outs"][out["path"]], out["md5"]
+        if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
+            raise UserError(f"{out['path']} came damaged from its node: it is not the {md5} that it is said to be.")
         if result["stage"] == CEILINGS_STAGE:
+            _store(self.folder / CEILINGS, content)
             lock = self.folder / LOCK
             known = yaml.load(lock.read_bytes(), yaml.CSafeLoader)
-            known["stages"][CEILINGS_STAGE] = entry
+            known["stages"][CEILINGS_STAGE] = result["entry"]
             _store(lock, yaml.dump(known, Dumper=yaml.CSafeDumper, sort_keys=False).encode())
-        else:
-            _store(self.cache / result["run"][0], result["run"][1])
-            self.done.add(result["stage"])
+            return
+        name, entry = result["run"]
+        if not _RUN.fullmatch(name):
+            raise UserError(f"a node names {name} as an entry of DVC's run cache. Expected runs/ and three digests.")
+        _store(self.cache / "files" / "md5" / md5[:2] / md5[2:], content)
+        _store(self.cache / name, entry)
+        self.done.add(result["stage"])
 
     @property
     def is_complete(self) -> bool:
@@ -145,7 +146,7 @@ def name_of(environment: bytes) -> str:
     return f"{slug}-{hashlib.sha256(environment).hexdigest()[:_DIGITS]}"
 
 
-def _in_run_cache(folder: Path, stages: Sequence[str] | Mapping[str, Any]) -> set[str]:
+def _in_run_cache(folder: Path, stages: Iterable[str]) -> set[str]:
     """Return which of the stages DVC would take from its cache in this clone."""
     from dvc.repo import Repo
     from dvc.stage.cache import RunCacheNotFoundError

@@ -59,6 +59,8 @@ class Schedule:
         node = self.nodes.pop(name, None)
         for block in node.running if node else ():
             block.is_running = False
+        if node:
+            node.running = []
 
     def next_block(self) -> tuple[Node, Block] | None:
         """Return a block to begin now with the node that measures it, or None where nobody is free or nothing waits.
@@ -87,17 +89,23 @@ class Schedule:
         return 2 if others else 1  # its own node may yet be free
 
     def finish_stage(self, node: Node, block: Block, stage: str) -> None:
-        """Note that a stage is done and its result is here."""
+        """Note that a stage is done and its result is here; a node that was given up may still tell of some."""
         points = block.points_waiting
+        if stage not in block.waiting:
+            return
         block.waiting.remove(stage)
         node.failures = 0
         node.finished += points - block.points_waiting
 
     def end_block(self, node: Node, block: Block, failure: str | None = None) -> None:
-        """Note that the node is done with the block; with a failure, what is left of it waits again."""
+        """Note that the node is done with the block; with a failure, what is left of it waits again.
+
+        Of a node that was given up it tells nothing: another may have the block by now.
+        """
+        if not any(each is block for each in node.running):
+            return
         block.is_running = False
-        if block in node.running:
-            node.running.remove(block)
+        node.running = [each for each in node.running if each is not block]
         if failure is not None:
             node.failures += 1
             if node.failures >= _MOST_FAILURES:

@@ -45,11 +45,11 @@ class Seen:
         self._refused[node] = reason
         self.say(f"{node} is left out: {reason}")
 
-    def print_plan(self, kinds: Mapping[str, Kind], schedule: Schedule) -> None:
-        """Print, as the result of the command, what there is and what would be measured."""
+    def print_plan(self, kinds: Mapping[str, Kind], schedule: Schedule, devices: Mapping[str, str]) -> None:
+        """Print, as the result of the command, what there is and what would be measured; `devices` are by node."""
         table = Table("kind", "nodes", "still to measure", box=None, pad_edge=False, header_style="bold")
         for name, kind in kinds.items():
-            nodes = [node.name for node in schedule.nodes.values() if node.kind == name]
+            nodes = [f"{node.name} ({devices[node.name]})" for node in schedule.nodes.values() if node.kind == name]
             rounds = [block for block in schedule.blocks if block.kind == name and block.points_waiting]
             waiting = sum(block.points_waiting for block in rounds)
             rest = f"{waiting} of {len(kind.stages)} points, in {len(rounds)} rounds" if waiting else "nothing"

@@ -15,10 +15,12 @@ from typing import Any, TypeVar
 import psutil
 import pytest
 
-from tests.pipeline.checkout import BIN, Checkout, clone
+from tests.pipeline.checkout import BIN, Checkout, clone, measurements, ran
 from tests.pipeline.conftest import small_sweep
 
 T = TypeVar("T")
+# Ray misses a node after a minute, or so.
+_QUICK_TO_MISS = {"RAY_health_check_period_ms": "1000", "RAY_health_check_timeout_ms": "3000"}
 _RAY = ("--num-cpus", "1", "--disable-usage-stats", "--block")
 _CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
 
@@ -49,6 +51,7 @@ class Cluster:
                 "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
                 "XDG_CACHE_HOME": str(home),
                 "HFBENCH_LOCKS": str(home / "locks"),
+                **_QUICK_TO_MISS,
                 **variables,
             },
             stdout=subprocess.DEVNULL,
@@ -158,8 +161,8 @@ class Driver:
 
 
 def fleet(checkout: Checkout, cluster: Cluster, *words: str, check: bool = True) -> str:
-    ran = checkout.run("hfbench", "fleet", *words, "--address", cluster.address, check=check)
-    return ran.stdout + ran.stderr
+    said = checkout.run("hfbench", "fleet", *words, "--address", cluster.address, check=check)
+    return said.stdout + said.stderr
 
 
 def experiments(checkout: Checkout) -> set[str]:
@@ -193,6 +196,9 @@ def test_two_kinds_of_machines_of_which_one_comes_late_and_one_loses_its_worker(
     records = (checkout.folder / ".dvc/tmp/hfbench-fleet" / kinds["second"] / "results/measurements").glob("*.json")
     assert {json.loads(path.read_text())["provenance"]["node"] for path in records} == {"second"}
     within(10, lambda: not cluster.working())
+    # A machine of the first kind: this one, where it is told to be on the same core.
+    same = ("env", "--unset", "OMP_NUM_THREADS", "taskset", "--cpu-list", str(_CORES[0]))
+    assert measurements(ran(checkout.run(*same, "dvc", "repro", "measure").stdout)) == []
 
 
 def test_what_is_finished_when_the_driver_is_killed_is_not_measured_again(

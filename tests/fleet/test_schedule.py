@@ -49,12 +49,16 @@ def test_what_a_lost_node_has_finished_is_not_measured_again() -> None:
     begin_all(its)
     (block,) = its.nodes["a"].running
     its.finish_stage(its.nodes["a"], block, "measure@1-0")
+    lost = its.nodes["a"]
     its.remove_node("a")
     assert begin_all(its) == [], "b is busy"
     measure_block(its, "b")
     assert begin_all(its) == [("b", 1)]
     assert block.waiting == ["measure@1-1"]
     assert block.begun_by == ["a", "b"]
+    its.end_block(lost, block, "the node is gone")
+    its.finish_stage(lost, block, "measure@1-0")
+    assert begin_all(its) == [], "it is b's now, whatever is still heard of a"
 
 
 def test_a_round_that_was_given_up_waits_for_the_node_that_began_it() -> None:
