@@ -23,6 +23,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+from hfbench.core.results import ENVIRONMENT
 from hfbench.fleet import driver, node
 from hfbench.fleet.kinds import CEILINGS_STAGE, LOCK, Kind
 
@@ -121,7 +122,9 @@ def _result(stage: str) -> dict[str, Any]:
     path = f"results/measurements/{stage}.json"
     md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
     run = (f"runs/{md5[:2]}/{md5}/{md5}", f"cmd: {stage}\n".encode() * 60)
-    return {"stage": stage, "entry": {"outs": [{"path": path, "md5": md5}]}, "outs": {path: content}, "run": run}
+    described = hashlib.md5(_DESCRIPTION, usedforsecurity=False).hexdigest()
+    entry = {"deps": [{"path": str(ENVIRONMENT), "md5": described}], "outs": [{"path": path, "md5": md5}]}
+    return {"stage": stage, "entry": entry, "outs": {path: content}, "run": run}
 
 
 def _simulate(nodes: int, rounds: int, points: int) -> Iterator[tuple[str, str, str]]:

@@ -27,7 +27,7 @@ from hfbench.fleet.across import PAGE, kinds_of_last_run, show_kinds
 from hfbench.fleet.kinds import Kind, name_of, open_kind
 from hfbench.fleet.schedule import Block, Node, Schedule
 from hfbench.fleet.seen import Seen, show_status
-from hfbench.git import run_git
+from hfbench.git import prefix_of, run_git
 from hfbench.params.schema import load_params
 
 _CONSTRAINTS = Path("constraints.txt")
@@ -134,6 +134,8 @@ class Fleet:
         return self._ray.remote(function).options(
             scheduling_strategy=NodeAffinitySchedulingStrategy(machine.id, soft=False),
             num_cpus=0,
+            # The same to describe the node as to measure on it: Ray hides accelerators from whoever asks for none.
+            num_gpus=1 if machine.accelerators else 0,
             max_retries=0,
             **runtime,
             **options,
@@ -164,8 +166,7 @@ class Fleet:
             node, block = found
             machine = by_name[node.name]
             described = {"node": node.name, "per_node": self._per_node}
-            gpus = {"num_gpus": 1} if machine.accelerators else {}
-            task = self._on(machine, on_node.measure, num_returns="streaming", **gpus)
+            task = self._on(machine, on_node.measure, num_returns="streaming")
             self._tasks[task.remote(self._shared, tuple(block.waiting), described)] = _Task(node, block)
 
     def _take(self, stream: Any) -> None:
@@ -174,17 +175,17 @@ class Fleet:
         node, block, kind = task.node, task.block, self.kinds[task.block.kind]
         try:
             result = self._ray.get(next(stream))
+            kind.take(result)
         except StopIteration:
             del self._tasks[stream]
             self.schedule.end_block(node, block)
             return
-        except self._ray.exceptions.RayError as error:
+        except (self._ray.exceptions.RayError, UserError) as error:
             del self._tasks[stream]
             self.schedule.end_block(node, block, reason_of(error))
             if node.name in self.schedule.nodes:
                 self.seen.say(f"{node.name} gave up round {block.round}: {reason_of(error)}")
             return
-        kind.take(result)
         self.schedule.finish_stage(node, block, result["stage"])
         self.seen.point(node, block, result["stage"])
 
@@ -282,6 +283,8 @@ def make_order() -> dict[str, Any]:
     changed = run_git(Path(), "status", "--porcelain", "--", *_SHIPPED)
     if changed.returncode:
         raise UserError("a fleet measures a commit, and this is no git repository. Run `git init` and commit.")
+    if prefix_of(Path()):
+        raise UserError("a fleet needs the pipeline at the top of its git repository, and this is a folder within one.")
     if changed.stdout.strip():
         files = ", ".join(line[3:] for line in changed.stdout.splitlines())
         raise UserError(

@@ -21,7 +21,7 @@ import yaml
 
 from hfbench.core.errors import UserError
 from hfbench.core.files import atomic_path
-from hfbench.core.results import CEILINGS, POINTS, STANDS_FOR
+from hfbench.core.results import CEILINGS, ENVIRONMENT, POINTS, STANDS_FOR
 from hfbench.fleet import node
 from hfbench.git import run_git
 
@@ -57,12 +57,15 @@ class Kind:
     def take(self, result: Mapping[str, Any]) -> None:
         """Put what a node has done into the DVC cache of this repository, or the ceilings into the clone.
 
-        Raises `UserError` where a file is not what its name in the cache says.
+        Raises `UserError` where it was found with another environment than the kind's, or came damaged.
         """
         (out,) = result["entry"]["outs"]
         content, md5 = result["outs"][out["path"]], out["md5"]
-        if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
-            raise UserError(f"{out['path']} came damaged from its node: it is not the {md5} that it is said to be.")
+        known = {each["path"]: each["md5"] for each in result["entry"]["deps"]}
+        if known[str(ENVIRONMENT)] != _md5(self.environment):
+            raise UserError(f"its environment is no longer that of the kind {self.name}")
+        if _md5(content) != md5:
+            raise UserError(f"{out['path']} came damaged: it is not the {md5} that it is said to be")
         if result["stage"] == CEILINGS_STAGE:
             _store(self.folder / CEILINGS, content)
             lock = self.folder / LOCK
@@ -72,7 +75,7 @@ class Kind:
             return
         name, entry = result["run"]
         if not _RUN.fullmatch(name):
-            raise UserError(f"a node names {name} as an entry of DVC's run cache. Expected runs/ and three digests.")
+            raise UserError(f"it names {name} as an entry of DVC's run cache, and not runs/ and three digests")
         _store(self.cache / "files" / "md5" / md5[:2] / md5[2:], content)
         _store(self.cache / name, entry)
         self.done.add(result["stage"])
@@ -174,6 +177,10 @@ def _working_in(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.chdir(before)
+
+
+def _md5(content: bytes) -> str:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
 def _store(path: Path, content: bytes) -> None:

@@ -236,3 +236,24 @@ def test_who_cannot_measure_is_said_by_name(checkout: Checkout, cluster: Cluster
     nowhere = checkout.run("hfbench", "fleet", "--address", "127.0.0.1:9", check=False)
     assert nowhere.returncode == 1
     assert "no Ray cluster answers at 127.0.0.1:9" in nowhere.stderr
+
+
+@pytest.fixture
+def small_disk(cluster: Cluster) -> Iterator[str]:
+    """The name of a node whose cache folder has room for almost nothing."""
+    home = cluster.folder / "full"
+    home.mkdir()
+    words = ("mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(home))
+    mount = subprocess.run(words, capture_output=True, text=True, check=False)
+    if mount.returncode:
+        pytest.skip(f"mounting a file system is not permitted here: {mount.stderr.strip()}")
+    try:
+        yield "full"
+    finally:
+        subprocess.run(["umount", "--lazy", str(home)], check=True)
+
+
+def test_a_node_whose_disk_is_full_is_said_by_name(checkout: Checkout, cluster: Cluster, small_disk: str) -> None:
+    cluster.start(small_disk)
+    told = re.compile(rf"^{small_disk} is left out: .*No space left on device", re.MULTILINE)
+    within(60, lambda: told.search(fleet(checkout, cluster)))
