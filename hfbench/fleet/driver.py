@@ -35,7 +35,8 @@ _LOOK_SECONDS = 5.0  # between two looks at which nodes there are
 _WAIT_SECONDS = 1.0
 _ANSWER_SECONDS = 10.0
 _START = "Start one with `ray start --head`, or name another with --address."
-_SHIPPED = ("dvc.yaml", "stages", "hfbench")  # whose uncommitted changes no node would have
+# Where an uncommitted change is one that no node would have; what is left out is shipped apart, or a result.
+_SHIPPED = (".", ":(exclude)params.yaml", ":(exclude)*dvc.lock", ":(exclude)results")
 
 
 @dataclass(frozen=True)
@@ -280,7 +281,7 @@ def _require_answer(address: str) -> None:
 def make_order() -> dict[str, Any]:
     """Return what a node needs to measure this: the commit in a git bundle, and the params. Raises `UserError`."""
     load_params(PARAMS)
-    changed = run_git(Path(), "status", "--porcelain", "--", *_SHIPPED)
+    changed = run_git(Path(), "status", "--porcelain", "--untracked-files=no", "--", *_SHIPPED)
     if changed.returncode:
         raise UserError("a fleet measures a commit, and this is no git repository. Run `git init` and commit.")
     if prefix_of(Path()):

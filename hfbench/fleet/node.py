@@ -169,15 +169,15 @@ def _cache_of(folder: Path) -> Path:
 
 
 def _variables() -> dict[str, str]:
-    """Return the environment variables of the node: those that Ray was started with, and the accelerators of this task.
+    """Return the environment variables of the node: what Ray was started with, and the accelerators of this task.
 
-    Ray sets others in its workers, such as OMP_NUM_THREADS, which would change what is measured.
+    Ray adds some to its workers, as OMP_NUM_THREADS, and others to the raylet that starts them, as LD_PRELOAD with an
+    allocator: either would change what is measured. What both have is the node's own.
     """
-    started = Path(f"/proc/{os.getppid()}/environ")
-    known = dict(os.environ)
-    if started.exists():
-        pairs = (each.partition("=") for each in started.read_bytes().decode(errors="replace").split("\0"))
-        known = {name: value for name, _, value in pairs if name}
+    raylet, known = Path(f"/proc/{os.getppid()}/environ"), dict(os.environ)
+    if raylet.exists():
+        names = {each.partition("=")[0] for each in raylet.read_bytes().decode(errors="replace").split("\0")}
+        known = {name: value for name, value in known.items() if name in names}
     known |= {name: os.environ[name] for name in _CHOSEN_DEVICES if name in os.environ}
     known["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), known.get("PATH", os.defpath)))
     return known
