@@ -23,9 +23,10 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+from hfbench.compare.side import LOCK
 from hfbench.core.results import ENVIRONMENT
 from hfbench.fleet import driver, node
-from hfbench.fleet.kinds import CEILINGS_STAGE, LOCK, Kind
+from hfbench.fleet.kinds import CEILINGS_STAGE, Kind
 
 _RECORD_BYTES = 20_000  # of one with some samples
 _DESCRIPTION = b'{"packages": {}, "accelerators": [], "cpu": {"brand": "stub", "available_physical_cores": 1}}'
@@ -120,10 +121,12 @@ def _result(stage: str) -> dict[str, Any]:
     """Return what a node sends of a point."""
     content = hashlib.sha256(stage.encode()).hexdigest().encode() * (_RECORD_BYTES // 64)
     path = f"results/measurements/{stage}.json"
-    md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    md5 = node.md5_of(content)
     run = (f"runs/{md5[:2]}/{md5}/{md5}", f"cmd: {stage}\n".encode() * 60)
-    described = hashlib.md5(_DESCRIPTION, usedforsecurity=False).hexdigest()
-    entry = {"deps": [{"path": str(ENVIRONMENT), "md5": described}], "outs": [{"path": path, "md5": md5}]}
+    entry = {
+        "deps": [{"path": str(ENVIRONMENT), "md5": node.md5_of(_DESCRIPTION)}],
+        "outs": [{"path": path, "md5": md5}],
+    }
     return {"stage": stage, "entry": entry, "outs": {path: content}, "run": run}
 
 

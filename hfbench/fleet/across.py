@@ -6,25 +6,15 @@ from pathlib import Path
 from statistics import median
 
 from hfbench.compare.side import Side, read_side
-from hfbench.core.errors import UserError
-from hfbench.core.files import read_json, write_text
+from hfbench.core.files import write_text
 from hfbench.core.results import RESULTS
-from hfbench.fleet.seen import STATUS
 from hfbench.report.frames import ReportData, report_data, values_by_round
 from hfbench.report.pages import Block, Column, Heading, Table, bullets, markdown, number, print_page, standard_output
 from hfbench.report.speedups import speedups_and_winners
-from hfbench.report.words import END_TO_END, significant
+from hfbench.report.words import END_TO_END, MISSING, significant
 from hfbench.statistics.spread import node_effects
 
 PAGE = RESULTS / "fleet.md"
-_MISSING = "–"
-
-
-def kinds_of_last_run() -> list[str]:
-    """Return the kinds that the last `hfbench fleet run` measured. Raises `UserError` where there was none."""
-    if not STATUS.exists():
-        raise UserError("no fleet has measured for this repository. Start one with `hfbench fleet run`, or name kinds.")
-    return list(read_json(STATUS)["kinds"])
 
 
 def show_kinds(names: Sequence[str], output: Path = PAGE) -> None:
@@ -58,8 +48,8 @@ def _winners(found: dict[str, ReportData]) -> Table:
                     row["workload"],
                     kind,
                     row["way"],
-                    _shown(row.get("output_tokens_per_second")),
-                    _shown(None if not joules else 1 / joules),
+                    significant(row.get("output_tokens_per_second")),
+                    significant(None if not joules else 1 / joules),
                     _percent(row.get("mbu")),
                     _percent(row.get("mfu")),
                     clear,
@@ -82,10 +72,10 @@ def _beside_each_other(found: dict[str, ReportData]) -> Table:
     values: dict[tuple[str, str], dict[str, str]] = {}
     for kind, data in found.items():
         for row in data.rows.iter_rows(named=True):
-            cell = _shown(row.get("output_tokens_per_second"))
+            cell = significant(row.get("output_tokens_per_second"))
             values.setdefault((row["workload"], row["way"]), {})[kind] = cell
     heads = [Column("workload"), Column("way"), *(number(kind) for kind in found)]
-    rows = ([*key, *(cells.get(kind, _MISSING) for kind in found)] for key, cells in values.items())
+    rows = ([*key, *(cells.get(kind, MISSING) for kind in found)] for key, cells in values.items())
     return _without_empty(Table.of_rows(heads, rows))
 
 
@@ -110,9 +100,5 @@ def _between_nodes(kind: str, data: ReportData) -> str:
     return f"{kind}: {len(effects)} nodes differ by {spread:.1%} (standard deviation); {apart}"
 
 
-def _shown(value: float | None) -> str:
-    return significant(value) if value is not None else _MISSING
-
-
 def _percent(value: float | None) -> str:
-    return f"{value:.0%}" if value is not None else _MISSING
+    return f"{value:.0%}" if value is not None else MISSING

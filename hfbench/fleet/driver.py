@@ -23,10 +23,10 @@ from hfbench.core.errors import UserError, say
 from hfbench.core.results import PARAMS
 from hfbench.environment.packages import describe_packages
 from hfbench.fleet import node as on_node
-from hfbench.fleet.across import PAGE, kinds_of_last_run, show_kinds
+from hfbench.fleet.across import PAGE, show_kinds
 from hfbench.fleet.kinds import Kind, name_of, open_kind
 from hfbench.fleet.schedule import Block, Node, Schedule
-from hfbench.fleet.seen import Seen, show_status
+from hfbench.fleet.seen import Seen, last_status, show_status
 from hfbench.git import prefix_of, run_git
 from hfbench.params.schema import load_params
 
@@ -200,7 +200,7 @@ def fleet(arguments: Namespace) -> None:
     """Do what the command line asks for. Raises `UserError`."""
     match arguments.action:
         case "report":
-            show_kinds(arguments.kinds or kinds_of_last_run())
+            show_kinds(arguments.kinds or list(last_status()["kinds"]))
         case "status":
             show_status()
         case "run":

@@ -12,13 +12,14 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import chdir
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from hfbench.compare.side import LOCK
 from hfbench.core.errors import UserError
 from hfbench.core.files import atomic_path
 from hfbench.core.results import CEILINGS, ENVIRONMENT, POINTS, STANDS_FOR
@@ -26,7 +27,6 @@ from hfbench.fleet import node
 from hfbench.git import run_git
 
 CEILINGS_STAGE = "ceilings"
-LOCK = "dvc.lock"
 _CLONES = Path(".dvc/tmp/hfbench-fleet")
 _DIGITS = 4  # of the digest in a kind's name
 _RUN = re.compile(r"runs/[0-9a-f]{2}/[0-9a-f]+/[0-9a-f]+")
@@ -62,9 +62,9 @@ class Kind:
         (out,) = result["entry"]["outs"]
         content, md5 = result["outs"][out["path"]], out["md5"]
         known = {each["path"]: each["md5"] for each in result["entry"]["deps"]}
-        if known[str(ENVIRONMENT)] != _md5(self.environment):
+        if known[str(ENVIRONMENT)] != node.md5_of(self.environment):
             raise UserError(f"its environment is no longer that of the kind {self.name}")
-        if _md5(content) != md5:
+        if node.md5_of(content) != md5:
             raise UserError(f"{out['path']} came damaged: it is not the {md5} that it is said to be")
         if result["stage"] == CEILINGS_STAGE:
             _store(self.folder / CEILINGS, content)
@@ -156,7 +156,7 @@ def _in_run_cache(folder: Path, stages: Iterable[str]) -> set[str]:
 
     found = set()
     logging.getLogger("dvc").setLevel(logging.ERROR)  # it tells of each
-    with _working_in(folder), Repo() as repo:
+    with chdir(folder), Repo() as repo:
         by_name = {stage.addressing: stage for stage in repo.index.stages}
         for name in stages:
             stage = by_name[name]
@@ -167,20 +167,6 @@ def _in_run_cache(folder: Path, stages: Iterable[str]) -> set[str]:
                 continue
             found.add(name)
     return found
-
-
-@contextmanager
-def _working_in(folder: Path) -> Iterator[None]:
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        yield
-    finally:
-        os.chdir(before)
-
-
-def _md5(content: bytes) -> str:
-    return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
 def _store(path: Path, content: bytes) -> None:

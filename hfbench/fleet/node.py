@@ -134,14 +134,14 @@ def _finished(folder: Path, stages: Sequence[str]) -> Iterator[dict[str, Any]]:
         entries = (yaml.load(lock.read_bytes(), yaml.CSafeLoader) or {}).get("stages") or {}
     except yaml.YAMLError:
         return
-    environment = _md5(described.read_bytes())
+    environment = md5_of(described.read_bytes())
     for stage in tuple(stages):
         entry = entries.get(stage) or {}
         outs = {each["path"]: each.get("md5") for each in entry.get("outs") or ()}
         if not outs or {each["path"]: each.get("md5") for each in entry["deps"]}.get(_ENVIRONMENT) != environment:
             continue
         contents = {path: (folder / path).read_bytes() for path in outs if (folder / path).exists()}
-        if {path: _md5(content) for path, content in contents.items()} != outs:
+        if {path: md5_of(content) for path, content in contents.items()} != outs:
             continue
         result = {"stage": stage, "entry": entry, "outs": contents}
         if stage.startswith("measure"):
@@ -160,7 +160,8 @@ def _in_run_cache(cache: Path, entry: Mapping[str, Any]) -> tuple[str, bytes] | 
     return None
 
 
-def _md5(content: bytes) -> str:
+def md5_of(content: bytes) -> str:
+    """Return the name that DVC's cache has for a file with this content."""
     return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 

@@ -6,7 +6,6 @@ The file is what `hfbench fleet status` shows in another terminal.
 import os
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -128,11 +127,17 @@ def table_of(status: Mapping[str, Any]) -> Table:
     return table
 
 
-def show_status(path: Path = STATUS) -> None:
-    """Print how far the fleet is that measures for this repository. Raises `UserError` where none does."""
-    if not path.exists():
+def last_status() -> dict[str, Any]:
+    """Return how far the last fleet of this repository is, or was. Raises `UserError` where there was none."""
+    if not STATUS.exists():
         raise UserError("no fleet has measured for this repository. Start one with `hfbench fleet run`.")
-    status = read_json(path)
+    status: dict[str, Any] = read_json(STATUS)
+    return status
+
+
+def show_status() -> None:
+    """Print how far the fleet is that measures for this repository. Raises `UserError` where none does."""
+    status = last_status()
     Console().print(table_of(status))
     if any(each["waiting"] for each in status["kinds"].values()) and not psutil.pid_exists(status["process"]):
         say("It has ended; `hfbench fleet run` goes on with what waits.")
