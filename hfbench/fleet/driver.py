@@ -235,7 +235,7 @@ def run_fleet(address: str, per_node: int, *, installs: bool, pushes: bool) -> N
             raise UserError("`dvc push --run-cache` failed; what it said stands above. What was measured is kept here.")
     if kinds:
         show_kinds([kind.name for kind in kinds])
-        say(f"This page is in {PAGE}.")
+        say(f"This page, with a chart: {PAGE}")
     if len(kinds) > 1:
         say(f"More on two of them: hfbench compare {kinds[0].name} {kinds[1].name} --across-environments")
     if failure is not None:

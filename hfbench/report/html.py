@@ -1,18 +1,12 @@
 """The report as one HTML page: what report.html says it with, gathered from the tables and the other results."""
 
-import base64
 import dataclasses
-import hashlib
 from collections.abc import Mapping, Sequence
-from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import polars as pl
-import vl_convert
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
 from hfbench.core.files import read_json, readable_json, write_text
 from hfbench.core.point import AXIS_TABLE
@@ -33,8 +27,9 @@ from hfbench.report.frames import (
     varying_axes,
     warning_groups,
 )
-from hfbench.report.pages import BEST_MARK, Column, printable
+from hfbench.report.pages import Column
 from hfbench.report.speedups import speedups_and_winners
+from hfbench.report.templates import NamedValues, page
 from hfbench.report.words import (
     METRICS_SHOWN,
     axis_text,
@@ -49,15 +44,8 @@ from hfbench.report.words import (
     warning_columns,
     word_column,
 )
-from hfbench.tables.configurations import NEVER, PAID
 from hfbench.tables.metrics import METRICS
 
-_HERE = Path(__file__).parent
-VEGA_LITE = "6.4"  # of the versions that vl-convert brings, the one that Altair 6 writes for
-_LICENCE = (
-    "/* Vega, Vega-Lite and Vega-Embed. Copyright (c) University of Washington Interactive Data Lab and contributors. "
-    "BSD 3-Clause License: see the projects vega/vega, vega/vega-lite and vega/vega-embed. */\n"
-)
 CHARTS = {
     "speed": speed_chart,
     "frontier": frontier_chart,
@@ -69,7 +57,6 @@ CHARTS = {
     "memory": memory_chart,
     "shares": shares_chart,
 }
-_NamedValues = list[tuple[str, str]]
 
 
 def report_page(
@@ -95,14 +82,16 @@ def report_page(
     compiled = data.rows.filter(pl.col("compile_mode") != "off")
     # A record's own ratio is mostly chance where its samples are few.
     costs = points["observer_cost_ratio"].drop_nulls()
-    return _page(
-        captions=captions(points, rows),
+    its_captions = captions(points, rows)
+    return page(
+        "report.html",
+        title=its_captions.title,
+        captions=its_captions,
         so_far=so_far,
         facts=_facts(points, data, environment, manifests),
         winners={"summary": summary_sentence(won), "columns": winner_columns(won)} if won else None,
         ways=len(data.ways),
         charts=charts,
-        drawn=[{"name": name, **chart.for_drawing()} for name, chart in charts.items() if chart is not None],
         compiled={"rows": compiled.to_dicts(), "columns": compiling_columns(compiled)} if compiled.height else None,
         device=ceilings.get("device", "the device"),
         ceilings=ceiling_rows(ceilings),
@@ -119,55 +108,6 @@ def report_page(
         metrics=METRICS,
         observer_cost={"middle": costs.median(), "lowest": costs.min(), "highest": costs.max()} if len(costs) else None,
     )
-
-
-def _page(*, drawn: Sequence[Mapping[str, Any]], **content: Any) -> str:
-    """Return the page with the scripts that it needs; where no chart is drawn, none that draws.
-
-    Its policy lets no other script run and nothing be loaded, whatever stands in it.
-    """
-    drawing = (_LICENCE + _vega(), _file("draw.js")) if drawn else ()
-    scripts = [as_script(text) for text in (*drawing, _file("sort.js"))]
-    page = _templates().get_template("report.html")
-    digests = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts)
-    allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
-    policy = f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-    return page.render(**content, drawn=drawn, style=Markup(_file("style.css")), scripts=scripts, policy=policy)
-
-
-@cache
-def _templates() -> Environment:
-    """Return the environment that fills report.html, which knows no name that is not given, and escapes all text."""
-    templates = Environment(
-        loader=FileSystemLoader(_HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=lambda value: value if isinstance(value, Markup) else printable(str(value)),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    templates.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
-    templates.filters["significant"] = significant
-    templates.globals.update(best_mark=BEST_MARK, NEVER=NEVER, PAID=PAID)
-    return templates
-
-
-def _file(name: str) -> str:
-    return (_HERE / name).read_text(encoding="utf-8")
-
-
-@cache
-def _vega() -> str:
-    bundle: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", VEGA_LITE)
-    return bundle
-
-
-def as_script(text: str) -> Markup:
-    """Return what goes into a script element as it is. Raises `ValueError` where it would end the element."""
-    if "</script" in text.lower() or "<!--" in text:
-        raise ValueError("a script must not hold what ends a script element or begins a comment")
-    return Markup(text)
 
 
 # Of params.yaml, what was measured and how. The entries of `models` stand in the manifests, with what they resolved to.
@@ -218,7 +158,7 @@ def read_params(path: Path) -> dict[str, Any]:
 
 def _facts(
     points: pl.DataFrame, data: ReportData, environment: Mapping[str, Any], manifests: Sequence[Manifest]
-) -> _NamedValues:
+) -> NamedValues:
     """Return what was measured on what, as far as it is known."""
     varied = [(AXIS_TABLE[axis].label, points[axis].unique(maintain_order=True)) for axis in varying_axes(points)]
     started = sorted(time.replace("T", " ").replace("+00:00", " UTC") for time in points["started_at"] if time)
@@ -289,7 +229,7 @@ def _digest_columns(points: pl.DataFrame) -> list[Column]:
     return [word_column("measured with", what), word_column("sha256", digests), number_column("records", counts)]
 
 
-def ceiling_rows(ceilings: Mapping[str, Any]) -> _NamedValues:
+def ceiling_rows(ceilings: Mapping[str, Any]) -> NamedValues:
     """Return the rows of ceilings.json as name and rate; a rate that could not be measured is left out."""
     reads = {int(size): speed for size, speed in (ceilings.get("read_bytes_per_second_by_size") or {}).items()}
     products = ceilings.get("matmul_flops_per_second") or {}
@@ -326,7 +266,7 @@ def slower_dtypes(ceilings: Mapping[str, Any]) -> list[str]:
     return sentences
 
 
-def _unknown_utilisations(rows: pl.DataFrame) -> _NamedValues:
+def _unknown_utilisations(rows: pl.DataFrame) -> NamedValues:
     """Return why which utilisations are not known, each reason with the configurations that it is of."""
     found = [
         (f"{METRICS_SHOWN[metric].label}: {why}", ", ".join(group["name"]))
@@ -341,7 +281,7 @@ def _size(size_bytes: int) -> str:
     return f"{significant(size_bytes / unit_bytes)} {unit}"
 
 
-def environment_groups(environment: Mapping[str, Any]) -> list[tuple[str, _NamedValues]]:
+def environment_groups(environment: Mapping[str, Any]) -> list[tuple[str, NamedValues]]:
     """Return each part of environment.json as a heading with rows of name and value; nothing in it is required.
 
     What stands alone, outside of any part, comes first under one heading.

@@ -14,8 +14,9 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from hfbench.core.record import UNSUPPORTED, Record
+from hfbench.fleet.across import write_html
 from tests.report import report_records
-from tests.report.report_records import page_of, sweep_records
+from tests.report.report_records import data_of, page_of, sweep_records
 from tests.tables.hand_records import failed_record, observed, ok_record, point, tables_of
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -226,4 +227,15 @@ def test_little_data_and_odd_data_are_drawn_too(
 ) -> None:
     with _opened(browser, _write(tmp_path, records)) as page:
         assert page.locator("[data-chart] svg.marks").count() == charts
+        assert page.evaluate("window.hacked") is None
+
+
+def test_kinds_of_machines_are_drawn_beside_each_other(browser: Browser, tmp_path: Path, pictures: Path) -> None:
+    records = sweep_records(attn_implementation=["eager", "sdpa"], batch_size=[1, 4])
+    kinds = {kind: data_of(tmp_path / str(place), records) for place, kind in enumerate(("desktop", NASTY))}
+    write_html(kinds, tmp_path / "fleet.html")
+    with _opened(browser, tmp_path / "fleet.html") as page:
+        page.screenshot(path=pictures / "fleet.png", full_page=True)
+        # Of 2 workloads, 2 ways and 2 kinds an interval and a dot.
+        assert _marks(page, "kinds") == 2 * 2 * 2 * 2
         assert page.evaluate("window.hacked") is None

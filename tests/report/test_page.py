@@ -15,7 +15,8 @@ import vl_convert
 from hfbench.core import results
 from hfbench.core.files import write_json
 from hfbench.core.record import Manifest, ModelFile, Record
-from hfbench.report.html import CHARTS, VEGA_LITE, as_script, environment_groups
+from hfbench.report.html import CHARTS, environment_groups
+from hfbench.report.templates import VEGA_LITE, as_script
 from hfbench.tables.build import Tables
 from hfbench.tables.metrics import METRICS
 from tests.conftest import run_stage

@@ -80,31 +80,33 @@ def _without_data(content: dict[str, Any]) -> dict[str, Any]:
 class Ways:
     """The names of all ways of the sweep, which colour, shape and dashes tell apart: the same in every chart.
 
-    Ways that share a colour differ in shape and dashes.
+    Ways that share a colour differ in shape and dashes. `field` names the column: in a report on kinds of machines
+    these are told apart as ways are elsewhere.
     """
 
     names: Sequence[str]
+    field: str = "way"
 
     def colour(self) -> alt.Color:
         """Return the colour by way."""
-        return alt.Color("way:N", scale=self._scale(self._colours), legend=None)
+        return alt.Color(f"{self.field}:N", scale=self._scale(self._colours), legend=None)
 
     def fill_where(self, condition: str) -> alt.Fill:
         """Return a fill with the way's colour where this Vega expression holds, and the page's elsewhere: a ring."""
-        colour = alt.Fill("way:N", scale=self._scale(self._colours), legend=None)
+        colour = alt.Fill(f"{self.field}:N", scale=self._scale(self._colours), legend=None)
         return cast("alt.Fill", alt.condition(condition, colour, alt.value(PAPER)))
 
     def shape(self) -> alt.Shape:
         """Return the shape of a way's marks."""
-        return alt.Shape("way:N", scale=self._scale(self._marks(WAY_SHAPES)), legend=None)
+        return alt.Shape(f"{self.field}:N", scale=self._scale(self._marks(WAY_SHAPES)), legend=None)
 
     def dashes(self) -> alt.StrokeDash:
         """Return the dashes of a way's line."""
-        return alt.StrokeDash("way:N", scale=self._scale(self._marks(list(_DASHES.values()))), legend=None)
+        return alt.StrokeDash(f"{self.field}:N", scale=self._scale(self._marks(list(_DASHES.values()))), legend=None)
 
     def rows(self, used: pl.Series) -> alt.Y:
         """Return the vertical axis with a row for each way that is used."""
-        return alt.Y("way:N", scale=alt.Scale(domain=shown_names(self.names, used)), title=None)
+        return alt.Y(f"{self.field}:N", scale=alt.Scale(domain=shown_names(self.names, used)), title=None)
 
     def keys(self, used: pl.Series, *, are_lines: bool = True) -> list[Key]:
         """Return a key for each way that is used: for its line, or for a square of its colour."""

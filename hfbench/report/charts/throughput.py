@@ -1,13 +1,14 @@
-"""Decode throughput against latency over the batch sizes, and what a longer context costs of decode and prefill."""
+"""Decode throughput against latency over the batch sizes, by context depth, and by kind of machine."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import altair as alt
 import polars as pl
 
-from hfbench.report.charts.chart import Chart, Key, Ways, largest_change, panel, tooltips, within
-from hfbench.report.frames import MODEL_AND_WORK, ReportData, values_by_round, workload_name
-from hfbench.report.words import MISSING, number_column, significant, span_text, word_column
+from hfbench.report.charts.chart import ROW_PIXELS, Chart, Key, Ways, largest_change, panel, tooltips, within
+from hfbench.report.frames import MODEL_AND_WORK, ReportData, shown_names, values_by_round, workload_name
+from hfbench.report.words import END_TO_END, MISSING, number_column, significant, span_text, word_column
 from hfbench.statistics.bootstrap import CONFIDENCE
 from hfbench.statistics.verdicts import paired_ratio_interval
 
@@ -203,3 +204,43 @@ def _depth_spec(ways: Ways, *, has_intervals: bool) -> dict[str, Any]:
     tooltip = tooltips(("depth:Q", "tokens before"), ("rate:Q", "tokens/s", ".4~r"))
     mark = base.mark_point(size=50, filled=True, opacity=1).encode(y=y, shape=ways.shape(), tooltip=tooltip)
     return panel(line, *((interval,) if has_intervals else ()), mark, height=_DEPTH_HEIGHT)
+
+
+def kinds_chart(found: Mapping[str, ReportData]) -> Chart | None:
+    """Return the chart of tokens a second by way and kind, or None where nothing was measured."""
+    its_tokens = pl.col("output_tokens_per_second")
+    # Intervals are those of the time, in which each sample has the same tokens.
+    low, high = (its_tokens * pl.col(END_TO_END) / pl.col(f"{END_TO_END}_{end}") for end in ("high", "low"))
+    frames = [
+        data.rows.drop_nulls(END_TO_END).select(
+            "way", "workload", tokens=its_tokens, low=low, high=high, kind=pl.lit(kind)
+        )
+        for kind, data in found.items()
+        if f"{END_TO_END}_low" in data.rows.columns
+    ]
+    if not frames or (values := pl.concat(frames)).is_empty():
+        return None
+    values = values.with_columns(within(pl.col("low", "high"), pl.col("tokens")).name.prefix("drawn_"))
+    kinds = Ways(list(found), field="kind")
+    ways = list(dict.fromkeys(way for data in found.values() for way in data.ways))
+    workloads = list(dict.fromkeys(each for data in found.values() for each in data.workloads))
+    x: dict[str, Any] = {"title": "tokens a second, end to end", "axis": alt.Axis(grid=True)}
+    told = [("tokens:Q", "tokens/s", ".4~r"), ("low:Q", "95% interval from", ".4~r"), ("high:Q", "to", ".4~r")]
+    base = alt.Chart().encode(
+        y=Ways(ways).rows(values["way"]), color=kinds.colour(), tooltip=tooltips(("kind:N", "kind"), *told)
+    )
+    spans = base.mark_rule(strokeWidth=2).encode(x=alt.X("drawn_low:Q", **x), x2="drawn_high:Q")
+    dots = base.mark_point(size=60, filled=True, opacity=1).encode(x=alt.X("tokens:Q", **x), shape=kinds.shape())
+    has_intervals = values["low"].is_not_null().any()  # one round has none
+    return Chart(
+        title="Tokens a second on each kind of machine",
+        spec=panel(*((spans,) if has_intervals else ()), dots, height=alt.Step(ROW_PIXELS)),
+        values=values,
+        panels=shown_names(workloads, values["workload"]),
+        table=[
+            *(word_column(name, values[name]) for name in ("workload", "way", "kind")),
+            number_column("tokens", values["tokens"], "1/s"),
+            number_column("95% interval", map(span_text, values["low"], values["high"]), "1/s"),
+        ],
+        keys=kinds.keys(values["kind"], are_lines=False),
+    )
