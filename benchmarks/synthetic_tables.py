@@ -161,7 +161,6 @@ def _with_tokens(frame: pl.DataFrame) -> pl.DataFrame:
     ]
     return frame.with_columns(
         time_to_first_token_seconds=pl.when(observed).then("first_token"),
-        time_to_first_token_p95_seconds=pl.lit(None, dtype=pl.Float64),
         inter_token_seconds=pl.when(observed).then(decode_seconds / gaps),
         decode_tokens_per_second=pl.when(observed).then(batch * gaps / decode_seconds),
         prefill_tokens_per_second=pl.when(observed).then(batch * pl.col("sequence_length") / pl.col("first_token")),

@@ -74,7 +74,13 @@ COMPARED = (
 HEADLINE = COMPARED[0]
 # Compared where they are asked for by their full names.
 _FURTHER = (
-    ComparedMetric(metric.name, (metric.name,), metric.name.removesuffix("_seconds").replace("_", " "), False)
+    ComparedMetric(
+        metric.name,
+        (metric.name,),
+        metric.name.removesuffix("_seconds").replace("_", " "),
+        False,
+        *(("less", "more") if metric.unit == "bytes" else ()),
+    )
     for metric in METRICS
     if metric.name not in {each.name for each in COMPARED}
 )

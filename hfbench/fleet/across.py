@@ -133,18 +133,13 @@ def _times_the_first(found: Mapping[str, ReportData]) -> Table:
     """Return how many times as fast each way is on each kind as on the first one, with 95% intervals."""
     first, *others = found
     keys = ("workload", "way")
-    seconds = {
-        kind: {
-            key: list(map(list, rounds.values()))
-            for key, rounds in values_by_round(data.samples, END_TO_END, *keys).items()
-        }
-        for kind, data in found.items()
-    }
+    by_kind = {kind: values_by_round(data.samples, END_TO_END, *keys) for kind, data in found.items()}
     rows = []
     for key in found[first].rows.select(keys).iter_rows():
         cells = []
         for kind in others:
-            ratio = independent_ratio(seconds[kind].get(key, []), seconds[first].get(key, []))
+            sides = (by_kind[each].get(key, {}).values() for each in (kind, first))
+            ratio = independent_ratio(*([list(seconds) for seconds in rounds] for rounds in sides))
             known = None if ratio is None else interval(ratio)
             cells.append(MISSING if known is None else f"{significant(known.estimate)} ({span_text(*known[1:])})")
         rows.append([*map(str, key), *cells])

@@ -38,6 +38,8 @@ from hfbench.report.words import (
     failure_columns,
     memory_unit,
     number_column,
+    percentile_columns,
+    phase_memory_columns,
     rate,
     result_columns,
     significant,
@@ -97,8 +99,7 @@ def report_page(
         ceilings=ceiling_rows(ceilings),
         slower_dtypes=slower_dtypes(ceilings),
         unknown_utilisations=_unknown_utilisations(data.rows),
-        results=[] if rows.is_empty() else result_columns(rows, points),
-        section_ends=[one != other for one, other in pairwise(rows["workload"])],
+        **_tables(rows, points),
         warnings=warning_columns(groups) if groups else [],
         failures=[] if failures.is_empty() else failure_columns(failures, points),
         manifests=[_manifest(manifest) for manifest in manifests],
@@ -154,6 +155,16 @@ def read_params(path: Path) -> dict[str, Any]:
     """Return the quoted params as they stand in the file, by name; none where there is no file."""
     content = read_yaml(path) if path.exists() else {}
     return {name: content[name] for name in _QUOTED_PARAMS if name in content}
+
+
+def _tables(rows: pl.DataFrame, points: pl.DataFrame) -> dict[str, Any]:
+    """Return the tables with a row for each configuration, and where those of results end a section."""
+    return {
+        "results": [] if rows.is_empty() else result_columns(rows, points),
+        "section_ends": [one != other for one, other in pairwise(rows["workload"])],
+        "percentiles": percentile_columns(rows, points),
+        "phase_memory": phase_memory_columns(rows, points),
+    }
 
 
 def _facts(

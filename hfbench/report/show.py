@@ -7,12 +7,14 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from hfbench.core.errors import UserError, say
 from hfbench.core.files import readable_json
 from hfbench.core.point import CONFIGURATION_AXES, Configuration
+from hfbench.core.record import OK
 from hfbench.core.results import LISTED_STAGE, PARAMS, configuration_meant, sweep_stage
 from hfbench.params.schema import load_params
 from hfbench.report.detail import ASCII, BLOCKS, point_page
@@ -38,7 +40,7 @@ from hfbench.report.words import (
     result_columns,
     warning_list,
 )
-from hfbench.tables.metrics import AXIS_COLUMNS, METRIC_NAMES
+from hfbench.tables.metrics import AXIS_COLUMNS, FORMULAS, METRIC_NAMES
 from hfbench.tables.store import load_records, measured_points, parse_filter
 
 
@@ -241,6 +243,22 @@ def result_data(view: View, *, only_columns: bool) -> pl.DataFrame:
     return rows.select(told).rename(_FRACTIONS, strict=False)
 
 
+_OF_SAMPLE = ("round", "iteration", "observed", "end_to_end_seconds", "call_seconds", *FORMULAS, "token_seconds")
+
+
+def sample_data(samples: pl.DataFrame, rows: pl.DataFrame) -> list[dict[str, Any]]:
+    """Return each sample of the rows' configurations, with the times of each token, ready for JSON.
+
+    It has the axes, `round`, `iteration` (0 is the record's first call), `observed`, times in seconds from the
+    iteration's start, and rates in tokens a second. `token_seconds` has a list for the whole batch where its rows
+    advance in step, and else one a request.
+    """
+    chosen = rows.select(CONFIGURATION_AXES).with_row_index("place")
+    measured = samples.filter(pl.col("status") == OK, pl.col("phase") == "sample")
+    found = measured.join(chosen, on=CONFIGURATION_AXES).sort("place", "round", "iteration")
+    return found.select(*CONFIGURATION_AXES, *_OF_SAMPLE).to_dicts()
+
+
 def _parts(name: str) -> tuple[str, ...]:
     """Return the columns of data that a column of text may stand for."""
     special = {
@@ -279,7 +297,8 @@ def show_results(tables: Path, choice: Choice, format_name: str, report: Path) -
     else:
         told = ("point", "code", "what", "remedy")
         warnings = [{name: getattr(each, name) for name in told} for each in view.results.warnings]
-        text = readable_json({"configurations": data.to_dicts(), "warnings": warnings}) + "\n"
+        samples = sample_data(so_far.samples, view.rows)
+        text = readable_json({"configurations": data.to_dicts(), "warnings": warnings, "samples": samples}) + "\n"
     sys.stdout.write(text)
 
 

@@ -12,6 +12,7 @@ from hfbench.core.point import AXIS_TABLE, CONFIGURATION_AXES, UNIFORM, USUAL
 from hfbench.core.record import OK
 from hfbench.report.frames import WarningGroup, varying_axes
 from hfbench.report.pages import Bullet, Bullets, Cell, Column, Kind, Role, number, printable
+from hfbench.tables.metrics import PERCENTILES, percentile_name
 from hfbench.tables.store import point_label
 
 MISSING = "–"
@@ -167,6 +168,16 @@ class ShownMetric:
 
 END_TO_END = "end_to_end_seconds"
 _PEAK_MEMORY = "peak_memory_bytes"
+_MEMORY_PHASES = ("load", "prefill", "decode")
+
+
+def _percentiles_shown(name: str, label: str) -> dict[str, ShownMetric]:
+    return {
+        percentile_name(name, percent): ShownMetric(f"{label} p{percent}", "ms", 1e3, 4 if percent == 95 else 20)
+        for percent in PERCENTILES
+    }
+
+
 METRICS_SHOWN = {
     END_TO_END: ShownMetric("end-to-end", "s", 1, 1),
     "time_to_first_token_seconds": ShownMetric("TTFT", "ms", 1e3, 3),
@@ -175,12 +186,14 @@ METRICS_SHOWN = {
     "prefill_tokens_per_second": ShownMetric("prefill", "tok/s", 1, 9),
     "load_seconds": ShownMetric("load", "s", 1, 10),
     _PEAK_MEMORY: ShownMetric("peak memory", "MiB", 1 / _MIB, 8),
+    **{f"{phase}_{_PEAK_MEMORY}": ShownMetric(f"{phase} peak", "MiB", 1 / _MIB) for phase in _MEMORY_PHASES},
     "energy_joules_per_token": ShownMetric("energy", "J/tok", 1, 13),
-    "time_to_first_token_p95_seconds": ShownMetric("TTFT p95", "ms", 1e3, 4),
+    **_percentiles_shown("time_to_first_token", "TTFT"),
     "output_tokens_per_second": ShownMetric("output", "tok/s", 1, 2),
     "padding_waste_share": ShownMetric("padding waste", "%", 100, 3),
     "end_to_end_unobserved_seconds": ShownMetric("unobserved", "s"),
     "inter_token_gap_seconds": ShownMetric("token gap", "ms", 1e3),
+    **_percentiles_shown("inter_token_gap", "gap"),
     "first_call_seconds": ShownMetric("first call", "s"),
     "compile_seconds": ShownMetric("compile time", "s"),
     "warm_first_call_seconds": ShownMetric("warm first call", "s"),
@@ -261,7 +274,7 @@ def metric_column(rows: pl.DataFrame, metric: str) -> Column:
     """
     shown = METRICS_SHOWN[metric]
     values, low, high, best = (_values(rows, f"{metric}{end}") for end in ("", "_low", "_high", "_best"))
-    if metric == _PEAK_MEMORY:
+    if metric.endswith(_PEAK_MEMORY):
         unit, size_bytes = memory_unit(max((value or 0 for value in values), default=0))
         shown = replace(shown, unit=unit, factor=1 / size_bytes)
     texts = (
@@ -271,6 +284,28 @@ def metric_column(rows: pl.DataFrame, metric: str) -> Column:
     roles: Iterable[Role] = ("best" if is_best else "" for is_best in best)
     cells = map(Cell, texts, roles, map(margin, values, low, high))
     return number(shown.label, shown.unit, rank=shown.rank, name=metric).filled(cells)
+
+
+_PERCENTILES_SHOWN = tuple(
+    percentile_name(name, percent) for name in ("time_to_first_token", "inter_token_gap") for percent in PERCENTILES
+)
+_PHASE_PEAKS = tuple(f"{phase}_{_PEAK_MEMORY}" for phase in _MEMORY_PHASES)
+
+
+def percentile_columns(rows: pl.DataFrame, points: pl.DataFrame) -> list[Column]:
+    """Return the configurations with the percentiles of their single times; none where nothing was observed."""
+    return _known_of(rows, points, _PERCENTILES_SHOWN)
+
+
+def phase_memory_columns(rows: pl.DataFrame, points: pl.DataFrame) -> list[Column]:
+    """Return the configurations with the peak memory of each phase; none where no phase's is known."""
+    return _known_of(rows, points, _PHASE_PEAKS)
+
+
+def _known_of(rows: pl.DataFrame, points: pl.DataFrame, metrics: Sequence[str]) -> list[Column]:
+    columns = [metric_column(rows, metric) for metric in metrics]
+    known = [column for column in columns if set(column.texts) - {MISSING}]
+    return [point_column(rows, points), *known] if known else []
 
 
 def break_even_column(rows: pl.DataFrame) -> Column:

@@ -6,7 +6,7 @@ each request has its own. It is empty where the iteration ran without the observ
 for `output_throughput`. `requests`, `prompt_tokens` and `new_tokens` are those of all requests of an iteration.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +37,24 @@ class Metric:
         return self.name.endswith("_per_second")
 
 
+PERCENTILES = (50, 90, 95, 99)
+
+
+def percentile_name(name: str, percent: int) -> str:
+    """Return the name of the metric that is this percentile of a time, such as `inter_token_gap_p99_seconds`."""
+    return f"{name}_p{percent}_seconds"
+
+
+def _percentiles(name: str, of_what: str) -> Iterator[Metric]:
+    """Yield the metrics of a time's percentiles, of which each round has one: tails differ from process to process."""
+    for percent in PERCENTILES:
+        how = "" if percent < 95 else f"; of fewer than {round(100 / (100 - percent))} it lies below the largest"
+        yield Metric(
+            percentile_name(name, percent),
+            f"The {percent}th {of_what}, between two of them by linear interpolation{how}.",
+        )
+
+
 METRICS = (
     Metric(
         "end_to_end_seconds",
@@ -52,9 +70,10 @@ METRICS = (
         "From the start of the call, when all requests arrive, to the first new token, waiting for others included; "
         "the median over the requests where they do not advance in step (continuous batching, or unequal lengths).",
     ),
-    Metric(
-        "time_to_first_token_p95_seconds",
-        "The same for the 95th percentile of the requests, where they do not advance in step.",
+    *_percentiles(
+        "time_to_first_token",
+        "percentile of the time to the first new token, over every single request of every iteration of a round (rows "
+        "that advance in step have it at once, and count as one)",
     ),
     Metric(
         "inter_token_seconds",
@@ -65,6 +84,7 @@ METRICS = (
         "inter_token_gap_seconds",
         "Every single gap between two consecutive tokens, of all iterations (and requests) together.",
     ),
+    *_percentiles("inter_token_gap", "percentile of every single gap between two consecutive tokens of a round"),
     Metric(
         "decode_tokens_per_second",
         "New tokens after the first one, of all rows or requests, per second between the first token and the last.",
@@ -104,6 +124,12 @@ METRICS = (
         "peak_memory_bytes",
         "The most memory used in a round: resident set of the process on the CPU, torch's share on an accelerator.",
     ),
+    Metric("load_peak_memory_bytes", "The most memory used until the model was loaded."),
+    Metric(
+        "prefill_peak_memory_bytes",
+        "The most memory used from the start of a call to its first logits, in a call that is not timed.",
+    ),
+    Metric("decode_peak_memory_bytes", "The most memory used from there to the end of that call."),
     Metric(
         "energy_joules_per_token",
         "Energy of the device while samples were taken, over the tokens made meanwhile; once in each round, and only "
@@ -132,7 +158,6 @@ _NEW_TOKENS = _LIST.len().cast(pl.Int64)
 _FIRST, _LAST = _TOKENS.list.eval(_LIST.first()), _TOKENS.list.eval(_LIST.last())  # of each list
 # Without a gap there is no mean; dividing by the tokens in the place of the gaps would flatter short generations.
 _MEAN_GAP = pl.when(_NEW_TOKENS > 1).then((_LIST.last() - _LIST.first()) / (_NEW_TOKENS - 1))
-_SLOW_FIRST = _LIST.first().quantile(0.95, interpolation="linear")
 _PREFILL_SECONDS, _DECODE_SECONDS = _FIRST.list.max(), _LAST.list.max() - _FIRST.list.min()
 _LISTS = _TOKENS.list.len()
 # The first token of each request belongs to the prefill.
@@ -142,11 +167,11 @@ _AT_ONCE = pl.col("requests") <= pl.col("batch_size")
 
 # All gaps in seconds between consecutive tokens, one list of n - 1 gaps for each list of n tokens.
 INTER_TOKEN_GAPS = _TOKENS.list.eval(_LIST.diff(null_behavior="drop"))
+# What percentiles are taken of: the single times of an iteration.
+SINGLE_TIMES = {"time_to_first_token": _FIRST, "inter_token_gap": INTER_TOKEN_GAPS}
 # The columns of an iteration that are computed of its times; null where the divisor would be 0.
 FORMULAS = {
     "time_to_first_token_seconds": _FIRST.list.median(),
-    # The rows of one list all have it at once.
-    "time_to_first_token_p95_seconds": pl.when(_LISTS > 1).then(_TOKENS.list.eval(_SLOW_FIRST).list.first()),
     "inter_token_seconds": _TOKENS.list.eval(_MEAN_GAP).list.median(),
     "decode_tokens_per_second": pl.when((_DECODED > 0) & (_DECODE_SECONDS > 0)).then(_DECODED / _DECODE_SECONDS),
     "prefill_tokens_per_second": pl.when(_AT_ONCE & (_PREFILL_SECONDS > 0)).then(

@@ -138,7 +138,7 @@ def observer_table(ok_samples: pl.DataFrame) -> pl.DataFrame:
     return pl.concat([rounds.select(CONFIGURATION_AXES), costs], how="horizontal")
 
 
-_PERCENTILES = (5, 95, 99)
+_PERCENTILES = (5, 90, 95, 99)
 # Configurations at once: the gaps between the tokens of all of them would take several times the memory of the samples.
 _AT_ONCE = 200
 
@@ -180,21 +180,44 @@ def summary_table(samples: pl.DataFrame, points: pl.DataFrame) -> pl.DataFrame:
 
 def _summaries(samples: pl.DataFrame, points: pl.DataFrame) -> pl.DataFrame:
     """Return the summary of all metrics but for its spread, with the `values` of each round where that needs them."""
-    summaries = [_summary(metric, _values(metric.name, samples, points)) for metric in METRICS]
+    of_rounds = round_percentiles(samples)
+    summaries = [_summary(metric, _values(metric.name, samples, points, of_rounds)) for metric in METRICS]
     return pl.concat(summaries, how="diagonal")
 
 
-def _values(metric: str, samples: pl.DataFrame, points: pl.DataFrame) -> pl.DataFrame:
+def round_percentiles(samples: pl.DataFrame) -> pl.DataFrame:
+    """Return the columns `configuration` and `round`, and the percentiles of a round's single times by their names."""
+    keys = ["configuration", "round"]
+    observed = samples.filter("observed")
+    found = observed.select(keys).unique(maintain_order=True)
+    for name, times in metrics.SINGLE_TIMES.items():
+        value = pl.col("value")
+        percentiles = {
+            metrics.percentile_name(name, percent): value.quantile(percent / 100, interpolation="linear")
+            for percent in metrics.PERCENTILES
+        }
+        singles = _exploded(observed.select(*keys, value=times))
+        found = found.join(singles.group_by(keys).agg(**percentiles), on=keys, how="left", maintain_order="left")
+    return found
+
+
+def _values(metric: str, samples: pl.DataFrame, points: pl.DataFrame, of_rounds: pl.DataFrame) -> pl.DataFrame:
     """Return the columns `configuration`, `round` and `value`: a row for each value that the metric has."""
     if metric in points.columns:  # has one value a round
         frame, value = points, pl.col(metric)
+    elif metric in of_rounds.columns:
+        frame, value = of_rounds, pl.col(metric)
     elif metric == "end_to_end_unobserved_seconds":
         frame, value = samples.filter(~pl.col("observed")), pl.col("end_to_end_seconds")
     elif metric == "inter_token_gap_seconds":
         frame, value = samples.filter("observed"), metrics.INTER_TOKEN_GAPS
     else:
         frame, value = samples.filter("observed"), pl.col(metric)
-    values = frame.select("configuration", "round", value=value)
+    return _exploded(frame.select("configuration", "round", value=value))
+
+
+def _exploded(values: pl.DataFrame) -> pl.DataFrame:
+    """Return a row for each single `value`, in lists or not."""
     while isinstance(values.schema["value"], pl.List):
         values = values.explode("value")
     return values.drop_nulls("value").with_columns(pl.col("value").cast(pl.Float64))

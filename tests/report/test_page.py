@@ -145,6 +145,7 @@ def test_the_sections_stand_in_the_order_of_the_questions(page: str) -> None:
         "Decode and prefill beside the roofline",
         "Every sample, by round",
         "Between tokens, along the sequence",
+        "Percentiles of single times",
         "From process start to first token",
         "Memory",
         "Results",

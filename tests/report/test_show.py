@@ -321,6 +321,14 @@ def test_json_holds_the_same_and_the_warnings(capsys: pytest.CaptureFixture[str]
     assert rows[0]["peak_memory_bytes"] == 300 * 2**20
     assert {warning["code"] for warning in content["warnings"]} >= {"reference_missing"} or content["warnings"]
     assert all("sdpa" in warning["point"] for warning in content["warnings"])
+    samples = [each for each in content["samples"] if each["batch_size"] == 16]
+    assert {each["attn_implementation"] for each in content["samples"]} == {"sdpa"}
+    assert {each["round"] for each in samples} == {1, 2, 3}
+    (times,) = samples[0]["token_seconds"]
+    assert len(times) == samples[0]["max_new_tokens"]
+    assert times[0] == samples[0]["time_to_first_token_seconds"]
+    percentiles = [rows[2][f"inter_token_gap_p{percent}_seconds"] for percent in (50, 90, 95, 99)]
+    assert percentiles == sorted(percentiles)
 
 
 def test_data_has_the_columns_asked_for_in_their_order(capsys: pytest.CaptureFixture[str], results: Path) -> None:

@@ -42,8 +42,6 @@ TYPES: dict[str, pl.DataType | type[pl.DataType]] = {
     ("metric", "values"),
     [
         ("time_to_first_token_seconds", [0.5, 0.4, 0.2, 0.2, 0.5, 0.7, 0.5, None]),
-        # Place 1.9 of 0 … 2, and 0.95 of 0 … 1; rows in step have no slowest request.
-        ("time_to_first_token_p95_seconds", [None, 0.58, 0.2 + 0.9 * 0.4, 0.56, None, 0.88, None, None]),
         # 0.6 / 3, where dividing by n = 4 would give 0.15; of 0.2 and 0.7 / 2.
         ("inter_token_seconds", [0.2, 0.25, 0.275, 0.275, None, None, 0.0, None]),
         # 2 rows of 3 in 0.6 s; 2 + 2 tokens from 0.2 s to 1.0 s; 1 + 2 + 0, from 0.2 to 0.9 s.
@@ -102,6 +100,27 @@ def test_unobserved_iterations_are_a_metric_of_their_own(tmp_path: Path) -> None
     unobserved_row = rows["end_to_end_unobserved_seconds"]
     assert (unobserved_row["samples"], unobserved_row["median"]) == (2, 1.25)
     assert rows["time_to_first_token_seconds"]["samples"] == 1
+
+
+def test_percentiles_are_of_the_single_requests_of_a_round(tmp_path: Path) -> None:
+    # Eleven requests, whose first tokens come after 0.0, 0.1 … 1.0 s: place 0.9 x 10 is the tenth of them.
+    first = [[tenths / 10, tenths / 10 + 1] for tenths in range(8)]
+    second = [[tenths / 10, tenths / 10 + 3] for tenths in range(8, 11)]
+    fast = ok_record(point(continuous_batching=True), observed(*first), observed(*second))
+    other = point(continuous_batching=True, round=2)
+    slow = ok_record(other, observed(*([second, second + 1] for second in range(11))))
+    rows = _rows(tmp_path, fast, slow)
+    found = {percent: rows[f"time_to_first_token_p{percent}_seconds"]["round_medians"] for percent in (50, 90, 95, 99)}
+    assert found == {
+        50: pytest.approx([0.5, 5.0]),
+        90: pytest.approx([0.9, 9.0]),
+        95: pytest.approx([0.95, 9.5]),
+        99: pytest.approx([0.99, 9.9]),
+    }
+    assert rows["time_to_first_token_p90_seconds"]["estimate"] == pytest.approx(4.95), "each round has one"
+    # Eight gaps of 1 s and three of 3 s: place 7 of 0 … 10 is still of the eight, and place 9.5 is not.
+    assert rows["inter_token_gap_p95_seconds"]["round_medians"] == pytest.approx([3.0, 1.0])
+    assert rows["inter_token_gap_p50_seconds"]["round_medians"] == pytest.approx([1.0, 1.0])
 
 
 def test_gaps_are_all_gaps_of_all_requests(tmp_path: Path) -> None:
