@@ -20,7 +20,10 @@ ATTN_IMPLEMENTATIONS = (
     "flash_attention_3",
     "flash_attention_4",
 )
+# Source: ALL_CACHE_IMPLEMENTATIONS of transformers 5.22, without those that it calls deprecated.
+CACHE_IMPLEMENTATIONS = ("auto", "dynamic", "static", "offloaded", "offloaded_static", "quantized")
 UNIFORM = "uniform"
+NONE = "none"
 # Strings that stand in file names, in DVC's paths and in shell commands; a dot in a name would mean a level in DVC's
 # paths of parameters.
 NAME = r"[A-Za-z0-9][A-Za-z0-9_-]*"
@@ -62,7 +65,8 @@ def _axis(kind: Literal["round", "model", "work", "way", "precision"], label: st
 class Configuration:
     """One point: a value of each axis, named as transformers names them.
 
-    `cache_implementation` is `dynamic`, `static`, or `auto`: what the rest asks for. `prefill_chunk_size` is in tokens,
+    `quantization` is `none`, which takes a checkpoint as it is, or an entry of `quantization:`. `cache_implementation`
+    is a name of transformers', or `auto`: what the rest asks for. `prefill_chunk_size` is in tokens,
     0 for a prompt that is taken in at once. `context_depth` is the number of tokens in the cache before the clock
     starts. `request_lengths` is `uniform`, where each of `batch_size` rows has `sequence_length` prompt tokens and gets
     `max_new_tokens`, or an entry of `request_lengths:`, where those are the longest request's.
@@ -88,12 +92,13 @@ class Configuration:
         values=("off", "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"),
         always_told=True,
     )
-    cache_implementation: str = _axis(
-        "way", "cache", usual="auto", token="cache-{}", values=("auto", "dynamic", "static")
-    )
+    cache_implementation: str = _axis("way", "cache", usual="auto", token="cache-{}", values=CACHE_IMPLEMENTATIONS)
     use_kernels: bool = _axis("way", "kernels", usual=False, token=("no-kernels", "kernels"), always_told=True)
     experts_implementation: str = _axis(
         "way", "experts", usual="auto", token="experts-{}", values=("auto", "eager", "batched_mm", "grouped_mm")
+    )
+    quantization: str = _axis(
+        "way", "quantization", usual=NONE, pattern=NAME, expected=f"{NONE}, or the name of an entry under quantization"
     )
     continuous_batching: bool = _axis(
         "way", "continuous batching", usual=False, token=("static", "continuous"), always_told=True
@@ -116,7 +121,7 @@ class Configuration:
         """Whether `generate` is to use a static cache: where asked for, and else where it compiles."""
         if self.cache_implementation == "auto":
             return self.compile_mode != "off" and not self.continuous_batching
-        return self.cache_implementation == "static"
+        return self.cache_implementation in ("static", "offloaded_static")
 
 
 AXIS_TABLE: dict[str, Axis] = {each.name: each.metadata["axis"] for each in dataclasses.fields(Configuration)}

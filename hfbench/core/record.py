@@ -76,12 +76,14 @@ def _plain(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 class Settings(Stored):
     """What of params.yaml a point depends on beside its axes; None or empty where it does not use it.
 
-    `compile` and `continuous_batching` hold the section of that name, `kernels` the entries of `kernels:`, a local one
-    with the `sha256` of its folder.
+    `compile`, `quantized_cache` and `continuous_batching` hold the section of that name, `kernels` the entries of
+    `kernels:`, a local one with the `sha256` of its folder, `quantization` the entry that the axis names.
     """
 
     compile: dict[str, Any] | None = None
     kernels: tuple[dict[str, Any], ...] = ()
+    quantization: dict[str, Any] | None = None
+    quantized_cache: dict[str, Any] | None = None
     continuous_batching: dict[str, Any] | None = None
 
 

@@ -49,7 +49,10 @@ def manifest_path(model: str) -> Path:
 
 def settings_path(point: Configuration) -> Path:
     """Return where what a point depends on of params.yaml beside its axes lies; points that use the same share it."""
-    used = (point.attn_implementation, point.compile_mode, point.use_kernels, point.continuous_batching)
+    used = (
+        *(point.attn_implementation, point.compile_mode, point.cache_implementation, point.use_kernels),
+        *(point.quantization, point.continuous_batching),
+    )
     return SETTINGS / f"{joined(used)}.json"
 
 

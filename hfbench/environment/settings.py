@@ -7,7 +7,7 @@ from typing import Any
 
 from hfbench.core.errors import UserError
 from hfbench.core.files import write_json
-from hfbench.core.point import Configuration
+from hfbench.core.point import NONE, Configuration
 from hfbench.core.record import Settings
 from hfbench.core.results import POINTS, settings_path
 from hfbench.model.folder import folder_sha256
@@ -68,6 +68,10 @@ def settings_of(point: Configuration, params: Params) -> Settings:
     return Settings(
         compile=params.compile.model_dump() if point.compile_mode != "off" else None,
         kernels=tuple(_described(entry) for entry in params.kernels if _is_used(entry, point)),
+        quantization=params.quantization[point.quantization].model_dump() if point.quantization != NONE else None,
+        quantized_cache=(
+            params.quantized_cache.model_dump(exclude_none=True) if point.cache_implementation == "quantized" else None
+        ),
         continuous_batching=params.continuous_batching.model_dump() if point.continuous_batching else None,
     )
 

@@ -29,6 +29,7 @@ from hfbench.fleet.schedule import Block, Node, Schedule
 from hfbench.fleet.seen import Seen, last_status, show_status
 from hfbench.git import prefix_of, run_git
 from hfbench.params.schema import load_params
+from hfbench.report.words import counted
 
 _CONSTRAINTS = Path("constraints.txt")
 _LOOK_SECONDS = 5.0  # between two looks at which nodes there are
@@ -77,7 +78,9 @@ class Fleet:
     def survey(self) -> None:
         """Find out of each node what it is, and of each kind what is measured already."""
         self._look()
-        if not self._machines:
+        if self._machines:
+            self.seen.say(f"asking {counted(len(self._machines), 'node')} what it is: {', '.join(self.devices())}")
+        else:
             raise UserError("the Ray cluster has no node that is alive. Start some with `ray start`.")
         while self._surveys:
             ready, _ = self._ray.wait(list(self._surveys), timeout=_WAIT_SECONDS)
@@ -227,8 +230,8 @@ def run_fleet(address: str, per_node: int, *, installs: bool, pushes: bool) -> N
         failure = its.run()
         kinds = [kind for kind in its.kinds.values() if kind.is_complete]
     for kind in kinds:
+        say(f"{kind.name}: making the DVC experiment of that name")
         kind.save_experiment()
-        say(f"{kind.name}: its results are the DVC experiment of that name")
     if pushes:
         pushed = subprocess.run([sys.executable, "-m", "dvc", "push", "--quiet", "--run-cache"], check=False)
         if pushed.returncode:

@@ -22,7 +22,7 @@ import yaml
 from hfbench.compare.side import LOCK
 from hfbench.core.errors import UserError
 from hfbench.core.files import atomic_path
-from hfbench.core.results import CEILINGS, ENVIRONMENT, POINTS, STANDS_FOR
+from hfbench.core.results import CEILINGS, ENVIRONMENT, PARAMS, POINTS, STANDS_FOR
 from hfbench.fleet import node
 from hfbench.git import run_git
 
@@ -36,7 +36,8 @@ _RUN = re.compile(r"runs/[0-9a-f]{2}/[0-9a-f]+/[0-9a-f]+")
 class Kind:
     """Machines that are the same to a measurement; `folder` is the clone in which their results come together.
 
-    `stages` has the round of each point, by the stage that measures it, in the sweep's order.
+    `stages` has the round of each point, by the stage that measures it, in the sweep's order. `has_taken` is whether a
+    node gave anything.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Kind:
     cache: Path
     stages: dict[str, int] = field(default_factory=dict)
     done: set[str] = field(default_factory=set)
+    has_taken: bool = False
 
     def rounds(self) -> Iterator[tuple[int, list[str]]]:
         """Yield each round with the stages that are not done yet; the ceilings are in the first."""
@@ -66,6 +68,7 @@ class Kind:
             raise UserError(f"its environment is no longer that of the kind {self.name}")
         if node.md5_of(content) != md5:
             raise UserError(f"{out['path']} came damaged: it is not the {md5} that it is said to be")
+        self.has_taken = True
         if result["stage"] == CEILINGS_STAGE:
             _store(self.folder / CEILINGS, content)
             lock = self.folder / LOCK
@@ -90,7 +93,9 @@ class Kind:
         return CEILINGS_STAGE in known["stages"] and (self.folder / CEILINGS).exists()
 
     def save_experiment(self) -> None:
-        """Make tables and report of the kind, and the DVC experiment that is named after it."""
+        """Make tables and report of the kind, and the DVC experiment that is named after it, where it is not there."""
+        if not self.has_taken and self._is_saved():
+            return
         self._dvc("repro", "--quiet")
         run_git(self.folder, "add", "--", "results", "dvc.lock", "stages/dvc.lock", "params.yaml")
         self._dvc("exp", "save", "--quiet", "--force", "--name", self.name)
@@ -99,6 +104,13 @@ class Kind:
             raise UserError(
                 f"the experiment {self.name} could not be fetched from {self.folder}: {fetched.stderr.strip()}"
             )
+
+    def _is_saved(self) -> bool:
+        """Whether there is an experiment of this name, of the commit and the params that are measured."""
+        head = run_git(Path(), "rev-parse", "HEAD").stdout.strip()
+        ref = f"refs/exps/{head[:2]}/{head[2:]}/{self.name}"
+        params = run_git(Path(), "show", f"{ref}:{PARAMS}")
+        return params.returncode == 0 and params.stdout.encode() == (self.folder / PARAMS).read_bytes()
 
     def find_what_is_known(self) -> None:
         """Have the clone ready for the kind, and find out which points the DVC cache has of it."""

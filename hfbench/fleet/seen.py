@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import psutil
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from hfbench.core.errors import UserError, say
 from hfbench.core.files import read_json, write_json
@@ -73,7 +74,7 @@ class Seen:
             if self._live is None:
                 self._live = Live(console=self._console, auto_refresh=False)
                 self._live.start()
-            self._live.update(table_of(status), refresh=True)
+            self._live.update(status_shown(status), refresh=True)
             if is_last:
                 self._live.stop()
 
@@ -105,25 +106,26 @@ class Seen:
         }
 
 
-def table_of(status: Mapping[str, Any]) -> Table:
-    """Return nodes and rounds as a table, with how far each kind is and about how long all will take."""
-    kinds = (
+def status_shown(status: Mapping[str, Any]) -> Group:
+    """Return how far each kind is and about how long all will take, and a table of the nodes with their rounds."""
+    lines = [
         f"{name}: {each['points'] - each['waiting']} of {each['points']} points"
         for name, each in status["kinds"].items()
-    )
-    left = status["seconds_left"]
-    title = ["; ".join(kinds), "" if not left else f"about {max(1, round(left / 60))} min left"]
-    table = Table(
-        box=None, pad_edge=False, header_style="bold", title=", ".join(filter(None, title)), title_justify="left"
-    )
+    ]
+    if left := status["seconds_left"]:
+        lines.append(f"about {max(1, round(left / 60))} min left")
+    if status["dashboard"]:
+        lines.append(f"Ray's dashboard: http://{status['dashboard']}")
+    return Group(*map(Text, lines), "", _nodes(status))
+
+
+def _nodes(status: Mapping[str, Any]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
     for head in ("node", "kind", "measures", "points"):
         table.add_column(head, justify="right" if head == "points" else "left")
     for each in status["nodes"]:
         rounds = ", ".join(f"round {number}" for number in each["rounds"])
         table.add_row(each["node"], each["kind"] or "", each["refused"] or rounds or "nothing", str(each["finished"]))
-    if status["dashboard"]:
-        table.caption = f"Ray's dashboard: http://{status['dashboard']}"
-        table.caption_justify = "left"
     return table
 
 
@@ -138,6 +140,6 @@ def last_status() -> dict[str, Any]:
 def show_status() -> None:
     """Print how far the fleet is that measures for this repository. Raises `UserError` where none does."""
     status = last_status()
-    Console().print(table_of(status))
+    Console().print(status_shown(status))
     if any(each["waiting"] for each in status["kinds"].values()) and not psutil.pid_exists(status["process"]):
         say("It has ended; `hfbench fleet run` goes on with what waits.")

@@ -12,6 +12,7 @@ from transformers.generation.utils import ALL_CACHE_NAMES
 
 from hfbench.measure.counting import Count, Products, count_products, difference
 from hfbench.measure.prompt import Prompt, longest_row
+from hfbench.measure.quantization import quantized_weights, stored_bytes, tensors_in
 
 # The names under which configs say how many experts there are, and how many a token goes through.
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
@@ -30,9 +31,16 @@ _SHORT = 8  # prompt tokens of the forward pass that fills a cache
 
 @dataclass
 class _Use:
-    """A parameter, and each module that owns it with the parameter's full name: a tied one has several owners."""
+    """A parameter, and each module that owns it with the parameter's full name: a tied one has several owners.
 
-    parameter: nn.Parameter
+    `size` is the number of weights that it stands for, `size_bytes` what is stored of them. Quantised weights stand in
+    place of all that their module has of its own.
+    """
+
+    parameter: torch.Tensor
+    size: int
+    size_bytes: int
+    is_quantized: bool = False
     owners: list[tuple[str, nn.Module]] = field(default_factory=list)
 
     @property
@@ -52,7 +60,8 @@ def describe_needs(model: PreTrainedModel, cache: Any, prompt: Prompt) -> dict[s
     `count_weights`, `cache` as `cache_layout` returns it, and `unknown`: the reasons, in words, why the bytes that the
     model reads (`bytes`) and the FLOPs that it needs (`flops`) are not known, where they are not.
 
-    FLOPs are known where torch's own count of a short forward pass over the prompt's first tokens agrees.
+    FLOPs are known where torch's own count of a short forward pass over the prompt's first tokens agrees; those of
+    quantised weights are of the shapes that they stand for.
     """
     try:
         count, failed = count_products(model, prompt), None
@@ -60,6 +69,7 @@ def describe_needs(model: PreTrainedModel, cache: Any, prompt: Prompt) -> dict[s
         count, failed = None, f"counting a short forward pass failed: {type(error).__name__}: {error}".split("\n")[0]
     needs = {**count_weights(model, count), "cache": cache_layout(cache, model)}
     unread = _uncountable(model, cache, needs)
+    failed = None if quantized_weights(model) else failed
     flops = unread or failed or _miscounted(model, needs, count, prompt.input_ids.shape[1])
     return {**needs, "unknown": {name: why for name, why in (("bytes", unread), ("flops", flops)) if why}}
 
@@ -67,8 +77,6 @@ def describe_needs(model: PreTrainedModel, cache: Any, prompt: Prompt) -> dict[s
 def _uncountable(model: PreTrainedModel, cache: Any, needs: Mapping[str, Any]) -> str | None:
     """Return, in words, why neither bytes nor FLOPs can be counted."""
     config = type(model.config).__name__
-    if getattr(model.config, "quantization_config", None) or not all(map(torch.is_floating_point, model.parameters())):
-        return "the weights are packed, so that their tensors do not say how many there are"
     if needs["cache"] is None:
         return f"the cache ({type(cache).__name__}) is of a form that hfbench does not know"
     if any(None in (each["experts"], each["experts_per_token"]) for each in needs["routed_experts"]):
@@ -78,7 +86,7 @@ def _uncountable(model: PreTrainedModel, cache: Any, needs: Mapping[str, Any]) -
 
 def _miscounted(model: PreTrainedModel, needs: Mapping[str, Any], count: Count | None, tokens: int) -> str | None:
     """Return, in words, by how much torch's count differs from the formula for a prompt of so many tokens."""
-    if count is None:
+    if count is None or quantized_weights(model):  # torch's counter does not know the products of quantised weights
         return None
     if any(kind["query_heads"] is None for kind in needs["cache"]["attention"]):
         return f"the config ({type(model.config).__name__}) does not say how many heads attention has"
@@ -121,8 +129,7 @@ def count_weights(model: PreTrainedModel, count: Count | None = None) -> dict[st
     counts: Counter[str] = Counter(dict.fromkeys(_COUNTS, 0))
     routed: dict[tuple[int | None, int | None], Counter[str]] = {}
     for use in _uses(model):
-        parameter, size = use.parameter, use.parameter.numel()
-        size_bytes = size * parameter.element_size()
+        parameter, size, size_bytes = use.parameter, use.size, use.size_bytes
         numbers = (_number(config, _EXPERTS, use.layer), _number(config, _EXPERTS_PER_TOKEN, use.layer))
         if id(parameter) in unread:
             counts["unread_weight_bytes"] += size_bytes
@@ -189,6 +196,24 @@ def cache_layout(cache: Any, model: PreTrainedModel) -> dict[str, Any] | None:
     return {"attention": attention, "state_bytes_per_row": state_bytes_per_row}
 
 
+def kv_bytes_per_token(cache: Any, rows: int) -> float | None:
+    """Return the bytes that keys and values of a token take in all layers together, from the tensors of so many rows.
+
+    Quantised ones are counted as they are stored, with their scales and with what a layer keeps in full precision. None
+    for a cache of unknown form, or one that holds nothing.
+    """
+    total = 0.0
+    for layer in getattr(cache, "layers", ()):
+        plain = [getattr(layer, name, None) for name in ("keys", "values")]
+        packed = [getattr(layer, name, None) for name in ("_quantized_keys", "_quantized_values")]
+        if plain[0] is None or not getattr(layer, "is_initialized", True):
+            continue
+        tokens = int(layer.get_seq_length()) if packed[0] is not None else plain[0].shape[-2]
+        if tokens:
+            total += sum(map(stored_bytes, tensors_in([*plain, *packed]))) / (tokens * rows)
+    return total or None
+
+
 def _head_dims(config: Any, keys: torch.Tensor, values: torch.Tensor) -> tuple[int, int]:
     """Return the dimensions of a head's keys and values, which multi-head latent attention makes of what it caches."""
     if keys.shape[-1] == getattr(config, "kv_lora_rank", None):
@@ -231,9 +256,16 @@ def fill_cache(model: PreTrainedModel, prompt: Prompt) -> Any:
 
 def _uses(model: PreTrainedModel) -> list[_Use]:
     found: dict[int, _Use] = {}
+    quantized = quantized_weights(model)
     for path, module in model.named_modules():
+        if path in quantized:
+            its = quantized[path]
+            use = _Use(its.tensor, its.logical_parameters, its.stored_bytes, is_quantized=True)
+            found.setdefault(id(its.tensor), use).owners.append((f"{path}.weight", module))
+            continue
         for name, parameter in module.named_parameters(recurse=False):
-            found.setdefault(id(parameter), _Use(parameter)).owners.append((f"{path}.{name}", module))
+            use = _Use(parameter, parameter.numel(), parameter.nbytes)
+            found.setdefault(id(parameter), use).owners.append((f"{path}.{name}", module))
     return list(found.values())
 
 
@@ -275,6 +307,8 @@ def _is_matrix(use: _Use) -> bool:
 
     A weight of `nn.Linear`, of a convolution, of a router, or a stack of matrices: 2 FLOPs a parameter and token.
     """
+    if use.is_quantized:
+        return True
     shape, names = use.parameter.shape, {name.rpartition(".")[2] for name, _ in use.owners}
     if len(shape) < 2 or any(name.endswith("bias") for name in names):
         return False

@@ -42,6 +42,8 @@ _EXPERTS_OPERATORS = {
     "aten::_grouped_mm": "grouped_mm",
     "transformers::grouped_mm_fallback": "grouped_mm_fallback",
 }
+# torch's matrix products, as aten::mm, aten::_int_mm and aten::_weight_int8pack_mm, and other libraries' operators.
+_PRODUCT = re.compile(r"aten::\w*mm(_\w+)?$|(?!aten|prim|profiler|inductor|c10|cuda|triton)\w+::\w+$")
 
 
 @dataclass
@@ -64,9 +66,13 @@ class Evidence:
 
 @dataclass
 class Operators:
-    """Counts of operators that the profiler saw: SDPA's backends, those by which experts computed, and softmax."""
+    """Counts of operators that the profiler saw: SDPA's backends, those by which experts computed, and softmax.
+
+    `products` are those that multiply matrices, and all of libraries beside torch, as that of quantised weights.
+    """
 
     sdpa: Counter[str] = field(default_factory=Counter)
+    products: Counter[str] = field(default_factory=Counter)
     experts: Counter[str] = field(default_factory=Counter)
     softmax: int = 0
 
@@ -141,6 +147,7 @@ def watch_operators() -> Iterator[Operators]:
     names = [event.name() for event in profiler.profiler.kineto_results.events()]
     operators.sdpa.update(_SDPA_OPERATORS[name] for name in names if name in _SDPA_OPERATORS)
     operators.experts.update(_EXPERTS_OPERATORS[name] for name in names if name in _EXPERTS_OPERATORS)
+    operators.products.update(name for name in names if _PRODUCT.match(name))
     operators.softmax = names.count(_SOFTMAX)
 
 

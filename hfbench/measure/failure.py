@@ -28,6 +28,15 @@ _REFUSALS = (
     "object has no attribute 'past_key_values'",  # of what the model returns, when the prompt goes in by chunks
     "invalidcxxcompiler",
     "no working c++ compiler",
+    # Of quantisation, what it needs and this machine lacks (transformers 5.22, quantizers/).
+    "no gpu found",
+    "no gpu or xpu found",
+    "gpu is required",
+    "requires a gpu",
+    "requires an apple silicon gpu",
+    "requires a **blackwell gpu**",
+    "requires triton",
+    "is only supported on",
 )
 # How torch.compile, and transformers of an attention, go on after what they say.
 _ADVICE = re.compile(r"\nSet TORCHDYNAMO_VERBOSE=1| yet\. Please request the support for this architecture")

@@ -16,8 +16,6 @@ from hfbench.measure.compiling import compile_config
 from hfbench.measure.device import Device
 from hfbench.measure.prompt import Prompt, batches_of, prepare_context
 
-_CACHES = {"auto": None, "dynamic": "dynamic"}  # None: what transformers takes for the model
-
 
 @dataclass(frozen=True)
 class Call:
@@ -80,6 +78,9 @@ def generation_config(configuration: Configuration, settings: Settings, prompt: 
         pad_token_id=prompt.pad_token_id,
         eos_token_id=-1 if configuration.continuous_batching else None,
         cache_implementation=_cache_implementation(configuration, prompt),
+        cache_config=dict(settings.quantized_cache)
+        if settings.quantized_cache and prompt.context_ids is None
+        else None,
         prefill_chunk_size=configuration.prefill_chunk_size or None,
         compile_config=None if configuration.continuous_batching else compile_config(configuration, settings),
         disable_compile=configuration.compile_mode == "off",
@@ -89,7 +90,9 @@ def generation_config(configuration: Configuration, settings: Settings, prompt: 
 def _cache_implementation(configuration: Configuration, prompt: Prompt) -> str | None:
     if prompt.context_ids is not None:
         return None  # the call is handed the cache that holds the context
-    return "static" if configuration.is_static else _CACHES[configuration.cache_implementation]
+    if configuration.cache_implementation == "auto":
+        return "static" if configuration.is_static else None  # None: what transformers takes for the model
+    return configuration.cache_implementation
 
 
 def prepare_generate(
@@ -99,7 +102,7 @@ def prepare_generate(
     if prompt.new_tokens:
         return _prepare_batches(model, configuration, settings, prompt, device)
     config = generation_config(configuration, settings, prompt)
-    fill_context = prepare_context(model, configuration, prompt, configuration.max_new_tokens)
+    fill_context = prepare_context(model, configuration, settings, prompt, configuration.max_new_tokens)
 
     def call(observed: bool, probe: Probe | None = None) -> Call:
         clock = TokenClock() if observed else None

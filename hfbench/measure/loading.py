@@ -1,6 +1,7 @@
 """Loading a model exactly as asked, and nothing else; flex attention with a static cache among it."""
 
 import re
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from transformers.masking_utils import flex_attention_mask
 from hfbench.core.point import Configuration
 from hfbench.measure.experts import check_experts, experts_argument, find_experts
 from hfbench.measure.kernels import Kernels
+from hfbench.measure.quantization import causes_told, quantization_argument, require_plain
 from hfbench.model.architecture import load_config
 
 FLEX = "flex_attention"
@@ -100,32 +102,38 @@ def load_model(
     device: torch.device,
     trust_remote_code: bool,
     kernels: Kernels | None = None,
+    quantization: Mapping[str, Any] | None = None,
 ) -> tuple[PreTrainedModel, dict[str, list[str]]]:
     """Load the model in `.eval()` mode; return it with the weights that were missing, unexpected or of another shape.
 
     Keys of the config that add outputs or leave out the cache are as `load_config` sets them. The generation config of
     the checkpoint is replaced by an empty one: its penalties and temperatures would add work that the configuration
-    does not name. Raises `NoExpertsError` where the model has no experts that compute as asked.
+    does not name. `quantization` is an entry of `quantization:`. Raises `NoExpertsError` where the model has no experts
+    that compute as asked, and `QuantizationError` where its weights cannot be quantised so.
     """
     kernels = kernels or Kernels(configuration.attn_implementation)
     implementation = split_attention(kernels.attn_implementation)[0]
     if uses_static_flex_attention(configuration):
         implementation = register_flex_attention()
-    loaded: Any = AutoModelForCausalLM.from_pretrained(
-        folder,
-        config=load_config(folder, trust_remote_code),
-        dtype=getattr(torch, configuration.dtype),
-        attn_implementation=implementation,
-        **experts_argument(configuration.experts_implementation),
-        use_kernels=configuration.use_kernels,
-        kernel_config=kernels.config,
-        allow_all_kernels=kernels.trust_remote_code,
-        device_map=None if device.type == "cpu" else {"": device},
-        use_safetensors=True,
-        local_files_only=True,
-        trust_remote_code=trust_remote_code,
-        output_loading_info=True,
-    )
+    config = load_config(folder, trust_remote_code)
+    require_plain(configuration, config)
+    with causes_told():
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=config,
+            dtype=getattr(torch, configuration.dtype),
+            attn_implementation=implementation,
+            **experts_argument(configuration.experts_implementation),
+            **quantization_argument(quantization),
+            use_kernels=configuration.use_kernels,
+            kernel_config=kernels.config,
+            allow_all_kernels=kernels.trust_remote_code,
+            device_map=None if device.type == "cpu" else {"": device},
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
+        )
     model, info = loaded
     check_experts(configuration.experts_implementation, model, find_experts(model))
     model.generation_config = GenerationConfig()

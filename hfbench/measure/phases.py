@@ -48,6 +48,7 @@ from hfbench.measure.prompt import (
     longest_row,
     new_tokens_of,
 )
+from hfbench.measure.quantization import quantization_differences
 from hfbench.measure.sampling import Sampler
 from hfbench.measure.support import refusals_explained
 from hfbench.measure.task import Task
@@ -96,7 +97,8 @@ class Measurement:
         self._prompt = load_prompt(
             inputs_path(self._configuration), self._device.torch_device, self._configuration.context_depth
         )
-        self._requested = {**wanted, "kernels": self._settings.kernels, **describe_requests(self._prompt)}
+        used = {"kernels": self._settings.kernels, "quantization": self._settings.quantization}
+        self._requested = {**wanted, **used, **describe_requests(self._prompt)}
         if self._configuration.continuous_batching:
             asked = continuous_batching_config(self._configuration, self._settings)
             self._requested["continuous_batching_config"] = requested_batching(asked)
@@ -112,7 +114,12 @@ class Measurement:
         self._sdpa.enter_context(sdpa_backend(self._configuration.attn_implementation))
         start = time.perf_counter()
         self._model, loading = load_model(
-            self._folder, self._configuration, self._device.torch_device, self._trusts_code, self._kernels
+            self._folder,
+            self._configuration,
+            self._device.torch_device,
+            self._trusts_code,
+            self._kernels,
+            self._settings.quantization,
         )
         self._device.synchronize()
         self._reporter.update(load_seconds=round(time.perf_counter() - start, 9))
@@ -185,11 +192,7 @@ class Measurement:
         if loading.uses_static_flex_attention(self._configuration):
             # What that compiled, for a key length of its own, would make torch run the measured calls on code for any.
             torch.compiler.reset()
-        kind = kernel_device(self._device)
-        found = [
-            *verification.differences(self._configuration, self._effective),
-            *kernel_differences(self._configuration, self._settings, kind, self._effective),
-        ]
+        found = self._differences()
         if is_batched or not is_compiled:
             found += self._report_path(path)
         # The first call holds more than an iteration does, and checking takes no longer than two of them.
@@ -199,10 +202,20 @@ class Measurement:
         # Compiling, which this call left out, decides on padding and graphs too: `conclude` looks at those.
         return found if is_compiled else [*found, *self._batching_differences()]
 
+    def _differences(self) -> list[str]:
+        kind = kernel_device(self._device)
+        quantized = self._effective["quantization"]
+        return [
+            *verification.differences(self._configuration, self._effective),
+            *kernel_differences(self._configuration, self._settings, kind, self._effective),
+            *quantization_differences(self._configuration, self._settings.quantization, quantized),
+        ]
+
     def _report_path(self, path: dict[str, Any]) -> list[str]:
-        self._output["path"] = path
+        is_quantized = self._configuration.cache_implementation == "quantized"  # whose price in quality is by design
+        self._output["path"] = path | ({"quantized_cache": True} if is_quantized else {})
         self._reporter.update(output=self._output)
-        return path_differences(self._configuration.dtype, path)
+        return [] if is_quantized else path_differences(self._configuration.dtype, path)
 
     def warm_up(self) -> None:
         """Run the warm-up iterations; the first tells the memory of prefill and decode."""

@@ -20,7 +20,7 @@ import psutil
 
 from hfbench.core.errors import UserError
 from hfbench.core.files import read_json, write_json
-from hfbench.core.point import AXES, CONFIGURATION_AXES, UNIFORM, Configuration
+from hfbench.core.point import AXES, CONFIGURATION_AXES, NONE, UNIFORM, Configuration
 from hfbench.core.record import FEWEST_SAMPLES, OK, Iteration, Record, Sampling, Settings
 from hfbench.core.results import MEASUREMENTS, POINTS, RUN, inputs_path, manifest_path, record_path, settings_path
 from hfbench.core.system import code_sha256
@@ -338,6 +338,7 @@ def label(configuration: Configuration, axes: Iterable[str] = AXES) -> str:
         "cache_implementation": f"{point.cache_implementation} cache" * (point.cache_implementation != "auto"),
         "use_kernels": "kernels" * point.use_kernels,
         "experts_implementation": f"{point.experts_implementation} experts" * (point.experts_implementation != "auto"),
+        "quantization": point.quantization * (point.quantization != NONE),
         "continuous_batching": "continuous batching" * point.continuous_batching,
         "prefill_chunk_size": f"prefill by {point.prefill_chunk_size}" * (point.prefill_chunk_size > 0),
         "request_lengths": f"{point.request_lengths} requests" * (point.request_lengths != UNIFORM),

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from torch import nn
-from transformers import DynamicCache, PreTrainedModel, StaticCache
+from transformers import DynamicCache, PreTrainedModel, QuantizedCache, StaticCache
 
 from hfbench.core.point import UNIFORM, Configuration
+from hfbench.core.record import Settings
 from hfbench.measure.failure import WrongTokenCountError
 
 
@@ -137,7 +138,7 @@ CACHE = "past_key_values"  # under this name alone does `generate` look for what
 
 
 def prepare_context(
-    model: PreTrainedModel, configuration: Configuration, prompt: Prompt, max_new_tokens: int
+    model: PreTrainedModel, configuration: Configuration, settings: Settings, prompt: Prompt, max_new_tokens: int
 ) -> Callable[[], dict[str, Any]]:
     """Return the function that fills a cache with the prompt's context and returns it, as an argument of `generate`.
 
@@ -154,12 +155,20 @@ def prepare_context(
     _require_cache(model)
     config = model.config.get_text_config(decoder=True)
     room = prompt.attention_mask.shape[1] + max_new_tokens - 1  # the last new token is not fed back
-    static = StaticCache(config=config, max_cache_len=room) if configuration.is_static else None
+    is_offloaded = configuration.cache_implementation in ("offloaded", "offloaded_static")
+    static = (
+        StaticCache(config=config, max_cache_len=room, offloading=is_offloaded) if configuration.is_static else None
+    )
 
     def fill() -> dict[str, Any]:
+        cache: Any
         if static is not None:
             static.reset()
-        cache = DynamicCache(config=config) if static is None else static
+            cache = static
+        elif settings.quantized_cache is not None:
+            cache = QuantizedCache(config=config, **settings.quantized_cache)
+        else:
+            cache = DynamicCache(config=config, offloading=is_offloaded)
         _fill(model, prompt, cache)
         return {CACHE: cache}
 

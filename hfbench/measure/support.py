@@ -141,7 +141,8 @@ def unsupported_reason(
         _device_reason(device, kind, environment)
         or _lengths_reason(configuration)
         or _attention_reason(configuration, kind, environment)
-        or _cache_reason(configuration)
+        or _cache_reason(configuration, kind)
+        or _quantization_reason(settings, environment)
         or compile_reason(configuration, settings, kind, environment)
     )
 
@@ -213,14 +214,42 @@ def _attention_reason(configuration: Configuration, kind: str, environment: dict
     return None
 
 
-def _cache_reason(configuration: Configuration) -> str | None:
+# Packages without which transformers (5.22) does not quantise, by its name of the method.
+_QUANTIZATION_PACKAGES = {
+    "awq": "gptqmodel",
+    "bitsandbytes": "bitsandbytes",
+    "compressed-tensors": "compressed-tensors",
+    "gptq": "gptqmodel",
+    "hqq": "hqq",
+    "quanto": "optimum-quanto",
+    "torchao": "torchao",
+}
+
+
+def _quantization_reason(settings: Settings, environment: dict[str, Any]) -> str | None:
+    """Return which package is missing of those that weights or cache are quantised by."""
+    asked = {
+        "quant_method": (settings.quantization or {}).get("quant_method"),
+        "quantized_cache.backend": (settings.quantized_cache or {}).get("backend"),
+    }
+    for key, name in asked.items():
+        package = _QUANTIZATION_PACKAGES.get(str(name))
+        if package is not None and package not in environment.get("packages", {}):
+            return f"{key} {name} needs the package {package}, which is not installed; pip install {package}"
+    return None
+
+
+def _cache_reason(configuration: Configuration, kind: str) -> str | None:
     asked = configuration.cache_implementation
+    if kind == "cpu" and asked.startswith("offloaded"):
+        return f"cache_implementation is {asked}, and a point on the CPU has its cache in the host's memory already"
     if asked != "auto" and configuration.continuous_batching:
         return (
             f"cache_implementation is {asked}, and continuous batching has a paged cache of its own; "
             "it runs with cache_implementation auto"
         )
-    if asked == "dynamic" and configuration.compile_mode != "off":
+    if asked != "auto" and not configuration.is_static and configuration.compile_mode != "off":
         # GenerationMixin._valid_auto_compile_criteria in transformers 5.22
-        return "generate compiles with a static cache only, and with a dynamic one it would run uncompiled"
+        kind = "dynamic" if asked == "dynamic" else f"dynamic ({asked})"
+        return f"generate compiles with a static cache only, and with a {kind} one it would run uncompiled"
     return None

@@ -14,6 +14,7 @@ from transformers import CompileConfig, GenerationConfig, PreTrainedModel
 from hfbench.core.point import Configuration
 from hfbench.core.record import Settings
 from hfbench.measure import loading
+from hfbench.measure.accounting import kv_bytes_per_token
 from hfbench.measure.batching import Batching, continuous_batching_config, effective_batching
 from hfbench.measure.device import Cpu, Device
 from hfbench.measure.evidence import watch_functions, watch_operators
@@ -33,6 +34,7 @@ from hfbench.measure.prompt import (
     tokens_in,
     watch_passes,
 )
+from hfbench.measure.quantization import describe_quantization, quantized_weights, stored_bytes
 from hfbench.measure.support import refusals_explained
 
 _FLOATING = ("float", "bfloat")  # how torch's floating-point dtypes begin
@@ -46,7 +48,11 @@ def describe_tensors(model: PreTrainedModel) -> dict[str, Any]:
     `kept_in_float32` counts what the model's class has transformers keep in float32 whatever dtype is asked for, such
     as the router of some mixtures of experts.
     """
-    parameters, buffers = dict(model.named_parameters()), dict(model.named_buffers())
+    quantized = {id(each.tensor) for each in quantized_weights(model).values()}
+    parameters, buffers = (
+        {name: tensor for name, tensor in named if id(tensor) not in quantized}
+        for named in (model.named_parameters(), model.named_buffers())
+    )
     stored = {name: buffer for name, buffer in buffers.items() if name in _stored(model) and buffer.is_floating_point()}
     return {
         "parameter_dtypes": _dtypes(parameters.values()),
@@ -106,7 +112,14 @@ def _dtypes(tensors: Iterable[torch.Tensor]) -> dict[str, int]:
 
 # Where `generate` hands out a token when it has queued the next step (transformers 5.22, `DeferredStopCheck`).
 _DEFERRED = ("mps",)
-_CACHES = {"static": "StaticCache", "dynamic": "DynamicCache"}
+_CACHES = {
+    "static": "StaticCache",
+    "offloaded_static": "StaticCache",
+    "dynamic": "DynamicCache",
+    "offloaded": "DynamicCache",
+    "quantized": "QuantizedCache",
+}
+_OFFLOADED = ("offloaded", "offloaded_static")
 _SHORT = 2  # new tokens of the verifying call: one from the prefill, one from a decoding step
 
 
@@ -120,7 +133,7 @@ def describe_model(model: PreTrainedModel, device: Device) -> dict[str, Any]:
         "attn_implementation": loading.asked_attention(model.config._attn_implementation),
         "attention_registered_as": model.config._attn_implementation,
         "parameters": sum(parameter.numel() for parameter in parameters),
-        "weight_bytes": sum(parameter.numel() * parameter.element_size() for parameter in parameters),
+        "weight_bytes": sum(map(stored_bytes, parameters)),
         **describe_tensors(model),
         "training": any(module.training for module in model.modules()),
         "intra_op_threads": torch.get_num_threads(),
@@ -163,13 +176,17 @@ def watch_short_call(
         _require_paged(model, evidence.paged_cache_updates)
         path = batch.compare(model, prompt)
     kind = None if cache is None else type(cache).__name__
+    rows = len(batches_of(prompt, configuration.batch_size)[-1].input_ids)  # of the last cache
     watched = {
         "attention_functions": dict(evidence.functions),
         "sdpa_calls": evidence.sdpa_calls,
         "sdpa_backends": dict(operators.sdpa),
         "softmax_calls": operators.softmax,
         **describe_experts(experts, evidence.method_calls, operators.experts),
+        "quantization": describe_quantization(model, operators.products),
         "cache": "PagedAttentionCache" if batch is not None else kind,
+        "cache_offloads": bool(getattr(cache, "offloading", False)),
+        "kv_bytes_per_token": kv_bytes_per_token(cache, rows),
         "cache_layers": dict(Counter(type(layer).__name__ for layer in getattr(cache, "layers", []))),
         **seen,
     }
@@ -183,7 +200,8 @@ def _short_generate(
     prompt: Prompt,
     reference: Reference | None,
 ) -> tuple[Any, dict[str, Any], dict[str, Any]]:
-    kind = "static" if configuration.is_static else configuration.cache_implementation
+    asked = configuration.cache_implementation
+    kind = "static" if configuration.is_static and asked == "auto" else asked
     uncompiled = dataclasses.replace(configuration, compile_mode="off", cache_implementation=kind)
     if reference is None:
         tokens = first_tokens(prompt, min(_SHORT, configuration.max_new_tokens))
@@ -275,10 +293,13 @@ def differences(configuration: Configuration, effective: dict[str, Any]) -> list
         found.append("the model is in training mode")
     if effective["intra_op_threads"] != _asked_threads():
         found.append(f"torch uses {effective['intra_op_threads']} threads, not {_asked_threads()}")
-    kind = "static" if configuration.is_static else configuration.cache_implementation
+    asked = configuration.cache_implementation
+    kind = "static" if configuration.is_static and asked == "auto" else asked
     cache = "PagedAttentionCache" if configuration.continuous_batching else _CACHES.get(kind)
     if cache and effective["cache"] != cache:
         found.append(f"the cache is {effective['cache']}, not {cache}")
+    if (asked in _OFFLOADED) != effective["cache_offloads"]:
+        found.append(f"the cache {'stays on the device' if asked in _OFFLOADED else 'goes to the host'}, not as asked")
     return [*found, *held_differences(effective)]
 
 

@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from hfbench.core.errors import UserError
-from hfbench.core.point import AXES, CONFIGURATION_AXES, UNIFORM, Configuration
+from hfbench.core.point import AXES, AXIS_TABLE, CONFIGURATION_AXES, NONE, UNIFORM, Configuration
 from hfbench.core.results import listed_stage, sweep_stage
 from hfbench.core.sources import FilePath, Name, Source, Strict
 from hfbench.params.sections import (
@@ -21,8 +21,9 @@ from hfbench.params.sections import (
     CompileParams,
     KernelEntry,
     ListedLengths,
-    NotReserved,
-    RequestLengths,
+    QuantizationByName,
+    QuantizedCacheParams,
+    RequestLengthsByName,
     Shape,
     Workloads,
     contradiction,
@@ -64,8 +65,10 @@ def _did_you_mean(location: list[Any], root: type[BaseModel]) -> str:
     known = list(getattr(section, "model_fields", {}))
     if not known:
         return "Remove it."
-    close = difflib.get_close_matches(str(location[-1]), known, n=1)
-    return f"Did you mean {close[0]}?" if close else f"Expected one of: {', '.join(known)}."
+    # An axis is also known by the name that heads its column.
+    names = {AXIS_TABLE[name].label: name for name in known if name in AXIS_TABLE} | {name: name for name in known}
+    close = difflib.get_close_matches(str(location[-1]), names, n=1)
+    return f"Did you mean {names[close[0]]}?" if close else f"Expected one of: {', '.join(known)}."
 
 
 class SamplingParams(Strict):
@@ -85,10 +88,15 @@ class SamplingParams(Strict):
 
 
 class Limits(Strict):
-    """How far the output of a point may be from its reference before the point is flagged and not ranked as best."""
+    """How far the output of a point may be from its reference before the point is flagged and not ranked as best.
+
+    Quantised weights have a price in quality by design, and limits of their own.
+    """
 
     min_top1_agreement: Annotated[float, Field(ge=0, le=1)]
     max_nll_difference: Annotated[float, Field(gt=0)]
+    min_quantized_top1_agreement: Annotated[float, Field(ge=0, le=1)] = 0.5
+    max_quantized_nll_difference: Annotated[float, Field(gt=0)] = 0.5
 
 
 class Compare(Strict):
@@ -105,9 +113,11 @@ class Params(Strict):
     configurations: list[Listed]
     device: Device
     prompt: FilePath
-    request_lengths: Annotated[dict[Name, RequestLengths], NotReserved] = Field(default_factory=dict)
+    request_lengths: RequestLengthsByName = Field(default_factory=dict)
+    quantization: QuantizationByName = Field(default_factory=dict)
     compile: CompileParams = CompileParams()
     kernels: list[KernelEntry] = Field(default_factory=list)
+    quantized_cache: QuantizedCacheParams = QuantizedCacheParams()
     continuous_batching: BatchingParams = BatchingParams()
     sampling: SamplingParams
     limits: Limits
@@ -194,16 +204,17 @@ def _unknown_name(params: Params) -> str | None:
         if listed.model not in params.sweep.model:
             known = ", ".join(params.sweep.model)
             return f"configurations.{index}.model is {listed.model!r}, not one of sweep.model ({known}). Add it there."
-    lengths = (UNIFORM, *params.request_lengths)
-    # Without points of its own, the sweep names nothing.
-    named = [("sweep.request_lengths", name) for name in params.sweep.request_lengths if params.sweep.points()]
-    named += [
-        (f"configurations.{index}.request_lengths", listed.request_lengths)
-        for index, listed in enumerate(params.configurations)
-    ]
-    for key, name in named:
-        if name not in lengths:
-            return f"{key} names {name!r}, which is not under request_lengths. Expected one of: {', '.join(lengths)}."
+    for section, usual in (("request_lengths", UNIFORM), ("quantization", NONE)):
+        entries = (usual, *getattr(params, section))
+        # Without points of its own, the sweep names nothing.
+        named = [(f"sweep.{section}", name) for name in getattr(params.sweep, section) if params.sweep.points()]
+        named += [
+            (f"configurations.{index}.{section}", getattr(listed, section))
+            for index, listed in enumerate(params.configurations)
+        ]
+        for key, name in named:
+            if name not in entries:
+                return f"{key} names {name!r}, which is not under {section}. Expected one of: {', '.join(entries)}."
     return None
 
 

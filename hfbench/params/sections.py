@@ -3,15 +3,21 @@
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from hfbench.core.point import HUB_NAME, UNIFORM, WORKLOAD_AXES, Configuration
+from hfbench.core.point import HUB_NAME, NONE, UNIFORM, WORKLOAD_AXES, Configuration
 from hfbench.core.results import inputs_name
-from hfbench.core.sources import FilePath, Strict, matches
+from hfbench.core.sources import FilePath, Name, Strict, matches
 from hfbench.params.values import Count, CountOrNone
 
 # A branch or a tag may move, and nothing would be measured again.
 _FIND_COMMIT = "docs/kernels.md says how to find that of a branch"
+# Source: AUTO_QUANTIZATION_CONFIG_MAPPING of transformers 5.22, without gguf, which hfbench dequantises.
+QUANT_METHODS = (
+    *("aqlm", "auto-round", "awq", "bitnet", "bitsandbytes", "compressed-tensors", "eetq", "fbgemm_fp8"),
+    *("fouroversix", "fp8", "fp_quant", "gemma", "gptq", "higgs", "hqq", "metal", "mxfp4", "mxfp8", "nvfp4"),
+    *("quanto", "quark", "sinq", "spqr", "torchao", "vptq"),
+)
 KernelDevice = Literal["cpu", "cuda", "rocm", "xpu", "mps", "npu"]
 
 
@@ -51,6 +57,38 @@ class LocalKernel(Strict):
     device: KernelDevice
     path: FilePath
     layer_name: Annotated[str, matches(r"\w+", "the name of a class in the kernel's layers")]
+
+
+class QuantizationEntry(BaseModel):
+    """What transformers' `quantization_config` takes, by transformers' own names; the rest of it transformers checks.
+
+    For torchao, `quant_type` is the name of a config of `torchao.quantization`, or that name with its arguments, beside
+    the form that transformers writes into a checkpoint.
+    """
+
+    model_config = ConfigDict(extra="allow")
+    quant_method: Literal[QUANT_METHODS]  # type: ignore[valid-type]
+
+
+class QuantizedCacheParams(Strict):
+    """What transformers' `QuantizedCache` takes, for every point with that cache; None leaves it to the backend.
+
+    The backend fp8 stores 8 bits with a scale a tensor, and takes none of the others.
+    """
+
+    backend: Literal["quanto", "hqq", "fp8"] = "quanto"
+    nbits: Count | None = None
+    axis_key: Annotated[int, Field(ge=-1, le=1)] | None = None
+    axis_value: Annotated[int, Field(ge=-1, le=1)] | None = None
+    q_group_size: Count | None = None
+    residual_length: Count | None = None
+
+    @model_validator(mode="after")
+    def _fits_backend(self) -> Self:
+        given = [name for name, value in self if name != "backend" and value is not None]
+        if self.backend == "fp8" and given:
+            raise ValueError(f"only backend where that is fp8, which takes no {' and no '.join(given)}")
+        return self
 
 
 class BatchingParams(Strict):
@@ -99,10 +137,13 @@ class LogNormalLengths(Strict):
     seed: Annotated[int, Field(ge=0)] = 0
 
 
-def _not_reserved(value: dict[str, Any]) -> dict[str, Any]:
-    if UNIFORM in value:
-        raise ValueError(f"other names than {UNIFORM}, which is built in")
-    return value
+def _not_reserved(reserved: str) -> AfterValidator:
+    def check(value: dict[str, Any]) -> dict[str, Any]:
+        if reserved in value:
+            raise ValueError(f"other names than {reserved}, which is built in")
+        return value
+
+    return AfterValidator(check)
 
 
 def _kernel_tag(value: Any) -> str:
@@ -132,7 +173,8 @@ RequestLengths = Annotated[
     Annotated[ListedLengths, Tag(LENGTHS_TAGS[0])] | Annotated[LogNormalLengths, Tag(LENGTHS_TAGS[1])],
     Discriminator(_lengths_tag),
 ]
-NotReserved = AfterValidator(_not_reserved)
+RequestLengthsByName = Annotated[dict[Name, RequestLengths], _not_reserved(UNIFORM)]
+QuantizationByName = Annotated[dict[Name, QuantizationEntry], _not_reserved(NONE)]
 
 
 class Shape(Strict):

@@ -120,6 +120,8 @@ _QUOTED_PARAMS = (
     "request_lengths",
     "compile",
     "kernels",
+    "quantization",
+    "quantized_cache",
     "continuous_batching",
     "sampling",
     "limits",

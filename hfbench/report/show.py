@@ -235,7 +235,7 @@ def result_data(view: View, *, only_columns: bool) -> pl.DataFrame:
     names = [*CONFIGURATION_AXES, *_ROUNDS]
     for metric in METRIC_NAMES:
         names += [name for name in (metric, f"{metric}_low", f"{metric}_high") if name in rows.columns]
-    names += [*_FRACTIONS, *_BREAK_EVEN, "output_differs", _NOT_OK]
+    names += [*_FRACTIONS, "prompt_nll", "nll_change", *_BREAK_EVEN, "output_differs", _NOT_OK]
     if only_columns:
         wanted = dict.fromkeys(part for column in view.columns for part in _parts(column.name))
         names = [name for name in wanted if name in names]

@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from hfbench.core.point import AXIS_TABLE, CONFIGURATION_AXES, UNIFORM, USUAL
+from hfbench.core.point import AXIS_TABLE, CONFIGURATION_AXES, NONE, UNIFORM, USUAL
 from hfbench.core.record import OK
 from hfbench.report.frames import WarningGroup, varying_axes
 from hfbench.report.pages import Bullet, Bullets, Cell, Column, Kind, Role, number, printable
@@ -200,6 +200,8 @@ METRICS_SHOWN = {
     "warm_compile_seconds": ShownMetric("warm compile time", "s"),
     "mbu": ShownMetric("MBU", "%", 100, 11),
     "mfu": ShownMetric("MFU", "%", 100, 12),
+    "prompt_nll": ShownMetric("NLL", "nats/tok"),
+    "nll_change": ShownMetric("NLL change", "nats/tok", 1, 3),
 }
 _LATENCIES = (
     "time_to_first_token_seconds",
@@ -209,6 +211,7 @@ _LATENCIES = (
     END_TO_END,
 )
 _OF_REQUESTS = ("time_to_first_token_p95_seconds", "output_tokens_per_second", "padding_waste_share")
+_OF_QUANTIZATION = ("nll_change",)  # its price in quality
 _OTHERS = ("mbu", "mfu", "load_seconds", _PEAK_MEMORY, "energy_joules_per_token")
 
 
@@ -231,6 +234,7 @@ def known_columns(rows: pl.DataFrame) -> list[Column]:
 def _number_columns(rows: pl.DataFrame) -> list[Column]:
     """Return the columns beside the axes, also those that no row has a value of."""
     has_unequal_requests = bool((rows["request_lengths"] != UNIFORM).any())
+    has_quantized = bool(((rows["quantization"] != NONE) | (rows["cache_implementation"] == "quantized")).any())
     counts = zip(rows["rounds_ok"], rows["rounds_asked"], strict=True)
     rounds = (str(ok) if ok == asked else f"{ok} of {asked}" for ok, asked in counts)
     intervals = map(interval_text, *(_values(rows, f"{END_TO_END}{end}") for end in ("", "_low", "_high")))
@@ -240,6 +244,7 @@ def _number_columns(rows: pl.DataFrame) -> list[Column]:
         *(metric_column(rows, metric) for metric in _LATENCIES),
         number("95% interval", "s", rank=4, name="precision").filled(intervals),
         *(metric_column(rows, metric) for metric in _OF_REQUESTS if has_unequal_requests),
+        *(metric_column(rows, metric) for metric in _OF_QUANTIZATION if has_quantized),
         *(metric_column(rows, metric) for metric in _OTHERS),
         break_even_column(rows),
         Column("output", "word", rank=2, name="output_differs").filled(differ),

@@ -61,9 +61,23 @@ class Output:
         return None if is_few or "timed_tokens_agree" in self.path else self.path.get("nll")
 
     @property
+    def has_quantized_cache(self) -> bool:
+        """Whether keys and values went through a quantized cache, which the plain pass has not."""
+        return bool(self.path.get("quantized_cache"))
+
+    @property
+    def path_change(self) -> float | None:
+        """The likelihood of the given tokens on the measured path less that by the plain pass, in nats a token."""
+        nll, plain = self.path.get("nll"), self.path.get("reference_nll")
+        return None if nll is None or plain is None else nll - plain
+
+    @property
     def path_agrees(self) -> bool | None:
-        """Whether what is timed computes what one plain forward pass does; None where that was not compared."""
-        if not self.path.get("checked"):
+        """Whether what is timed computes what one plain forward pass does; None where that was not compared.
+
+        A quantized cache has a price in quality by design, which is `path_change`.
+        """
+        if not self.path.get("checked") or self.has_quantized_cache:
             return None
         return bool(self.path["agrees"] and self.path.get("timed_tokens_agree", True))
 
@@ -133,6 +147,7 @@ AGREEMENT_TYPES: dict[str, type[pl.DataType]] = {
     "path_difference": pl.Float64,
     "path_tolerance": pl.Float64,
     "path_agrees": pl.Boolean,
+    "nll_change": pl.Float64,
 }
 _Axes = tuple[Any, ...]
 
@@ -141,7 +156,9 @@ def agreement_table(configurations: Sequence[Configuration], outputs: Sequence[O
     """Return a row of `AGREEMENT_TYPES` for each configuration and its output, None where it was not measured.
 
     `reference` is `compared`, or `missing` where no round of the reference was measured, and then what is compared with
-    it is null. Of the reference, and of a configuration's rounds, the first that was measured stands for all.
+    it is null. `nll_change` is the prompt's negative log-likelihood less the reference's, in nats a token: what
+    quantising costs in quality. Of the reference, and of a configuration's rounds, the first that was measured stands
+    for all.
     `path_difference` is that of the logits on the measured path, relative to their size, `path_tolerance` what rounding
     explains of it, and `path_agrees` null where nothing could be compared. What was not measured has no values.
     """
@@ -160,10 +177,18 @@ def agreement_table(configurations: Sequence[Configuration], outputs: Sequence[O
     return pl.DataFrame(rows, schema=AGREEMENT_TYPES)
 
 
+def _change(output: Output, reference: Output | None) -> float | None:
+    """Return the price in quality: that of the weights, and of a quantized cache what it makes of the path beside."""
+    if output.nll is None or reference is None or reference.nll is None:
+        return None
+    return output.nll - reference.nll + (output.path_change or 0.0) * output.has_quantized_cache
+
+
 def _row(output: Output, reference: Output | None, first_round: Output) -> dict[str, Any]:
     return {
         "reference": MISSING_REFERENCE if reference is None else COMPARED,
         **vars(difference(output, reference or Output())),
+        "nll_change": _change(output, reference),
         "same_as_first_round": difference(output, first_round).is_none,
         "same_kernels_as_first_round": output.kernels == first_round.kernels,
         "path_checked": output.path.get("checked"),

@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from hfbench.core.point import CONFIGURATION_AXES, UNIFORM
+from hfbench.core.point import CONFIGURATION_AXES, NONE, UNIFORM
 from hfbench.core.record import OK, Sampling
 from hfbench.params.schema import Limits
 from hfbench.statistics.bootstrap import FEWEST_ROUNDS, Interval
@@ -214,10 +214,17 @@ def configurations_table(
         table.with_columns(
             pl.col("drifting_rounds").fill_null(0),
             pl.col("bimodal").fill_null(value=False),
-            min_top1_agreement=pl.lit(limits.min_top1_agreement),
-            max_nll_difference=pl.lit(limits.max_nll_difference),
+            min_top1_agreement=_limit(limits.min_top1_agreement, limits.min_quantized_top1_agreement),
+            max_nll_difference=_limit(limits.max_nll_difference, limits.max_quantized_nll_difference),
         )
     )
+
+
+_IS_QUANTIZED = (pl.col("quantization") != NONE) | (pl.col("cache_implementation") == "quantized")
+
+
+def _limit(plain: float, quantized: float) -> pl.Expr:
+    return pl.when(_IS_QUANTIZED).then(pl.lit(quantized)).otherwise(pl.lit(plain))
 
 
 def _with_output(table: pl.DataFrame) -> pl.DataFrame:
@@ -226,7 +233,7 @@ def _with_output(table: pl.DataFrame) -> pl.DataFrame:
         pl.col("top1_agreement") < pl.col("min_top1_agreement"),
         pl.col("nll_difference") > pl.col("max_nll_difference"),
         # In half precision rounding alone may choose another token.
-        (pl.col("dtype") == "float32") & pl.col("first_different_token").is_not_null(),
+        (pl.col("dtype") == "float32") & ~_IS_QUANTIZED & pl.col("first_different_token").is_not_null(),
         ~pl.col("path_agrees"),
     ).fill_null(value=False)
     # Rounds in which kernels replaced other layers are no measurement of one thing.
@@ -261,7 +268,7 @@ def _over_rounds(points: pl.DataFrame) -> pl.DataFrame:
             pl.col(
                 "iterations_sampled", "monitor_readings", "top1_agreement", "first_different_token", "path_agrees"
             ).min(),
-            pl.col("requests", "prompt_tokens", "new_tokens", "reference").first(),
+            pl.col("requests", "prompt_tokens", "new_tokens", "reference", "prompt_nll", "nll_change").first(),
             pl.col("recompiles_while_sampling").sum(),
             pl.col("throttle_reasons").explode().drop_nulls().unique(maintain_order=True),
             pl.col("path_checked").all(ignore_nulls=False),

@@ -256,6 +256,7 @@ _COLUMNS: dict[str, tuple[pl.DataType | type[pl.DataType], str | None]] = {
     "first_call_peak_memory_bytes": (pl.Int64, "memory.first_call_peak_bytes"),
     "prefill_peak_memory_bytes": (pl.Int64, "memory.prefill_peak_bytes"),
     "decode_peak_memory_bytes": (pl.Int64, "memory.decode_peak_bytes"),
+    "kv_bytes_per_token": (pl.Float64, "effective.kv_bytes_per_token"),
     "energy_joules_per_token": (pl.Float64, None),
     "monitor_readings": (pl.Int64, None),
     "recurring_gap_ratio": (pl.Float64, None),

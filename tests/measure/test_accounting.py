@@ -184,13 +184,17 @@ def test_a_block_that_is_used_twice_multiplies_twice() -> None:
     assert linear == 2 * 2 * TOKENS * multiplied  # without the head, which torch multiplies by another operator here
 
 
-def test_packed_weights_are_unknown() -> None:
+def test_packed_weights_count_as_they_are_stored_and_as_they_multiply() -> None:
     model = _model("tied")
+    before = count_weights(model)
     layer = model.model.layers[0].mlp.up_proj
-    layer.weight = torch.nn.Parameter(torch.ones(128, 32, dtype=torch.uint8), requires_grad=False)
-    unknown = describe_needs(model, None, _prompt())["unknown"]
-    assert set(unknown) == {"bytes", "flops"}
-    assert "packed" in unknown["flops"]
+    assert layer.weight.shape == (128, 64)
+    packed = torch.ones(128, 32, dtype=torch.uint8)  # two weights a byte
+    saved = layer.weight.nbytes - packed.nbytes
+    layer.weight = torch.nn.Parameter(packed, requires_grad=False)
+    after = count_weights(model)
+    assert before["dense_weight_bytes"] - after["dense_weight_bytes"] == saved
+    assert after["dense_matmul_parameters"] == before["dense_matmul_parameters"]
 
 
 def test_experts_of_a_config_that_does_not_tell_are_unknown(monkeypatch: pytest.MonkeyPatch) -> None:

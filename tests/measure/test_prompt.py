@@ -67,7 +67,7 @@ def test_a_context_and_the_rest_are_as_the_whole_row(
     assert [call(True).tokens for _ in range(2)] == [tokens, tokens]  # the second after what the first left behind
     config = generation_config(asked, Settings(), prompt)
     config.update(**logged)
-    filled = prompts.prepare_context(model, asked, prompt, AFTER_CONTEXT)()
+    filled = prompts.prepare_context(model, asked, Settings(), prompt, AFTER_CONTEXT)()
     arguments = {"attention_mask": prompt.attention_mask, "generation_config": config, **filled}
     after = _generate(model, input_ids=prompt.input_ids, **arguments)
     assert after[0] == tokens
@@ -115,7 +115,7 @@ def test_what_went_in_otherwise_than_asked_is_a_difference() -> None:
 
 def test_a_cache_that_does_not_hold_the_context_ends_the_measurement() -> None:
     model, prompt = _model("llama"), _prompt(28)
-    used = prompts.prepare_context(model, _asked(28), prompt, AFTER_CONTEXT)()["past_key_values"]
+    used = prompts.prepare_context(model, _asked(28), Settings(), prompt, AFTER_CONTEXT)()["past_key_values"]
     with pytest.raises(WrongTokenCountError, match="holds 56 tokens before the call, and context_depth is 28"):
         prompts._fill(model, prompt, used)
 

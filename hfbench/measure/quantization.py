@@ -1,0 +1,251 @@
+"""Quantised weights: asking transformers for them, which modules hold them, and what their storage really takes.
+
+A tensor of quantised weights tells of itself what it stands for: torchao's has the dtype and the size of what it is
+multiplied as, bitsandbytes' those of its packed bytes. So storage is counted from the tensors within, and products from
+the logical shapes.
+"""
+
+import logging
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.quantizers.auto import AutoQuantizationConfig
+
+from hfbench.core.point import NONE, Configuration
+
+_TORCHAO = "torchao"
+_SAVED_AS = "default"  # the one key of `quant_type` in the form that transformers writes
+_ALIASES = {"mxfp8": "fp8"}  # methods that are one class of config, which names itself so
+# Dtypes of a parameter that holds no plain weights; of a buffer also where its module says what it multiplies.
+_PACKED_BUFFERS = (torch.int8, torch.uint8, torch.int16, torch.int32)
+_SIZES = (("out_features", "in_features"), ("outfeatures", "infeatures"))
+# What quantised weights have beside their tensor: bitsandbytes' scales, hqq's.
+_STATES = ("quant_state", "SCB", "meta")
+_CONVERSION = "issues during automatic conversion"
+_CAUSE = re.compile(r"^(\w*Error): (.+)$", re.MULTILINE)
+
+
+class QuantizationError(Exception):
+    """The weights cannot be quantised as asked, here or at all."""
+
+
+@dataclass(frozen=True)
+class QuantizedWeight:
+    """The quantised weights of a module: which tensor stands for them, of which kind it is, and its real size.
+
+    `logical_parameters` is the number of weights that it is multiplied as.
+    """
+
+    tensor: torch.Tensor
+    kind: str
+    logical_parameters: int
+    stored_bytes: int
+
+
+def quantization_argument(entry: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the argument of `from_pretrained` for an entry of `quantization:`; none for None.
+
+    Raises `QuantizationError` where transformers or torchao has nothing of that name, or refuses its arguments.
+    """
+    if entry is None:
+        return {}
+    content = dict(entry)
+    try:
+        if content["quant_method"] == _TORCHAO:
+            content["quant_type"] = _torchao_type(content.get("quant_type"))
+            from transformers import TorchAoConfig
+
+            content.pop("quant_method")
+            return {"quantization_config": TorchAoConfig(**content)}
+        return {"quantization_config": AutoQuantizationConfig.from_dict(content)}
+    except (TypeError, ValueError, AssertionError, AttributeError) as error:
+        raise QuantizationError(f"transformers refuses the quantization config {dict(entry)}: {error}") from error
+
+
+def _torchao_type(asked: Any) -> Any:
+    """Return torchao's config of this name, or of this name with arguments, or of the form that checkpoints have."""
+    from torchao import quantization
+    from torchao.core.config import config_from_dict
+
+    if isinstance(asked, Mapping) and _SAVED_AS in asked:
+        return config_from_dict(dict(asked[_SAVED_AS]))
+    name, arguments = next(iter(asked.items())) if isinstance(asked, Mapping) and len(asked) == 1 else (asked, {})
+    if not isinstance(name, str) or not hasattr(quantization, name):
+        known = ", ".join(each for each in dir(quantization) if each.endswith("Config"))
+        raise ValueError(f"quant_type is {asked!r}; expected a config of torchao.quantization, one of {known}")
+    return getattr(quantization, name)(**(arguments or {}))
+
+
+@contextmanager
+def causes_told() -> Iterator[None]:
+    """Raise `QuantizationError` with what transformers only logs of a conversion of weights that failed.
+
+    It logs the exception of each weight in a report, and then raises one that says to look there. An `ImportError`
+    among them is raised as such.
+    """
+    told: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: told.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("transformers")
+    logger.addHandler(handler)
+    try:
+        yield
+    except RuntimeError as error:
+        found = _CAUSE.search("\n".join(told))
+        if _CONVERSION not in str(error) or found is None:
+            raise
+        kind = ImportError if found[1] in ("ImportError", "ModuleNotFoundError") else QuantizationError
+        raise kind(f"the weights could not be quantised: {found[0]}") from error
+    finally:
+        logger.removeHandler(handler)
+
+
+def require_plain(configuration: Configuration, config: Any) -> None:
+    """Raise `NotImplementedError` where a checkpoint is quantised already: transformers would leave it as it is."""
+    method = checkpoint_method(config)
+    if configuration.quantization != NONE and method is not None:
+        raise NotImplementedError(
+            f"the checkpoint is quantised already ({method}), and is not quantised anew; measure it with quantization "
+            f"{NONE}"
+        )
+
+
+def checkpoint_method(config: Any) -> str | None:
+    """Return how a checkpoint of this config is quantised; None where it is not."""
+    found = getattr(config, "quantization_config", None)
+    if found is None:
+        return None
+    method = found.get("quant_method") if isinstance(found, Mapping) else found.quant_method
+    return str(getattr(method, "value", method))
+
+
+def quantized_weights(model: PreTrainedModel) -> dict[str, QuantizedWeight]:
+    """Return the quantised weights of each module that has some, by the module's name."""
+    found = {}
+    for name, module in model.named_modules():
+        tensor = _packed(module)
+        if tensor is not None:
+            kind = f"{type(module).__name__} of {_kind_of(tensor)}"
+            found[name] = QuantizedWeight(tensor, kind, _logical_size(module, tensor), _module_bytes(module))
+    return found
+
+
+def _packed(module: nn.Module) -> torch.Tensor | None:
+    """Return the largest tensor of a module's own that holds quantised weights."""
+    says_size = any(all(hasattr(module, name) for name in names) for names in _SIZES)
+    own = module.named_parameters(recurse=False)
+    found: list[torch.Tensor] = [each for _, each in own if _is_subclass(each) or _is_packed(each)]
+    if says_size:
+        found += [
+            each
+            for _, each in module.named_buffers(recurse=False)
+            if each.dtype in _PACKED_BUFFERS or _is_subclass(each) or _is_small_float(each)
+        ]
+    return max(found, key=stored_bytes, default=None)
+
+
+def _is_packed(tensor: torch.Tensor) -> bool:
+    return not tensor.is_floating_point() or _is_small_float(tensor)
+
+
+def _is_small_float(tensor: torch.Tensor) -> bool:
+    return tensor.is_floating_point() and tensor.element_size() == 1
+
+
+def _is_subclass(tensor: torch.Tensor) -> bool:
+    return hasattr(tensor, "__tensor_flatten__") and not type(tensor).__module__.startswith("torch.distributed")
+
+
+def _kind_of(tensor: torch.Tensor) -> str:
+    """Return what a tensor is: its class and the dtype of what it holds most of."""
+    inner = max(_inner(tensor), key=lambda each: each.nbytes)
+    kind = type(tensor).__name__
+    own = f"{kind} " if kind not in ("Parameter", "Tensor") else ""
+    code = getattr(getattr(tensor, "quant_state", None), "quant_type", None)
+    detail = f" {code}" if code else ""
+    return f"{own}{str(inner.dtype).removeprefix('torch.')}{detail}"
+
+
+def _inner(tensor: torch.Tensor) -> list[torch.Tensor]:
+    """Return the plain tensors that a tensor consists of."""
+    if not _is_subclass(tensor):
+        return [tensor]
+    names, _ = tensor.__tensor_flatten__()  # type: ignore[attr-defined]
+    parts = (getattr(tensor, name) for name in names)
+    return [plain for part in parts if isinstance(part, torch.Tensor) for plain in _inner(part)]
+
+
+def stored_bytes(tensor: torch.Tensor) -> int:
+    """Return the bytes of the plain tensors that a tensor consists of: scales and zero points among them."""
+    return sum(each.nbytes for each in _inner(tensor))
+
+
+def _logical_size(module: nn.Module, tensor: torch.Tensor) -> int:
+    for names in _SIZES:
+        if all(hasattr(module, name) for name in names):
+            return int(getattr(module, names[0])) * int(getattr(module, names[1]))
+    shape = getattr(getattr(tensor, "quant_state", None), "shape", None)
+    return int(torch.Size(shape).numel()) if shape is not None else tensor.numel()
+
+
+def _module_bytes(module: nn.Module) -> int:
+    """Return the bytes of all of a module's own tensors, with those that quantised weights keep beside."""
+    own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+    states = [getattr(holder, name, None) for holder in (module, *own) for name in _STATES]
+    beside = {id(each): each for state in states for each in tensors_in(state)}
+    return sum(map(stored_bytes, own)) + sum(
+        each.nbytes for key, each in beside.items() if key not in {id(tensor) for tensor in own}
+    )
+
+
+def tensors_in(value: Any) -> Iterator[torch.Tensor]:
+    """Yield the tensors in what quantising keeps: in dictionaries, lists and pairs, and in bitsandbytes' state."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for each in value.values() if isinstance(value, Mapping) else value:
+            yield from tensors_in(each)
+    elif type(value).__name__ == "QuantState":  # bitsandbytes', with another one of the scales where these are packed
+        yield from tensors_in(vars(value))
+
+
+def describe_quantization(model: PreTrainedModel, operators: Mapping[str, int]) -> dict[str, Any] | None:
+    """Return, for `effective`, how the weights are quantised; None where they are not, and none was asked for.
+
+    `method` is transformers' name, `modules` counts those with quantised weights by their class and the kind of tensor,
+    `logical_parameters` and `stored_bytes` are theirs, and `operators` what multiplied in a short call.
+    """
+    method, weights = checkpoint_method(model.config), quantized_weights(model)
+    if method is None and not weights:
+        return None
+    return {
+        "method": method,
+        "was_in_checkpoint": bool(getattr(getattr(model, "hf_quantizer", None), "pre_quantized", False)),
+        "modules": dict(Counter(each.kind for each in weights.values())),
+        "logical_parameters": sum(each.logical_parameters for each in weights.values()),
+        "stored_bytes": sum(each.stored_bytes for each in weights.values()),
+        "operators": dict(operators),
+    }
+
+
+def quantization_differences(
+    configuration: Configuration, asked: Mapping[str, Any] | None, found: Mapping[str, Any] | None
+) -> list[str]:
+    """Return, in words, where the weights are not quantised as was asked for, or as the checkpoint says."""
+    if asked is None:
+        if found is None or found["modules"]:
+            return []
+        return [f"the checkpoint is quantised ({found['method']}), and no module holds quantised weights: none is left"]
+    if found is None or not found["modules"]:
+        return [f"quantization {configuration.quantization} left all weights as they were"]
+    method = _ALIASES.get(asked["quant_method"], asked["quant_method"])
+    if found["method"] != method:
+        return [f"the weights are quantised by {found['method']}, not {method}"]
+    return []

@@ -1,0 +1,140 @@
+"""Quantised weights: by real methods on the CPU, proven by what the modules hold, and refused or rejected truly."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+from hfbench.core.record import FAILED, OK, REJECTED, UNAVAILABLE, UNSUPPORTED, Record, Settings
+from hfbench.measure.accounting import count_weights
+from hfbench.measure.loading import load_model
+from hfbench.measure.quantization import QuantizationError, quantization_argument, quantized_weights, stored_bytes
+from tests.conftest import TINY
+from tests.measure.conftest import save_manifest
+from tests.measure.stage_process import Bench
+from tests.measure.test_support import point
+
+INT8 = {"quant_method": "torchao", "quant_type": "Int8WeightOnlyConfig"}
+INT8_DYNAMIC = {"quant_method": "torchao", "quant_type": {"Int8DynamicActivationInt8WeightConfig": {}}}
+NF4 = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
+LINEARS = 7 * TINY["num_hidden_layers"]  # of a layer: q, k, v, o, gate, up and down
+NEEDED = {"torchao": {"version": "0"}, "bitsandbytes": {"version": "0"}}
+
+
+@pytest.fixture
+def quantizing(bench: Bench) -> Bench:
+    """A machine whose description has the packages, as this one has them."""
+    content = json.loads(bench.environment.read_text())
+    environment = bench.folder / "with-packages.json"
+    environment.write_text(json.dumps({**content, "packages": {**content.get("packages", {}), **NEEDED}}))
+    return replace(bench, environment=environment)
+
+
+def measured(bench: Bench, entry: Mapping[str, Any] | None, **axes: object) -> Record:
+    settings = Settings(quantization=None if entry is None else dict(entry))
+    if axes.get("compile_mode", "off") != "off":
+        settings = replace(settings, compile={"backend": "inductor", "measure_warm_start": False})
+    name = "none" if entry is None else "small"
+    return replace(bench, settings=settings).measure(quantization=name, **axes)
+
+
+@pytest.mark.parametrize(
+    ("entry", "kind", "operators", "bits"),
+    [
+        (INT8, "Linear of Int8Tensor int8", {"aten::mm"}, 8),
+        (INT8_DYNAMIC, "Linear of Int8Tensor int8", {"aten::_int_mm"}, 8),
+        (NF4, "Linear4bit of Params4bit uint8 nf4", {"bitsandbytes::dequantize_4bit"}, 4),
+    ],
+)
+def test_weights_are_quantised_and_that_is_proven(
+    quantizing: Bench, entry: Mapping[str, Any], kind: str, operators: set[str], bits: int
+) -> None:
+    record = measured(quantizing, entry)
+    assert (record.status, record.reason) == (OK, None)
+    found = record.effective["quantization"]
+    assert found["modules"] == {kind: LINEARS}
+    assert found["operators"].keys() >= operators
+    assert not found["was_in_checkpoint"]
+    weights = found["logical_parameters"] * bits / 8
+    assert weights < found["stored_bytes"] < 1.35 * weights, "the scales of so small a model are a good part"
+    assert record.requested["quantization"] == dict(entry)
+    assert record.output["path"]["agrees"]
+    assert record.accounting["unknown"] == {}
+
+
+def test_a_quantised_model_runs_compiled(quantizing: Bench) -> None:
+    record = measured(quantizing, INT8, compile_mode="default")
+    assert (record.status, record.reason) == (OK, None)
+    assert record.effective["compilation"]["graphs"] > 0
+    assert record.effective["quantization"]["modules"] == {"Linear of Int8Tensor int8": LINEARS}
+
+
+def test_bytes_are_those_stored_and_products_those_of_the_logical_shapes(tiny_model: Path) -> None:
+    plain, quantised = (
+        load_model(tiny_model, point(), torch.device("cpu"), False, quantization=entry)[0] for entry in (None, INT8)
+    )
+    before, after = count_weights(plain), count_weights(quantised)
+    assert after["dense_matmul_parameters"] == before["dense_matmul_parameters"]
+    assert after["head_matmul_parameters"] == before["head_matmul_parameters"]
+    linear = quantised.model.layers[0].mlp.up_proj.weight
+    assert linear.nbytes == 2 * linear.numel(), "what torchao says of itself"
+    rows, columns = linear.shape
+    assert stored_bytes(linear) == rows * columns + 4 * rows + rows, "a byte each, and scale and zero point of a row"
+    saved = sum(each.logical_parameters * 2 - each.stored_bytes for each in quantized_weights(quantised).values())
+    assert before["dense_weight_bytes"] - after["dense_weight_bytes"] == saved
+    assert quantized_weights(plain) == {}
+
+
+def test_a_checkpoint_that_is_quantised_is_measured_as_it_is(
+    quantizing: Bench, tiny_model: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "quantised"
+    config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
+    AutoModelForCausalLM.from_pretrained(tiny_model, quantization_config=config).save_pretrained(folder)
+    for file in tiny_model.glob("tokenizer*"):
+        (folder / file.name).write_bytes(file.read_bytes())
+    save_manifest(quantizing.folder, folder, "LlamaForCausalLM", "llama")
+    record = measured(quantizing, None)
+    assert (record.status, record.reason) == (OK, None)
+    assert record.effective["quantization"]["was_in_checkpoint"]
+    assert record.effective["quantization"]["modules"] == {"Linear4bit of Params4bit uint8 nf4": LINEARS}
+    again = measured(quantizing, INT8)
+    assert again.status == UNSUPPORTED
+    assert "quantised already (bitsandbytes)" in str(again.reason)
+
+
+def test_what_is_left_as_it_was_is_rejected(quantizing: Bench) -> None:
+    record = measured(quantizing, {**INT8, "modules_to_not_convert": ["model", "lm_head"]})
+    assert record.status == REJECTED
+    assert record.reason == "quantization small left all weights as they were"
+
+
+@pytest.mark.parametrize(
+    ("entry", "status", "reason"),
+    [
+        # Which transformers only logs, below an exception that says to look there.
+        ({"quant_method": "torchao", "quant_type": "Int4WeightOnlyConfig"}, UNAVAILABLE, "Requires mslk"),
+        ({"quant_method": "torchao", "quant_type": "Int3Config"}, FAILED, "expected a config of torchao.quantization"),
+        ({"quant_method": "fp8"}, UNSUPPORTED, "GPU or XPU is needed for FP8 quantization"),
+        ({"quant_method": "hqq", "nbits": 4}, UNSUPPORTED, "needs the package hqq, which is not installed"),
+    ],
+)
+def test_what_cannot_be_says_why(quantizing: Bench, entry: Mapping[str, Any], status: str, reason: str) -> None:
+    record = measured(quantizing, entry)
+    assert record.status == status, record.reason
+    assert reason in str(record.reason)
+
+
+def test_arguments_of_a_config_are_checked() -> None:
+    with pytest.raises(QuantizationError, match="grouping"):
+        quantization_argument({"quant_method": "torchao", "quant_type": {"Int8WeightOnlyConfig": {"grouping": 3}}})
+    given = {"quant_method": "torchao", "quant_type": {"Int8WeightOnlyConfig": {"set_inductor_config": False}}}
+    config = quantization_argument(given)["quantization_config"]
+    assert config.quant_type.set_inductor_config is False
+    (saved,) = [{**config.to_dict()}]
+    assert type(quantization_argument(saved)["quantization_config"].quant_type) is type(config.quant_type)
