@@ -12,7 +12,7 @@ from transformers.generation.utils import ALL_CACHE_NAMES
 
 from hfbench.measure.counting import Count, Products, count_products, difference
 from hfbench.measure.prompt import Prompt, longest_row
-from hfbench.measure.quantization import quantized_weights, stored_bytes, tensors_in
+from hfbench.measure.quantization import compute_dtype, quantized_weights, stored_bytes, tensors_in
 
 # The names under which configs say how many experts there are, and how many a token goes through.
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
@@ -69,9 +69,17 @@ def describe_needs(model: PreTrainedModel, cache: Any, prompt: Prompt) -> dict[s
         count, failed = None, f"counting a short forward pass failed: {type(error).__name__}: {error}".split("\n")[0]
     needs = {**count_weights(model, count), "cache": cache_layout(cache, model)}
     unread = _uncountable(model, cache, needs)
-    failed = None if quantized_weights(model) else failed
+    if quantized_weights(model):  # a count of torch's would not know their products
+        failed = _other_dtype(model)
     flops = unread or failed or _miscounted(model, needs, count, prompt.input_ids.shape[1])
     return {**needs, "unknown": {name: why for name, why in (("bytes", unread), ("flops", flops)) if why}}
+
+
+def _other_dtype(model: PreTrainedModel) -> str | None:
+    """Return, in words, where quantised weights multiply in another dtype than the model's, whose rate is measured."""
+    found = {str(compute_dtype(module)).removeprefix("torch.") for module in model.modules() if compute_dtype(module)}
+    others = found - {str(model.dtype).removeprefix("torch.")}
+    return f"quantised weights multiply in {', '.join(sorted(others))}" if others else None
 
 
 def _uncountable(model: PreTrainedModel, cache: Any, needs: Mapping[str, Any]) -> str | None:

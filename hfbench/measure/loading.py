@@ -22,7 +22,7 @@ from transformers.masking_utils import flex_attention_mask
 from hfbench.core.point import Configuration
 from hfbench.measure.experts import check_experts, experts_argument, find_experts
 from hfbench.measure.kernels import Kernels
-from hfbench.measure.quantization import causes_told, quantization_argument, require_plain
+from hfbench.measure.quantization import causes_told, quantization_argument, require_compilable, require_plain
 from hfbench.model.architecture import load_config
 
 FLEX = "flex_attention"
@@ -135,6 +135,7 @@ def load_model(
             output_loading_info=True,
         )
     model, info = loaded
+    require_compilable(configuration, model)
     check_experts(configuration.experts_implementation, model, find_experts(model))
     model.generation_config = GenerationConfig()
     return model.eval(), {

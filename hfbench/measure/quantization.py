@@ -117,6 +117,16 @@ def require_plain(configuration: Configuration, config: Any) -> None:
         )
 
 
+def require_compilable(configuration: Configuration, model: PreTrainedModel) -> None:
+    """Raise `NotImplementedError` where `generate` would leave a quantised model uncompiled, whatever is asked for."""
+    quantizer = getattr(model, "hf_quantizer", None)
+    if configuration.compile_mode != "off" and quantizer is not None and not quantizer.is_compileable:
+        raise NotImplementedError(
+            f"transformers does not compile a model that {checkpoint_method(model.config)} quantised; measure it with "
+            "compile_mode off"
+        )
+
+
 def checkpoint_method(config: Any) -> str | None:
     """Return how a checkpoint of this config is quantised; None where it is not."""
     found = getattr(config, "quantization_config", None)
@@ -132,9 +142,17 @@ def quantized_weights(model: PreTrainedModel) -> dict[str, QuantizedWeight]:
     for name, module in model.named_modules():
         tensor = _packed(module)
         if tensor is not None:
-            kind = f"{type(module).__name__} of {_kind_of(tensor)}"
+            dtype = compute_dtype(module)
+            computing = f", computing in {str(dtype).removeprefix('torch.')}" if dtype is not None else ""
+            kind = f"{type(module).__name__} of {_kind_of(tensor)}{computing}"
             found[name] = QuantizedWeight(tensor, kind, _logical_size(module, tensor), _module_bytes(module))
     return found
+
+
+def compute_dtype(module: nn.Module) -> torch.dtype | None:
+    """Return the dtype into which a module takes its quantised weights to multiply; None where it does not say."""
+    dtype = getattr(module, "compute_dtype", None)
+    return dtype if isinstance(dtype, torch.dtype) else None
 
 
 def _packed(module: nn.Module) -> torch.Tensor | None:

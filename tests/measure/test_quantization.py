@@ -21,7 +21,13 @@ from tests.measure.test_support import point
 
 INT8 = {"quant_method": "torchao", "quant_type": "Int8WeightOnlyConfig"}
 INT8_DYNAMIC = {"quant_method": "torchao", "quant_type": {"Int8DynamicActivationInt8WeightConfig": {}}}
-NF4 = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
+NF4 = {
+    "quant_method": "bitsandbytes",
+    "load_in_4bit": True,
+    "bnb_4bit_quant_type": "nf4",
+    "bnb_4bit_compute_dtype": "bfloat16",
+}
+NF4_MODULES = {"Linear4bit of Params4bit uint8 nf4, computing in bfloat16": 14}
 LINEARS = 7 * TINY["num_hidden_layers"]  # of a layer: q, k, v, o, gate, up and down
 NEEDED = {"torchao": {"version": "0"}, "bitsandbytes": {"version": "0"}}
 
@@ -48,7 +54,7 @@ def measured(bench: Bench, entry: Mapping[str, Any] | None, **axes: object) -> R
     [
         (INT8, "Linear of Int8Tensor int8", {"aten::mm"}, 8),
         (INT8_DYNAMIC, "Linear of Int8Tensor int8", {"aten::_int_mm"}, 8),
-        (NF4, "Linear4bit of Params4bit uint8 nf4", {"bitsandbytes::dequantize_4bit"}, 4),
+        (NF4, next(iter(NF4_MODULES)), {"bitsandbytes::dequantize_4bit"}, 4),
     ],
 )
 def test_weights_are_quantised_and_that_is_proven(
@@ -74,6 +80,15 @@ def test_a_quantised_model_runs_compiled(quantizing: Bench) -> None:
     assert record.effective["quantization"]["modules"] == {"Linear of Int8Tensor int8": LINEARS}
 
 
+def test_products_in_another_dtype_are_told_and_their_rate_is_not_known(quantizing: Bench) -> None:
+    record = measured(quantizing, {name: value for name, value in NF4.items() if "compute" not in name})
+    assert record.status == OK
+    assert list(record.effective["quantization"]["modules"]) == [
+        "Linear4bit of Params4bit uint8 nf4, computing in float32"
+    ]
+    assert record.accounting["unknown"] == {"flops": "quantised weights multiply in float32"}
+
+
 def test_bytes_are_those_stored_and_products_those_of_the_logical_shapes(tiny_model: Path) -> None:
     plain, quantised = (
         load_model(tiny_model, point(), torch.device("cpu"), False, quantization=entry)[0] for entry in (None, INT8)
@@ -94,7 +109,7 @@ def test_a_checkpoint_that_is_quantised_is_measured_as_it_is(
     quantizing: Bench, tiny_model: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "quantised"
-    config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
+    config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16)
     AutoModelForCausalLM.from_pretrained(tiny_model, quantization_config=config).save_pretrained(folder)
     for file in tiny_model.glob("tokenizer*"):
         (folder / file.name).write_bytes(file.read_bytes())
@@ -102,7 +117,7 @@ def test_a_checkpoint_that_is_quantised_is_measured_as_it_is(
     record = measured(quantizing, None)
     assert (record.status, record.reason) == (OK, None)
     assert record.effective["quantization"]["was_in_checkpoint"]
-    assert record.effective["quantization"]["modules"] == {"Linear4bit of Params4bit uint8 nf4": LINEARS}
+    assert record.effective["quantization"]["modules"] == NF4_MODULES
     again = measured(quantizing, INT8)
     assert again.status == UNSUPPORTED
     assert "quantised already (bitsandbytes)" in str(again.reason)
@@ -120,12 +135,13 @@ def test_what_is_left_as_it_was_is_rejected(quantizing: Bench) -> None:
         # Which transformers only logs, below an exception that says to look there.
         ({"quant_method": "torchao", "quant_type": "Int4WeightOnlyConfig"}, UNAVAILABLE, "Requires mslk"),
         ({"quant_method": "torchao", "quant_type": "Int3Config"}, FAILED, "expected a config of torchao.quantization"),
+        (NF4, UNSUPPORTED, "does not compile a model that bitsandbytes quantised"),
         ({"quant_method": "fp8"}, UNSUPPORTED, "GPU or XPU is needed for FP8 quantization"),
         ({"quant_method": "hqq", "nbits": 4}, UNSUPPORTED, "needs the package hqq, which is not installed"),
     ],
 )
 def test_what_cannot_be_says_why(quantizing: Bench, entry: Mapping[str, Any], status: str, reason: str) -> None:
-    record = measured(quantizing, entry)
+    record = measured(quantizing, entry, compile_mode="default" if entry is NF4 else "off")
     assert record.status == status, record.reason
     assert reason in str(record.reason)
 
