@@ -5,10 +5,12 @@ Ray carries work to the nodes and results back, at once when a point is done; DV
 
 import json
 import logging
+import os
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from packaging.version import Version
+from rich.console import Console
 
 from hfbench.core.errors import UserError, say
 from hfbench.core.results import PARAMS
@@ -35,6 +38,7 @@ _CONSTRAINTS = Path("constraints.txt")
 _LOOK_SECONDS = 5.0  # between two looks at which nodes there are
 _WAIT_SECONDS = 1.0
 _ANSWER_SECONDS = 10.0
+_FEWEST_FAILURES = 2  # of the head to answer, after which it is gone
 _START = "Start one with `ray start --head`, or name another with --address."
 # Where an uncommitted change is one that no node would have; what is left out is shipped apart, or a result.
 _SHIPPED = (".", ":(exclude)params.yaml", ":(exclude)*dvc.lock", ":(exclude)results")
@@ -68,6 +72,7 @@ class Fleet:
         self._shared = ray.put(self._order)
         self._machines: dict[str, Machine] = {}
         self._surveys: dict[Any, Machine] = {}
+        self._readying: dict[Any, tuple[Machine, bytes]] = {}
         self._tasks: dict[Any, _Task] = {}
         self._looked_at = -_LOOK_SECONDS
         self._packages = describe_packages()
@@ -82,29 +87,22 @@ class Fleet:
             self.seen.say(f"asking {counted(len(self._machines), 'node')} what it is: {', '.join(self.devices())}")
         else:
             raise UserError("the Ray cluster has no node that is alive. Start some with `ray start`.")
-        while self._surveys:
-            ready, _ = self._ray.wait(list(self._surveys), timeout=_WAIT_SECONDS)
-            for reference in ready:
-                self._take_survey(reference)
+        while waiting := [*self._surveys, *self._readying]:
+            self._take_ready(waiting)
         if not self.schedule.nodes:
             raise UserError("none of the nodes can measure; why stands above.")
 
     def run(self) -> str | None:
         """Measure until nothing waits; nodes may come and go. Return why some points are left, or None."""
         self.survey()
-        while not self.schedule.is_done:
+        while self._surveys or self._readying or not self.schedule.is_done:
             self._look()
             self._begin_blocks()
             self.seen.show(self.kinds, self.schedule)
-            waiting = [*self._tasks, *self._surveys]
+            waiting = [*self._tasks, *self._surveys, *self._readying]
             if self.schedule.is_stuck and not waiting:
                 break
-            ready, _ = self._ray.wait(waiting, timeout=_WAIT_SECONDS) if waiting else ([], [])
-            for each in ready:
-                if each in self._surveys:
-                    self._take_survey(each)
-                else:
-                    self._take(each)
+            self._take_ready(waiting)
         self.seen.show(self.kinds, self.schedule, is_last=True)
         return None if self.schedule.is_done else self._why_stuck()
 
@@ -145,7 +143,19 @@ class Fleet:
             **options,
         )
 
+    def _take_ready(self, waiting: Sequence[Any]) -> None:
+        """Take what is ready of what is waited for, for a second at most."""
+        ready, _ = self._ray.wait(waiting, timeout=_WAIT_SECONDS) if waiting else ([], [])
+        for each in ready:
+            if each in self._surveys:
+                self._take_survey(each)
+            elif each in self._readying:
+                self._take_node(each)
+            else:
+                self._take(each)
+
     def _take_survey(self, reference: Any) -> None:
+        """Take what a node is, and have it get the models where it may measure."""
         machine = self._surveys.pop(reference)
         try:
             environment: bytes = self._ray.get(reference)
@@ -156,13 +166,26 @@ class Fleet:
         if different:
             self.seen.refuse(machine.name, f"it has {'; '.join(different)}")
             return
+        self.seen.say(f"{machine.name} is of the kind {name_of(environment)}; it gets models and inputs ready")
+        self._readying[self._on(machine, on_node.make_ready).remote(self._shared)] = (machine, environment)
+
+    def _take_node(self, reference: Any) -> None:
+        """Take what a node found out about models and inputs; from now on it measures."""
+        machine, environment = self._readying.pop(reference)
         name = name_of(environment)
+        try:
+            ready = self._ray.get(reference)
+            kind = self.kinds.get(name) or open_kind(environment, self._order, cache_folder(), ready)
+        except (self._ray.exceptions.RayError, UserError) as error:
+            self.seen.refuse(machine.name, reason_of(error))
+            return
         if name not in self.kinds:
-            self.kinds[name] = open_kind(environment, self._order, cache_folder())
-            self.schedule.add_kind(name, self.kinds[name].rounds())
+            self.kinds[name] = kind
+            self.schedule.add_kind(name, kind.rounds())
+        if machine.id not in self._machines:  # gone meanwhile
+            return
         places = min(self._per_node, machine.accelerators) if machine.accelerators else self._per_node
         self.schedule.add_node(machine.name, name, places)
-        self.seen.say(f"{machine.name} is of the kind {name}")
 
     def _begin_blocks(self) -> None:
         by_name = {machine.name: machine for machine in self._machines.values()}
@@ -264,10 +287,29 @@ def connected(address: str) -> Iterator[tuple[Any, str]]:
             f"no Ray cluster answers at {address} ({str(error).splitlines()[0].rstrip('.')}). {_START}"
         ) from None
     cloudpickle.register_pickle_by_value(on_node)  # type: ignore[no-untyped-call]
+    head = str(ray.get_runtime_context().gcs_address)
+    threading.Thread(target=_end_without_head, args=(head,), daemon=True).start()
     try:
         yield ray, str(context.dashboard_url or "")
     finally:
         ray.shutdown()
+
+
+def _end_without_head(head: str) -> None:
+    """End this process when nothing has answered at the cluster's head twice, for which Ray would wait and then abort.
+
+    Workers and what they started end with their raylets, which end without a head too. What came back is kept.
+    """
+    failures = 0
+    while failures < _FEWEST_FAILURES:
+        time.sleep(_LOOK_SECONDS)
+        failures = failures + 1 if _no_answer(head) else 0
+    Console(stderr=True).show_cursor()  # the table that is drawn anew had hidden it
+    say(
+        f"hfbench: the head of the cluster, {head}, does not answer any more. What came back is kept; start the "
+        "cluster again, and `hfbench fleet run` goes on."
+    )
+    os._exit(1)
 
 
 def _require_answer(address: str) -> None:
@@ -275,10 +317,18 @@ def _require_answer(address: str) -> None:
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not port.isdigit():
         return  # as `auto`, for which Ray looks on this machine
+    if error := _no_answer(f"{host}:{port}"):
+        raise UserError(f"no Ray cluster answers at {address} ({error}). {_START}")
+
+
+def _no_answer(address: str) -> OSError | None:
+    """Return why nothing answers at HOST:PORT; None where something does."""
+    host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=_ANSWER_SECONDS).close()
     except OSError as error:
-        raise UserError(f"no Ray cluster answers at {address} ({error}). {_START}") from None
+        return error
+    return None
 
 
 def make_order() -> dict[str, Any]:

@@ -22,7 +22,7 @@ import yaml
 from hfbench.compare.side import LOCK
 from hfbench.core.errors import UserError
 from hfbench.core.files import atomic_path
-from hfbench.core.results import CEILINGS, ENVIRONMENT, PARAMS, POINTS, STANDS_FOR
+from hfbench.core.results import CEILINGS, ENVIRONMENT, PARAMS, POINTS, RESULTS, STANDS_FOR
 from hfbench.fleet import node
 from hfbench.git import run_git
 
@@ -71,17 +71,42 @@ class Kind:
         self.has_taken = True
         if result["stage"] == CEILINGS_STAGE:
             _store(self.folder / CEILINGS, content)
-            lock = self.folder / LOCK
-            known = yaml.load(lock.read_bytes(), yaml.CSafeLoader)
-            known["stages"][CEILINGS_STAGE] = result["entry"]
-            _store(lock, yaml.dump(known, Dumper=yaml.CSafeDumper, sort_keys=False).encode())
+            self._lock({CEILINGS_STAGE: result["entry"]})
             return
         name, entry = result["run"]
         if not _RUN.fullmatch(name):
             raise UserError(f"it names {name} as an entry of DVC's run cache, and not runs/ and three digests")
-        _store(self.cache / "files" / "md5" / md5[:2] / md5[2:], content)
+        self._keep(md5, content)
         _store(self.cache / name, entry)
         self.done.add(result["stage"])
+
+    def take_models(self, ready: Mapping[str, Any]) -> None:
+        """Put what a node found out about models and inputs into the cache and the clone; see `node.make_ready`.
+
+        Raises `UserError` where something of it came damaged, or belongs to no results.
+        """
+        for md5, content in ready["objects"].items():
+            if node.md5_of(content, is_folder=md5.endswith(node.FOLDER)) != md5:
+                raise UserError(f"a part of the inputs came damaged: it is not the {md5} that it is said to be")
+            self._keep(md5, content)
+        for path, content in ready["files"].items():
+            if not (self.folder / path).resolve().is_relative_to((self.folder / RESULTS).resolve()):
+                raise UserError(f"{path} is no file of {RESULTS}/, and is not taken from a node")
+            _store(self.folder / path, content)
+        self._lock(ready["entries"])
+
+    def _keep(self, md5: str, content: bytes) -> None:
+        """Put a file into the DVC cache of this repository."""
+        _store(self.cache / "files" / "md5" / md5[:2] / md5[2:], content)
+
+    def _lock(self, entries: Mapping[str, Any]) -> None:
+        """Put entries of stages into the clone's dvc.lock."""
+        lock = self.folder / LOCK
+        known: Any = {"schema": "2.0", "stages": {}}
+        if lock.exists():
+            known = yaml.load(lock.read_bytes(), yaml.CSafeLoader)
+        known["stages"] |= entries
+        _store(lock, yaml.dump(known, Dumper=yaml.CSafeDumper, sort_keys=False).encode())
 
     @property
     def is_complete(self) -> bool:
@@ -135,8 +160,11 @@ class Kind:
             )
 
 
-def open_kind(environment: bytes, order: Mapping[str, Any], cache: Path) -> Kind:
-    """Return the kind of this description, with what is known of it here. Raises `UserError`."""
+def open_kind(environment: bytes, order: Mapping[str, Any], cache: Path, ready: Mapping[str, Any]) -> Kind:
+    """Return the kind of this description, with what is known of it here; `ready` is what a node of it has of models.
+
+    Raises `UserError`.
+    """
     name = name_of(environment)
     folder = _CLONES / name
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -145,6 +173,7 @@ def open_kind(environment: bytes, order: Mapping[str, Any], cache: Path) -> Kind
     except node.NodeError as error:
         raise UserError(f"no clone of this repository could be made in {folder}: {error}") from None
     kind = Kind(name, environment, folder, cache)
+    kind.take_models(ready)
     kind.find_what_is_known()
     return kind
 

@@ -24,6 +24,7 @@ _POLL_SECONDS = 0.2
 _SAID_LINES = 15  # of a command that failed
 _ENVIRONMENT = "results/environment.json"
 _BEFORE_POINTS = ("stages/dvc.yaml:environment", "model", "inputs")
+FOLDER = ".dir"  # how DVC's md5 of a folder ends
 _LOCKS = ("dvc.lock", "stages/dvc.lock")
 # Ray chooses a task's accelerators by these.
 _CHOSEN_DEVICES = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "ONEAPI_DEVICE_SELECTOR")
@@ -53,6 +54,38 @@ def survey(order: Mapping[str, Any]) -> bytes:
     with _clone(order) as folder:
         _run(folder, _variables(), "stages.environment")
         return (folder / _ENVIRONMENT).read_bytes()
+
+
+def make_ready(order: Mapping[str, Any]) -> dict[str, Any]:
+    """Have the models and the inputs of the params here, and return what DVC found out about them.
+
+    Who drives the fleet so needs no model. It has the `entries` of these stages in dvc.lock, by their names; the
+    `objects` that DVC's cache has of their outs, by their md5; and the `files` that it has not, by their paths. Raises
+    `NodeError`.
+    """
+    with _clone(order) as folder:
+        _run(folder, _variables(), "dvc", "repro", "--quiet", "--single-item", *_BEFORE_POINTS)
+        stages = yaml.load((folder / "dvc.lock").read_bytes(), yaml.CSafeLoader)["stages"]
+        entries = {name: entry for name, entry in stages.items() if name.partition("@")[0] in _BEFORE_POINTS}
+        objects, files = dict[str, bytes](), dict[str, bytes]()
+        for out in (out for entry in entries.values() for out in entry["outs"]):
+            found = _objects(_cache_of(folder), out["md5"])
+            objects |= found
+            if not found:
+                files[out["path"]] = (folder / out["path"]).read_bytes()
+        return {"entries": entries, "objects": objects, "files": files}
+
+
+def _objects(cache: Path, md5: str) -> dict[str, bytes]:
+    """Return what DVC's cache has of an out, by md5: a file, or a folder's list with its files; nothing without it."""
+    path = cache / "files" / "md5" / md5[:2] / md5[2:]
+    if not path.exists():
+        return {}
+    content = path.read_bytes()
+    found = {md5: content}
+    for member in json.loads(content) if md5.endswith(FOLDER) else ():
+        found |= _objects(cache, member["md5"])
+    return found
 
 
 def measure(order: Mapping[str, Any], stages: Sequence[str], node: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -160,9 +193,9 @@ def _in_run_cache(cache: Path, entry: Mapping[str, Any]) -> tuple[str, bytes] | 
     return None
 
 
-def md5_of(content: bytes) -> str:
-    """Return the name that DVC's cache has for a file with this content."""
-    return hashlib.md5(content, usedforsecurity=False).hexdigest()
+def md5_of(content: bytes, *, is_folder: bool = False) -> str:
+    """Return the name that DVC's cache has for a file with this content, or for a folder whose list it is."""
+    return hashlib.md5(content, usedforsecurity=False).hexdigest() + FOLDER * is_folder
 
 
 def _cache_of(folder: Path) -> Path:

@@ -137,8 +137,8 @@ class Driver:
     log: Path
 
     @classmethod
-    def start(cls, checkout: Checkout, cluster: Cluster, log: Path) -> "Driver":
-        command = ["hfbench", "fleet", "run", "--address", cluster.address]
+    def start(cls, checkout: Checkout, cluster: Cluster, log: Path, *words: str) -> "Driver":
+        command = ["hfbench", "fleet", "run", "--address", cluster.address, *words]
         with log.open("wb") as said:
             its = subprocess.Popen(
                 command, cwd=checkout.folder, env=checkout.variables(), stdout=said, stderr=subprocess.STDOUT
@@ -178,13 +178,15 @@ def begun(checkout: Checkout) -> dict[str, str]:
 def test_two_kinds_of_machines_of_which_one_comes_late_and_one_loses_its_worker(
     checkout: Checkout, cluster: Cluster, tmp_path: Path
 ) -> None:
-    driver = Driver.start(checkout, cluster, tmp_path / "log")
+    checkout.run("dvc", "remote", "add", "--quiet", "--default", "shared", str(tmp_path / "remote"))
+    checkout.commit("a remote")
+    driver = Driver.start(checkout, cluster, tmp_path / "log", "--push")
     within(60, driver.says("first is of the kind"))
     within(60, lambda: cluster.measuring("first")).kill()
     cluster.start("second", ATEN_CPU_CAPABILITY="default")
     said = driver.end()
     assert "first gave up round 1" in said
-    kinds = dict(re.findall(r"^(\w+) is of the kind (\S+)$", said, re.MULTILINE))
+    kinds = dict(re.findall(r"^(\w+) is of the kind (\S+);", said, re.MULTILINE))
     assert kinds.keys() == {"first", "second"}
     assert kinds["first"] != kinds["second"], "one computes without vector instructions"
     assert experiments(checkout) == set(kinds.values())
@@ -196,9 +198,12 @@ def test_two_kinds_of_machines_of_which_one_comes_late_and_one_loses_its_worker(
     records = (checkout.folder / ".dvc/tmp/hfbench-fleet" / kinds["second"] / "results/measurements").glob("*.json")
     assert {json.loads(path.read_text())["provenance"]["node"] for path in records} == {"second"}
     within(10, lambda: not cluster.working())
-    # A machine of the first kind: this one, where it is told to be on the same core.
+    # A machine of the first kind: this one, where it is told to be on the same core. Another clone has the remote alone.
     same = ("env", "--unset", "OMP_NUM_THREADS", "taskset", "--cpu-list", str(_CORES[0]))
-    assert measurements(ran(checkout.run(*same, "dvc", "repro", "measure").stdout)) == []
+    subprocess.run(["git", "clone", "--quiet", str(checkout.folder), str(tmp_path / "other")], check=True)
+    other = Checkout(tmp_path / "other")
+    assert measurements(ran(other.run(*same, "dvc", "repro", "--pull", "measure").stdout)) == []
+    assert len(list((other.folder / "results/measurements").glob("*.json"))) == len(begun(checkout)) / 2
 
 
 def test_what_is_finished_when_the_driver_is_killed_is_not_measured_again(
@@ -258,3 +263,20 @@ def test_a_node_whose_disk_is_full_is_said_by_name(checkout: Checkout, cluster: 
     told = re.compile(rf"^{small_disk} is left out: .*No space left on device", re.MULTILINE)
     found = within(60, lambda: told.search(fleet(checkout, cluster)))
     assert "first (CPU)" in found.string, "the others are still there to measure"
+
+
+def test_a_cluster_whose_head_is_lost_ends_the_driver_and_leaves_no_process(
+    checkout: Checkout, cluster: Cluster, tmp_path: Path
+) -> None:
+    _ask_for(checkout, round=[1, 2, 3, 4])
+    before = begun(checkout)
+    driver = Driver.start(checkout, cluster, tmp_path / "log")
+    within(90, lambda: cluster.measuring("first"))
+    for process in cluster.processes("first"):  # which holds the head
+        process.kill()
+    assert driver.process.wait(60) == 1
+    said = driver.log.read_text()
+    assert "does not answer any more. What came back is kept" in said
+    assert "Traceback" not in said
+    within(90, lambda: not cluster.working())
+    assert before.items() <= begun(checkout).items()

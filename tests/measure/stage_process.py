@@ -14,7 +14,7 @@ import psutil
 from hfbench.core.point import AXIS_TABLE, USUAL, Configuration
 from hfbench.core.record import Record, Settings
 from hfbench.core.results import inputs_path, manifest_path, settings_path
-from hfbench.workers.forked import CHOSEN, FRESH
+from hfbench.workers.forked import CHOSEN, FORKED
 from tests.conftest import ROOT
 
 AXES: dict[str, Any] = {
@@ -61,7 +61,7 @@ class Bench:
     environment: Path
     temporary: Path | None = None  # for temporary files, instead of `folder`
     settings: Settings = field(default_factory=Settings)
-    workers: str = FRESH  # or forked
+    workers: str = FORKED  # or fresh
 
     @property
     def output(self) -> Path:
