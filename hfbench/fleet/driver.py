@@ -7,8 +7,6 @@ import json
 import logging
 import os
 import socket
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -27,7 +25,7 @@ from hfbench.core.results import PARAMS
 from hfbench.environment.packages import describe_packages
 from hfbench.fleet import node as on_node
 from hfbench.fleet.across import PAGE, show_kinds
-from hfbench.fleet.kinds import Kind, name_of, open_kind
+from hfbench.fleet.kinds import Kind, name_of, open_kind, push_kinds
 from hfbench.fleet.schedule import Block, Node, Schedule
 from hfbench.fleet.seen import Seen, last_status, show_status
 from hfbench.git import prefix_of, run_git
@@ -256,9 +254,7 @@ def run_fleet(address: str, per_node: int, *, installs: bool, pushes: bool) -> N
         say(f"{kind.name}: making the DVC experiment of that name")
         kind.save_experiment()
     if pushes:
-        pushed = subprocess.run([sys.executable, "-m", "dvc", "push", "--quiet", "--run-cache"], check=False)
-        if pushed.returncode:
-            raise UserError("`dvc push --run-cache` failed; what it said stands above. What was measured is kept here.")
+        push_kinds(kinds)
     if kinds:
         show_kinds([kind.name for kind in kinds])
         say(f"This page, with a chart: {PAGE}")

@@ -175,6 +175,11 @@ def begun(checkout: Checkout) -> dict[str, str]:
     return {f"{path.parents[2].name}/{path.name}": json.loads(path.read_text())["started_at"] for path in records}
 
 
+def known(checkout: Checkout) -> set[str]:
+    """What DVC's run cache has."""
+    return {path.name for path in (checkout.folder / ".dvc/cache/runs").glob("*/*/*")}
+
+
 def test_two_kinds_of_machines_of_which_one_comes_late_and_one_loses_its_worker(
     checkout: Checkout, cluster: Cluster, tmp_path: Path
 ) -> None:
@@ -182,7 +187,7 @@ def test_two_kinds_of_machines_of_which_one_comes_late_and_one_loses_its_worker(
     checkout.commit("a remote")
     driver = Driver.start(checkout, cluster, tmp_path / "log", "--push")
     within(60, driver.says("first is of the kind"))
-    within(60, lambda: cluster.measuring("first")).kill()
+    within(120, lambda: cluster.measuring("first")).kill()
     cluster.start("second", ATEN_CPU_CAPABILITY="default")
     said = driver.end()
     assert "first gave up round 1" in said
@@ -198,7 +203,7 @@ def test_two_kinds_of_machines_of_which_one_comes_late_and_one_loses_its_worker(
     records = (checkout.folder / ".dvc/tmp/hfbench-fleet" / kinds["second"] / "results/measurements").glob("*.json")
     assert {json.loads(path.read_text())["provenance"]["node"] for path in records} == {"second"}
     within(10, lambda: not cluster.working())
-    # A machine of the first kind: this one, where it is told to be on the same core. Another clone has the remote alone.
+    # A machine of the first kind: this one, on the same core. Another clone has the remote alone.
     same = ("env", "--unset", "OMP_NUM_THREADS", "taskset", "--cpu-list", str(_CORES[0]))
     subprocess.run(["git", "clone", "--quiet", str(checkout.folder), str(tmp_path / "other")], check=True)
     other = Checkout(tmp_path / "other")
@@ -219,8 +224,7 @@ def test_what_is_finished_when_the_driver_is_killed_is_not_measured_again(
     told = len(re.findall("a point is done", driver.log.read_text()))
     cluster.start("third")
     again = Driver.start(checkout, cluster, tmp_path / "again")
-    within(60, again.says("third is of the kind"))
-    within(60, lambda: cluster.measuring("third"))
+    within(120, lambda: cluster.measuring("third"))
     for process in cluster.processes("third"):  # as where a machine loses its power
         process.kill()
     said = again.end()
@@ -269,9 +273,9 @@ def test_a_cluster_whose_head_is_lost_ends_the_driver_and_leaves_no_process(
     checkout: Checkout, cluster: Cluster, tmp_path: Path
 ) -> None:
     _ask_for(checkout, round=[1, 2, 3, 4])
-    before = begun(checkout)
+    before = known(checkout)
     driver = Driver.start(checkout, cluster, tmp_path / "log")
-    within(90, lambda: cluster.measuring("first"))
+    within(120, lambda: cluster.measuring("first"))
     for process in cluster.processes("first"):  # which holds the head
         process.kill()
     assert driver.process.wait(60) == 1
@@ -279,4 +283,4 @@ def test_a_cluster_whose_head_is_lost_ends_the_driver_and_leaves_no_process(
     assert "does not answer any more. What came back is kept" in said
     assert "Traceback" not in said
     within(90, lambda: not cluster.working())
-    assert before.items() <= begun(checkout).items()
+    assert before <= known(checkout)
