@@ -124,7 +124,8 @@ class Manifest(Stored):
 
     `source` is the entry of `models:` in params.yaml; `provenance` what it resolved to (a commit, a wheel's sha256, …).
     `max_position_embeddings` is None for an architecture without such a limit. `unavailable` says why the model cannot
-    be had now: there are no files then, or those that an earlier run found.
+    be had now: there are no files then, or those that an earlier run found. `quant_method` is how its weights are
+    quantised, by transformers' name.
     """
 
     schema_version: int
@@ -137,6 +138,7 @@ class Manifest(Stored):
     max_position_embeddings: int | None
     files: tuple[ModelFile, ...]
     unavailable: str | None = None
+    quant_method: str | None = None
 
 
 @dataclass(frozen=True)

@@ -28,9 +28,10 @@ from hfbench.core.record import (
     UNAVAILABLE,
     UNSUPPORTED,
     Iteration,
+    Manifest,
     Record,
 )
-from hfbench.core.results import inputs_path
+from hfbench.core.results import inputs_path, manifest_path
 from hfbench.core.system import installed_packages
 from hfbench.measure.failure import tells_no_memory
 from hfbench.measure.process import end_process_group, oom_kills, scratch_folder, start_worker
@@ -113,7 +114,8 @@ def measure(task: Task, clock_zero: float) -> None:
     progress.begin()
     environment = read_json(task.environment)
     missing = safetensors_metadata(inputs).get(UNAVAILABLE)  # why the inputs stage could make none
-    reason = missing or unsupported_reason(task.configuration, task.device, environment, task.settings)
+    quantized = Manifest.load(manifest_path(task.configuration.model)).quant_method
+    reason = missing or unsupported_reason(task.configuration, task.device, environment, task.settings, quantized)
     if reason is not None:
         record.status, record.reason = UNAVAILABLE if missing else UNSUPPORTED, reason
         record.phase = "before the start"

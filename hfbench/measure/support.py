@@ -130,11 +130,16 @@ _HALF_PRECISION = ("bfloat16", "float16")
 
 
 def unsupported_reason(
-    configuration: Configuration, device: str, environment: dict[str, Any], settings: Settings
+    configuration: Configuration,
+    device: str,
+    environment: dict[str, Any],
+    settings: Settings,
+    checkpoint: str | None = None,
 ) -> str | None:
     """Return why this machine cannot run the configuration, or None where that can only be known by trying.
 
-    `device` is as in params.yaml; `environment` is the content of results/environment.json.
+    `device` is as in params.yaml; `environment` is the content of results/environment.json; `checkpoint` is how the
+    model's weights are quantised already.
     """
     kind = meant_device(device, environment).partition(":")[0]
     return (
@@ -142,7 +147,7 @@ def unsupported_reason(
         or _lengths_reason(configuration)
         or _attention_reason(configuration, kind, environment)
         or _cache_reason(configuration, kind)
-        or _quantization_reason(settings, environment)
+        or _quantization_reason(settings, environment, checkpoint)
         or compile_reason(configuration, settings, kind, environment)
     )
 
@@ -226,9 +231,12 @@ _QUANTIZATION_PACKAGES = {
 }
 
 
-def _quantization_reason(settings: Settings, environment: dict[str, Any]) -> str | None:
-    """Return which package is missing of those that weights or cache are quantised by."""
+def _quantization_reason(settings: Settings, environment: dict[str, Any], checkpoint: str | None) -> str | None:
+    """Return which package is missing of those that weights or cache are quantised by, or that they are already."""
+    if settings.quantization and checkpoint:
+        return f"the checkpoint is quantised already ({checkpoint}), and not quantised anew; quantization none takes it"
     asked = {
+        "the checkpoint's quant_method": checkpoint,
         "quant_method": (settings.quantization or {}).get("quant_method"),
         "quantized_cache.backend": (settings.quantized_cache or {}).get("backend"),
     }

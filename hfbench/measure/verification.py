@@ -46,11 +46,11 @@ def describe_tensors(model: PreTrainedModel) -> dict[str, Any]:
 
     `stored_buffer_dtypes` are the floating-point buffers that come with the weights; the other ones the model computes.
     `kept_in_float32` counts what the model's class has transformers keep in float32 whatever dtype is asked for, such
-    as the router of some mixtures of experts.
+    as the router of some mixtures of experts. Modules with quantised weights are described apart.
     """
-    quantized = {id(each.tensor) for each in quantized_weights(model).values()}
+    quantized = quantized_weights(model)
     parameters, buffers = (
-        {name: tensor for name, tensor in named if id(tensor) not in quantized}
+        {name: tensor for name, tensor in named if name.rpartition(".")[0] not in quantized}
         for named in (model.named_parameters(), model.named_buffers())
     )
     stored = {name: buffer for name, buffer in buffers.items() if name in _stored(model) and buffer.is_floating_point()}

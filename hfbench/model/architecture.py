@@ -8,7 +8,7 @@ import difflib
 import json
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ class Architecture:
     model_type: str
     vocab_size: int
     max_position_embeddings: int | None
+    quant_method: str | None = None
 
 
 def read_architecture(folder: Path, where: str, trust_remote_code: bool) -> Architecture:
@@ -36,6 +37,13 @@ def read_architecture(folder: Path, where: str, trust_remote_code: bool) -> Arch
     """
     content = read_content((folder / CONFIG).read_bytes(), f"{where}: {CONFIG}")
     _say_what_is_set(content, where)
+    method = _quant_method(content, f"{where}: {CONFIG}")
+    if method is not None:
+        say(f"{where}: its weights are quantised ({method}), and measured as they are")
+    return replace(_read(folder, content, where, trust_remote_code), quant_method=method)
+
+
+def _read(folder: Path, content: dict[str, Any], where: str, trust_remote_code: bool) -> Architecture:
     if not trust_remote_code:
         return _make(content, f"{where}: {CONFIG}")[1]
     _check_code_is_here(folder, content, where)
@@ -52,7 +60,7 @@ def read_architecture(folder: Path, where: str, trust_remote_code: bool) -> Arch
 
 
 def read_content(text: bytes, where: str) -> dict[str, Any]:
-    """Return the JSON of a config.json. Raises `UserError` where it is none, or that of packed weights."""
+    """Return the JSON of a config.json. Raises `UserError` where it is none."""
     try:
         content = json.loads(text)
     except ValueError as error:
@@ -62,17 +70,34 @@ def read_content(text: bytes, where: str) -> dict[str, Any]:
             f"{where}: model_type is missing. Expected that of a model as a current transformers saves it, such as "
             "llama."
         )
-    for name, part in _sections(content).items():
-        for key in _QUANTIZED:
-            if part.get(key) is not None:
-                raise UserError(
-                    f"{where}: {name}{key} is set, and hfbench measures weights that are all in the dtype of the "
-                    "point. Name the model as it was before quantisation."
-                )
     return content
 
 
 _QUANTIZED = ("quantization_config", "compression_config")  # the second is that of older compressed-tensors
+
+
+def _quant_method(content: dict[str, Any], where: str) -> str | None:
+    """Return how the weights of this config are quantised, by transformers' name, or None where they are not.
+
+    Raises `UserError` where it does not say.
+    """
+    for name, part in _sections(content).items():
+        for key in _QUANTIZED:
+            found = part.get(key)
+            if found is None:
+                continue
+            known = found if isinstance(found, dict) else {}
+            usual = "compressed-tensors" if key == _QUANTIZED[1] else None
+            if known.get("load_in_4bit") or known.get("load_in_8bit"):
+                usual = "bitsandbytes"
+            method = known.get("quant_method", usual)
+            if not isinstance(method, str):
+                raise UserError(
+                    f"{where}: {name}{key} has no quant_method. Expected what a current transformers saves of "
+                    "quantised weights, or weights that are not."
+                )
+            return method
+    return None
 
 
 def _sections(content: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -208,8 +233,9 @@ def _build(content: dict[str, Any]) -> tuple[Any, Any]:
     import torch
     from transformers import AutoModelForCausalLM
 
+    plain = {key: value for key, value in content.items() if key not in _QUANTIZED}
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / CONFIG).write_text(json.dumps(content))
+        (Path(folder) / CONFIG).write_text(json.dumps(plain))
         config = load_config(Path(folder), trust_remote_code=False)
     _describe(config, "")
     with quiet_libraries(), torch.device("meta"):
@@ -308,7 +334,13 @@ def read_architecture_file(path: str) -> str:
             f"the architecture file {path} cannot be read ({error.strerror}). Set config in params.yaml to a model's "
             "config.json."
         ) from None
-    return json.dumps(read_content(text, path), sort_keys=True)
+    content = read_content(text, path)
+    if _quant_method(content, path) is not None:
+        raise UserError(
+            f"{path}: it is the config of quantised weights, and random ones are none. Remove {_QUANTIZED[0]}, and "
+            "name it under quantization in params.yaml to have them quantised."
+        )
+    return json.dumps(content, sort_keys=True)
 
 
 def make_config(text: str, path: str) -> Any:

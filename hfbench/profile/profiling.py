@@ -12,8 +12,8 @@ from hfbench.checkouts.workspace import dvc
 from hfbench.core.errors import UserError, say
 from hfbench.core.files import read_json
 from hfbench.core.point import Configuration
-from hfbench.core.record import OK
-from hfbench.core.results import PARAMS, PROFILES, configuration_meant
+from hfbench.core.record import OK, Manifest
+from hfbench.core.results import PARAMS, PROFILES, configuration_meant, manifest_path
 from hfbench.measure.process import end_process_group, scratch_folder, worker_environment
 from hfbench.measure.support import meant_device, unsupported_reason
 from hfbench.measure.task import Task, parse_task
@@ -80,7 +80,8 @@ def profile_point(text: str, output: Path | None) -> None:
         command = repo.stage.load_one(name=stages[configuration]).cmd  # as DVC would run it
     task = parse_task(shlex.split(command)[_COMMAND_WORDS:])
     environment = read_json(task.environment)
-    reason = unsupported_reason(configuration, task.device, environment, task.settings)
+    quantized = Manifest.load(manifest_path(configuration.model)).quant_method
+    reason = unsupported_reason(configuration, task.device, environment, task.settings, quantized)
     if reason is not None:
         raise UserError(f"{point.key} cannot run here, so there is nothing to profile: {reason}.")
     trace = output or PROFILES / f"{point.name}.json.gz"

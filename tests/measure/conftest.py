@@ -24,14 +24,17 @@ def save_batch(path: Path, rows: torch.Tensor, **tensors: torch.Tensor) -> None:
     save_file(content, path, metadata={"pad_token_id": "0"})
 
 
-def save_manifest(folder: Path, model: Path, architecture: str, model_type: str) -> None:
+def save_manifest(
+    folder: Path, model: Path, architecture: str, model_type: str, quant_method: str | None = None
+) -> None:
     """Write the manifest of a model of the tiny model's sizes."""
     files = tuple(
         ModelFile(path.name, path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest())
         for path in sorted(model.iterdir())
     )
     source = {"source": "local", "path": str(model), "trust_remote_code": False}
-    Manifest(2, "tiny", source, {}, architecture, model_type, 600, 128, files).save(folder / "manifest.json")
+    manifest = Manifest(2, "tiny", source, {}, architecture, model_type, 600, 128, files, None, quant_method)
+    manifest.save(folder / "manifest.json")
 
 
 def make_bench(folder: Path, model: Path, environment: Path) -> Bench:

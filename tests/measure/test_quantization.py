@@ -113,14 +113,17 @@ def test_a_checkpoint_that_is_quantised_is_measured_as_it_is(
     AutoModelForCausalLM.from_pretrained(tiny_model, quantization_config=config).save_pretrained(folder)
     for file in tiny_model.glob("tokenizer*"):
         (folder / file.name).write_bytes(file.read_bytes())
-    save_manifest(quantizing.folder, folder, "LlamaForCausalLM", "llama")
+    save_manifest(quantizing.folder, folder, "LlamaForCausalLM", "llama", quant_method="bitsandbytes")
     record = measured(quantizing, None)
     assert (record.status, record.reason) == (OK, None)
     assert record.effective["quantization"]["was_in_checkpoint"]
     assert record.effective["quantization"]["modules"] == NF4_MODULES
     again = measured(quantizing, INT8)
-    assert again.status == UNSUPPORTED
+    assert (again.status, again.phase) == (UNSUPPORTED, "before the start")
     assert "quantised already (bitsandbytes)" in str(again.reason)
+    without = json.loads(quantizing.environment.read_text()) | {"packages": {}}
+    quantizing.environment.write_text(json.dumps(without))
+    assert "needs the package bitsandbytes, which is not installed" in str(measured(quantizing, None).reason)
 
 
 def test_what_is_left_as_it_was_is_rejected(quantizing: Bench) -> None:

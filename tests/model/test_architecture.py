@@ -11,7 +11,7 @@ from hfbench.core.errors import UserError
 from hfbench.core.record import OK
 from hfbench.core.sources import LocalSource
 from hfbench.measure.loading import load_model
-from hfbench.model.architecture import make_config, read_architecture
+from hfbench.model.architecture import make_config, read_architecture, read_architecture_file
 from hfbench.model.local import resolve_local
 from tests.measure.conftest import bench  # noqa: F401, a fixture
 from tests.measure.stage_process import Bench
@@ -162,10 +162,8 @@ def test_a_point_of_what_is_published(
 @pytest.mark.parametrize(
     ("changes", "key"),
     [
-        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "quantization_config is set"),
-        ({"quantization_config": {}}, "quantization_config is set"),
-        ({"compression_config": {"format": "pack-quantized"}}, "compression_config is set"),
-        ({"text_config": {"quantization_config": {"bits": 4}}}, r"text_config\.quantization_config is set"),
+        ({"quantization_config": {}}, "quantization_config has no quant_method"),
+        ({"text_config": {"quantization_config": {"bits": 4}}}, r"text_config\.quantization_config has no"),
         ({"model_type": "exaone4", "sliding_window_pattern": "LLLG"}, 'sliding_window_pattern is "LLLG"'),
         ({"per_layer_config": {"1": {"num_key_value_heads": 4}}}, "per_layer_config is "),
         ({"per_layer_config": {"7": {"intermediate_size": 48}}}, "per_layer_config is "),
@@ -195,6 +193,26 @@ def test_the_key_that_is_at_fault_is_named(tmp_path: Path, changes: dict[str, An
         read_architecture(tmp_path, "someone/model", trust_remote_code=False)
 
 
+@pytest.mark.parametrize(
+    ("changes", "method"),
+    [
+        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "gptq"),
+        ({"quantization_config": {"load_in_8bit": True}}, "bitsandbytes"),
+        ({"compression_config": {"format": "pack-quantized"}}, "compressed-tensors"),
+        ({"quantization_config": None}, None),
+    ],
+)
+def test_how_weights_are_quantised_stands_in_the_config(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, Any], method: str | None
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({**LLAMA, **changes}))
+    assert read_architecture(tmp_path, "someone/model", trust_remote_code=False).quant_method == method
+    assert ("its weights are quantised" in capsys.readouterr().err) == (method is not None)
+    if method is not None:
+        with pytest.raises(UserError, match="random ones are none"):
+            read_architecture_file(str(tmp_path / "config.json"))
+
+
 def test_a_fault_deep_in_a_long_part_is_found(tmp_path: Path) -> None:
     content = {**GEMMA3, "text_config": {**GEMMA3["text_config"], "intermediate_size": "wide"}}  # type: ignore[dict-item]
     (tmp_path / "config.json").write_text(json.dumps(content))
@@ -205,7 +223,7 @@ def test_a_fault_deep_in_a_long_part_is_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "config.json: quantization_config is set"),
+        ({"quantization_config": {"bits": 4}}, "config.json: quantization_config has no quant_method"),
         ({"rope_scaling": {"type": "mystery"}}, "config.json: rope_scaling is"),
     ],
 )
