@@ -31,6 +31,21 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# Files whose tests take minutes. They come first, so that none is left alone at the end of a run of two at a time.
+_LONGEST = (
+    "fleet/test_fleet.py",
+    "checkouts/test_interleave.py",
+    "pipeline/test_incremental.py",
+    "checkouts/test_bisect.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first."""
+    names = [str(ROOT / "tests" / name) for name in _LONGEST]
+    items.sort(key=lambda item: names.index(str(item.path)) if str(item.path) in names else len(names))
+
+
 Found = TypeVar("Found")
 
 

@@ -207,7 +207,13 @@ def _fitting(columns: list[Column], width: int) -> list[Column]:
     return columns
 
 
-_FRACTIONS = {"mbu": "mbu_fraction", "mfu": "mfu_fraction"}
+# Names with their units.
+_WITH_UNIT = {
+    "mbu": "mbu_fraction",
+    "mfu": "mfu_fraction",
+    "prompt_nll": "prompt_nll_nats_per_token",
+    "nll_change": "nll_change_nats_per_token",
+}
 _BREAK_EVEN = (*(f"break_even_new_tokens{end}" for end in ("", "_low", "_high")), "break_even")
 _ROUNDS = ("rounds_asked", "rounds_ok")
 _NOT_OK = "not_ok"
@@ -217,9 +223,9 @@ def result_data(view: View, *, only_columns: bool) -> pl.DataFrame:
     """Return a row for each configuration, those that no round could measure last.
 
     Columns: the axes; `rounds_asked` and `rounds_ok`; each metric under its name, its 95% interval as METRIC_low and
-    METRIC_high where it has one; `mbu_fraction` and `mfu_fraction`; `break_even` in words, and `break_even_new_tokens`
-    with its limits; `output_differs`; and `not_ok`, which says what failed in which rounds. With `only_columns`, only
-    what the columns of the view are made of.
+    METRIC_high where it has one; `mbu_fraction` and `mfu_fraction`; the prompt's likelihood and what quantising made of
+    it; `break_even` in words, and `break_even_new_tokens` with its limits; `output_differs`; and `not_ok`, which says
+    what failed in which rounds. With `only_columns`, only what the columns of the view are made of.
     """
     failed = view.results.configurations.filter(pl.col("rounds_ok") == 0)
     rows = pl.concat([view.rows, failed.select(*CONFIGURATION_AXES, *_ROUNDS)], how="diagonal")
@@ -235,12 +241,12 @@ def result_data(view: View, *, only_columns: bool) -> pl.DataFrame:
     names = [*CONFIGURATION_AXES, *_ROUNDS]
     for metric in METRIC_NAMES:
         names += [name for name in (metric, f"{metric}_low", f"{metric}_high") if name in rows.columns]
-    names += [*_FRACTIONS, "prompt_nll", "nll_change", *_BREAK_EVEN, "output_differs", _NOT_OK]
+    names += [*_WITH_UNIT, *_BREAK_EVEN, "output_differs", _NOT_OK]
     if only_columns:
         wanted = dict.fromkeys(part for column in view.columns for part in _parts(column.name))
         names = [name for name in wanted if name in names]
     told = [name for name in names if not name.endswith(("_low", "_high")) or rows[name].count()]
-    return rows.select(told).rename(_FRACTIONS, strict=False)
+    return rows.select(told).rename(_WITH_UNIT, strict=False)
 
 
 _OF_SAMPLE = ("round", "iteration", "observed", "end_to_end_seconds", "call_seconds", *FORMULAS, "token_seconds")

@@ -216,13 +216,13 @@ def test_what_is_finished_when_the_driver_is_killed_is_not_measured_again(
 ) -> None:
     before = begun(checkout)
     _ask_for(checkout, round=[1, 2, 3])
+    cluster.start("third")
     driver = Driver.start(checkout, cluster, tmp_path / "log")
     within(90, driver.says("a point is done"))
     driver.process.kill()
     driver.process.wait()
     within(15, lambda: not cluster.working())
     told = len(re.findall("a point is done", driver.log.read_text()))
-    cluster.start("third")
     again = Driver.start(checkout, cluster, tmp_path / "again")
     within(120, lambda: cluster.measuring("third"))
     for process in cluster.processes("third"):  # as where a machine loses its power
