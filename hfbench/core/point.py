@@ -123,6 +123,16 @@ class Configuration:
             return self.compile_mode != "off" and not self.continuous_batching
         return self.cache_implementation in ("static", "offloaded_static")
 
+    @property
+    def is_offloaded(self) -> bool:
+        """Whether the cache is to go to the host."""
+        return self.cache_implementation in ("offloaded", "offloaded_static")
+
+    @property
+    def cache_kind(self) -> str:
+        """The cache by transformers' name: what is asked for, or static where that follows, or else auto."""
+        return "static" if self.cache_implementation == "auto" and self.is_static else self.cache_implementation
+
 
 AXIS_TABLE: dict[str, Axis] = {each.name: each.metadata["axis"] for each in dataclasses.fields(Configuration)}
 AXIS_TYPES: dict[str, Any] = {each.name: each.type for each in dataclasses.fields(Configuration)}

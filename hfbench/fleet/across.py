@@ -30,7 +30,7 @@ def show_kinds(names: Sequence[str]) -> None:
     page = list(kinds_page(found))
     print_page(page, standard_output())
     write_text(MARKDOWN_PAGE, markdown(page) + "\n")
-    write_html(found, PAGE)
+    write_html(found, page, PAGE)
 
 
 def side_data(side: Side) -> ReportData:
@@ -50,11 +50,11 @@ def kinds_page(found: Mapping[str, ReportData]) -> Iterator[Heading | Table | Bu
     yield bullets(_between_nodes(kind, data) for kind, data in found.items())
 
 
-def write_html(found: Mapping[str, ReportData], output: Path) -> None:
-    """Write the page as HTML, with a chart."""
+def write_html(found: Mapping[str, ReportData], page: Sequence[Heading | Table | Bullets], output: Path) -> None:
+    """Write the page of `kinds_page` as HTML, with a chart."""
     facts = [(kind, ", ".join(data.points["device_name"].drop_nulls().unique().sort())) for kind, data in found.items()]
     chart = kinds_chart(found)
-    blocks: list[Heading | Table | Bullets | Figure] = list(kinds_page(found))
+    blocks: list[Heading | Table | Bullets | Figure] = list(page)
     place = 1 + next(index for index, block in enumerate(blocks) if isinstance(block, Heading) and index)
     if chart is not None:
         alternative = (

@@ -251,8 +251,8 @@ def run_fleet(address: str, per_node: int, *, installs: bool, pushes: bool) -> N
         failure = its.run()
         kinds = [kind for kind in its.kinds.values() if kind.is_complete]
     for kind in kinds:
-        say(f"{kind.name}: making the DVC experiment of that name")
         kind.save_experiment()
+        say(f"{kind.name}: its results are the DVC experiment of that name")
     if pushes:
         push_kinds(kinds)
     if kinds:
@@ -283,22 +283,27 @@ def connected(address: str) -> Iterator[tuple[Any, str]]:
             f"no Ray cluster answers at {address} ({str(error).splitlines()[0].rstrip('.')}). {_START}"
         ) from None
     cloudpickle.register_pickle_by_value(on_node)  # type: ignore[no-untyped-call]
-    head = str(ray.get_runtime_context().gcs_address)
-    threading.Thread(target=_end_without_head, args=(head,), daemon=True).start()
+    head, is_done = str(ray.get_runtime_context().gcs_address), threading.Event()
+    if _no_answer(head) is None:  # it may be out of reach for who drives through a proxy
+        threading.Thread(target=_end_without_head, args=(head, is_done), daemon=True).start()
     try:
         yield ray, str(context.dashboard_url or "")
     finally:
+        is_done.set()
         ray.shutdown()
 
 
-def _end_without_head(head: str) -> None:
+def _end_without_head(head: str, is_done: threading.Event) -> None:
     """End this process when nothing has answered at the cluster's head twice, for which Ray would wait and then abort.
+
+    Once the process is done with the cluster, this ends as well.
 
     Workers and what they started end with their raylets, which end without a head too. What came back is kept.
     """
     failures = 0
     while failures < _FEWEST_FAILURES:
-        time.sleep(_LOOK_SECONDS)
+        if is_done.wait(_LOOK_SECONDS):
+            return
         failures = failures + 1 if _no_answer(head) else 0
     Console(stderr=True).show_cursor()  # the table that is drawn anew had hidden it
     say(

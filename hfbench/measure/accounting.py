@@ -69,15 +69,16 @@ def describe_needs(model: PreTrainedModel, cache: Any, prompt: Prompt) -> dict[s
         count, failed = None, f"counting a short forward pass failed: {type(error).__name__}: {error}".split("\n")[0]
     needs = {**count_weights(model, count), "cache": cache_layout(cache, model)}
     unread = _uncountable(model, cache, needs)
-    if quantized_weights(model):  # a count of torch's would not know their products
-        failed = _other_dtype(model)
-    flops = unread or failed or _miscounted(model, needs, count, prompt.input_ids.shape[1])
+    if quantized_weights(model):  # whose products torch does not count
+        flops = unread or _other_dtype(model)
+    else:
+        flops = unread or failed or _miscounted(model, needs, count, prompt.input_ids.shape[1])
     return {**needs, "unknown": {name: why for name, why in (("bytes", unread), ("flops", flops)) if why}}
 
 
 def _other_dtype(model: PreTrainedModel) -> str | None:
     """Return, in words, where quantised weights multiply in another dtype than the model's, whose rate is measured."""
-    found = {str(compute_dtype(module)).removeprefix("torch.") for module in model.modules() if compute_dtype(module)}
+    found = {dtype for module in model.modules() if (dtype := compute_dtype(module)) is not None}
     others = found - {str(model.dtype).removeprefix("torch.")}
     return f"quantised weights multiply in {', '.join(sorted(others))}" if others else None
 
@@ -94,7 +95,7 @@ def _uncountable(model: PreTrainedModel, cache: Any, needs: Mapping[str, Any]) -
 
 def _miscounted(model: PreTrainedModel, needs: Mapping[str, Any], count: Count | None, tokens: int) -> str | None:
     """Return, in words, by how much torch's count differs from the formula for a prompt of so many tokens."""
-    if count is None or quantized_weights(model):  # torch's counter does not know the products of quantised weights
+    if count is None:
         return None
     if any(kind["query_heads"] is None for kind in needs["cache"]["attention"]):
         return f"the config ({type(model.config).__name__}) does not say how many heads attention has"

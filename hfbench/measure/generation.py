@@ -72,15 +72,14 @@ def generation_config(configuration: Configuration, settings: Settings, prompt: 
     A static cache is `generate`'s own to make, unless it is handed one that holds the context. On accelerators it would
     compile whatever has one, asked or not.
     """
+    cache = _cache_implementation(configuration, prompt)
     return GenerationConfig(
         do_sample=False,
         max_new_tokens=configuration.max_new_tokens,
         pad_token_id=prompt.pad_token_id,
         eos_token_id=-1 if configuration.continuous_batching else None,
-        cache_implementation=_cache_implementation(configuration, prompt),
-        cache_config=dict(settings.quantized_cache)
-        if settings.quantized_cache and prompt.context_ids is None
-        else None,
+        cache_implementation=cache,
+        cache_config=dict(settings.quantized_cache or {}) if cache == "quantized" else None,
         prefill_chunk_size=configuration.prefill_chunk_size or None,
         compile_config=None if configuration.continuous_batching else compile_config(configuration, settings),
         disable_compile=configuration.compile_mode == "off",
@@ -90,9 +89,8 @@ def generation_config(configuration: Configuration, settings: Settings, prompt: 
 def _cache_implementation(configuration: Configuration, prompt: Prompt) -> str | None:
     if prompt.context_ids is not None:
         return None  # the call is handed the cache that holds the context
-    if configuration.cache_implementation == "auto":
-        return "static" if configuration.is_static else None  # None: what transformers takes for the model
-    return configuration.cache_implementation
+    kind = configuration.cache_kind
+    return None if kind == "auto" else kind  # None: what transformers takes for the model
 
 
 def prepare_generate(

@@ -22,7 +22,7 @@ from transformers.masking_utils import flex_attention_mask
 from hfbench.core.point import Configuration
 from hfbench.measure.experts import check_experts, experts_argument, find_experts
 from hfbench.measure.kernels import Kernels
-from hfbench.measure.quantization import causes_told, quantization_argument, require_compilable, require_plain
+from hfbench.measure.quantization import causes_told, quantization_argument, require_compilable
 from hfbench.model.architecture import load_config
 
 FLEX = "flex_attention"
@@ -115,12 +115,10 @@ def load_model(
     implementation = split_attention(kernels.attn_implementation)[0]
     if uses_static_flex_attention(configuration):
         implementation = register_flex_attention()
-    config = load_config(folder, trust_remote_code)
-    require_plain(configuration, config)
     with causes_told():
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
-            config=config,
+            config=load_config(folder, trust_remote_code),
             dtype=getattr(torch, configuration.dtype),
             attn_implementation=implementation,
             **experts_argument(configuration.experts_implementation),

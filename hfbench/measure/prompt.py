@@ -155,10 +155,8 @@ def prepare_context(
     _require_cache(model)
     config = model.config.get_text_config(decoder=True)
     room = prompt.attention_mask.shape[1] + max_new_tokens - 1  # the last new token is not fed back
-    is_offloaded = configuration.cache_implementation in ("offloaded", "offloaded_static")
-    static = (
-        StaticCache(config=config, max_cache_len=room, offloading=is_offloaded) if configuration.is_static else None
-    )
+    offloading = configuration.is_offloaded
+    static = StaticCache(config=config, max_cache_len=room, offloading=offloading) if configuration.is_static else None
 
     def fill() -> dict[str, Any]:
         cache: Any
@@ -168,7 +166,7 @@ def prepare_context(
         elif settings.quantized_cache is not None:
             cache = QuantizedCache(config=config, **settings.quantized_cache)
         else:
-            cache = DynamicCache(config=config, offloading=is_offloaded)
+            cache = DynamicCache(config=config, offloading=offloading)
         _fill(model, prompt, cache)
         return {CACHE: cache}
 

@@ -18,12 +18,12 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.quantizers.auto import AutoQuantizationConfig
 
-from hfbench.core.point import NONE, Configuration
+from hfbench.core.point import Configuration
 
 _TORCHAO = "torchao"
 _SAVED_AS = "default"  # the one key of `quant_type` in the form that transformers writes
 _ALIASES = {"mxfp8": "fp8"}  # methods that are one class of config, which names itself so
-# Dtypes of a parameter that holds no plain weights; of a buffer also where its module says what it multiplies.
+# Dtypes of a buffer that holds packed weights, where its module says what it multiplies.
 _PACKED_BUFFERS = (torch.int8, torch.uint8, torch.int16, torch.int32)
 _SIZES = (("out_features", "in_features"), ("outfeatures", "infeatures"))
 # What quantised weights have beside their tensor: bitsandbytes' scales, hqq's.
@@ -107,16 +107,6 @@ def causes_told() -> Iterator[None]:
         logger.removeHandler(handler)
 
 
-def require_plain(configuration: Configuration, config: Any) -> None:
-    """Raise `NotImplementedError` where a checkpoint is quantised already: transformers would leave it as it is."""
-    method = checkpoint_method(config)
-    if configuration.quantization != NONE and method is not None:
-        raise NotImplementedError(
-            f"the checkpoint is quantised already ({method}), and is not quantised anew; measure it with quantization "
-            f"{NONE}"
-        )
-
-
 def require_compilable(configuration: Configuration, model: PreTrainedModel) -> None:
     """Raise `NotImplementedError` where `generate` would leave a quantised model uncompiled, whatever is asked for."""
     quantizer = getattr(model, "hf_quantizer", None)
@@ -143,16 +133,20 @@ def quantized_weights(model: PreTrainedModel) -> dict[str, QuantizedWeight]:
         tensor = _packed(module)
         if tensor is not None:
             dtype = compute_dtype(module)
-            computing = f", computing in {str(dtype).removeprefix('torch.')}" if dtype is not None else ""
+            computing = "" if dtype is None else f", computing in {dtype}"
             kind = f"{type(module).__name__} of {_kind_of(tensor)}{computing}"
             found[name] = QuantizedWeight(tensor, kind, _logical_size(module, tensor), _module_bytes(module))
     return found
 
 
-def compute_dtype(module: nn.Module) -> torch.dtype | None:
+def compute_dtype(module: nn.Module) -> str | None:
     """Return the dtype into which a module takes its quantised weights to multiply; None where it does not say."""
     dtype = getattr(module, "compute_dtype", None)
-    return dtype if isinstance(dtype, torch.dtype) else None
+    return _name_of(dtype) if isinstance(dtype, torch.dtype) else None
+
+
+def _name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _packed(module: nn.Module) -> torch.Tensor | None:
@@ -188,7 +182,7 @@ def _kind_of(tensor: torch.Tensor) -> str:
     own = f"{kind} " if kind not in ("Parameter", "Tensor") else ""
     code = getattr(getattr(tensor, "quant_state", None), "quant_type", None)
     detail = f" {code}" if code else ""
-    return f"{own}{str(inner.dtype).removeprefix('torch.')}{detail}"
+    return f"{own}{_name_of(inner.dtype)}{detail}"
 
 
 def _inner(tensor: torch.Tensor) -> list[torch.Tensor]:

@@ -249,7 +249,7 @@ def _quantization_reason(settings: Settings, environment: dict[str, Any], checkp
 
 def _cache_reason(configuration: Configuration, kind: str) -> str | None:
     asked = configuration.cache_implementation
-    if kind == "cpu" and asked.startswith("offloaded"):
+    if kind == "cpu" and configuration.is_offloaded:
         return f"cache_implementation is {asked}, and a point on the CPU has its cache in the host's memory already"
     if asked != "auto" and configuration.continuous_batching:
         return (
@@ -258,6 +258,6 @@ def _cache_reason(configuration: Configuration, kind: str) -> str | None:
         )
     if asked != "auto" and not configuration.is_static and configuration.compile_mode != "off":
         # GenerationMixin._valid_auto_compile_criteria in transformers 5.22
-        kind = "dynamic" if asked == "dynamic" else f"dynamic ({asked})"
-        return f"generate compiles with a static cache only, and with a {kind} one it would run uncompiled"
+        what = "dynamic" if asked == "dynamic" else f"dynamic ({asked})"
+        return f"generate compiles with a static cache only, and with a {what} one it would run uncompiled"
     return None

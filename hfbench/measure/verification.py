@@ -119,7 +119,6 @@ _CACHES = {
     "offloaded": "DynamicCache",
     "quantized": "QuantizedCache",
 }
-_OFFLOADED = ("offloaded", "offloaded_static")
 _SHORT = 2  # new tokens of the verifying call: one from the prefill, one from a decoding step
 
 
@@ -200,9 +199,7 @@ def _short_generate(
     prompt: Prompt,
     reference: Reference | None,
 ) -> tuple[Any, dict[str, Any], dict[str, Any]]:
-    asked = configuration.cache_implementation
-    kind = "static" if configuration.is_static and asked == "auto" else asked
-    uncompiled = dataclasses.replace(configuration, compile_mode="off", cache_implementation=kind)
+    uncompiled = dataclasses.replace(configuration, compile_mode="off", cache_implementation=configuration.cache_kind)
     if reference is None:
         tokens = first_tokens(prompt, min(_SHORT, configuration.max_new_tokens))
         reference = Reference(tokens, None, "this call had no reference")
@@ -293,13 +290,12 @@ def differences(configuration: Configuration, effective: dict[str, Any]) -> list
         found.append("the model is in training mode")
     if effective["intra_op_threads"] != _asked_threads():
         found.append(f"torch uses {effective['intra_op_threads']} threads, not {_asked_threads()}")
-    asked = configuration.cache_implementation
-    kind = "static" if configuration.is_static and asked == "auto" else asked
-    cache = "PagedAttentionCache" if configuration.continuous_batching else _CACHES.get(kind)
+    cache = "PagedAttentionCache" if configuration.continuous_batching else _CACHES.get(configuration.cache_kind)
     if cache and effective["cache"] != cache:
         found.append(f"the cache is {effective['cache']}, not {cache}")
-    if (asked in _OFFLOADED) != effective["cache_offloads"]:
-        found.append(f"the cache {'stays on the device' if asked in _OFFLOADED else 'goes to the host'}, not as asked")
+    if configuration.is_offloaded != effective["cache_offloads"]:
+        where = "stays on the device" if configuration.is_offloaded else "goes to the host"
+        found.append(f"the cache {where}, not as asked")
     return [*found, *held_differences(effective)]
 
 

@@ -8,10 +8,11 @@ from typing import Any
 
 import polars as pl
 
-from hfbench.core.point import AXIS_TABLE, CONFIGURATION_AXES, NONE, UNIFORM, USUAL
+from hfbench.core.point import AXIS_TABLE, CONFIGURATION_AXES, UNIFORM, USUAL
 from hfbench.core.record import OK
 from hfbench.report.frames import WarningGroup, varying_axes
 from hfbench.report.pages import Bullet, Bullets, Cell, Column, Kind, Role, number, printable
+from hfbench.tables.configurations import IS_QUANTIZED
 from hfbench.tables.metrics import PERCENTILES, percentile_name
 from hfbench.tables.store import point_label
 
@@ -234,7 +235,7 @@ def known_columns(rows: pl.DataFrame) -> list[Column]:
 def _number_columns(rows: pl.DataFrame) -> list[Column]:
     """Return the columns beside the axes, also those that no row has a value of."""
     has_unequal_requests = bool((rows["request_lengths"] != UNIFORM).any())
-    has_quantized = bool(((rows["quantization"] != NONE) | (rows["cache_implementation"] == "quantized")).any())
+    has_quantized = bool(rows.select(IS_QUANTIZED.any()).item())
     counts = zip(rows["rounds_ok"], rows["rounds_asked"], strict=True)
     rounds = (str(ok) if ok == asked else f"{ok} of {asked}" for ok, asked in counts)
     intervals = map(interval_text, *(_values(rows, f"{END_TO_END}{end}") for end in ("", "_low", "_high")))

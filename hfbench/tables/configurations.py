@@ -220,11 +220,12 @@ def configurations_table(
     )
 
 
-_IS_QUANTIZED = (pl.col("quantization") != NONE) | (pl.col("cache_implementation") == "quantized")
+# Whether quantised weights or a quantised cache have a price in quality by design.
+IS_QUANTIZED = (pl.col("quantization") != NONE) | (pl.col("cache_implementation") == "quantized")
 
 
 def _limit(plain: float, quantized: float) -> pl.Expr:
-    return pl.when(_IS_QUANTIZED).then(pl.lit(quantized)).otherwise(pl.lit(plain))
+    return pl.when(IS_QUANTIZED).then(pl.lit(quantized)).otherwise(pl.lit(plain))
 
 
 def _with_output(table: pl.DataFrame) -> pl.DataFrame:
@@ -233,7 +234,7 @@ def _with_output(table: pl.DataFrame) -> pl.DataFrame:
         pl.col("top1_agreement") < pl.col("min_top1_agreement"),
         pl.col("nll_difference") > pl.col("max_nll_difference"),
         # In half precision rounding alone may choose another token.
-        (pl.col("dtype") == "float32") & ~_IS_QUANTIZED & pl.col("first_different_token").is_not_null(),
+        (pl.col("dtype") == "float32") & ~IS_QUANTIZED & pl.col("first_different_token").is_not_null(),
         ~pl.col("path_agrees"),
     ).fill_null(value=False)
     # Rounds in which kernels replaced other layers are no measurement of one thing.

@@ -54,7 +54,8 @@ def test_one_round_is_drawn_without_an_interval(tmp_path: Path) -> None:
 def test_a_fleet_that_measured_nothing_has_a_page_without_a_chart(tmp_path: Path) -> None:
     data = kinds(tmp_path)["laptop"]
     nothing = replace(data, rows=data.rows.clear(), points=data.points.clear(), samples=data.samples.clear())
-    write_html({"laptop": nothing}, tmp_path / "fleet.html")
+    found = {"laptop": nothing}
+    write_html(found, list(kinds_page(found)), tmp_path / "fleet.html")
     page = (tmp_path / "fleet.html").read_text()
     assert "laptop" in page
     assert "data-chart" not in page

@@ -14,7 +14,7 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from hfbench.core.record import UNSUPPORTED, Record
-from hfbench.fleet.across import write_html
+from hfbench.fleet.across import kinds_page, write_html
 from tests.report import report_records
 from tests.report.report_records import data_of, page_of, sweep_records
 from tests.tables.hand_records import failed_record, observed, ok_record, point, tables_of
@@ -233,7 +233,7 @@ def test_little_data_and_odd_data_are_drawn_too(
 def test_kinds_of_machines_are_drawn_beside_each_other(browser: Browser, tmp_path: Path, pictures: Path) -> None:
     records = sweep_records(attn_implementation=["eager", "sdpa"], batch_size=[1, 4])
     kinds = {kind: data_of(tmp_path / str(place), records) for place, kind in enumerate(("desktop", NASTY))}
-    write_html(kinds, tmp_path / "fleet.html")
+    write_html(kinds, list(kinds_page(kinds)), tmp_path / "fleet.html")
     with _opened(browser, tmp_path / "fleet.html") as page:
         page.screenshot(path=pictures / "fleet.png", full_page=True)
         # Of 2 workloads, 2 ways and 2 kinds an interval and a dot.
