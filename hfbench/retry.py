@@ -15,6 +15,7 @@ from hfbench.core.results import (
     LISTED_STAGE,
     MEASUREMENTS,
     PARAMS,
+    assistant_path,
     inputs_path,
     manifest_path,
     points_meant,
@@ -131,6 +132,8 @@ def forget_unavailable(stages: Mapping[Configuration, str]) -> None:
     forget_runs(records.values(), [f"stages.inputs {point.model} " for point in without], with_results=True)
     for point, path in records.items():
         forget_trouble(manifest_path(point.model))
+        if point.has_draft_model:
+            forget_trouble(assistant_path(point.assistant))
         path.unlink()
     for path in map(inputs_path, without):
         path.unlink(missing_ok=True)  # that of several points

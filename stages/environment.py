@@ -29,8 +29,9 @@ def main() -> None:
         return
     forget_unavailable(params.stages())
     write_json(DTYPES, params.dtypes())
-    for name in params.sweep.model:
+    for name in (*params.sweep.model, *params.sweep.assistant):
         write_json(source_path(name), fingerprint(name, params.models))
+    for name in params.sweep.model:
         write_json(workloads_path(name), params.workloads(name).model_dump())
     write_settings(params)
 

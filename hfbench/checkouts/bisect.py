@@ -14,7 +14,7 @@ from hfbench.checkouts.processes import HERE, ending_in_order
 from hfbench.checkouts.trial import FAILED, CommitVerdict, Rule, Trial, decisions_among
 from hfbench.checkouts.workspace import dvc, require_measured
 from hfbench.core.errors import UserError, say
-from hfbench.core.results import PARAMS
+from hfbench.core.results import PARAMS, stages_before
 from hfbench.git import Commit, Repository, run_git, try_git, uninterrupted
 from hfbench.params.schema import load_params
 from hfbench.statistics.verdicts import FAST, SLOW, UNDECIDED
@@ -88,7 +88,7 @@ def _trial(repository: Repository, folder: Path, good: Commit, wanted: str, metr
 
     stages = load_params(PARAMS).stages()
     point, _ = find_point(stages, wanted)
-    dvc("repro", f"inputs@{point.model}")
+    dvc("repro", *stages_before(point))
     with Repo() as repo:
         command = repo.stage.load_one(name=stages[point]).cmd
     return Trial(repository, folder, good, point, command, next(each for each in METRICS if each.name == metric), rule)

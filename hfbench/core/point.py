@@ -24,6 +24,8 @@ ATTN_IMPLEMENTATIONS = (
 CACHE_IMPLEMENTATIONS = ("auto", "dynamic", "static", "offloaded", "offloaded_static", "quantized")
 UNIFORM = "uniform"
 NONE = "none"
+PROMPT_LOOKUP = "prompt_lookup"
+NOT_MODELS = (NONE, PROMPT_LOOKUP)  # values of `assistant`
 # Strings that stand in file names, in DVC's paths and in shell commands; a dot in a name would mean a level in DVC's
 # paths of parameters.
 NAME = r"[A-Za-z0-9][A-Za-z0-9_-]*"
@@ -67,7 +69,8 @@ class Configuration:
 
     `quantization` is `none`, which takes a checkpoint as it is, or an entry of `quantization:`. `cache_implementation`
     is a name of transformers', or `auto`: what the rest asks for. `prefill_chunk_size` is in tokens,
-    0 for a prompt that is taken in at once. `context_depth` is the number of tokens in the cache before the clock
+    0 for a prompt that is taken in at once. `assistant` is what drafts tokens for assisted decoding: `none`,
+    `prompt_lookup`, or an entry of `models:`. `context_depth` is the number of tokens in the cache before the clock
     starts. `request_lengths` is `uniform`, where each of `batch_size` rows has `sequence_length` prompt tokens and gets
     `max_new_tokens`, or an entry of `request_lengths:`, where those are the longest request's.
     """
@@ -104,6 +107,14 @@ class Configuration:
         "way", "continuous batching", usual=False, token=("static", "continuous"), always_told=True
     )
     prefill_chunk_size: int = _axis("way", "prefill chunk", usual=0, token="chunk{}", minimum=0)
+    assistant: str = _axis(
+        "way",
+        "assistant",
+        usual=NONE,
+        token="assistant-{}",
+        pattern=NAME,
+        expected=f"{NONE}, {PROMPT_LOOKUP}, or the name of an entry under models",
+    )
     dtype: str = _axis("precision", "dtype", usual="bfloat16", values=("bfloat16", "float16", "float32"))
     request_lengths: str = _axis("work", "requests", usual=UNIFORM, words="{} requests", pattern=NAME, expected=_A_NAME)
     batch_size: int = _axis("work", "batch", token="b{}", words="batch {}")
@@ -127,6 +138,11 @@ class Configuration:
     def is_offloaded(self) -> bool:
         """Whether the cache is to go to the host."""
         return self.cache_implementation in ("offloaded", "offloaded_static")
+
+    @property
+    def has_draft_model(self) -> bool:
+        """Whether a second model drafts tokens."""
+        return self.assistant not in NOT_MODELS
 
     @property
     def cache_kind(self) -> str:

@@ -77,7 +77,8 @@ class Settings(Stored):
     """What of params.yaml a point depends on beside its axes; None or empty where it does not use it.
 
     `compile`, `quantized_cache` and `continuous_batching` hold the section of that name, `kernels` the entries of
-    `kernels:`, a local one with the `sha256` of its folder, `quantization` the entry that the axis names.
+    `kernels:`, a local one with the `sha256` of its folder, `quantization` the entry that the axis names, and
+    `assisted_decoding` what of that section the assistant takes.
     """
 
     compile: dict[str, Any] | None = None
@@ -85,6 +86,7 @@ class Settings(Stored):
     quantization: dict[str, Any] | None = None
     quantized_cache: dict[str, Any] | None = None
     continuous_batching: dict[str, Any] | None = None
+    assisted_decoding: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -149,8 +151,9 @@ class Iteration:
     `generate` and with the last token for continuous batching, whose call then also waits for its thread to stop.
     `token_seconds` counts from the iteration's start, when all requests arrive: one list for the whole batch with
     `generate` on rows of one length, which advance in step, and else one list a request; it is empty where the
-    iteration ran without the observer. `new_tokens` counts the tokens of each row or request, without those that a
-    padded batch made beyond a request's own number.
+    iteration ran without the observer. Tokens that assisted decoding accepts in one step have the same time.
+    `new_tokens` counts the tokens of each row or request, without those that a padded batch made beyond a request's own
+    number.
     """
 
     phase: str

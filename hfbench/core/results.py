@@ -24,6 +24,7 @@ SOURCES = RESULTS / "sources"
 SETTINGS = RESULTS / "settings"
 DTYPES = SETTINGS / "dtypes.json"
 MODELS = RESULTS / "models"
+ASSISTANTS = RESULTS / "assistants"
 INPUTS = RESULTS / "inputs"
 MEASUREMENTS = RESULTS / "measurements"
 LOGS = RESULTS / "logs"
@@ -47,11 +48,16 @@ def manifest_path(model: str) -> Path:
     return MODELS / f"{model}.json"
 
 
+def assistant_path(assistant: str) -> Path:
+    """Return where the manifest of a model that drafts lies; of `none` and `prompt_lookup` there is a file too."""
+    return ASSISTANTS / f"{assistant}.json"
+
+
 def settings_path(point: Configuration) -> Path:
     """Return where what a point depends on of params.yaml beside its axes lies; points that use the same share it."""
     used = (
         *(point.attn_implementation, point.compile_mode, point.cache_implementation, point.use_kernels),
-        *(point.quantization, point.continuous_batching),
+        *(point.quantization, point.continuous_batching, point.assistant),
     )
     return SETTINGS / f"{joined(used)}.json"
 
@@ -86,6 +92,11 @@ def log_path(point: Configuration) -> Path:
 def sweep_stage(point: Configuration) -> str:
     """Return the stage that measures a point of the sweep, as DVC names it."""
     return "measure@" + "-".join(str(value) for value in vars(point).values())
+
+
+def stages_before(point: Configuration) -> tuple[str, str]:
+    """Return the stages that make ready what a point needs, as DVC names them."""
+    return f"inputs@{point.model}", f"assistant@{point.assistant}"
 
 
 def listed_stage(number: int, index: int) -> str:

@@ -189,7 +189,7 @@ def version_line(command: Sequence[str], *, last: bool = False) -> str | None:
 # nothing again.
 MEASURED = tuple(
     """
-    torch transformers kernels accelerate safetensors tokenizers numpy sympy einops
+    torch transformers kernels accelerate safetensors tokenizers numpy sympy einops scikit-learn
     triton triton-* pytorch-triton* torch-xla torch-tensorrt* torch-npu torch-neuronx torch-mlu torch-musa torchao
     torch-directml bitsandbytes optimum optimum-* auto-gptq autoawq* gptqmodel compressed-tensors hqq eetq fbgemm-gpu*
     flash-attn flash-attn-* flash-linear-attention fla-core xformers sageattention flashinfer-* aiter amd-aiter

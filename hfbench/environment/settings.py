@@ -73,6 +73,7 @@ def settings_of(point: Configuration, params: Params) -> Settings:
             params.quantized_cache.model_dump(exclude_none=True) if point.cache_implementation == "quantized" else None
         ),
         continuous_batching=params.continuous_batching.model_dump() if point.continuous_batching else None,
+        assisted_decoding=params.assisted_decoding.used_by(point.assistant),
     )
 
 

@@ -143,7 +143,7 @@ class Kind:
 
     def find_what_is_known(self) -> None:
         """Have the clone ready for the kind, and find out which points the DVC cache has of it."""
-        self._dvc("repro", "--quiet", "inputs")
+        self._dvc("repro", "--quiet", "inputs", "assistant")
         points = json.loads((self.folder / POINTS).read_bytes())
         self.stages = {each["stage"]: each["point"]["round"] for each in points}
         self.done = _in_run_cache(self.folder, self.stages)

@@ -23,7 +23,7 @@ import yaml
 _POLL_SECONDS = 0.2
 _SAID_LINES = 15  # of a command that failed
 _ENVIRONMENT = "results/environment.json"
-_BEFORE_POINTS = ("stages/dvc.yaml:environment", "model", "inputs")
+_BEFORE_POINTS = ("stages/dvc.yaml:environment", "model", "assistant", "inputs")
 FOLDER = ".dir"  # how DVC's md5 of a folder ends
 _LOCKS = ("dvc.lock", "stages/dvc.lock")
 # Ray chooses a task's accelerators by these.

@@ -112,10 +112,14 @@ class Peaks:
         self.prefill_bytes = 0
         self.decode_bytes = 0
 
+    def begin(self) -> None:
+        """Say that the call begins now."""
+        self._can_reset &= self._device.reset_peak()
+
     def arguments(self, *_: Any) -> dict[str, Any]:
         """Return the arguments of `generate` that say where the prefill ends; it begins now."""
-        self._can_reset &= self._device.reset_peak()
-        return {"logits_processor": LogitsProcessorList([_AtFirstLogits(self._end_prefill)])}
+        self.begin()
+        return {"logits_processor": LogitsProcessorList([_AtFirstLogits(self.end_prefill)])}
 
     def take(self, output: Any) -> torch.Tensor:
         """Note what the decoding steps took; return the output, which is the sequences."""
@@ -129,7 +133,8 @@ class Peaks:
             return {}
         return {"prefill_peak_bytes": self.prefill_bytes, "decode_peak_bytes": self.decode_bytes}
 
-    def _end_prefill(self) -> None:
+    def end_prefill(self) -> None:
+        """Note what the prefill took."""
         self._device.synchronize()
         self.prefill_bytes = max(self.prefill_bytes, self._device.peak_bytes())
         self._device.reset_peak()

@@ -4,13 +4,14 @@ import dataclasses
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import torch
 from transformers import GenerationConfig, PreTrainedModel
 from transformers.generation.streamers import BaseStreamer
 
-from hfbench.core.point import Configuration
+from hfbench.core.point import PROMPT_LOOKUP, Configuration
 from hfbench.core.record import Settings
 from hfbench.measure.compiling import compile_config
 from hfbench.measure.device import Device
@@ -53,14 +54,25 @@ class Run(Protocol):
 
 
 class TokenClock(BaseStreamer):
-    """Reads the clock when `generate` hands out each step's tokens; it hands out the prompt first."""
+    """Reads the clock when `generate` hands out each step's tokens; it hands out the prompt first.
+
+    `readings` has the time of each new token of a row, the same for all that assisted decoding accepts in a step.
+    """
 
     def __init__(self) -> None:
         self.readings: list[float] = []
+        self._has_prompt = False
 
-    def put(self, value: torch.Tensor) -> None:  # noqa: ARG002, called by transformers
-        """Note the time; `value` is a copy on the CPU, so the device has computed it."""
-        self.readings.append(time.perf_counter())
+    def put(self, value: torch.Tensor) -> None:
+        """Note the time; `value` is a copy on the CPU, so the device has computed it.
+
+        It has the shape (rows,) of a step with one token, (1, tokens) of assisted decoding, and (rows, tokens) of the
+        prompt.
+        """
+        now = time.perf_counter()
+        if self._has_prompt:
+            self.readings += [now] * (value.shape[1] if value.dim() > 1 else 1)
+        self._has_prompt = True
 
     def end(self) -> None:
         """Do nothing."""
@@ -83,6 +95,7 @@ def generation_config(configuration: Configuration, settings: Settings, prompt: 
         prefill_chunk_size=configuration.prefill_chunk_size or None,
         compile_config=None if configuration.continuous_batching else compile_config(configuration, settings),
         disable_compile=configuration.compile_mode == "off",
+        **(settings.assisted_decoding or {} if configuration.assistant == PROMPT_LOOKUP else {}),
     )
 
 
@@ -94,17 +107,25 @@ def _cache_implementation(configuration: Configuration, prompt: Prompt) -> str |
 
 
 def prepare_generate(
-    model: PreTrainedModel, configuration: Configuration, settings: Settings, prompt: Prompt, device: Device
+    model: PreTrainedModel,
+    configuration: Configuration,
+    settings: Settings,
+    prompt: Prompt,
+    device: Device,
+    assisted: Mapping[str, Any] = MappingProxyType({}),
 ) -> Run:
-    """Return the function that runs one iteration of `generate`: one call, or one for each padded batch."""
+    """Return the function that runs one iteration of `generate`: one call, or one for each padded batch.
+
+    `assisted` are its arguments for a model that drafts tokens.
+    """
     if prompt.new_tokens:
-        return _prepare_batches(model, configuration, settings, prompt, device)
+        return _prepare_batches(model, configuration, settings, prompt, device, assisted)
     config = generation_config(configuration, settings, prompt)
     fill_context = prepare_context(model, configuration, settings, prompt, configuration.max_new_tokens)
 
     def call(observed: bool, probe: Probe | None = None) -> Call:
         clock = TokenClock() if observed else None
-        arguments = {"generation_config": config, **fill_context()}
+        arguments = {"generation_config": config, **assisted, **fill_context()}
         if probe:
             arguments |= probe.arguments(arguments, prompt, configuration.max_new_tokens)
         device.synchronize()
@@ -116,13 +137,18 @@ def prepare_generate(
         end = time.perf_counter()
         sequences = probe.take(output) if probe else output
         tokens = sequences[:, prompt.input_ids.shape[1] :].tolist()
-        return Call(start, end, end, [clock.readings[1:]] if clock else [], tokens)
+        return Call(start, end, end, [clock.readings] if clock else [], tokens)
 
     return call
 
 
 def _prepare_batches(
-    model: PreTrainedModel, configuration: Configuration, settings: Settings, prompt: Prompt, device: Device
+    model: PreTrainedModel,
+    configuration: Configuration,
+    settings: Settings,
+    prompt: Prompt,
+    device: Device,
+    assisted: Mapping[str, Any],
 ) -> Run:
     """Return the function that runs one iteration: all batches, each until its longest request has its tokens.
 
@@ -137,7 +163,7 @@ def _prepare_batches(
         device.synchronize()
         start = time.perf_counter()
         for batch, config, clock in zip(batches, configs, clocks, strict=True):
-            arguments: dict[str, Any] = {"generation_config": config}
+            arguments: dict[str, Any] = {"generation_config": config, **assisted}
             if probe:
                 arguments |= probe.arguments(arguments, batch, max(batch.new_tokens))
             output = model.generate(  # type: ignore[operator]
@@ -151,7 +177,7 @@ def _prepare_batches(
             rows = generated[:, batch.input_ids.shape[1] :].tolist()
             tokens += [row[:wanted] for row, wanted in zip(rows, batch.new_tokens, strict=True)]
             if clock is not None:
-                times += [clock.readings[1 : 1 + wanted] for wanted in batch.new_tokens]
+                times += [clock.readings[:wanted] for wanted in batch.new_tokens]
         return Call(start, end, end, times, tokens)
 
     return call

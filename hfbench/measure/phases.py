@@ -10,10 +10,12 @@ from transformers import CompileConfig, PreTrainedModel
 
 from hfbench.core.errors import UserError
 from hfbench.core.files import read_json
+from hfbench.core.point import NONE
 from hfbench.core.record import Manifest
-from hfbench.core.results import inputs_path, manifest_path
+from hfbench.core.results import assistant_path, inputs_path, manifest_path
 from hfbench.measure import compiling, loading, verification
 from hfbench.measure.accounting import describe_needs, fill_cache
+from hfbench.measure.assisted import Assistant, Drafts, describe_assistant, first_not_greedy, load_assistant
 from hfbench.measure.batching import (
     batching_differences,
     continuous_batching_config,
@@ -26,7 +28,7 @@ from hfbench.measure.compiling import check_compile_config, compile_config
 from hfbench.measure.device import Device, Peaks, open_device
 from hfbench.measure.evidence import computing_libraries
 from hfbench.measure.failure import UnavailableError, reason_of
-from hfbench.measure.generation import Call, Run, prepare_generate
+from hfbench.measure.generation import Call, Probe, Run, prepare_generate
 from hfbench.measure.kernels import (
     check_unedited,
     kernel_device,
@@ -64,6 +66,7 @@ class Measurement:
 
     _device: Device
     _prompt: Prompt
+    _drafting_manifest: Manifest
     _model: PreTrainedModel
     _call: Run
     _chosen: list[list[int]]
@@ -84,6 +87,7 @@ class Measurement:
         self._memory: dict[str, int] = {}
         self._peaks: Peaks | None = None
         self._output: dict[str, Any] = {}
+        self._assistant: Assistant | None = None
         self._sdpa = ExitStack()
         compiling.remember_all()
 
@@ -97,7 +101,7 @@ class Measurement:
         self._prompt = load_prompt(
             inputs_path(self._configuration), self._device.torch_device, self._configuration.context_depth
         )
-        used = {"kernels": self._settings.kernels, "quantization": self._settings.quantization}
+        used = {name: getattr(self._settings, name) for name in ("kernels", "quantization", "assisted_decoding")}
         self._requested = {**wanted, **used, **describe_requests(self._prompt)}
         if self._configuration.continuous_batching:
             asked = continuous_batching_config(self._configuration, self._settings)
@@ -106,6 +110,9 @@ class Measurement:
         self._kernels = open_kernels(self._configuration, self._settings, self._device)
         try:
             self._folder = materialise(self._manifest)
+            if self._configuration.has_draft_model:
+                self._drafting_manifest = Manifest.load(assistant_path(self._configuration.assistant))
+                materialise(self._drafting_manifest)
         except UserError as error:  # its files were here when the pipeline looked
             raise UnavailableError(str(error)) from error
 
@@ -123,6 +130,8 @@ class Measurement:
         )
         self._device.synchronize()
         self._reporter.update(load_seconds=round(time.perf_counter() - start, 9))
+        if self._configuration.assistant != NONE:
+            self._assistant = self._load_assistant()
         self._memory = {"load_peak_bytes": self._device.peak_bytes()}
         self._device.reset_peak()
         check_unedited(self._settings)  # now that what was in its folder is imported
@@ -131,6 +140,7 @@ class Measurement:
             "kernelized_layers": kernelized_layers(self._model, self._settings),
             "loaded_kernels": loaded_kernels(self._settings),
             "loading": loading,
+            "assistant": describe_assistant(self._assistant) if self._assistant else None,
         }
         if self._device.name == "cpu":
             self._effective["device_name"] = read_json(self._task.environment)["cpu"]["brand"]
@@ -154,8 +164,17 @@ class Measurement:
         self._expected_seconds = call.last_token - call.start - self._first_compilation["seconds"]
 
     def _prepare_call(self) -> Run:
-        prepare = prepare_generate_batch if self._configuration.continuous_batching else prepare_generate
-        return prepare(self._model, self._configuration, self._settings, self._prompt, self._device)
+        prepared = (self._model, self._configuration, self._settings, self._prompt, self._device)
+        if self._configuration.continuous_batching:
+            return prepare_generate_batch(*prepared)
+        return prepare_generate(*prepared, self._assistant.arguments if self._assistant else {})
+
+    def _load_assistant(self) -> Assistant:
+        if not self._configuration.has_draft_model:
+            return Assistant()
+        return load_assistant(
+            self._drafting_manifest, self._manifest, self._model, self._configuration, self._settings, self._device
+        )
 
     def verify(self) -> list[str]:
         """Watch what a short call runs through and check what it computes; return the differences.
@@ -171,7 +190,7 @@ class Measurement:
         reference: Reference | None = None
         new_tokens = max(new_tokens_of(self._prompt, self._configuration))
         most_scored = scored_positions(self._model, self._configuration.batch_size, new_tokens)
-        if is_batched:  # which takes no tokens of a reference
+        if is_batched or self._assistant is not None:  # which take no tokens of a reference
             output, _ = check_prompt(self._model, longest_row(self._prompt), 1, most_scored)
         else:
             steps = steps_of(self._model, self._prompt, new_tokens)
@@ -181,7 +200,7 @@ class Measurement:
         self._output |= output
         self._reporter.update(output=self._output)
         watched, cache, path = verification.watch_short_call(
-            self._model, self._configuration, self._settings, self._prompt, reference
+            self._model, self._configuration, self._settings, self._prompt, reference, self._assistant
         )
         del reference
         self._effective |= watched | describe_batches(self._prompt, self._configuration)
@@ -193,6 +212,8 @@ class Measurement:
             # What that compiled, for a key length of its own, would make torch run the measured calls on code for any.
             torch.compiler.reset()
         found = self._differences()
+        if self._assistant is not None:
+            found += self._compare_with_greedy(path)
         if is_batched or not is_compiled:
             found += self._report_path(path)
         # The first call holds more than an iteration does, and checking takes no longer than two of them.
@@ -201,6 +222,14 @@ class Measurement:
         self._device.reset_peak()
         # Compiling, which this call left out, decides on padding and graphs too: `conclude` looks at those.
         return found if is_compiled else [*found, *self._batching_differences()]
+
+    def _compare_with_greedy(self, path: dict[str, Any]) -> list[str]:
+        """Compare the tokens of the first call with those that the model alone would have chosen."""
+        wrong = first_not_greedy(self._model, self._prompt, self._chosen)
+        path["timed_tokens_agree"] = wrong is None
+        if wrong is None or self._configuration.dtype != "float32":  # rounding may have chosen, and the tables flag it
+            return []
+        return [f"new token {wrong} is not the one that greedy decoding chooses without the assistant"]
 
     def _differences(self) -> list[str]:
         kind = kernel_device(self._device)
@@ -220,7 +249,12 @@ class Measurement:
     def warm_up(self) -> None:
         """Run the warm-up iterations; the first tells the memory of prefill and decode."""
         self._peaks = None if self._configuration.continuous_batching else Peaks(self._device)
-        steady = self._sampler.warm_up(self._task.sampling, self._peaks, self._expected_seconds)
+        probe: Probe | None = self._peaks
+        if self._assistant is not None:
+            probe = drafts = Drafts(self._model, self._assistant, self._device, self._peaks)
+        steady = self._sampler.warm_up(self._task.sampling, probe, self._expected_seconds)
+        if self._assistant is not None:
+            self._output["drafting"] = drafts.describe()
         self._reporter.update(warmup_steady=steady)
         self._compiled_before = compiling.compile_ids()
 

@@ -142,6 +142,29 @@ def reference_of(model: PreTrainedModel, prompt: Prompt, tokens: torch.Tensor) -
     return Reference(tokens, *_stacked(logits))
 
 
+@torch.no_grad()
+def chosen_margins(
+    model: PreTrainedModel, prompt: Prompt, row: int, tokens: list[int]
+) -> Iterator[tuple[float, float]]:
+    """Yield for each of the tokens that follow a row how far its logit is below the largest, and the logits' size.
+
+    That is their root mean square, over those that are finite. Nothing for a model that takes such a row neither at
+    once nor by pieces.
+    """
+    before, chosen = row_tokens(prompt)[row], torch.tensor(tokens, device=prompt.input_ids.device)
+    whole = torch.cat([before, chosen[:-1]])
+    for start, logits in _pieces(model, whole[None], len(tokens), len(before)):
+        if logits is None:
+            return
+        first = start + 1 - len(before)
+        for offset, part in _slices(logits[0]):
+            scores = part.float()
+            wanted = chosen[first + offset : first + offset + len(part)]
+            margins = scores.amax(-1) - scores.gather(-1, wanted[:, None])[:, 0]
+            sizes = torch.where(scores.isfinite(), scores, 0.0).square().mean(-1).sqrt()
+            yield from zip(margins.tolist(), sizes.tolist(), strict=True)
+
+
 def _score(
     model: PreTrainedModel, row: torch.Tensor, length: int, steps: int, at_once: int
 ) -> tuple[float, list[int], torch.Tensor] | None:

@@ -22,7 +22,16 @@ from hfbench.core.errors import UserError
 from hfbench.core.files import read_json, write_json
 from hfbench.core.point import AXES, CONFIGURATION_AXES, NONE, UNIFORM, Configuration
 from hfbench.core.record import FEWEST_SAMPLES, OK, Iteration, Record, Sampling, Settings
-from hfbench.core.results import MEASUREMENTS, POINTS, RUN, inputs_path, manifest_path, record_path, settings_path
+from hfbench.core.results import (
+    MEASUREMENTS,
+    POINTS,
+    RUN,
+    assistant_path,
+    inputs_path,
+    manifest_path,
+    record_path,
+    settings_path,
+)
 from hfbench.core.system import code_sha256
 from hfbench.measure.support import unsupported_reason
 from hfbench.measure.task import Task
@@ -56,6 +65,7 @@ def digests(point: Configuration, environment: Path) -> dict[str, str | None]:
     paths = {
         "environment": environment,
         "manifest": manifest_path(point.model),
+        "assistant": assistant_path(point.assistant),
         "inputs": inputs_path(point),
         "settings": settings_path(point),
     }
@@ -341,6 +351,7 @@ def label(configuration: Configuration, axes: Iterable[str] = AXES) -> str:
         "quantization": point.quantization * (point.quantization != NONE),
         "continuous_batching": "continuous batching" * point.continuous_batching,
         "prefill_chunk_size": f"prefill by {point.prefill_chunk_size}" * (point.prefill_chunk_size > 0),
+        "assistant": f"assistant {point.assistant}" * (point.assistant != NONE),
         "request_lengths": f"{point.request_lengths} requests" * (point.request_lengths != UNIFORM),
         "dtype": point.dtype,
         "batch_size": f"batch {point.batch_size}",

@@ -31,7 +31,7 @@ from hfbench.core.record import (
     Manifest,
     Record,
 )
-from hfbench.core.results import inputs_path, manifest_path
+from hfbench.core.results import assistant_path, inputs_path, manifest_path
 from hfbench.core.system import installed_packages
 from hfbench.measure.failure import tells_no_memory
 from hfbench.measure.process import end_process_group, oom_kills, scratch_folder, start_worker
@@ -99,23 +99,25 @@ def measure(task: Task, clock_zero: float) -> None:
     the start of the stage. Raises `UserError` where the user must act before anything can be measured; then no record
     is written.
     """
-    started_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    record = Record(task.configuration, task.device, task.sampling, started_at=started_at)
-    inputs = inputs_path(task.configuration)
+    started_at, point = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), task.configuration
+    record = Record(point, task.device, task.sampling, started_at=started_at)
+    inputs = inputs_path(point)
     record.provenance = {
         **json.loads(os.environ.get(_NODE, "{}")),
-        **digests(task.configuration, task.environment),
+        **digests(point, task.environment),
         "input_tensors": tensors_sha256(inputs),
         "packages": installed_packages(),  # all, of which `environment` holds those that can change a number
     }
     watch_parents()  # while they are there
     plan = Plan(task, next(reversed(parents()), None))
-    progress = Progress(task.configuration, plan, verbose=task.verbose or plan.is_verbose)
+    progress = Progress(point, plan, verbose=task.verbose or plan.is_verbose)
     progress.begin()
     environment = read_json(task.environment)
     missing = safetensors_metadata(inputs).get(UNAVAILABLE)  # why the inputs stage could make none
-    quantized = Manifest.load(manifest_path(task.configuration.model)).quant_method
-    reason = missing or unsupported_reason(task.configuration, task.device, environment, task.settings, quantized)
+    assistant = Manifest.load(assistant_path(point.assistant)) if point.has_draft_model else None
+    missing = missing or (assistant.unavailable if assistant else None)
+    quantized = Manifest.load(manifest_path(point.model)).quant_method
+    reason = missing or unsupported_reason(point, task.device, environment, task.settings, quantized, assistant)
     if reason is not None:
         record.status, record.reason = UNAVAILABLE if missing else UNSUPPORTED, reason
         record.phase = "before the start"

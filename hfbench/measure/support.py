@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from hfbench.core.point import UNIFORM, Configuration
-from hfbench.core.record import Settings
+from hfbench.core.point import NONE, UNIFORM, Configuration
+from hfbench.core.record import Manifest, Settings
 
 _REFUSAL = "No available kernel"
 # Headings, and what follows from hfbench's allowing one backend only.
@@ -135,11 +135,12 @@ def unsupported_reason(
     environment: dict[str, Any],
     settings: Settings,
     checkpoint: str | None = None,
+    assistant: Manifest | None = None,
 ) -> str | None:
     """Return why this machine cannot run the configuration, or None where that can only be known by trying.
 
     `device` is as in params.yaml; `environment` is the content of results/environment.json; `checkpoint` is how the
-    model's weights are quantised already.
+    model's weights are quantised already; `assistant` is the model that drafts.
     """
     kind = meant_device(device, environment).partition(":")[0]
     return (
@@ -147,6 +148,7 @@ def unsupported_reason(
         or _lengths_reason(configuration)
         or _attention_reason(configuration, kind, environment)
         or _cache_reason(configuration, kind)
+        or _assistant_reason(configuration, assistant)
         or _quantization_reason(settings, environment, checkpoint)
         or compile_reason(configuration, settings, kind, environment)
     )
@@ -244,6 +246,31 @@ def _quantization_reason(settings: Settings, environment: dict[str, Any], checkp
         package = _QUANTIZATION_PACKAGES.get(str(name))
         if package is not None and package not in environment.get("packages", {}):
             return f"{key} {name} needs the package {package}, which is not installed; pip install {package}"
+    return None
+
+
+def _assistant_reason(configuration: Configuration, assistant: Manifest | None) -> str | None:
+    """Return what assisted decoding in transformers (5.22, `GenerationMixin._assisted_decoding`) does not do."""
+    if configuration.assistant == NONE:
+        return None
+    asked = f"the assistant is {configuration.assistant}, and assisted decoding in transformers"
+    if configuration.continuous_batching:
+        return f"{asked} is of generate: continuous batching drafts no tokens"
+    if configuration.batch_size > 1:
+        return f"{asked} takes one row at a time; batch_size is {configuration.batch_size}"
+    if configuration.compile_mode != "off":
+        return f"{asked} runs the model uncompiled, whatever compile_mode says"
+    if configuration.is_static or configuration.cache_implementation == "quantized":
+        kind = configuration.cache_kind
+        return f"{asked} removes rejected tokens from the cache, which a {kind} one cannot do"
+    if configuration.prefill_chunk_size:
+        return f"{asked} does not read prefill_chunk_size: the prompt goes in with the first draft"
+    if configuration.context_depth:
+        return f"{asked} cuts the attention mask to the tokens that it is handed, without those of a context"
+    limit = assistant.max_position_embeddings if assistant else None
+    most = configuration.sequence_length + configuration.max_new_tokens
+    if limit is not None and most > limit:
+        return f"the assistant {configuration.assistant} has {limit} positions, and prompt and new tokens are {most}"
     return None
 
 

@@ -4,7 +4,6 @@ import dataclasses
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +14,13 @@ from hfbench.core.point import Configuration
 from hfbench.core.record import Settings
 from hfbench.measure import loading
 from hfbench.measure.accounting import kv_bytes_per_token
+from hfbench.measure.assisted import Assistant, ShortDrafts, assisted_differences
 from hfbench.measure.batching import Batching, continuous_batching_config, effective_batching
 from hfbench.measure.device import Cpu, Device
 from hfbench.measure.evidence import watch_functions, watch_operators
 from hfbench.measure.experts import describe_experts, experts_differences, find_experts
 from hfbench.measure.generation import generation_config, prepare_generate
-from hfbench.measure.loading import split_attention, unpinned
+from hfbench.measure.loading import describe_tensors, split_attention, tensor_differences, unpinned
 from hfbench.measure.output import LogitsComparison, Steps, not_checked
 from hfbench.measure.plain_pass import Reference, first_tokens, reference_of, steps_of
 from hfbench.measure.process import SETTINGS
@@ -34,81 +34,8 @@ from hfbench.measure.prompt import (
     tokens_in,
     watch_passes,
 )
-from hfbench.measure.quantization import describe_quantization, quantized_weights, stored_bytes
+from hfbench.measure.quantization import describe_quantization, stored_bytes
 from hfbench.measure.support import refusals_explained
-
-_FLOATING = ("float", "bfloat")  # how torch's floating-point dtypes begin
-_SAFE = "float32"
-
-
-def describe_tensors(model: PreTrainedModel) -> dict[str, Any]:
-    """Return, ready for JSON, how many parameters and buffers there are of each dtype and on each device.
-
-    `stored_buffer_dtypes` are the floating-point buffers that come with the weights; the other ones the model computes.
-    `kept_in_float32` counts what the model's class has transformers keep in float32 whatever dtype is asked for, such
-    as the router of some mixtures of experts. Modules with quantised weights are described apart.
-    """
-    quantized = quantized_weights(model)
-    parameters, buffers = (
-        {name: tensor for name, tensor in named if name.rpartition(".")[0] not in quantized}
-        for named in (model.named_parameters(), model.named_buffers())
-    )
-    stored = {name: buffer for name, buffer in buffers.items() if name in _stored(model) and buffer.is_floating_point()}
-    return {
-        "parameter_dtypes": _dtypes(parameters.values()),
-        "buffer_dtypes": _dtypes(buffers.values()),
-        "stored_buffer_dtypes": _dtypes(stored.values()),
-        "kept_in_float32": {"parameters": _kept(model, parameters), "stored_buffers": _kept(model, stored)},
-        "tensor_devices": dict(Counter(str(tensor.device) for tensor in [*parameters.values(), *buffers.values()])),
-    }
-
-
-def tensor_differences(dtype: str, effective: dict[str, Any]) -> list[str]:
-    """Return, in words, where dtypes and devices are not as asked.
-
-    What the model computes for itself, such as the frequencies of rotary embeddings, may also be in float32.
-    """
-    parameters, stored = Counter(effective["parameter_dtypes"]), Counter(effective["stored_buffer_dtypes"])
-    computed = Counter(effective["buffer_dtypes"]) - stored
-    kept = effective["kept_in_float32"]
-    found = []
-    for what, counts, allowed in (
-        ("parameters", parameters - Counter({_SAFE: kept["parameters"]}), (dtype,)),
-        ("buffers of the weights", stored - Counter({_SAFE: kept["stored_buffers"]}), (dtype,)),
-        ("computed buffers", computed, (dtype, _SAFE)),
-    ):
-        others = {name: count for name, count in counts.items() if name.startswith(_FLOATING) or what == "parameters"}
-        others = {name: count for name, count in others.items() if name not in allowed}
-        if others:
-            found.append(f"{what} are not all {' or '.join(dict.fromkeys(allowed))}: {others}")
-    elsewhere = {where: count for where, count in effective["tensor_devices"].items() if where != effective["device"]}
-    if elsewhere:
-        found.append(f"tensors are not all on {effective['device']}: {elsewhere}")
-    return found
-
-
-def _stored(model: PreTrainedModel) -> set[str]:
-    """Return the names of what is saved with the weights."""
-    return {
-        f"{path}.{name}".lstrip(".")
-        for path, module in model.named_modules()
-        for name, _ in module.named_buffers(recurse=False)
-        if name not in module._non_persistent_buffers_set
-    }
-
-
-def _kept(model: PreTrainedModel, tensors: Mapping[str, torch.Tensor]) -> int:
-    """Return how many of the tensors are in float32 because the model's class asks for it."""
-    declared = set(model._keep_in_fp32_modules_strict or ())
-    if model.config.dtype == torch.float16:  # transformers keeps these from float16 only
-        declared |= set(model._keep_in_fp32_modules or ())
-    in_float32 = [name for name, tensor in tensors.items() if tensor.dtype == torch.float32]
-    return sum(any(part in name for part in declared) for name in in_float32)
-
-
-def _dtypes(tensors: Iterable[torch.Tensor]) -> dict[str, int]:
-    return dict(Counter(str(tensor.dtype).removeprefix("torch.") for tensor in tensors))
-
 
 # Where `generate` hands out a token when it has queued the next step (transformers 5.22, `DeferredStopCheck`).
 _DEFERRED = ("mps",)
@@ -149,31 +76,34 @@ def watch_short_call(
     settings: Settings,
     prompt: Prompt,
     reference: Reference | None = None,
+    assistant: Assistant | None = None,
 ) -> tuple[dict[str, Any], Any, dict[str, Any]]:
     """Run the prefill and some decoding steps, uncompiled, with the reference's tokens, or two of its own.
 
-    Without a reference one row is enough where all are alike.
-
-    Return which attention, which experts and which kind of cache they went through, how prompt and context went in, and
+    Without a reference one row is enough where all are alike. Return which attention, which experts and which kind of cache they went through, how prompt and context went in, and
     what the cache then held; the cache itself (None where it stays inside continuous batching, or there is none); and
-    how the logits compare to the reference's. Continuous batching takes no tokens, and chooses its own.
+    how the logits compare to the reference's. Continuous batching and assisted decoding choose tokens of their own.
     """
     if configuration.attn_implementation == loading.FLEX:  # it compiles, longer when watched
         _short_generate(model, configuration, settings, prompt, None)
-    if reference is None and not prompt.new_tokens and not configuration.continuous_batching:
+    if assistant or (reference is None and not prompt.new_tokens and not configuration.continuous_batching):
         prompt = longest_row(prompt)
     experts = find_experts(model)
     path, cache = not_checked("this call had no reference"), None
-    batch: _ShortBatch | None = None
+    chosen: _ShortBatch | ShortDrafts | None = None  # tokens of its own
     with refusals_explained(), watch_operators() as operators, watch_functions(experts.functions) as evidence:
         if configuration.continuous_batching:
-            batch = _ShortBatch.run(model, configuration, settings, prompt)
-            seen = {"continuous_batching_config": batch.effective}
+            chosen = _ShortBatch.run(model, configuration, settings, prompt)
+            seen = {"continuous_batching_config": chosen.effective}
+        elif assistant is not None:
+            chosen, seen = _short_assisted(model, configuration, settings, prompt, assistant)
+            cache = chosen.cache
         else:
             cache, seen, path = _short_generate(model, configuration, settings, prompt, reference)
-    if batch is not None:
+    if configuration.continuous_batching:
         _require_paged(model, evidence.paged_cache_updates)
-        path = batch.compare(model, prompt)
+    if chosen is not None:
+        path = chosen.compare(model, prompt)
     kind = None if cache is None else type(cache).__name__
     rows = len(batches_of(prompt, configuration.batch_size)[-1].input_ids)  # of the last cache
     watched = {
@@ -183,7 +113,7 @@ def watch_short_call(
         "softmax_calls": operators.softmax,
         **describe_experts(experts, evidence.method_calls, operators.experts),
         "quantization": describe_quantization(model, operators.products),
-        "cache": "PagedAttentionCache" if batch is not None else kind,
+        "cache": "PagedAttentionCache" if configuration.continuous_batching else kind,
         "cache_offloads": bool(getattr(cache, "offloading", False)),
         "kv_bytes_per_token": kv_bytes_per_token(cache, rows),
         "cache_layers": dict(Counter(type(layer).__name__ for layer in getattr(cache, "layers", []))),
@@ -215,7 +145,24 @@ def _short_generate(
     return steps.cache, seen, steps.describe(model, prompt)
 
 
-def describe_held(prompt: Prompt, configuration: Configuration, steps: Steps) -> dict[str, Any]:
+def _short_assisted(
+    model: PreTrainedModel, configuration: Configuration, settings: Settings, prompt: Prompt, assistant: Assistant
+) -> tuple[ShortDrafts, dict[str, Any]]:
+    steps = steps_of(model, prompt, min(new_tokens_of(prompt, configuration)))
+    drafts = ShortDrafts(model, assistant, Cpu(), steps)
+    with watch_passes(model) as passes:
+        prepare_generate(model, configuration, settings, prompt, Cpu(), assistant.arguments)(False, drafts)
+    seen = {
+        # The first draft goes in with the prompt.
+        "prefill_lengths": [passes.lengths[0] - drafts.proposed[0]],
+        "rotary_frequencies_changed_at": None if prompt.new_tokens else passes.frequencies_changed_at(),
+        "drafting": drafts.describe(),
+        **describe_held(prompt, configuration, drafts),
+    }
+    return drafts, seen
+
+
+def describe_held(prompt: Prompt, configuration: Configuration, steps: Steps | ShortDrafts) -> dict[str, Any]:
     """Return, for `effective`, the tokens that the cache held before and after a checked call; None if unknown.
 
     Of requests of unequal lengths it is the last batch's cache.
@@ -279,15 +226,13 @@ def _require_paged(model: PreTrainedModel, updates: int) -> None:
 
 def differences(configuration: Configuration, effective: dict[str, Any]) -> list[str]:
     """Return, in words, where what runs is not what was asked for."""
-    found = tensor_differences(configuration.dtype, effective)
-    for name, keys in effective["loading"].items():
-        if keys:
-            found.append(f"{len(keys)} {name.replace('_', ' ')} in the weights, first {keys[0]}")
+    found = _model_differences(configuration, effective)
+    if draft := effective.get("assistant"):
+        found += [f"the assistant: {each}" for each in _model_differences(configuration, effective | draft)]
+    found += assisted_differences(configuration, effective.get("drafting", {}))
     found += _attention_differences(configuration, effective)
     found += experts_differences(configuration.experts_implementation, effective)
     found += prefill_differences(configuration, effective)
-    if effective["training"]:
-        found.append("the model is in training mode")
     if effective["intra_op_threads"] != _asked_threads():
         found.append(f"torch uses {effective['intra_op_threads']} threads, not {_asked_threads()}")
     cache = "PagedAttentionCache" if configuration.continuous_batching else _CACHES.get(configuration.cache_kind)
@@ -297,6 +242,19 @@ def differences(configuration: Configuration, effective: dict[str, Any]) -> list
         where = "stays on the device" if configuration.is_offloaded else "goes to the host"
         found.append(f"the cache {where}, not as asked")
     return [*found, *held_differences(effective)]
+
+
+def _model_differences(configuration: Configuration, effective: dict[str, Any]) -> list[str]:
+    found = tensor_differences(configuration.dtype, effective)
+    for name, keys in effective["loading"].items():
+        if keys:
+            found.append(f"{len(keys)} {name.replace('_', ' ')} in the weights, first {keys[0]}")
+    implementation = split_attention(configuration.attn_implementation)[0]
+    if unpinned(effective["attn_implementation"]) != implementation:
+        found.append(f"attention is {effective['attn_implementation']}, not {implementation}")
+    if effective["training"]:
+        found.append("the model is in training mode")
+    return found
 
 
 def held_differences(effective: dict[str, Any]) -> list[str]:
@@ -311,8 +269,6 @@ def held_differences(effective: dict[str, Any]) -> list[str]:
 def _attention_differences(configuration: Configuration, effective: dict[str, Any]) -> list[str]:
     implementation, backend = split_attention(configuration.attn_implementation)
     found = []
-    if unpinned(effective["attn_implementation"]) != implementation:
-        found.append(f"attention is {effective['attn_implementation']}, not {implementation}")
     uses_sdpa, functions = effective["sdpa_calls"] > 0, effective["attention_functions"]
     seen = ", ".join(functions) or "none"
     if implementation == "sdpa" and not uses_sdpa:
@@ -352,6 +308,7 @@ def requested(configuration: Configuration, device: str, compile_config: Compile
         "experts_implementation": configuration.experts_implementation,
         "continuous_batching": configuration.continuous_batching,
         "prefill_chunk_size": configuration.prefill_chunk_size,
+        "assistant": configuration.assistant,
         "context_depth": configuration.context_depth,
         "intra_op_threads": _asked_threads(),
     }

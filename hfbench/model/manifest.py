@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hfbench.core.errors import UserError
+from hfbench.core.point import NOT_MODELS
 from hfbench.core.record import SCHEMA_VERSION, Manifest
 from hfbench.core.sources import LocalSource, RandomSource, Source, source_from
 from hfbench.model.architecture import read_architecture_file
@@ -38,8 +39,11 @@ def fingerprint(name: str, models: Mapping[str, Source]) -> dict[str, Any]:
 
     `models` are the entries of `models:`, among which a random model may have its tokenizer. DVC does not see a local
     folder or an architecture file being edited; this changes with their content. Raises `UserError` where one is
-    missing, or names no tokenizer; a folder that holds no model has its `trouble` in place of `files`.
+    missing, or names no tokenizer; a folder that holds no model has its `trouble` in place of `files`. What drafts
+    tokens without being a model depends on nothing.
     """
+    if name in NOT_MODELS:
+        return {}
     source = models[name]
     content: dict[str, Any] = {"source": source.model_dump()}
     if isinstance(source, LocalSource):

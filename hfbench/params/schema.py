@@ -11,12 +11,13 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from hfbench.core.errors import UserError
-from hfbench.core.point import AXES, AXIS_TABLE, CONFIGURATION_AXES, NONE, UNIFORM, Configuration
+from hfbench.core.point import AXES, AXIS_TABLE, CONFIGURATION_AXES, NONE, NOT_MODELS, UNIFORM, Configuration
 from hfbench.core.results import listed_stage, sweep_stage
 from hfbench.core.sources import FilePath, Name, Source, Strict
 from hfbench.params.sections import (
     KERNEL_TAGS,
     LENGTHS_TAGS,
+    AssistedDecodingParams,
     BatchingParams,
     CompileParams,
     KernelEntry,
@@ -27,6 +28,7 @@ from hfbench.params.sections import (
     Shape,
     Workloads,
     contradiction,
+    not_reserved,
 )
 from hfbench.params.values import Count, Device, Every, Listed, MonitorInterval, StoppingRule, Sweep
 
@@ -108,7 +110,7 @@ class Compare(Strict):
 class Params(Strict):
     """The whole of params.yaml."""
 
-    models: dict[Name, Annotated[Source, Field(discriminator="source")]]
+    models: Annotated[dict[Name, Annotated[Source, Field(discriminator="source")]], not_reserved(*NOT_MODELS)]
     sweep: Sweep
     configurations: list[Listed]
     device: Device
@@ -118,6 +120,7 @@ class Params(Strict):
     compile: CompileParams = CompileParams()
     kernels: list[KernelEntry] = Field(default_factory=list)
     quantized_cache: QuantizedCacheParams = QuantizedCacheParams()
+    assisted_decoding: AssistedDecodingParams = AssistedDecodingParams()
     continuous_batching: BatchingParams = BatchingParams()
     sampling: SamplingParams
     limits: Limits
@@ -200,10 +203,16 @@ def _unknown_name(params: Params) -> str | None:
             return (
                 f"sweep.model names {name!r}, which is not under models. Expected one of: {', '.join(params.models)}."
             )
+    for name in params.sweep.assistant:
+        if name not in (*NOT_MODELS, *params.models):
+            known = ", ".join((*NOT_MODELS, *params.models))
+            return f"sweep.assistant names {name!r}, which is not under models. Expected one of: {known}."
     for index, listed in enumerate(params.configurations):
-        if listed.model not in params.sweep.model:
-            known = ", ".join(params.sweep.model)
-            return f"configurations.{index}.model is {listed.model!r}, not one of sweep.model ({known}). Add it there."
+        for axis in ("model", "assistant"):  # whose values have a stage of their own
+            named, known = getattr(listed, axis), getattr(params.sweep, axis)
+            if named not in known:
+                listing = ", ".join(known)
+                return f"configurations.{index}.{axis} is {named!r}, not one of sweep.{axis} ({listing}). Add it there."
     for section, usual in (("request_lengths", UNIFORM), ("quantization", NONE)):
         entries = (usual, *getattr(params, section))
         # Without points of its own, the sweep names nothing.

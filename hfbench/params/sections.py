@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from hfbench.core.point import HUB_NAME, NONE, UNIFORM, WORKLOAD_AXES, Configuration
+from hfbench.core.point import HUB_NAME, NONE, PROMPT_LOOKUP, UNIFORM, WORKLOAD_AXES, Configuration
 from hfbench.core.results import inputs_name
 from hfbench.core.sources import FilePath, Name, Strict, matches
 from hfbench.params.values import Count, CountOrNone
@@ -114,6 +114,25 @@ class BatchingParams(Strict):
     cpu_offload_space: Annotated[float, Field(ge=0)] = 0.0
 
 
+class AssistedDecodingParams(Strict):
+    """What `generate` takes for a point with an assistant, by the names of transformers' `GenerationConfig`.
+
+    The schedule `heuristic` is no value: it carries the length of drafts from one call to the next.
+    """
+
+    prompt_lookup_num_tokens: Count = 10
+    max_matching_ngram_size: Count = 2
+    num_assistant_tokens: Count = 20
+    num_assistant_tokens_schedule: Literal["constant", "heuristic_transient"] = "constant"
+    assistant_confidence_threshold: Annotated[float, Field(ge=0, lt=1)] = 0.4
+
+    def used_by(self, assistant: str) -> dict[str, Any] | None:
+        """Return what of it an assistant takes."""
+        values = self.model_dump()
+        of_lookup = {name: values.pop(name) for name in ("prompt_lookup_num_tokens", "max_matching_ngram_size")}
+        return None if assistant == NONE else of_lookup if assistant == PROMPT_LOOKUP else values
+
+
 class ListedLengths(Strict):
     """Requests of these lengths, in tokens; both lists have an entry a request."""
 
@@ -137,10 +156,13 @@ class LogNormalLengths(Strict):
     seed: Annotated[int, Field(ge=0)] = 0
 
 
-def _not_reserved(reserved: str) -> AfterValidator:
+def not_reserved(*reserved: str) -> AfterValidator:
+    """Return what refuses entries of these names, which mean something else."""
+
     def check(value: dict[str, Any]) -> dict[str, Any]:
-        if reserved in value:
-            raise ValueError(f"other names than {reserved}, which is built in")
+        for name in reserved:
+            if name in value:
+                raise ValueError(f"other names than {name}, which is built in")
         return value
 
     return AfterValidator(check)
@@ -173,8 +195,8 @@ RequestLengths = Annotated[
     Annotated[ListedLengths, Tag(LENGTHS_TAGS[0])] | Annotated[LogNormalLengths, Tag(LENGTHS_TAGS[1])],
     Discriminator(_lengths_tag),
 ]
-RequestLengthsByName = Annotated[dict[Name, RequestLengths], _not_reserved(UNIFORM)]
-QuantizationByName = Annotated[dict[Name, QuantizationEntry], _not_reserved(NONE)]
+RequestLengthsByName = Annotated[dict[Name, RequestLengths], not_reserved(UNIFORM)]
+QuantizationByName = Annotated[dict[Name, QuantizationEntry], not_reserved(NONE)]
 
 
 class Shape(Strict):

@@ -13,7 +13,7 @@ from hfbench.core.errors import UserError, say
 from hfbench.core.files import read_json
 from hfbench.core.point import Configuration
 from hfbench.core.record import OK, Manifest
-from hfbench.core.results import PARAMS, PROFILES, configuration_meant, manifest_path
+from hfbench.core.results import PARAMS, PROFILES, assistant_path, configuration_meant, manifest_path, stages_before
 from hfbench.measure.process import end_process_group, scratch_folder, worker_environment
 from hfbench.measure.support import meant_device, unsupported_reason
 from hfbench.measure.task import Task, parse_task
@@ -75,13 +75,14 @@ def profile_point(text: str, output: Path | None) -> None:
     # The first round of the point, or the one whose stage the text names.
     point = known[configuration_meant(text, names, among="params.yaml", asked="POINT")[0]]
     configuration = Configuration(**point.axes)
-    dvc("repro", f"inputs@{configuration.model}")
+    dvc("repro", *stages_before(configuration))
     with Repo() as repo:
         command = repo.stage.load_one(name=stages[configuration]).cmd  # as DVC would run it
     task = parse_task(shlex.split(command)[_COMMAND_WORDS:])
     environment = read_json(task.environment)
     quantized = Manifest.load(manifest_path(configuration.model)).quant_method
-    reason = unsupported_reason(configuration, task.device, environment, task.settings, quantized)
+    assistant = Manifest.load(assistant_path(configuration.assistant)) if configuration.has_draft_model else None
+    reason = unsupported_reason(configuration, task.device, environment, task.settings, quantized, assistant)
     if reason is not None:
         raise UserError(f"{point.key} cannot run here, so there is nothing to profile: {reason}.")
     trace = output or PROFILES / f"{point.name}.json.gz"

@@ -295,8 +295,8 @@ def _text(value: Any, none: str = MISSING) -> str:
 class RequestTimes:
     """One request: medians over the samples of all rounds, in seconds and tokens/s.
 
-    `inter_token_seconds` is (last - first) / (n - 1), None for one token; `tokens_per_second` counts all n new tokens
-    from the start of the iteration, when every request arrives, to the request's last one.
+    `inter_token_seconds` is (last - first) over the tokens after the first step, None for one step; `tokens_per_second`
+    counts all n new tokens from the start of the iteration, when every request arrives, to the request's last one.
     """
 
     prompt_tokens: int
@@ -324,7 +324,9 @@ def request_times(records: Sequence[Record]) -> list[RequestTimes]:
     for prompt, of_one in zip(prompts, zip(*samples, strict=True), strict=True):
         count = len(of_one[0])
         first, rate = median(times[0] for times in of_one), median(count / times[-1] for times in of_one)
-        gap = median((times[-1] - times[0]) / (count - 1) for times in of_one) if count > 1 else None
+        later = [count - times.count(times[0]) for times in of_one]
+        gaps = [(times[-1] - times[0]) / tokens for times, tokens in zip(of_one, later, strict=True) if tokens]
+        gap = median(gaps) if gaps else None
         found.append(RequestTimes(prompt, count, first, gap, rate))
     return found
 

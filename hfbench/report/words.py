@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from hfbench.core.point import AXIS_TABLE, CONFIGURATION_AXES, UNIFORM, USUAL
+from hfbench.core.point import AXIS_TABLE, CONFIGURATION_AXES, NONE, UNIFORM, USUAL
 from hfbench.core.record import OK
 from hfbench.report.frames import WarningGroup, varying_axes
 from hfbench.report.pages import Bullet, Bullets, Cell, Column, Kind, Role, number, printable
@@ -192,6 +192,9 @@ METRICS_SHOWN = {
     **_percentiles_shown("time_to_first_token", "TTFT"),
     "output_tokens_per_second": ShownMetric("output", "tok/s", 1, 2),
     "padding_waste_share": ShownMetric("padding waste", "%", 100, 3),
+    "tokens_per_step": ShownMetric("tokens a step", "", 1, 3),
+    "draft_acceptance_share": ShownMetric("accepted", "%", 100, 3),
+    "draft_time_share": ShownMetric("drafting", "%", 100, 3),
     "end_to_end_unobserved_seconds": ShownMetric("unobserved", "s"),
     "inter_token_gap_seconds": ShownMetric("token gap", "ms", 1e3),
     **_percentiles_shown("inter_token_gap", "gap"),
@@ -213,6 +216,7 @@ _LATENCIES = (
 )
 _OF_REQUESTS = ("time_to_first_token_p95_seconds", "output_tokens_per_second", "padding_waste_share")
 _OF_QUANTIZATION = ("nll_change",)  # its price in quality
+_OF_ASSISTANTS = ("tokens_per_step", "draft_acceptance_share", "draft_time_share")
 _OTHERS = ("mbu", "mfu", "load_seconds", _PEAK_MEMORY, "energy_joules_per_token")
 
 
@@ -235,6 +239,7 @@ def known_columns(rows: pl.DataFrame) -> list[Column]:
 def _number_columns(rows: pl.DataFrame) -> list[Column]:
     """Return the columns beside the axes, also those that no row has a value of."""
     has_unequal_requests = bool((rows["request_lengths"] != UNIFORM).any())
+    has_assistants = bool((rows["assistant"] != NONE).any())
     has_quantized = bool(rows.select(IS_QUANTIZED.any()).item())
     counts = zip(rows["rounds_ok"], rows["rounds_asked"], strict=True)
     rounds = (str(ok) if ok == asked else f"{ok} of {asked}" for ok, asked in counts)
@@ -246,6 +251,7 @@ def _number_columns(rows: pl.DataFrame) -> list[Column]:
         number("95% interval", "s", rank=4, name="precision").filled(intervals),
         *(metric_column(rows, metric) for metric in _OF_REQUESTS if has_unequal_requests),
         *(metric_column(rows, metric) for metric in _OF_QUANTIZATION if has_quantized),
+        *(metric_column(rows, metric) for metric in _OF_ASSISTANTS if has_assistants),
         *(metric_column(rows, metric) for metric in _OTHERS),
         break_even_column(rows),
         Column("output", "word", rank=2, name="output_differs").filled(differ),

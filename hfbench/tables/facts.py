@@ -209,6 +209,18 @@ def padding_waste_share(prompt_tokens: list[int], new_tokens: list[int], batches
     return 1 - needed / computed
 
 
+def draft_facts(drafting: Mapping[str, Any] | None) -> dict[str, float | None]:
+    """Return what a record says of the drafts of a whole call; empty where nothing drafted."""
+    if not drafting:
+        return {}
+    steps, proposed, accepted = (drafting[name] for name in ("steps", "proposed_tokens", "accepted_tokens"))
+    return {
+        "tokens_per_step": (steps + accepted) / steps,
+        "draft_acceptance_share": accepted / proposed if proposed else None,
+        "draft_time_share": drafting["draft_seconds"] / drafting["call_seconds"],
+    }
+
+
 _FEWEST_GAPS = 8  # of an iteration, for their median to be that of the usual step
 _FEWEST_ITERATIONS = 3  # in which a token comes late by chance, each time the same one, once in more than fifty
 
@@ -217,12 +229,13 @@ def recurring_gap(iterations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the gap that stands out most in each of the samples, before one and the same token, and that token.
 
     `recurring_gap_ratio` is that gap over its iteration's median gap, which three of four iterations reach: in one, the
-    machine may have been slow at all the others. Both are None where requests do not advance in step, and where there
-    are too few gaps or iterations.
+    machine may have been slow at all the others. Both are None where requests do not advance in step, where tokens come
+    several at a time, and where there are too few gaps or iterations.
     """
     times = [each["token_seconds"] for each in iterations if each["phase"] == "sample" and each["token_seconds"]]
     gaps = [[late - early for early, late in pairwise(lists[0])] for lists in times if len(lists) == 1]
-    if len(gaps) < max(_FEWEST_ITERATIONS, len(times)) or min(map(len, gaps)) < _FEWEST_GAPS:
+    drafted = any(0.0 in each for each in gaps)  # steps differ by what they had drafted
+    if drafted or len(gaps) < max(_FEWEST_ITERATIONS, len(times)) or min(map(len, gaps)) < _FEWEST_GAPS:
         return {"recurring_gap_ratio": None, "recurring_gap_token": None}
     ratios = [[gap / (median(each) or inf) for gap in each] for each in gaps]
     least = [sorted(column)[len(column) // 4] for column in zip(*ratios, strict=True)]  # three of four reach it
@@ -257,6 +270,9 @@ _COLUMNS: dict[str, tuple[pl.DataType | type[pl.DataType], str | None]] = {
     "prefill_peak_memory_bytes": (pl.Int64, "memory.prefill_peak_bytes"),
     "decode_peak_memory_bytes": (pl.Int64, "memory.decode_peak_bytes"),
     "kv_bytes_per_token": (pl.Float64, "effective.kv_bytes_per_token"),
+    "tokens_per_step": (pl.Float64, None),
+    "draft_acceptance_share": (pl.Float64, None),
+    "draft_time_share": (pl.Float64, None),
     "energy_joules_per_token": (pl.Float64, None),
     "monitor_readings": (pl.Int64, None),
     "recurring_gap_ratio": (pl.Float64, None),
@@ -313,6 +329,7 @@ def record_facts(content: dict[str, Any]) -> dict[str, Any]:
         "compile_seconds": _told(compilation, "seconds", float) if compilation.get("graphs") else None,
         **machine_facts(content),
         **recurring_gap(content["iterations"]),
+        **draft_facts(content["output"].get("drafting")),
         # What replaced each kind of layer, as `RMSNorm: OWNER/NAME@1a2b3c4d5e6f`.
         "kernels": list(dict.fromkeys(f"{each['layer']}: {kernel_origin(each)}" for each in replaced)),
         # As `libgomp: libgomp.so.1 of torch, 168193 bytes`.

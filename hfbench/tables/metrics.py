@@ -16,7 +16,10 @@ from hfbench.core.point import AXIS_TYPES, Configuration
 from hfbench.core.record import STATUSES
 
 # Names carry their unit. More is better of what is done in a second.
-_UNITS = {"per_second": "tokens/s", "per_token": "J/token", "seconds": "s", "bytes": "bytes", "share": "share"}
+_UNITS = {
+    **{"per_second": "tokens/s", "per_token": "J/token", "per_step": "tokens"},
+    **{"seconds": "s", "bytes": "bytes", "share": "share"},
+}
 
 
 @dataclass(frozen=True)
@@ -78,16 +81,22 @@ METRICS = (
     Metric(
         "inter_token_seconds",
         "Mean gap between an iteration's consecutive tokens, (last − first) / (n − 1) for n new tokens; the median "
-        "over the requests where they do not advance in step.",
+        "over the requests where they do not advance in step. With an assistant, whose tokens come several at a time, "
+        "n − 1 are the tokens after the first step.",
     ),
     Metric(
         "inter_token_gap_seconds",
-        "Every single gap between two consecutive tokens, of all iterations (and requests) together.",
+        "Every single gap between two consecutive tokens, of all iterations (and requests) together; with an "
+        "assistant, between two steps.",
     ),
-    *_percentiles("inter_token_gap", "percentile of every single gap between two consecutive tokens of a round"),
+    *_percentiles(
+        "inter_token_gap",
+        "percentile of every single gap between two consecutive tokens of a round (with an assistant, two steps)",
+    ),
     Metric(
         "decode_tokens_per_second",
-        "New tokens after the first one, of all rows or requests, per second between the first token and the last.",
+        "New tokens after the first one (with an assistant, the first step), of all rows or requests, per second "
+        "between the first token and the last.",
     ),
     Metric(
         "output_tokens_per_second",
@@ -105,6 +114,15 @@ METRICS = (
         "prompt and new tokens, P and N the most in its padded batch. 0 for continuous batching, unless it pads for "
         "graphs.",
     ),
+    Metric(
+        "tokens_per_step",
+        "With an assistant, new tokens over forward passes of the model, in a call that is not timed; once a round.",
+    ),
+    Metric(
+        "draft_acceptance_share",
+        "With an assistant, the share of the tokens that it proposed which the model took, in that call.",
+    ),
+    Metric("draft_time_share", "With an assistant, the share of that call that went into drafts."),
     Metric("load_seconds", "Loading the model, once in each round's fresh process."),
     Metric(
         "first_call_seconds",
@@ -154,19 +172,21 @@ def axes_frame(configurations: Iterable[Configuration]) -> pl.DataFrame:
 
 _TOKENS = pl.col("token_seconds")
 _LIST = pl.element().list
-_NEW_TOKENS = _LIST.len().cast(pl.Int64)
+# Tokens after the first step: all but one, or but those that an assistant had accepted in it.
+_LATER = _LIST.eval(pl.element() > pl.element().first()).list.sum().cast(pl.Int64)
 _FIRST, _LAST = _TOKENS.list.eval(_LIST.first()), _TOKENS.list.eval(_LIST.last())  # of each list
 # Without a gap there is no mean; dividing by the tokens in the place of the gaps would flatter short generations.
-_MEAN_GAP = pl.when(_NEW_TOKENS > 1).then((_LIST.last() - _LIST.first()) / (_NEW_TOKENS - 1))
+_MEAN_GAP = pl.when(_LATER > 0).then((_LIST.last() - _LIST.first()) / _LATER)
 _PREFILL_SECONDS, _DECODE_SECONDS = _FIRST.list.max(), _LAST.list.max() - _FIRST.list.min()
 _LISTS = _TOKENS.list.len()
-# The first token of each request belongs to the prefill.
-_DECODED = _TOKENS.list.eval(_NEW_TOKENS - 1).list.sum() * pl.when(_LISTS == 1).then(pl.col("requests")).otherwise(1)
+# The first step of each request belongs to the prefill.
+_DECODED = _TOKENS.list.eval(_LATER).list.sum() * pl.when(_LISTS == 1).then(pl.col("requests")).otherwise(1)
 # Where more requests come than run at a time, the later ones wait while others decode, and that is no prefill.
 _AT_ONCE = pl.col("requests") <= pl.col("batch_size")
 
-# All gaps in seconds between consecutive tokens, one list of n - 1 gaps for each list of n tokens.
-INTER_TOKEN_GAPS = _TOKENS.list.eval(_LIST.diff(null_behavior="drop"))
+# All gaps in seconds between consecutive steps, one list of n - 1 gaps for each list of n steps: tokens of one step,
+# which have the same time, have none between them.
+INTER_TOKEN_GAPS = _TOKENS.list.eval(_LIST.unique(maintain_order=True).list.diff(null_behavior="drop"))
 # What percentiles are taken of: the single times of an iteration.
 SINGLE_TIMES = {"time_to_first_token": _FIRST, "inter_token_gap": INTER_TOKEN_GAPS}
 # The columns of an iteration that are computed of its times; null where the divisor would be 0.

@@ -5,7 +5,7 @@ from typing import Any
 
 import polars as pl
 
-from hfbench.core.point import CONFIGURATION_AXES, UNIFORM
+from hfbench.core.point import CONFIGURATION_AXES, NONE, UNIFORM
 from hfbench.core.record import OK
 from hfbench.tables.metrics import axes_frame
 from hfbench.tables.reading import ReadRecord
@@ -180,6 +180,7 @@ def _beside_float32(ceilings: Mapping[str, Any], dtype: str) -> dict[str, Any]:
     }
 
 
+_DRAFTED = "a step of assisted decoding computes as many tokens as were drafted, and drafting has needs of its own"
 _ABOVE_CEILING = "it would be above what the device was measured to reach at most"
 # Where a phase stands beside its roof: FLOPs that it needs for each byte that it needs, the rates reached and the
 # device's for reading as many bytes; and how many times a ceiling it would be.
@@ -226,6 +227,8 @@ def utilisation_table(
 
 def _utilisation(needs: Mapping[str, Any], row: Mapping[str, Any], ceilings: Mapping[str, Any]) -> dict[str, Any]:
     beside_float32 = _beside_float32(ceilings, row["dtype"])
+    if row["assistant"] != NONE:
+        return {**beside_float32, **dict.fromkeys(("mbu_unknown", "mfu_unknown"), _DRAFTED)}
     if row["request_lengths"] != UNIFORM:
         return beside_float32
     lengths, depth = (row["batch_size"], row["sequence_length"]), row["context_depth"]

@@ -13,7 +13,7 @@ import psutil
 
 from hfbench.core.point import AXIS_TABLE, USUAL, Configuration
 from hfbench.core.record import Record, Settings
-from hfbench.core.results import inputs_path, manifest_path, settings_path
+from hfbench.core.results import assistant_path, inputs_path, manifest_path, settings_path
 from hfbench.workers.forked import CHOSEN, FORKED
 from tests.conftest import ROOT
 
@@ -62,6 +62,7 @@ class Bench:
     temporary: Path | None = None  # for temporary files, instead of `folder`
     settings: Settings = field(default_factory=Settings)
     workers: str = FORKED  # or fresh
+    drafting: Path | None = None  # the manifest of a model that drafts
 
     @property
     def output(self) -> Path:
@@ -80,6 +81,9 @@ class Bench:
         for source, place in (("manifest.json", manifest_path("tiny")), (f"{shape}.safetensors", inputs_path(point))):
             (self.folder / place).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(self.folder / source, self.folder / place)
+        if self.drafting is not None:
+            (self.folder / assistant_path(point.assistant)).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(self.drafting, self.folder / assistant_path(point.assistant))
         paths = {"environment": self.environment, "output": self.output, "log": self.log}
         pairs = [text for name, value in {**paths, **options}.items() for text in (f"--{name}", str(value))]
         return [sys.executable, "-m", "stages.measure", "--verbose", *pairs, *flags]

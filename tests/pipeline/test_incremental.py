@@ -204,7 +204,7 @@ def test_a_sweep_without_points_makes_and_refuses_nothing_beside_the_listed(fres
     results = fresh.folder / "results"
     assert [path.name for path in (results / "inputs").rglob("*.safetensors")] == ["b1-s16-n4-d0.safetensors"]
     assert json.loads((results / "settings/dtypes.json").read_text()) == ["bfloat16"]
-    assert [path.name for path in (results / "settings").glob("sdpa*")] == ["sdpa-off-auto-false-none-false.json"]
+    assert [path.name for path in (results / "settings").glob("sdpa*")] == ["sdpa-off-auto-false-none-false-none.json"]
 
     write(fresh, [], {**EAGER, "sequence_length": 4096})
     stderr = fresh.run("dvc", "repro", check=False).stderr

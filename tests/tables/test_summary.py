@@ -25,8 +25,10 @@ ITERATIONS = (
     {**UNEQUAL, "batch_size": 4},
     ONE_TOKEN,
     {**PROMPT, "token_seconds": [[0.5], [0.9]]},
-    {**PROMPT, "token_seconds": [[0.5, 0.5]]},  # at one instant
+    {**PROMPT, "token_seconds": [[0.5, 0.5]]},  # in one step
     {**PROMPT, "token_seconds": []},  # unobserved
+    # One row, drafted for: 2 tokens in the first step, then 3 at once, and 1.
+    {**PROMPT, "requests": 1, "prompt_tokens": 10, "token_seconds": [[0.5, 0.5, 0.8, 0.8, 0.8, 1.1]]},
 )
 TYPES: dict[str, pl.DataType | type[pl.DataType]] = {
     "batch_size": pl.Int64,
@@ -41,14 +43,14 @@ TYPES: dict[str, pl.DataType | type[pl.DataType]] = {
 @pytest.mark.parametrize(
     ("metric", "values"),
     [
-        ("time_to_first_token_seconds", [0.5, 0.4, 0.2, 0.2, 0.5, 0.7, 0.5, None]),
-        # 0.6 / 3, where dividing by n = 4 would give 0.15; of 0.2 and 0.7 / 2.
-        ("inter_token_seconds", [0.2, 0.25, 0.275, 0.275, None, None, 0.0, None]),
+        ("time_to_first_token_seconds", [0.5, 0.4, 0.2, 0.2, 0.5, 0.7, 0.5, None, 0.5]),
+        # 0.6 / 3, where dividing by n = 4 would give 0.15; of 0.2 and 0.7 / 2; 0.6 / 4 tokens after the first step.
+        ("inter_token_seconds", [0.2, 0.25, 0.275, 0.275, None, None, None, None, 0.15]),
         # 2 rows of 3 in 0.6 s; 2 + 2 tokens from 0.2 s to 1.0 s; 1 + 2 + 0, from 0.2 to 0.9 s.
-        ("decode_tokens_per_second", [10.0, 5.0, 3 / 0.7, 3 / 0.7, None, None, None, None]),
+        ("decode_tokens_per_second", [10.0, 5.0, 3 / 0.7, 3 / 0.7, None, None, None, None, 4 / 0.6]),
         # 2 rows of 10 tokens in 0.5 s, and until the last one's 0.6 s; the third of three waits while others decode.
-        ("prefill_tokens_per_second", [40.0, 20 / 0.6, None, 17 / 0.6, 40.0, 20 / 0.9, 40.0, None]),
-        ("output_tokens_per_second", [6 / 1.5] * 8),
+        ("prefill_tokens_per_second", [40.0, 20 / 0.6, None, 17 / 0.6, 40.0, 20 / 0.9, 40.0, None, 20.0]),
+        ("output_tokens_per_second", [6 / 1.5] * 9),
     ],
 )
 def test_formulas_by_hand(metric: str, values: list[float | None]) -> None:
@@ -59,6 +61,11 @@ def test_formulas_by_hand(metric: str, values: list[float | None]) -> None:
 def test_gaps_stay_with_their_request() -> None:
     gaps = pl.DataFrame([REQUESTS, ONE_TOKEN], schema=TYPES).select(gaps=INTER_TOKEN_GAPS)["gaps"].to_list()
     assert gaps == [[pytest.approx([0.2, 0.4]), pytest.approx([0.1, 0.3])], [[]]]
+
+
+def test_gaps_of_tokens_that_come_together_are_of_steps() -> None:
+    gaps = pl.DataFrame(ITERATIONS[-1:], schema=TYPES).select(gaps=INTER_TOKEN_GAPS)["gaps"].to_list()
+    assert gaps == [[pytest.approx([0.3, 0.3])]]
 
 
 def _rows(folder: Path, *records: Record) -> dict[str, dict[str, Any]]:
