@@ -18,8 +18,7 @@ from hfbench.core.errors import UserError
 from hfbench.core.point import CONFIGURATION_AXES, USUAL
 from hfbench.params.levels import rewrite
 from hfbench.params.schema import load_params, sentence
-from hfbench.params.sections import CompileParams
-from hfbench.params.values import Count, Listed
+from hfbench.params.sections import CompileParams, Count, Listed
 
 # Keys beyond the layout, which benchmark_v2 ignores: it has no word for these values.
 EXTENSION = "hfbench"

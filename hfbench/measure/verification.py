@@ -80,9 +80,10 @@ def watch_short_call(
 ) -> tuple[dict[str, Any], Any, dict[str, Any]]:
     """Run the prefill and some decoding steps, uncompiled, with the reference's tokens, or two of its own.
 
-    Without a reference one row is enough where all are alike. Return which attention, which experts and which kind of cache they went through, how prompt and context went in, and
-    what the cache then held; the cache itself (None where it stays inside continuous batching, or there is none); and
-    how the logits compare to the reference's. Continuous batching and assisted decoding choose tokens of their own.
+    Without a reference one row is enough where all are alike. Continuous batching and assisted decoding choose tokens
+    of their own. Return which attention, which experts and which kind of cache they went through, how prompt and
+    context went in, and what the cache then held; the cache itself (None where it stays inside continuous batching, or
+    there is none); and how the logits compare to the reference's.
     """
     if configuration.attn_implementation == loading.FLEX:  # it compiles, longer when watched
         _short_generate(model, configuration, settings, prompt, None)
@@ -102,8 +103,7 @@ def watch_short_call(
             cache, seen, path = _short_generate(model, configuration, settings, prompt, reference)
     if configuration.continuous_batching:
         _require_paged(model, evidence.paged_cache_updates)
-    if chosen is not None:
-        path = chosen.compare(model, prompt)
+    path = chosen.compare(model, prompt) if chosen else path
     kind = None if cache is None else type(cache).__name__
     rows = len(batches_of(prompt, configuration.batch_size)[-1].input_ids)  # of the last cache
     watched = {

@@ -20,17 +20,23 @@ from hfbench.params.sections import (
     AssistedDecodingParams,
     BatchingParams,
     CompileParams,
+    Count,
+    Device,
+    Every,
     KernelEntry,
+    Listed,
     ListedLengths,
+    MonitorInterval,
     QuantizationByName,
     QuantizedCacheParams,
     RequestLengthsByName,
     Shape,
+    StoppingRule,
+    Sweep,
     Workloads,
     contradiction,
     not_reserved,
 )
-from hfbench.params.values import Count, Device, Every, Listed, MonitorInterval, StoppingRule, Sweep
 
 _SOURCE_NAMES = tuple(get_args(source.model_fields["source"].annotation)[0] for source in get_args(Source))
 _TAGS = {*_SOURCE_NAMES, *KERNEL_TAGS, *LENGTHS_TAGS}  # pydantic names the alternative that it tried

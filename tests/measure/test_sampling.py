@@ -17,7 +17,7 @@ from hfbench.core.record import Sampling
 from hfbench.measure.generation import Call, Probe
 from hfbench.measure.process import Reporter
 from hfbench.measure.sampling import RULES, Sampler, is_steady, reason_to_stop, relative_precision, sequential_interval
-from hfbench.params.values import StoppingRule
+from hfbench.params.sections import StoppingRule
 from hfbench.statistics.spread import SIGNIFICANCE, trend_p_values
 
 RUNS = 1000

@@ -2,11 +2,13 @@
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hfbench.core.errors import UserError
 from hfbench.params.levels import rewrite
 from hfbench.params.schema import load_params
 from tests.pipeline.checkout import QUICK_SAMPLING, Checkout, clone, measurements, ran, tiny_point
@@ -209,6 +211,31 @@ def test_a_sweep_without_points_makes_and_refuses_nothing_beside_the_listed(fres
     write(fresh, [], {**EAGER, "sequence_length": 4096})
     stderr = fresh.run("dvc", "repro", check=False).stderr
     assert "sequence_length is 4096, and the model 'tiny' has 128 positions" in stderr
+
+
+def test_a_model_that_drafts_is_made_once_and_its_settings_are_its_points_alone(fresh: Checkout) -> None:
+    def draft(content: Any) -> None:
+        content["models"]["small"] = content["models"]["tiny"]
+        content["sweep"].update(
+            attn_implementation=["sdpa"], batch_size=[1], assistant=["none", "prompt_lookup", "small"]
+        )
+
+    fresh.change_params(draft)
+    stages = fresh.repro()
+    assert {"assistant@prompt_lookup", "assistant@small"} <= set(stages)
+    assert "model@small" not in stages  # it is not measured
+    records = {
+        record["configuration"]["assistant"]: record
+        for record in (json.loads(path.read_text()) for path in (fresh.folder / "results/measurements").glob("*.json"))
+        if record["configuration"]["batch_size"] == 1
+    }
+    assert {name: record["status"] for name, record in records.items()} == dict.fromkeys(records, "ok")
+    assert len(records) == 3
+    rewrite(fresh.folder / "params.yaml", {"assisted_decoding.prompt_lookup_num_tokens": 4})
+    assert [stage.split("-")[-7] for stage in of_measure(fresh.repro())] == ["prompt_lookup"]
+    told = "configurations.0.assistant is 'tiny', not one of sweep.assistant"
+    with pytest.raises(UserError, match=re.escape(f"{told} (none, prompt_lookup, small). Add it there.")):
+        write(fresh, ["sdpa"], {**EAGER, "assistant": "tiny"})
 
 
 def test_an_entry_that_is_not_complete_is_told(fresh: Checkout) -> None:
