@@ -20,9 +20,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from hfbench.core.cores import usable_cores
 from hfbench.core.record import Manifest
 from hfbench.core.results import PARAMS, manifest_path
+from hfbench.core.system import usable_cores
 from hfbench.model.manifest import materialise
 from hfbench.params.schema import load_params
 from tests.pipeline.checkout import QUICK_SAMPLING, Checkout, clone, ran

@@ -161,11 +161,13 @@ def _with_tokens(frame: pl.DataFrame) -> pl.DataFrame:
     ]
     return frame.with_columns(
         time_to_first_token_seconds=pl.when(observed).then("first_token"),
+        request_latency_seconds=pl.lit(None, dtype=pl.Float64),  # rows advance in step
         inter_token_seconds=pl.when(observed).then(decode_seconds / gaps),
         decode_tokens_per_second=pl.when(observed).then(batch * gaps / decode_seconds),
         prefill_tokens_per_second=pl.when(observed).then(batch * pl.col("sequence_length") / pl.col("first_token")),
         output_tokens_per_second=batch * pl.col("max_new_tokens") / pl.col("end_to_end_seconds"),
         token_seconds=pl.Series(tokens, dtype=pl.List(pl.List(pl.Float64))),
+        arrival_seconds=pl.Series([[0.0] * len(each) for each in tokens], dtype=pl.List(pl.Float64)),
     ).drop("first_token")
 
 

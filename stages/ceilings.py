@@ -3,10 +3,10 @@
 import argparse
 import os
 
-from hfbench.core.cores import thread_variables
 from hfbench.core.errors import say
 from hfbench.core.files import read_json, write_json
 from hfbench.core.results import CEILINGS, DTYPES, ENVIRONMENT
+from hfbench.core.system import thread_variables
 from hfbench.workers.forked import run_stage
 
 

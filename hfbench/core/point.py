@@ -24,6 +24,7 @@ ATTN_IMPLEMENTATIONS = (
 CACHE_IMPLEMENTATIONS = ("auto", "dynamic", "static", "offloaded", "offloaded_static", "quantized")
 UNIFORM = "uniform"
 NONE = "none"
+INF = "inf"
 PROMPT_LOOKUP = "prompt_lookup"
 NOT_MODELS = (NONE, PROMPT_LOOKUP)  # values of `assistant`
 # Strings that stand in file names, in DVC's paths and in shell commands; a dot in a name would mean a level in DVC's
@@ -33,19 +34,22 @@ HUB_NAME = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*"
 _A_NAME = "a name of letters, digits, - and _"
 
 
+Kind = Literal["round", "model", "work", "load", "way", "precision"]
+
+
 @dataclass(frozen=True)
 class Axis:
     """What is known of an axis beside its name and type.
 
-    `kind` says what it decides: which `round` or `model`, the `work` that is done, the `way` in which, or the
-    `precision`, which is a way too, but one that the reference shares. `label` heads its column. `usual` is the value
-    that names leave out, None where they always tell; `plain` the value of the reference, the usual one unless given.
-    `token` is its part in keys, `words` its part in sentences; two tokens are those of false and true. Strings are one
-    of `values` or match `pattern`, which `expected` describes; numbers are at least `minimum`. Captions tell what is
-    usual too where it is `always_told`.
+    `kind` says what it decides: which `round` or `model`, the `work` that is done, the `load` under which, which
+    changes no output, the `way` in which, or the `precision`, which is a way too, but one that the reference shares.
+    `label` heads its column. `usual` is the value that names leave out, None where they always tell; `plain` the value
+    of the reference, the usual one unless given. `token` is its part in keys, `words` its part in sentences; two tokens
+    are those of false and true. Strings are one of `values` or match `pattern`, which `expected` describes; numbers are
+    at least `minimum`. Captions tell what is usual too where it is `always_told`.
     """
 
-    kind: Literal["round", "model", "work", "way", "precision"]
+    kind: Kind
     label: str
     usual: Any = None
     plain: Any = None
@@ -58,7 +62,7 @@ class Axis:
     always_told: bool = False
 
 
-def _axis(kind: Literal["round", "model", "work", "way", "precision"], label: str, **known: Any) -> Any:
+def _axis(kind: Kind, label: str, **known: Any) -> Any:
     axis = Axis(kind, label, **known)
     return field(metadata={"axis": axis}) if axis.usual is None else field(default=axis.usual, metadata={"axis": axis})
 
@@ -72,7 +76,8 @@ class Configuration:
     0 for a prompt that is taken in at once. `assistant` is what drafts tokens for assisted decoding: `none`,
     `prompt_lookup`, or an entry of `models:`. `context_depth` is the number of tokens in the cache before the clock
     starts. `request_lengths` is `uniform`, where each of `batch_size` rows has `sequence_length` prompt tokens and gets
-    `max_new_tokens`, or an entry of `request_lengths:`, where those are the longest request's.
+    `max_new_tokens`, or an entry of `request_lengths:`, where those are the longest request's. `request_rate` is in
+    requests a second, as params.yaml spells it, or `inf`, where all arrive at once.
     """
 
     round: int = _axis("round", "round")
@@ -117,6 +122,15 @@ class Configuration:
     )
     dtype: str = _axis("precision", "dtype", usual="bfloat16", values=("bfloat16", "float16", "float32"))
     request_lengths: str = _axis("work", "requests", usual=UNIFORM, words="{} requests", pattern=NAME, expected=_A_NAME)
+    request_rate: str = _axis(
+        "load",
+        "request rate",
+        usual=INF,
+        token="rate{}",
+        words="{} requests/s",
+        pattern=rf"{INF}|(?=.*[1-9])\d+(\.\d+)?",
+        expected=f"{INF}, or a number of requests a second above 0",
+    )
     batch_size: int = _axis("work", "batch", token="b{}", words="batch {}")
     sequence_length: int = _axis("work", "prompt tokens", token="s{}", words="{} prompt tokens")
     max_new_tokens: int = _axis("work", "new tokens", token="n{}", words="{} new tokens")
@@ -155,8 +169,9 @@ AXIS_TYPES: dict[str, Any] = {each.name: each.type for each in dataclasses.field
 AXES = tuple(AXIS_TABLE)
 # What is compared: a round repeats a configuration in a fresh process.
 CONFIGURATION_AXES = AXES[1:]
-# What a configuration does, beside the model; the other axes are how.
-WORKLOAD_AXES = tuple(name for name, axis in AXIS_TABLE.items() if axis.kind == "work")
+# What a configuration does, beside the model, and what of that decides what it computes; the other axes are how.
+WORKLOAD_AXES = tuple(name for name, axis in AXIS_TABLE.items() if axis.kind in {"work", "load"})
+INPUT_AXES = tuple(name for name, axis in AXIS_TABLE.items() if axis.kind == "work")
 WAY_AXES = tuple(name for name, axis in AXIS_TABLE.items() if axis.kind in {"way", "precision"})
 # What a name of a point need not say.
 USUAL: dict[str, Any] = {name: axis.usual for name, axis in AXIS_TABLE.items() if axis.usual is not None}

@@ -77,8 +77,8 @@ class Settings(Stored):
     """What of params.yaml a point depends on beside its axes; None or empty where it does not use it.
 
     `compile`, `quantized_cache` and `continuous_batching` hold the section of that name, `kernels` the entries of
-    `kernels:`, a local one with the `sha256` of its folder, `quantization` the entry that the axis names, and
-    `assisted_decoding` what of that section the assistant takes.
+    `kernels:`, a local one with the `sha256` of its folder, `quantization` the entry that the axis names,
+    `assisted_decoding` what of that section the assistant takes, and `arrivals` that section.
     """
 
     compile: dict[str, Any] | None = None
@@ -87,6 +87,7 @@ class Settings(Stored):
     quantized_cache: dict[str, Any] | None = None
     continuous_batching: dict[str, Any] | None = None
     assisted_decoding: dict[str, Any] | None = None
+    arrivals: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,8 @@ class Iteration:
 
     `phase` is `first` (it holds compilation), `warmup` or `sample`. `end_to_end_seconds` ends with the call for
     `generate` and with the last token for continuous batching, whose call then also waits for its thread to stop.
-    `token_seconds` counts from the iteration's start, when all requests arrive: one list for the whole batch with
+    `token_seconds` counts from the iteration's start, when all requests arrive (or the first of those that arrive one
+    by one, each at its `arrival_seconds`): one list for the whole batch with
     `generate` on rows of one length, which advance in step, and else one list a request; it is empty where the
     iteration ran without the observer. Tokens that assisted decoding accepts in one step have the same time.
     `new_tokens` counts the tokens of each row or request, without those that a padded batch made beyond a request's own
@@ -163,6 +165,7 @@ class Iteration:
     call_seconds: float
     new_tokens: tuple[int, ...]
     token_seconds: tuple[tuple[float, ...], ...]
+    arrival_seconds: tuple[float, ...] = ()
 
 
 @dataclass

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from hfbench.core.errors import UserError
-from hfbench.core.point import WORKLOAD_AXES, Configuration, joined
+from hfbench.core.point import INPUT_AXES, Configuration, joined
 
 T = TypeVar("T", bound=Hashable)
 
@@ -57,7 +57,7 @@ def settings_path(point: Configuration) -> Path:
     """Return where what a point depends on of params.yaml beside its axes lies; points that use the same share it."""
     used = (
         *(point.attn_implementation, point.compile_mode, point.cache_implementation, point.use_kernels),
-        *(point.quantization, point.continuous_batching, point.assistant),
+        *(point.quantization, point.continuous_batching, point.assistant, point.request_rate),
     )
     return SETTINGS / f"{joined(used)}.json"
 
@@ -76,7 +76,7 @@ def inputs_name(
 
 def inputs_path(point: Configuration) -> Path:
     """Return where the token batch of a point lies."""
-    return INPUTS / point.model / inputs_name(**{axis: getattr(point, axis) for axis in WORKLOAD_AXES})
+    return INPUTS / point.model / inputs_name(**{axis: getattr(point, axis) for axis in INPUT_AXES})
 
 
 def record_path(point: Configuration, measurements: Path = MEASUREMENTS) -> Path:

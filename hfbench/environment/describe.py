@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hfbench.core.cores import control_groups, cpu_limit
 from hfbench.core.record import SCHEMA_VERSION
-from hfbench.core.system import FILESYSTEM, is_computing_library, read_integer, read_text
+from hfbench.core.system import FILESYSTEM, control_groups, cpu_limit, is_computing_library, read_integer, read_text
 from hfbench.environment.packages import describe_compiler, describe_packages, torch_build, version_line
 from hfbench.environment.processor import describe_cpu, read_cpuinfo
 from hfbench.monitoring.devices import measured_accelerators

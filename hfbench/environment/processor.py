@@ -7,8 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from hfbench.core.cores import CPUS, read_list, siblings, usable_cpus
-from hfbench.core.system import FILESYSTEM, read_integer, read_text
+from hfbench.core.system import CPUS, FILESYSTEM, read_integer, read_list, read_text, siblings, usable_cpus
 
 
 def read_cpuinfo(root: Path = FILESYSTEM) -> dict[str, str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from hfbench.core.errors import UserError
 from hfbench.core.files import write_json
-from hfbench.core.point import NONE, Configuration
+from hfbench.core.point import INF, NONE, Configuration
 from hfbench.core.record import Settings
 from hfbench.core.results import POINTS, settings_path
 from hfbench.model.folder import folder_sha256
@@ -74,6 +74,7 @@ def settings_of(point: Configuration, params: Params) -> Settings:
         ),
         continuous_batching=params.continuous_batching.model_dump() if point.continuous_batching else None,
         assisted_decoding=params.assisted_decoding.used_by(point.assistant),
+        arrivals=params.arrivals.model_dump() if point.request_rate != INF else None,
     )
 
 

@@ -80,10 +80,14 @@ def _check_room_for_text(manifest: Manifest, shape: Shape, prefix_tokens: int) -
 
 @dataclass(frozen=True)
 class Requests:
-    """The prompt and new tokens of each request, in the order in which they are handed over."""
+    """The prompt and new tokens of each request, in the order in which they are handed over.
+
+    Their texts begin with the same `shared_prefix_tokens`.
+    """
 
     prompt_tokens: tuple[int, ...]
     new_tokens: tuple[int, ...]
+    shared_prefix_tokens: int = 0
 
 
 def requests_of(shape: Shape, lengths: Mapping[str, RequestLengths], prefix_tokens: int, model: str) -> Requests | None:
@@ -97,15 +101,22 @@ def requests_of(shape: Shape, lengths: Mapping[str, RequestLengths], prefix_toke
         return None
     entry = lengths[shape.request_lengths]
     if isinstance(entry, LogNormalLengths):
-        return draw(entry, shape.sequence_length, shape.max_new_tokens, prefix_tokens + 1)
+        shared = entry.shared_prefix_tokens
+        if shape.sequence_length <= prefix_tokens + shared:
+            raise UserError(
+                f"request_lengths.{shape.request_lengths} has {shared} shared_prefix_tokens, and the longest prompt is "
+                f"sequence_length, {shape.sequence_length}: that leaves no room for what differs. Ask for fewer."
+            )
+        return draw(entry, shape.sequence_length, shape.max_new_tokens, prefix_tokens + shared + 1)
     shortest = min(entry.prompt_tokens)
-    if shortest <= prefix_tokens:
+    if shortest <= prefix_tokens + entry.shared_prefix_tokens:
         raise UserError(
             f"request_lengths.{shape.request_lengths} has a prompt of {shortest} token(s), and the tokenizer of "
-            f"{model!r} begins each row with {prefix_tokens} special token(s), which leaves no room for text. "
-            f"Ask for at least {prefix_tokens + 1}."
+            f"{model!r} begins each row with {prefix_tokens} special token(s), which leaves no room for text"
+            f"{f' after {entry.shared_prefix_tokens} shared ones' * (entry.shared_prefix_tokens > 0)}. "
+            f"Ask for at least {prefix_tokens + entry.shared_prefix_tokens + 1}."
         )
-    return Requests(tuple(entry.prompt_tokens), tuple(entry.new_tokens))
+    return Requests(tuple(entry.prompt_tokens), tuple(entry.new_tokens), entry.shared_prefix_tokens)
 
 
 def draw(entry: LogNormalLengths, longest_prompt: int, most_new_tokens: int, shortest_prompt: int) -> Requests:
@@ -118,7 +129,8 @@ def draw(entry: LogNormalLengths, longest_prompt: int, most_new_tokens: int, sho
     prompts, new_tokens = (
         [source.lognormvariate(0, entry.sigma) for _ in range(entry.requests)] for _ in ("prompts", "new tokens")
     )
-    return Requests(_scaled(prompts, longest_prompt, shortest_prompt), _scaled(new_tokens, most_new_tokens, 1))
+    lengths = _scaled(prompts, longest_prompt, shortest_prompt), _scaled(new_tokens, most_new_tokens, 1)
+    return Requests(*lengths, entry.shared_prefix_tokens)
 
 
 def _scaled(draws: list[float], longest: int, shortest: int) -> tuple[int, ...]:
@@ -153,7 +165,10 @@ def _write(path: Path, shape: Shape, requests: Requests | None, tokenized: Token
     """Write `input_ids` and `attention_mask` as safetensors, for requests the lengths of each beside them."""
     lengths = requests.prompt_tokens if requests else [shape.row_tokens] * shape.batch_size
     pad_token_id = int(tokenized.metadata["pad_token_id"])
-    rows, mask = token_rows(tokenized.prefix_ids, tokenized.text_ids, lengths, pad_token_id)
+    shared = requests.shared_prefix_tokens if requests else 0
+    begin = np.concatenate([tokenized.prefix_ids, np.resize(tokenized.text_ids, shared)])
+    text_ids = np.roll(tokenized.text_ids, -shared)  # each goes on behind what they share
+    rows, mask = token_rows(begin, text_ids, lengths, pad_token_id)
     tensors = {"attention_mask": mask, "input_ids": rows}
     metadata = {
         **tokenized.metadata,
@@ -163,9 +178,11 @@ def _write(path: Path, shape: Shape, requests: Requests | None, tokenized: Token
         "distinct_rows": str(len(np.unique(rows, axis=0))),  # a short text makes rows of a large batch repeat
     }
     if requests:
-        tensors |= {name: np.array(values, dtype=np.int64) for name, values in vars(requests).items()}
+        per_request = {"prompt_tokens": requests.prompt_tokens, "new_tokens": requests.new_tokens}
+        tensors |= {name: np.array(values, dtype=np.int64) for name, values in per_request.items()}
         metadata |= {
             "requests": str(len(rows)),
+            "shared_prefix_tokens": str(shared),
             "total_prompt_tokens": str(sum(requests.prompt_tokens)),
             "total_new_tokens": str(sum(requests.new_tokens)),
         }

@@ -1,9 +1,11 @@
 """What continuous batching was asked to do, what its manager does, and where the two differ."""
 
 import math
+import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from itertools import accumulate
 from typing import Any
 
 from transformers import CompileConfig, ContinuousBatchingConfig, DynamicCache, GenerationConfig, PreTrainedModel
@@ -13,7 +15,7 @@ from transformers.generation.continuous_batching.requests import GenerationOutpu
 from transformers.generation.continuous_batching.scheduler import SCHEDULER_MAPPING
 from transformers.generation.continuous_batching.utils import WorkloadHints
 
-from hfbench.core.point import Configuration
+from hfbench.core.point import INF, Configuration
 from hfbench.core.record import Settings
 from hfbench.measure.compiling import compile_config
 from hfbench.measure.device import Device
@@ -68,6 +70,20 @@ def continuous_batching_config(configuration: Configuration, settings: Settings)
     )
 
 
+def arrival_delays(count: int, request_rate: str, seed: int) -> tuple[float, ...]:
+    """Return how many seconds after the first of `count` requests each arrives, in order; none where all do at once.
+
+    They come as a Poisson process, with exponential gaps from Python's `random.Random(seed)`, scaled so that their mean
+    rate is exactly `request_rate` a second: a few dozen drawn ones are far from it by chance.
+    """
+    if request_rate == INF or count < 2:
+        return ()
+    source = random.Random(seed)
+    arrivals = [0.0, *accumulate(source.expovariate(1.0) for _ in range(count - 1))]
+    scale = (count - 1) / float(request_rate) / arrivals[-1]
+    return tuple(arrival * scale for arrival in arrivals)
+
+
 class Batching:
     """Runs a workload through continuous batching, iteration by iteration, as `generate_batch` does.
 
@@ -76,20 +92,27 @@ class Batching:
     """
 
     def __init__(
-        self, model: PreTrainedModel, config: GenerationConfig, batching: ContinuousBatchingConfig, prompt: Prompt
+        self,
+        model: PreTrainedModel,
+        config: GenerationConfig,
+        batching: ContinuousBatchingConfig,
+        prompt: Prompt,
+        delays: tuple[float, ...] = (),
     ) -> None:
         _require_no_state(model)
         self._model = model
         self._config = config
         self._batching = batching
         self._requests = request_tokens(prompt)
+        self._delays = delays or (0.0,) * len(self._requests)
         self.manager: ContinuousBatchingManager | None = None  # of the last run
 
-    def run(self, new_tokens: tuple[int, ...], observed: bool) -> tuple[float, list[GenerationOutput]]:
-        """Run all requests to their end; return when they arrived, on `time.perf_counter`, and their outputs in order.
+    def run(self, new_tokens: tuple[int, ...], observed: bool) -> tuple[list[float], list[GenerationOutput]]:
+        """Run all requests to their end; return when each was due, on `time.perf_counter`, and their outputs in order.
 
-        They arrive together, while the loop is held. The manager with its cache and graphs is kept for the next run, as
-        a server keeps it; the first run arrives before it is made and warmed up. Raises what ended the loop.
+        Those without a delay arrive together, while the loop is held; each other one is handed over when it is due,
+        whatever those before it still wait for. The manager with its cache and graphs is kept for the next run, as a
+        server keeps it; the first run arrives before it is made and warmed up. Raises what ended the loop.
         """
         start = time.perf_counter()
         hints = WorkloadHints(max(map(len, self._requests)), max(new_tokens), len(self._requests))
@@ -105,13 +128,20 @@ class Batching:
                     # Else each prompt would be found whole in what the run before has left.
                     manager.batch_processor.cache.reset()
                 start = start if self.manager is None else time.perf_counter()
-                names = [
-                    manager.add_request(tokens, max_new_tokens=wanted, record_timestamps=observed)
-                    for tokens, wanted in zip(self._requests, new_tokens, strict=True)
-                ]
+                requests = zip(self._requests, new_tokens, self._delays, strict=True)
+                waiting = [(tokens, wanted, delay) for tokens, wanted, delay in requests]
+                at_once = [each for each in waiting if not each[2]]
+                names = [_add(manager, *each[:2], observed) for each in at_once]
+                began = time.perf_counter()
+            due = [start] * len(at_once)
+            for tokens, wanted, delay in waiting[len(at_once) :]:
+                due.append(began + delay)
+                time.sleep(max(0.0, due[-1] - time.perf_counter()))
+                if manager.is_running():  # else collecting tells why
+                    names.append(_add(manager, tokens, wanted, observed))
             self.manager = manager
-            found = _collect(manager, len(names))
-        return start, [found[name] for name in names]
+            found = _collect(manager, len(due))
+        return due, [found[name] for name in names]
 
 
 @contextmanager
@@ -133,6 +163,12 @@ def _held(manager: ContinuousBatchingManager) -> Iterator[None]:
             yield
     except RuntimeError as error:
         raise error.__cause__ or error from None
+
+
+def _add(manager: ContinuousBatchingManager, tokens: list[int], new_tokens: int, observed: bool) -> str:
+    name = manager.add_request(tokens, max_new_tokens=new_tokens, record_timestamps=observed)
+    assert name is not None  # only a rank that drives no requests gets none
+    return name
 
 
 def _collect(manager: ContinuousBatchingManager, count: int) -> dict[str, GenerationOutput]:
@@ -166,19 +202,21 @@ def prepare_generate_batch(
 ) -> Run:
     """Return the function that runs one iteration of continuous batching, which no probe looks into."""
     config = generation_config(configuration, settings, prompt)
-    batching = Batching(model, config, continuous_batching_config(configuration, settings), prompt)
-    new_tokens = new_tokens_of(prompt, configuration)
+    asked, new_tokens = continuous_batching_config(configuration, settings), new_tokens_of(prompt, configuration)
+    delays = arrival_delays(len(new_tokens), configuration.request_rate, **(settings.arrivals or {"seed": 0}))
+    batching = Batching(model, config, asked, prompt, delays)
 
     def call(observed: bool, probe: Probe | None = None) -> Call:  # noqa: ARG001, it can only look into `generate`
         device.synchronize()
-        start, outputs = batching.run(new_tokens, observed)
+        due, outputs = batching.run(new_tokens, observed)
         device.synchronize()
         end = time.perf_counter()
         times = [list(output.timestamps or ()) for output in outputs] if observed else []
         tokens = [list(output.generated_tokens) for output in outputs]
         if any(len(row) != len(made) for row, made in zip(times, tokens, strict=False)):
             raise RuntimeError(_EVICTED)
-        return Call(start, max(output.lifespan[1] for output in outputs), end, times, tokens)
+        last = max(output.lifespan[1] for output in outputs)
+        return Call(due[0], last, end, times, tokens, due if delays and observed else [])
 
     return call
 
@@ -192,6 +230,28 @@ _EVICTED = (
 def kept_manager(model: PreTrainedModel) -> Any:
     """Return the manager that the measured calls share."""
     return model._cached_continuous_batching_manager
+
+
+def count_shared_prefixes(manager: Any, run: Callable[[], Any]) -> dict[str, int]:
+    """Return how many prompt tokens a run of the requests has, and how many of them it found in the cache.
+
+    That is what prefix sharing (`allow_block_sharing`) saves of the prefill; it is counted in a run that is not timed.
+    """
+    cache, counts = manager.batch_processor.cache, {"prompt_tokens": 0, "shared_tokens": 0}
+    search = cache.search_prefix_match
+
+    def counting(request_id: str, prompt_ids: list[int]) -> int:
+        found: int = search(request_id, prompt_ids)
+        counts["prompt_tokens"] += len(prompt_ids)
+        counts["shared_tokens"] += found
+        return found
+
+    cache.search_prefix_match = counting
+    try:
+        run()
+    finally:
+        del cache.search_prefix_match
+    return counts
 
 
 _KNOBS = (

@@ -3,7 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -20,10 +20,10 @@ from hfbench.measure.prompt import Prompt, batches_of, prepare_context
 
 @dataclass(frozen=True)
 class Call:
-    """One timed call. `start`, `last_token`, `end` and `token_times` are readings of `time.perf_counter`, in seconds.
+    """One timed call. All but `tokens` are readings of `time.perf_counter`, in seconds.
 
     `token_times` has one list for the whole batch where its rows advance in step, and else one a request; `tokens` has
-    the new tokens of each row or request.
+    the new tokens of each row or request, `arrivals` when each request was due, empty where all are at the start.
     """
 
     start: float
@@ -31,6 +31,7 @@ class Call:
     end: float
     token_times: list[list[float]]
     tokens: list[list[int]]
+    arrivals: list[float] = field(default_factory=list)
 
 
 class Probe(Protocol):

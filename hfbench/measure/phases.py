@@ -19,6 +19,7 @@ from hfbench.measure.assisted import Assistant, Drafts, describe_assistant, firs
 from hfbench.measure.batching import (
     batching_differences,
     continuous_batching_config,
+    count_shared_prefixes,
     effective_batching,
     kept_manager,
     prepare_generate_batch,
@@ -282,7 +283,10 @@ class Measurement:
         compiled["recompiles_while_sampling"] = compiling.compiled_since(self._compiled_before)
         found, decoding_steps = list[str](), 0
         if self._configuration.continuous_batching:  # what sampled, where verifying had a manager of its own
-            self._effective["continuous_batching_config"] = effective_batching(kept_manager(self._model))
+            manager = kept_manager(self._model)
+            self._effective["continuous_batching_config"] = ran = effective_batching(manager)
+            if ran["allow_block_sharing"]:
+                self._effective["prefix_sharing"] = count_shared_prefixes(manager, partial(self._call, False))
             found = self._compare_chosen()
         elif self._compile is not None:  # of continuous batching the thread is not watched
             steps = Steps(Reference.from_file(self._reference))

@@ -20,7 +20,7 @@ import psutil
 
 from hfbench.core.errors import UserError
 from hfbench.core.files import read_json, write_json
-from hfbench.core.point import AXES, CONFIGURATION_AXES, NONE, UNIFORM, Configuration
+from hfbench.core.point import AXES, CONFIGURATION_AXES, INF, NONE, UNIFORM, Configuration
 from hfbench.core.record import FEWEST_SAMPLES, OK, Iteration, Record, Sampling, Settings
 from hfbench.core.results import (
     MEASUREMENTS,
@@ -353,6 +353,7 @@ def label(configuration: Configuration, axes: Iterable[str] = AXES) -> str:
         "prefill_chunk_size": f"prefill by {point.prefill_chunk_size}" * (point.prefill_chunk_size > 0),
         "assistant": f"assistant {point.assistant}" * (point.assistant != NONE),
         "request_lengths": f"{point.request_lengths} requests" * (point.request_lengths != UNIFORM),
+        "request_rate": f"{point.request_rate} requests/s" * (point.request_rate != INF),
         "dtype": point.dtype,
         "batch_size": f"batch {point.batch_size}",
         "context_depth": f"after {point.context_depth} tokens" * (point.context_depth > 0),

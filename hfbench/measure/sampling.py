@@ -217,6 +217,7 @@ class Sampler:
             call_seconds=_nanoseconds(call.end - call.start),
             new_tokens=tuple(len(tokens) for tokens in call.tokens),
             token_seconds=tuple(tuple(_nanoseconds(at - call.start) for at in times) for times in call.token_times),
+            arrival_seconds=tuple(_nanoseconds(at - call.start) for at in call.arrivals),
         )
         self._reporter.iteration(dataclasses.asdict(iteration))
         self._check(iteration)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from hfbench.core.point import NONE, UNIFORM, Configuration
+from hfbench.core.point import INF, NONE, UNIFORM, Configuration
 from hfbench.core.record import Manifest, Settings
 
 _REFUSAL = "No available kernel"
@@ -146,6 +146,7 @@ def unsupported_reason(
     return (
         _device_reason(device, kind, environment)
         or _lengths_reason(configuration)
+        or _rate_reason(configuration)
         or _attention_reason(configuration, kind, environment)
         or _cache_reason(configuration, kind)
         or _assistant_reason(configuration, assistant)
@@ -195,6 +196,15 @@ def _lengths_reason(configuration: Configuration) -> str | None:
             "has no decoding step"
         )
     return None
+
+
+def _rate_reason(configuration: Configuration) -> str | None:
+    if configuration.request_rate == INF or configuration.continuous_batching:
+        return None
+    return (
+        f"request_rate is {configuration.request_rate}, and generate takes its rows at once; requests that arrive one "
+        "by one need continuous_batching"
+    )
 
 
 def _attention_reason(configuration: Configuration, kind: str, environment: dict[str, Any]) -> str | None:

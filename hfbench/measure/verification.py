@@ -310,6 +310,7 @@ def requested(configuration: Configuration, device: str, compile_config: Compile
         "prefill_chunk_size": configuration.prefill_chunk_size,
         "assistant": configuration.assistant,
         "context_depth": configuration.context_depth,
+        "request_rate": configuration.request_rate,
         "intra_op_threads": _asked_threads(),
     }
 

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from hfbench.core.cores import CPUS, control_groups, usable_cpus
-from hfbench.core.system import FILESYSTEM, read_integer, read_text
+from hfbench.core.system import CPUS, FILESYSTEM, control_groups, read_integer, read_text, usable_cpus
 from hfbench.monitoring.gauges import Gauge, Value, files_gauge
 
 # On a large machine the clocks of all cores would take longer to read than the rest together.

@@ -10,8 +10,7 @@ from typing import Any
 
 import psutil
 
-from hfbench.core.cores import usable_cpus
-from hfbench.core.system import read_text
+from hfbench.core.system import read_text, usable_cpus
 from hfbench.monitoring.gauges import Columns, Gauge, Value, WatchedDevice
 from hfbench.monitoring.host import CpuUse, ProcessTree, count_others, machine_gauges, processor_gauges
 

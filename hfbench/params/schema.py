@@ -17,6 +17,7 @@ from hfbench.core.sources import FilePath, Name, Source, Strict
 from hfbench.params.sections import (
     KERNEL_TAGS,
     LENGTHS_TAGS,
+    ArrivalParams,
     AssistedDecodingParams,
     BatchingParams,
     CompileParams,
@@ -127,6 +128,7 @@ class Params(Strict):
     kernels: list[KernelEntry] = Field(default_factory=list)
     quantized_cache: QuantizedCacheParams = QuantizedCacheParams()
     assisted_decoding: AssistedDecodingParams = AssistedDecodingParams()
+    arrivals: ArrivalParams = ArrivalParams()
     continuous_batching: BatchingParams = BatchingParams()
     sampling: SamplingParams
     limits: Limits

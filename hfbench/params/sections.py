@@ -5,17 +5,27 @@ from collections.abc import Sequence
 from itertools import product
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, create_model, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    create_model,
+    model_validator,
+)
 
 from hfbench.core.point import (
     AXES,
     AXIS_TABLE,
     AXIS_TYPES,
     HUB_NAME,
+    INPUT_AXES,
     NONE,
     PROMPT_LOOKUP,
     UNIFORM,
-    WORKLOAD_AXES,
     Axis,
     Configuration,
 )
@@ -66,7 +76,13 @@ def _value_type(name: str, axis: Axis) -> Any:
     if not axis.pattern:
         return Literal[axis.values]
     expected = f"one of {', '.join(axis.values)}, or {axis.expected}" if axis.values else axis.expected
-    return Annotated[str, matches("|".join([*map(re.escape, axis.values), axis.pattern]), expected)]
+    text = Annotated[str, matches("|".join([*map(re.escape, axis.values), axis.pattern]), expected)]
+    return Annotated[text, BeforeValidator(_number_as_text)] if axis.kind == "load" else text
+
+
+def _number_as_text(value: Any) -> Any:
+    """Return a number as DVC writes it into commands and names."""
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
 def _list_type(name: str, axis: Axis) -> Any:
@@ -232,11 +248,21 @@ class AssistedDecodingParams(Strict):
         return None if assistant == NONE else of_lookup if assistant == PROMPT_LOOKUP else values
 
 
+class ArrivalParams(Strict):
+    """How requests arrive, for every point with a `request_rate`: as a Poisson process of this seed."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
 class ListedLengths(Strict):
-    """Requests of these lengths, in tokens; both lists have an entry a request."""
+    """Requests of these lengths, in tokens; both lists have an entry a request.
+
+    All begin with the same `shared_prefix_tokens`, and go on differently.
+    """
 
     prompt_tokens: Annotated[list[Count], Field(min_length=1)]
     new_tokens: Annotated[list[Count], Field(min_length=1)]
+    shared_prefix_tokens: CountOrNone = 0
 
     @model_validator(mode="after")
     def _same_length(self) -> Self:
@@ -244,14 +270,20 @@ class ListedLengths(Strict):
             raise ValueError(
                 f"as many new_tokens as prompt_tokens; there are {len(self.new_tokens)} and {len(self.prompt_tokens)}"
             )
+        if min(self.prompt_tokens) <= self.shared_prefix_tokens:
+            raise ValueError(f"prompt_tokens of more than the {self.shared_prefix_tokens} shared_prefix_tokens each")
         return self
 
 
 class LogNormalLengths(Strict):
-    """`requests` with seeded log-normal lengths of this `sigma`, scaled so that the longest is the axis's value."""
+    """`requests` with seeded log-normal lengths of this `sigma`, scaled so that the longest is the axis's value.
+
+    A `sigma` of 0 makes all alike. All begin with the same `shared_prefix_tokens`, and have one more at least.
+    """
 
     requests: Count
-    sigma: Annotated[float, Field(gt=0, le=3)]
+    sigma: Annotated[float, Field(ge=0, le=3)]
+    shared_prefix_tokens: CountOrNone = 0
     seed: Annotated[int, Field(ge=0)] = 0
 
 
@@ -313,7 +345,7 @@ class Shape(Strict):
     @classmethod
     def of(cls, point: Configuration) -> Self:
         """Return the shape of a point."""
-        return cls(**{axis: getattr(point, axis) for axis in WORKLOAD_AXES})
+        return cls(**{axis: getattr(point, axis) for axis in INPUT_AXES})
 
     @property
     def row_tokens(self) -> int:

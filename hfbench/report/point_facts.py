@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, pairwise
+from itertools import chain, pairwise, repeat
 from statistics import median
 from typing import Any
 
@@ -296,7 +296,7 @@ class RequestTimes:
     """One request: medians over the samples of all rounds, in seconds and tokens/s.
 
     `inter_token_seconds` is (last - first) over the tokens after the first step, None for one step; `tokens_per_second`
-    counts all n new tokens from the start of the iteration, when every request arrives, to the request's last one.
+    counts all n new tokens from the request's arrival to its last one.
     """
 
     prompt_tokens: int
@@ -310,7 +310,7 @@ def request_times(records: Sequence[Record]) -> list[RequestTimes]:
     """Return the requests in their order; none where all rows share their token times."""
     ok = [record for record in records if record.status == OK]
     samples = [
-        iteration.token_seconds
+        list(zip(iteration.arrival_seconds or repeat(0.0), iteration.token_seconds, strict=False))
         for record in ok
         for iteration in record.iterations
         if iteration.phase == "sample" and iteration.observed
@@ -322,10 +322,11 @@ def request_times(records: Sequence[Record]) -> list[RequestTimes]:
     prompts = [axes.sequence_length] * len(samples[0]) if is_uniform else ok[0].requested["requests"]["prompt_tokens"]
     found = []
     for prompt, of_one in zip(prompts, zip(*samples, strict=True), strict=True):
-        count = len(of_one[0])
-        first, rate = median(times[0] for times in of_one), median(count / times[-1] for times in of_one)
-        later = [count - times.count(times[0]) for times in of_one]
-        gaps = [(times[-1] - times[0]) / tokens for times, tokens in zip(of_one, later, strict=True) if tokens]
+        count = len(of_one[0][1])
+        first = median(times[0] - arrival for arrival, times in of_one)
+        rate = median(count / (times[-1] - arrival) for arrival, times in of_one)
+        later = [(times, count - times.count(times[0])) for _, times in of_one]
+        gaps = [(times[-1] - times[0]) / tokens for times, tokens in later if tokens]
         gap = median(gaps) if gaps else None
         found.append(RequestTimes(prompt, count, first, gap, rate))
     return found

@@ -249,7 +249,16 @@ def result_data(view: View, *, only_columns: bool) -> pl.DataFrame:
     return rows.select(told).rename(_WITH_UNIT, strict=False)
 
 
-_OF_SAMPLE = ("round", "iteration", "observed", "end_to_end_seconds", "call_seconds", *FORMULAS, "token_seconds")
+_OF_SAMPLE = (
+    "round",
+    "iteration",
+    "observed",
+    "end_to_end_seconds",
+    "call_seconds",
+    *FORMULAS,
+    "token_seconds",
+    "arrival_seconds",
+)
 
 
 def sample_data(samples: pl.DataFrame, rows: pl.DataFrame) -> list[dict[str, Any]]:

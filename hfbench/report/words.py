@@ -8,12 +8,12 @@ from typing import Any
 
 import polars as pl
 
-from hfbench.core.point import AXIS_TABLE, CONFIGURATION_AXES, NONE, UNIFORM, USUAL
+from hfbench.core.point import AXIS_TABLE, CONFIGURATION_AXES, INF, NONE, UNIFORM, USUAL
 from hfbench.core.record import OK
 from hfbench.report.frames import WarningGroup, varying_axes
 from hfbench.report.pages import Bullet, Bullets, Cell, Column, Kind, Role, number, printable
 from hfbench.tables.configurations import IS_QUANTIZED
-from hfbench.tables.metrics import PERCENTILES, percentile_name
+from hfbench.tables.metrics import PERCENTILES, SINGLE_TIMES, percentile_name
 from hfbench.tables.store import point_label
 
 MISSING = "–"
@@ -192,6 +192,9 @@ METRICS_SHOWN = {
     **_percentiles_shown("time_to_first_token", "TTFT"),
     "output_tokens_per_second": ShownMetric("output", "tok/s", 1, 2),
     "padding_waste_share": ShownMetric("padding waste", "%", 100, 3),
+    "request_latency_seconds": ShownMetric("request", "ms", 1e3, 4),
+    **_percentiles_shown("request_latency", "request"),
+    "prefix_hit_share": ShownMetric("prefix hits", "%", 100, 3),
     "tokens_per_step": ShownMetric("tokens a step", "", 1, 3),
     "draft_acceptance_share": ShownMetric("accepted", "%", 100, 3),
     "draft_time_share": ShownMetric("drafting", "%", 100, 3),
@@ -214,7 +217,13 @@ _LATENCIES = (
     "prefill_tokens_per_second",
     END_TO_END,
 )
-_OF_REQUESTS = ("time_to_first_token_p95_seconds", "output_tokens_per_second", "padding_waste_share")
+_OF_REQUESTS = (
+    "time_to_first_token_p95_seconds",
+    "request_latency_p95_seconds",
+    "output_tokens_per_second",
+    "padding_waste_share",
+    "prefix_hit_share",
+)
 _OF_QUANTIZATION = ("nll_change",)  # its price in quality
 _OF_ASSISTANTS = ("tokens_per_step", "draft_acceptance_share", "draft_time_share")
 _OTHERS = ("mbu", "mfu", "load_seconds", _PEAK_MEMORY, "energy_joules_per_token")
@@ -238,7 +247,9 @@ def known_columns(rows: pl.DataFrame) -> list[Column]:
 
 def _number_columns(rows: pl.DataFrame) -> list[Column]:
     """Return the columns beside the axes, also those that no row has a value of."""
-    has_unequal_requests = bool((rows["request_lengths"] != UNIFORM).any())
+    has_requests = bool(
+        rows.select(((pl.col("request_lengths") != UNIFORM) | (pl.col("request_rate") != INF)).any()).item()
+    )
     has_assistants = bool((rows["assistant"] != NONE).any())
     has_quantized = bool(rows.select(IS_QUANTIZED.any()).item())
     counts = zip(rows["rounds_ok"], rows["rounds_asked"], strict=True)
@@ -249,7 +260,7 @@ def _number_columns(rows: pl.DataFrame) -> list[Column]:
         number("rounds", rank=5, name="rounds_ok").filled(rounds),
         *(metric_column(rows, metric) for metric in _LATENCIES),
         number("95% interval", "s", rank=4, name="precision").filled(intervals),
-        *(metric_column(rows, metric) for metric in _OF_REQUESTS if has_unequal_requests),
+        *(metric_column(rows, metric) for metric in _OF_REQUESTS if has_requests),
         *(metric_column(rows, metric) for metric in _OF_QUANTIZATION if has_quantized),
         *(metric_column(rows, metric) for metric in _OF_ASSISTANTS if has_assistants),
         *(metric_column(rows, metric) for metric in _OTHERS),
@@ -298,9 +309,7 @@ def metric_column(rows: pl.DataFrame, metric: str) -> Column:
     return number(shown.label, shown.unit, rank=shown.rank, name=metric).filled(cells)
 
 
-_PERCENTILES_SHOWN = tuple(
-    percentile_name(name, percent) for name in ("time_to_first_token", "inter_token_gap") for percent in PERCENTILES
-)
+_PERCENTILES_SHOWN = tuple(percentile_name(name, percent) for name in SINGLE_TIMES for percent in PERCENTILES)
 _PHASE_PEAKS = tuple(f"{phase}_{_PEAK_MEMORY}" for phase in _MEMORY_PHASES)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import polars as pl
 
-from hfbench.core.point import CONFIGURATION_AXES, REFERENCE, WORKLOAD_AXES, Configuration
+from hfbench.core.point import CONFIGURATION_AXES, INPUT_AXES, REFERENCE, Configuration
 
 # A float32 sum of n terms in another order is off by some sqrt(n) · 6e-8 of itself: far less, for any prompt.
 _SAME_NLL = 1e-4
@@ -133,7 +133,7 @@ def _tokens(tokens: Any) -> pl.Series | None:
 
 
 COMPARED, MISSING_REFERENCE = "compared", "missing"  # the values of `reference`
-_work = attrgetter("model", "dtype", *WORKLOAD_AXES)
+_work = attrgetter("model", "dtype", *INPUT_AXES)
 _without_round = attrgetter(*CONFIGURATION_AXES)
 
 AGREEMENT_TYPES: dict[str, type[pl.DataType]] = {

@@ -209,6 +209,10 @@ def padding_waste_share(prompt_tokens: list[int], new_tokens: list[int], batches
     return 1 - needed / computed
 
 
+def _share(sharing: Mapping[str, int] | None) -> float | None:
+    return sharing["shared_tokens"] / sharing["prompt_tokens"] if sharing and sharing["prompt_tokens"] else None
+
+
 def draft_facts(drafting: Mapping[str, Any] | None) -> dict[str, float | None]:
     """Return what a record says of the drafts of a whole call; empty where nothing drafted."""
     if not drafting:
@@ -270,6 +274,7 @@ _COLUMNS: dict[str, tuple[pl.DataType | type[pl.DataType], str | None]] = {
     "prefill_peak_memory_bytes": (pl.Int64, "memory.prefill_peak_bytes"),
     "decode_peak_memory_bytes": (pl.Int64, "memory.decode_peak_bytes"),
     "kv_bytes_per_token": (pl.Float64, "effective.kv_bytes_per_token"),
+    "prefix_hit_share": (pl.Float64, None),
     "tokens_per_step": (pl.Float64, None),
     "draft_acceptance_share": (pl.Float64, None),
     "draft_time_share": (pl.Float64, None),
@@ -329,6 +334,7 @@ def record_facts(content: dict[str, Any]) -> dict[str, Any]:
         "compile_seconds": _told(compilation, "seconds", float) if compilation.get("graphs") else None,
         **machine_facts(content),
         **recurring_gap(content["iterations"]),
+        "prefix_hit_share": _share(effective.get("prefix_sharing")),
         **draft_facts(content["output"].get("drafting")),
         # What replaced each kind of layer, as `RMSNorm: OWNER/NAME@1a2b3c4d5e6f`.
         "kernels": list(dict.fromkeys(f"{each['layer']}: {kernel_origin(each)}" for each in replaced)),

@@ -1,9 +1,10 @@
 """The latency and throughput formulas, each one a polars expression over the column `token_seconds`.
 
-`token_seconds` is a list of lists: the times of the new tokens, counted from the iteration's start, when all requests
-arrive. With `generate` on rows of one length, one list stands for the whole batch, whose rows advance in step; else
-each request has its own. It is empty where the iteration ran without the observer, and the formulas are null there, but
-for `output_throughput`. `requests`, `prompt_tokens` and `new_tokens` are those of all requests of an iteration.
+`token_seconds` is a list of lists: the times of the new tokens, counted from the iteration's start. `arrival_seconds`
+has when the request of each list arrived, 0 where all do at the start. With `generate` on rows of one length, one list
+stands for the whole batch, whose rows advance in step; else each request has its own. It is empty where the iteration
+ran without the observer, and the formulas are null there, but for `output_throughput`. `requests`, `prompt_tokens` and
+`new_tokens` are those of all requests of an iteration.
 """
 
 from collections.abc import Iterable, Iterator
@@ -70,13 +71,22 @@ METRICS = (
     ),
     Metric(
         "time_to_first_token_seconds",
-        "From the start of the call, when all requests arrive, to the first new token, waiting for others included; "
+        "From the arrival (the start of the call, unless request_rate says otherwise) to the first new token, waiting "
+        "for others included; "
         "the median over the requests where they do not advance in step (continuous batching, or unequal lengths).",
     ),
     *_percentiles(
         "time_to_first_token",
         "percentile of the time to the first new token, over every single request of every iteration of a round (rows "
         "that advance in step have it at once, and count as one)",
+    ),
+    Metric(
+        "request_latency_seconds",
+        "From the arrival of a request to its last token, the median over the requests, where they do not advance in "
+        "step.",
+    ),
+    *_percentiles(
+        "request_latency", "percentile of that time, over every single request of every iteration of a round"
     ),
     Metric(
         "inter_token_seconds",
@@ -105,7 +115,8 @@ METRICS = (
     Metric(
         "prefill_tokens_per_second",
         "Prompt tokens of all rows of the batch per second from the start of the call until every row or request has "
-        "its first new token. None where more requests come than run at a time, and some wait for others to end.",
+        "its first new token. None where more requests come than run at a time, and some wait for others to end, and "
+        "where they arrive one by one.",
     ),
     Metric(
         "padding_waste_share",
@@ -113,6 +124,11 @@ METRICS = (
         "for new tokens beyond a request's own, 1 − Σ (p + n − 1) / Σ rows × (P + N − 1): p and n are a request's "
         "prompt and new tokens, P and N the most in its padded batch. 0 for continuous batching, unless it pads for "
         "graphs.",
+    ),
+    Metric(
+        "prefix_hit_share",
+        "With prefix sharing (continuous_batching.allow_block_sharing), the share of the prompt tokens that were in "
+        "the cache already, in a run that is not timed; once a round.",
     ),
     Metric(
         "tokens_per_step",
@@ -175,6 +191,8 @@ _LIST = pl.element().list
 # Tokens after the first step: all but one, or but those that an assistant had accepted in it.
 _LATER = _LIST.eval(pl.element() > pl.element().first()).list.sum().cast(pl.Int64)
 _FIRST, _LAST = _TOKENS.list.eval(_LIST.first()), _TOKENS.list.eval(_LIST.last())  # of each list
+_ARRIVALS = pl.col("arrival_seconds")
+_WAITED, _TAKEN = _FIRST - _ARRIVALS, _LAST - _ARRIVALS
 # Without a gap there is no mean; dividing by the tokens in the place of the gaps would flatter short generations.
 _MEAN_GAP = pl.when(_LATER > 0).then((_LIST.last() - _LIST.first()) / _LATER)
 _PREFILL_SECONDS, _DECODE_SECONDS = _FIRST.list.max(), _LAST.list.max() - _FIRST.list.min()
@@ -182,16 +200,21 @@ _LISTS = _TOKENS.list.len()
 # The first step of each request belongs to the prefill.
 _DECODED = _TOKENS.list.eval(_LATER).list.sum() * pl.when(_LISTS == 1).then(pl.col("requests")).otherwise(1)
 # Where more requests come than run at a time, the later ones wait while others decode, and that is no prefill.
-_AT_ONCE = pl.col("requests") <= pl.col("batch_size")
+_AT_ONCE = (pl.col("requests") <= pl.col("batch_size")) & (_ARRIVALS.list.max() == 0)
 
 # All gaps in seconds between consecutive steps, one list of n - 1 gaps for each list of n steps: tokens of one step,
 # which have the same time, have none between them.
 INTER_TOKEN_GAPS = _TOKENS.list.eval(_LIST.unique(maintain_order=True).list.diff(null_behavior="drop"))
 # What percentiles are taken of: the single times of an iteration.
-SINGLE_TIMES = {"time_to_first_token": _FIRST, "inter_token_gap": INTER_TOKEN_GAPS}
+SINGLE_TIMES = {
+    "time_to_first_token": _WAITED,
+    "request_latency": pl.when(_LISTS > 1).then(_TAKEN),
+    "inter_token_gap": INTER_TOKEN_GAPS,
+}
 # The columns of an iteration that are computed of its times; null where the divisor would be 0.
 FORMULAS = {
-    "time_to_first_token_seconds": _FIRST.list.median(),
+    "time_to_first_token_seconds": _WAITED.list.median(),
+    "request_latency_seconds": pl.when(_LISTS > 1).then(_TAKEN.list.median()),
     "inter_token_seconds": _TOKENS.list.eval(_MEAN_GAP).list.median(),
     "decode_tokens_per_second": pl.when((_DECODED > 0) & (_DECODE_SECONDS > 0)).then(_DECODED / _DECODE_SECONDS),
     "prefill_tokens_per_second": pl.when(_AT_ONCE & (_PREFILL_SECONDS > 0)).then(

@@ -28,6 +28,7 @@ ITERATION_TYPES: dict[str, pl.DataType | type[pl.DataType]] = {
     "end_to_end_seconds": pl.Float64,
     "call_seconds": pl.Float64,
     "token_seconds": pl.List(pl.List(pl.Float64)),
+    "arrival_seconds": pl.List(pl.Float64),
 }
 _RECORD_KEYS = {field.name for field in dataclasses.fields(Record)}
 
@@ -117,16 +118,21 @@ def _read_record(path: Path, configuration: Configuration, content: dict[str, An
                 f"timeline_{re.sub(r'[^A-Za-z0-9]+', '_', name)}_seconds": float(at)
                 for name, at in content["timeline"].items()
             },
-            iterations=pl.DataFrame(
-                {name: [iteration[name] for iteration in content["iterations"]] for name in ITERATION_TYPES},
-                schema=ITERATION_TYPES,
-            ),
+            iterations=_iterations(content["iterations"]),
             output=Output.read(content["output"], content["effective"].get("kernelized_layers")),
             needs=dict(content["accounting"]),
             sampling=dict(content["sampling"]),
         )
     except (AttributeError, KeyError, TypeError, ValueError, pl.exceptions.PolarsError) as error:
         raise _broken(path, f"{type(error).__name__}: {error}") from error
+
+
+def _iterations(iterations: Sequence[dict[str, Any]]) -> pl.DataFrame:
+    """Return a row for each; every list of token times has its arrival, that of the start where none is told."""
+    columns = {name: [iteration[name] for iteration in iterations] for name in ITERATION_TYPES}
+    pairs = zip(columns["arrival_seconds"], columns["token_seconds"], strict=True)
+    columns["arrival_seconds"] = [arrivals or [0.0] * len(times) for arrivals, times in pairs]
+    return pl.DataFrame(columns, schema=ITERATION_TYPES)
 
 
 def _broken(path: Path, what: str) -> UserError:

@@ -5,7 +5,7 @@ from typing import Any
 
 import polars as pl
 
-from hfbench.core.point import CONFIGURATION_AXES, NONE, UNIFORM
+from hfbench.core.point import CONFIGURATION_AXES, INF, NONE, UNIFORM
 from hfbench.core.record import OK
 from hfbench.tables.metrics import axes_frame
 from hfbench.tables.reading import ReadRecord
@@ -214,7 +214,7 @@ def utilisation_table(
     may have caused it stands beside it: whether several rows choose experts, and how much of the CPUs others took
     while the ceilings were measured. A dtype that is slower than float32 has the rates of both.
 
-    All is null where requests of unequal lengths come and go: the formulas are of steps and prefills that are alike.
+    All is null where requests come and go: the formulas are of steps and prefills that are alike.
     """
     known = [record for record in records if record.facts["status"] == OK and record.needs]
     axes = axes_frame(record.configuration for record in known).drop("round")
@@ -229,7 +229,7 @@ def _utilisation(needs: Mapping[str, Any], row: Mapping[str, Any], ceilings: Map
     beside_float32 = _beside_float32(ceilings, row["dtype"])
     if row["assistant"] != NONE:
         return {**beside_float32, **dict.fromkeys(("mbu_unknown", "mfu_unknown"), _DRAFTED)}
-    if row["request_lengths"] != UNIFORM:
+    if row["request_lengths"] != UNIFORM or row["request_rate"] != INF:
         return beside_float32
     lengths, depth = (row["batch_size"], row["sequence_length"]), row["context_depth"]
     steps = (*lengths, row["max_new_tokens"], depth)

@@ -37,12 +37,13 @@ def read_table(folder: Path, name: str) -> pl.DataFrame:
         raise UserError(f"{path} is no readable table ({error}). Delete it and run `dvc repro`.") from None
 
 
-_NESTED = "token_seconds"  # a thousand numbers a sample, which no cell of a CSV file should hold
+# A thousand numbers a sample, which no cell of a CSV file should hold.
+_NESTED = ("token_seconds", "arrival_seconds")
 
 
 def flat_csv(table: pl.DataFrame) -> str:
     """Return the table as CSV with full precision: lists as JSON, and without the times of single tokens."""
-    flat = table.drop(_NESTED, strict=False)
+    flat = table.drop(*_NESTED, strict=False)
     lists = [column for column, dtype in flat.schema.items() if dtype.is_nested()]
     return flat.with_columns(
         pl.Series(column, [None if value is None else json.dumps(value) for value in flat[column].to_list()])

@@ -27,7 +27,7 @@ def samples_table(records: Sequence[ReadRecord]) -> pl.DataFrame:
     """Return a row for each iteration of each record, in their order.
 
     Columns: the axes, `status`, `phase`, `iteration` (0 is the record's first call), `observed`, times in seconds,
-    throughputs in tokens/s, and `token_seconds` as a list of lists (see `hfbench.tables.metrics`).
+    throughputs in tokens/s, and `token_seconds` with `arrival_seconds` as lists (see `hfbench.tables.metrics`).
     """
     iterations = pl.concat([record.iterations for record in records])
     lengths = [record.iterations.height for record in records]
@@ -44,6 +44,7 @@ def samples_table(records: Sequence[ReadRecord]) -> pl.DataFrame:
         *("observed", "start_seconds", "end_to_end_seconds", "call_seconds"),
         *(formula.alias(name) for name, formula in metrics.FORMULAS.items()),
         "token_seconds",
+        "arrival_seconds",
     )
 
 

@@ -24,9 +24,8 @@ from typing import Any
 
 import psutil
 
-from hfbench.core.cores import thread_variables
 from hfbench.core.errors import UserError, run
-from hfbench.core.system import FILESYSTEM, code_sha256, installed_packages, read_text
+from hfbench.core.system import FILESYSTEM, code_sha256, installed_packages, read_text, thread_variables
 
 CHOSEN = "HFBENCH_WORKERS"  # auto: forked where DVC runs the stage; forked: by whomever it is run; fresh
 AUTO, FORKED, FRESH = "auto", "forked", "fresh"

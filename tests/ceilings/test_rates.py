@@ -11,9 +11,9 @@ import torch
 
 from hfbench.ceilings import rates as module
 from hfbench.ceilings.rates import measure_ceilings
-from hfbench.core.cores import thread_variables
 from hfbench.core.files import write_json
 from hfbench.core.results import CEILINGS, DTYPES, ENVIRONMENT
+from hfbench.core.system import thread_variables
 from tests.conftest import run_stage
 
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from hfbench.core.cores import cpu_limit, usable_cores
 from hfbench.core.errors import UserError
 from hfbench.core.results import DTYPES, ENVIRONMENT
+from hfbench.core.system import cpu_limit, usable_cores
 from hfbench.environment.accelerators import require_usable
 from hfbench.environment.describe import (
     describe_chosen_files,

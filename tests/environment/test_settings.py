@@ -57,7 +57,7 @@ def test_an_edit_changes_the_settings_that_use_it(tmp_path: Path, kernel: dict[s
     moved = settings(tmp_path, {"kernels": [{**flash, "revision": "1" * 40}]})
     assert changed(pinned, moved) == [False, False, False, False, True]
     path = settings_path(HUB_ATTENTION)  # as DVC can name it
-    assert path.as_posix() == "results/settings/kernels-community/flash-attn3-off-auto-false-none-false-none.json"
+    assert path.as_posix() == "results/settings/kernels-community/flash-attn3-off-auto-false-none-false-none-inf.json"
     for each in [*pinned, *settings(tmp_path, {"kernels": [kernel]})]:
         each.save(tmp_path / path)
         assert Settings.load(tmp_path / path) == each

@@ -206,7 +206,9 @@ def test_a_sweep_without_points_makes_and_refuses_nothing_beside_the_listed(fres
     results = fresh.folder / "results"
     assert [path.name for path in (results / "inputs").rglob("*.safetensors")] == ["b1-s16-n4-d0.safetensors"]
     assert json.loads((results / "settings/dtypes.json").read_text()) == ["bfloat16"]
-    assert [path.name for path in (results / "settings").glob("sdpa*")] == ["sdpa-off-auto-false-none-false-none.json"]
+    assert [path.name for path in (results / "settings").glob("sdpa*")] == [
+        "sdpa-off-auto-false-none-false-none-inf.json"
+    ]
 
     write(fresh, [], {**EAGER, "sequence_length": 4096})
     stderr = fresh.run("dvc", "repro", check=False).stderr
@@ -232,7 +234,7 @@ def test_a_model_that_drafts_is_made_once_and_its_settings_are_its_points_alone(
     assert {name: record["status"] for name, record in records.items()} == dict.fromkeys(records, "ok")
     assert len(records) == 3
     rewrite(fresh.folder / "params.yaml", {"assisted_decoding.prompt_lookup_num_tokens": 4})
-    assert [stage.split("-")[-7] for stage in of_measure(fresh.repro())] == ["prompt_lookup"]
+    assert [stage.split("-")[-8] for stage in of_measure(fresh.repro())] == ["prompt_lookup"]
     told = "configurations.0.assistant is 'tiny', not one of sweep.assistant"
     with pytest.raises(UserError, match=re.escape(f"{told} (none, prompt_lookup, small). Add it there.")):
         write(fresh, ["sdpa"], {**EAGER, "assistant": "tiny"})

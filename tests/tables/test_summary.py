@@ -29,6 +29,8 @@ ITERATIONS = (
     {**PROMPT, "token_seconds": []},  # unobserved
     # One row, drafted for: 2 tokens in the first step, then 3 at once, and 1.
     {**PROMPT, "requests": 1, "prompt_tokens": 10, "token_seconds": [[0.5, 0.5, 0.8, 0.8, 0.8, 1.1]]},
+    # The second of two requests arrives when the first has two tokens.
+    {**PROMPT, "token_seconds": [[0.3, 0.4, 0.5], [0.6, 0.8, 1.1]], "arrival_seconds": [0.0, 0.4]},
 )
 TYPES: dict[str, pl.DataType | type[pl.DataType]] = {
     "batch_size": pl.Int64,
@@ -37,24 +39,30 @@ TYPES: dict[str, pl.DataType | type[pl.DataType]] = {
     "new_tokens": pl.Int64,
     "end_to_end_seconds": pl.Float64,
     "token_seconds": pl.List(pl.List(pl.Float64)),
+    "arrival_seconds": pl.List(pl.Float64),
 }
 
 
 @pytest.mark.parametrize(
     ("metric", "values"),
     [
-        ("time_to_first_token_seconds", [0.5, 0.4, 0.2, 0.2, 0.5, 0.7, 0.5, None, 0.5]),
+        ("time_to_first_token_seconds", [0.5, 0.4, 0.2, 0.2, 0.5, 0.7, 0.5, None, 0.5, 0.25]),
         # 0.6 / 3, where dividing by n = 4 would give 0.15; of 0.2 and 0.7 / 2; 0.6 / 4 tokens after the first step.
-        ("inter_token_seconds", [0.2, 0.25, 0.275, 0.275, None, None, None, None, 0.15]),
+        ("inter_token_seconds", [0.2, 0.25, 0.275, 0.275, None, None, None, None, 0.15, (0.1 + 0.25) / 2]),
         # 2 rows of 3 in 0.6 s; 2 + 2 tokens from 0.2 s to 1.0 s; 1 + 2 + 0, from 0.2 to 0.9 s.
-        ("decode_tokens_per_second", [10.0, 5.0, 3 / 0.7, 3 / 0.7, None, None, None, None, 4 / 0.6]),
+        ("decode_tokens_per_second", [10.0, 5.0, 3 / 0.7, 3 / 0.7, None, None, None, None, 4 / 0.6, 5.0]),
         # 2 rows of 10 tokens in 0.5 s, and until the last one's 0.6 s; the third of three waits while others decode.
-        ("prefill_tokens_per_second", [40.0, 20 / 0.6, None, 17 / 0.6, 40.0, 20 / 0.9, 40.0, None, 20.0]),
-        ("output_tokens_per_second", [6 / 1.5] * 9),
+        ("prefill_tokens_per_second", [40.0, 20 / 0.6, None, 17 / 0.6, 40.0, 20 / 0.9, 40.0, None, 20.0, None]),
+        ("output_tokens_per_second", [6 / 1.5] * 10),
+        # Each request's last token less its arrival, the median; none of rows in step, which are one list.
+        ("request_latency_seconds", [None, 0.9, 0.6, 0.6, None, 0.7, None, None, None, 0.6]),
     ],
 )
 def test_formulas_by_hand(metric: str, values: list[float | None]) -> None:
-    found = pl.DataFrame(list(ITERATIONS), schema=TYPES).select(result=FORMULAS[metric])["result"].to_list()
+    frame = pl.DataFrame(list(ITERATIONS), schema=TYPES)
+    at_start = pl.col("token_seconds").list.eval(pl.lit(0.0))
+    iterations = frame.with_columns(pl.col("arrival_seconds").fill_null(at_start))
+    found = iterations.select(result=FORMULAS[metric])["result"].to_list()
     assert found == [None if value is None else pytest.approx(value) for value in values]
 
 
@@ -64,7 +72,7 @@ def test_gaps_stay_with_their_request() -> None:
 
 
 def test_gaps_of_tokens_that_come_together_are_of_steps() -> None:
-    gaps = pl.DataFrame(ITERATIONS[-1:], schema=TYPES).select(gaps=INTER_TOKEN_GAPS)["gaps"].to_list()
+    gaps = pl.DataFrame(ITERATIONS[-2:-1], schema=TYPES).select(gaps=INTER_TOKEN_GAPS)["gaps"].to_list()
     assert gaps == [[pytest.approx([0.3, 0.3])]]
 
 
