@@ -28,7 +28,8 @@ from hfbench.tables.store import parse_filter
 WORKSPACE = "workspace"
 LOCK = "dvc.lock"
 _AXES_OF = {"samples": AXES, "summary": CONFIGURATION_AXES, "points": AXES, "configurations": CONFIGURATION_AXES}
-_UNREAD = ("token_seconds",)  # nine tenths of the samples' bytes, from which the columns beside it are computed
+# Nine tenths of the samples' bytes, from which the columns beside them are computed.
+_UNREAD = ("token_seconds", "arrival_seconds")
 _POINT_TYPES = {**FACT_TYPES, **AGREEMENT_TYPES}
 _PATH_STARTS = (".", "/", "~")
 _WORKSPACE_REMEDY = "Run `dvc repro` to make the workspace's results, or name a revision that has some."

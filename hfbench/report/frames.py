@@ -12,12 +12,15 @@ from hfbench.core.files import write_text
 from hfbench.core.point import CONFIGURATION_AXES, REFERENCE, WAY_AXES, WORKLOAD_AXES, words_of
 from hfbench.core.record import OK
 from hfbench.statistics.bootstrap import Floats
+from hfbench.statistics.knee import knee
 from hfbench.tables.doubts import POINT
+from hfbench.tables.metrics import percentile_name
 from hfbench.tables.store import configuration_keys, point_label, read_table
 from hfbench.tables.warnings import MeasurementWarning, read_warnings
 
 # Configurations are compared with those that do the same work with the same model.
 MODEL_AND_WORK = ("model", *WORKLOAD_AXES)
+_RATE = "request_rate"
 
 
 @dataclass(frozen=True)
@@ -67,10 +70,35 @@ def result_rows(summary: pl.DataFrame, configurations: pl.DataFrame) -> pl.DataF
     # The models in the sweep's order, and what differs last.
     models = {model: place for place, model in enumerate(rows["model"].unique(maintain_order=True))}
     place = pl.col("model").replace_strict(models, return_dtype=pl.Int64)
-    keys = [place, *(pl.col(axis) for axis in MODEL_AND_WORK[1:])]
+    keys = [place, *(pl.col(axis) for axis in MODEL_AND_WORK[1:] if axis != _RATE), pl.col(_RATE).cast(pl.Float64)]
     return rows.with_columns(workload=pl.struct(keys).rank("dense")).sort(
         "workload", "output_differs", "end_to_end_seconds", nulls_last=True, maintain_order=True
     )
+
+
+def load_curves(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows of `result_rows` under a request rate, by rising rate, with what they are drawn and judged by.
+
+    `curve` numbers those that differ in nothing else, of which there are two at least; `rate` is in requests a second,
+    `tokens` are those of the throughput and `wait` is the 95th percentile of the time to the first token, in seconds.
+    `is_knee` is whether waiting grows faster than the load from this rate on.
+    """
+    waits = percentile_name("time_to_first_token", 95)
+    if waits not in rows.columns:
+        return pl.DataFrame()
+    others = pl.struct(axis for axis in CONFIGURATION_AXES if axis != _RATE)
+    found = (
+        rows.with_columns(rate=pl.col(_RATE).cast(pl.Float64), tokens="output_tokens_per_second", wait=waits)
+        .filter(pl.col("rate").is_finite(), pl.col("wait").is_not_null())
+        .with_columns(curve=others.rank("dense"))
+        .filter(pl.len().over("curve") > 1)
+        .sort("curve", "rate", maintain_order=True)
+    )
+    knees = []
+    for curve in found.partition_by("curve", maintain_order=True):
+        place = knee(curve["rate"].to_list(), curve["wait"].to_list())
+        knees += [index == place for index in range(curve.height)]
+    return found.with_columns(is_knee=pl.Series(knees, dtype=pl.Boolean))
 
 
 def failure_rows(points: pl.DataFrame) -> pl.DataFrame:

@@ -17,7 +17,7 @@ from hfbench.report.charts.capacity import memory_chart, roofline_chart, shares_
 from hfbench.report.charts.samples import rounds_chart, token_latency_chart
 from hfbench.report.charts.speed import speed_chart, summary_sentence, winner_columns
 from hfbench.report.charts.startup import compiling_columns, startup_chart
-from hfbench.report.charts.throughput import depth_chart, frontier_chart
+from hfbench.report.charts.throughput import depth_chart, frontier_chart, load_chart
 from hfbench.report.frames import (
     ReportData,
     Results,
@@ -51,6 +51,7 @@ from hfbench.tables.metrics import METRICS
 CHARTS = {
     "speed": speed_chart,
     "frontier": frontier_chart,
+    "load": load_chart,
     "depth": depth_chart,
     "roofline": roofline_chart,
     "rounds": rounds_chart,

@@ -31,6 +31,7 @@ from hfbench.report.pages import (
     total_width,
 )
 from hfbench.report.so_far import read_so_far
+from hfbench.report.speedups import knee_sentences
 from hfbench.report.words import (
     axis_column,
     captions,
@@ -164,7 +165,7 @@ def results_page(view: View, width: int | None = None) -> Page:
     points = view.results.points
     text, failures = captions(points, view.rows), failure_rows(points)
     columns, notes = view.columns, [view.note] if view.note else []
-    notes += map(_note, text.notes)
+    notes += map(_note, (*text.notes, *knee_sentences(view.rows)))
     if width is not None and view.rows.height:
         columns, dropped = fitting_columns(columns, point_column(view.rows, points), width)
         where = "They are in the report, and `hfbench show --columns` shows them."

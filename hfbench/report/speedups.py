@@ -1,4 +1,4 @@
-"""Which way is fastest for each workload, by how much, and whether that is more than noise."""
+"""Which way is fastest for each workload, by how much, and whether that is more than noise; and up to which load."""
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from hfbench.report.frames import ReportData, values_by_round
-from hfbench.report.words import END_TO_END
+import polars as pl
+
+from hfbench.report.frames import ReportData, load_curves, values_by_round, varying_axes
+from hfbench.report.words import END_TO_END, significant
 from hfbench.statistics.bootstrap import Interval
 from hfbench.statistics.ratios import Contrast, contrast
 from hfbench.statistics.verdicts import (
@@ -22,6 +24,7 @@ from hfbench.statistics.verdicts import (
     verdict_on_race,
 )
 from hfbench.tables.facts import start_time
+from hfbench.tables.store import point_label
 
 Row = dict[str, Any]  # of `ReportData.rows`
 
@@ -150,3 +153,29 @@ def _comparison(row: Row, against: Row, found: Contrast, error: float) -> Speedu
         interval = Interval(1 / verdict.interval.estimate, 1 / verdict.interval.high, 1 / verdict.interval.low)
     estimate = against[END_TO_END] / row[END_TO_END] if interval is None else interval.estimate
     return Speedup(row, against, estimate, interval, verdict)
+
+
+def knee_sentences(rows: pl.DataFrame) -> list[str]:
+    """Return, for each curve of request rates, up to which rate its requests wait no longer than the load explains."""
+    curves = load_curves(rows)
+    if curves.is_empty():
+        return []
+    axes = [axis for axis in varying_axes(curves) if axis != "request_rate"]
+    sentences = []
+    for curve in curves.partition_by("curve", maintain_order=True):
+        name = point_label(curve.row(0, named=True), axes) if axes else ""
+        found = curve.filter("is_knee").to_dicts()
+        sentence = f"no knee among the request rates measured, {_rates(curve)} requests/s."
+        if found:
+            rate, tokens, wait = (found[0][column] for column in ("request_rate", "tokens", "wait"))
+            sentence = (
+                f"the knee is at {rate} requests/s, with {significant(tokens)} tok/s and a p95 TTFT of "
+                f"{significant(wait * 1e3)} ms: beyond it, waiting grows faster than the load (of {_rates(curve)} "
+                "requests/s)."
+            )
+        sentences.append(f"{name}: {sentence}" if name else sentence[0].upper() + sentence[1:])
+    return sentences
+
+
+def _rates(curve: pl.DataFrame) -> str:
+    return ", ".join(curve["request_rate"])

@@ -145,11 +145,14 @@ def _notes(rows: pl.DataFrame) -> list[str]:
         )
     unequal = rows.filter(pl.col("request_lengths") != UNIFORM)
     found = unequal.select("request_lengths", "requests", "prompt_tokens", "new_tokens", *_LONGEST)
-    return notes + [
+    all_together = (rows["request_rate"] == INF).all()
+    arrive = "They arrive together, and" if all_together else "Without a request rate they arrive together;"
+    notes += [
         f"{name} requests: {requests}, with {prompt:,} prompt and {new:,} new tokens in all, at most {longest:,} and "
-        f"{most:,} each. They arrive together, and batch is how many run at a time."
+        f"{most:,} each. {arrive} batch is how many run at a time."
         for name, requests, prompt, new, longest, most in found.unique(maintain_order=True).drop_nulls().rows()
     ]
+    return notes
 
 
 def counted(count: int, noun: str) -> str:

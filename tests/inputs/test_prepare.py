@@ -230,7 +230,7 @@ def test_too_few_positions_name_the_key_the_value_the_model_and_the_limit(
     assert "'tiny' has 128 positions (max_position_embeddings or max_seq_len)" in str(error.value)
 
 
-def requests(batch_sizes: list[int], entry: ListedLengths) -> Workloads:
+def requests(batch_sizes: list[int], entry: ListedLengths | LogNormalLengths) -> Workloads:
     """Return what asks for the entry under the name `few`, for prompts of 4 and 5 new tokens."""
     shapes = [
         Shape(request_lengths="few", batch_size=rows, sequence_length=4, max_new_tokens=5, context_depth=0)
@@ -258,6 +258,28 @@ def test_listed_requests_are_rows_padded_on_the_left(tmp_path: Path, make_manife
     before = path.read_bytes()
     prepare_inputs(make_manifest("llama"), requests([2], listed), PROMPT, tmp_path)
     assert path.read_bytes() == before
+
+
+def test_requests_begin_with_what_they_share_and_go_on_differently(tmp_path: Path, make_manifest: MakeManifest) -> None:
+    listed = ListedLengths(prompt_tokens=[6, 5], new_tokens=[1, 5], shared_prefix_tokens=2)
+    prepare_inputs(make_manifest("llama"), requests([2], listed), PROMPT, tmp_path)
+    prepare_inputs(make_manifest("llama"), workloads([1], [20], (5,)), PROMPT, tmp_path)
+    with safe_open(tmp_path / "few" / "b2-s4-n5-d0.safetensors", framework="numpy") as file:
+        rows, mask = file.get_tensor("input_ids").tolist(), file.get_tensor("attention_mask").tolist()
+    ((_, *stream),) = read_rows(tmp_path / "uniform" / "b1-s20-n5-d0.safetensors")
+    first, second = (
+        [token for token, shown in zip(row, shown, strict=True) if shown] for row, shown in zip(rows, mask, strict=True)
+    )
+    assert first == [1, *stream[:2], *stream[2:5]]
+    assert second == [1, *stream[:2], *stream[5:7]]
+
+
+def test_what_is_shared_must_leave_room(tmp_path: Path, make_manifest: MakeManifest) -> None:
+    entry = LogNormalLengths(requests=3, sigma=0.0, shared_prefix_tokens=3)
+    with pytest.raises(UserError, match="3 shared_prefix_tokens, and the longest prompt is sequence_length, 4"):
+        prepare_inputs(make_manifest("llama"), requests([1], entry), PROMPT, tmp_path)
+    with pytest.raises(ValueError, match="prompt_tokens of more than the 4 shared_prefix_tokens"):
+        ListedLengths(prompt_tokens=[6, 4], new_tokens=[1, 5], shared_prefix_tokens=4)
 
 
 def test_a_listed_prompt_without_room_for_text(tmp_path: Path, make_manifest: MakeManifest) -> None:

@@ -2,7 +2,9 @@
 
 import dataclasses
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
+from statistics import pstdev
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from hfbench.core.record import OK, REJECTED, UNSUPPORTED, Record, Settings
 from hfbench.measure import prompt as prompts
 from hfbench.measure import verification
-from hfbench.measure.batching import Batching, continuous_batching_config
+from hfbench.measure.batching import Batching, arrival_delays, continuous_batching_config
 from hfbench.measure.compiling import describe_compilation, watch_compiled_call
 from hfbench.measure.device import Cpu
 from hfbench.measure.failure import WrongTokenCountError, status_of
@@ -257,6 +259,47 @@ def test_a_knob_that_cannot_take_effect_is_said(
     assert record.status == status, record.reason
     assert words in str(record.reason)
     assert "sample" not in [iteration.phase for iteration in record.iterations]
+
+
+def test_requests_that_arrive_one_by_one_count_from_when_they_were_due(workload: Bench) -> None:
+    together = workload.measure("--continuous_batching", **WORKLOAD)
+    rate = 5.0
+    record = dataclasses.replace(workload, settings=Settings(continuous_batching={}, arrivals={"seed": 3})).measure(
+        "--continuous_batching", request_rate=rate, **WORKLOAD
+    )
+    assert record.status == OK, record.reason
+    assert record.requested["request_rate"] == "5.0"
+    assert record.output["tokens"] == together.output["tokens"]
+    observed = [each for each in record.iterations if each.phase == "sample" and each.observed]
+    due = arrival_delays(len(PROMPTS), "5.0", 3)
+    assert due[0] == 0
+    assert due[-1] == pytest.approx((len(PROMPTS) - 1) / rate)
+    for iteration in observed:
+        assert iteration.arrival_seconds == pytest.approx(due, abs=0.1)
+        first = [times[0] for times in iteration.token_seconds]
+        assert all(arrival < at for arrival, at in zip(iteration.arrival_seconds, first, strict=True))
+        assert iteration.end_to_end_seconds > due[-1]
+    assert all(each.arrival_seconds == () for each in together.iterations)
+
+
+def test_arrivals_are_a_poisson_process_of_the_rate_asked_for() -> None:
+    delays = arrival_delays(2001, "4", 0)
+    gaps = [late - early for early, late in pairwise(delays)]
+    assert delays[-1] == pytest.approx(2000 / 4)
+    assert pstdev(gaps) == pytest.approx(1 / 4, rel=0.1)  # of exponential gaps, as their mean
+    assert delays == arrival_delays(2001, "4", 0) != arrival_delays(2001, "4", 1)
+    assert arrival_delays(5, "inf", 0) == ()
+
+
+def test_what_prompts_share_is_found_once_it_is_in_the_cache(bench: Bench) -> None:
+    rows = torch.cat([torch.arange(1, 9).repeat(3, 1), torch.arange(100, 124).reshape(3, 8)], dim=1)
+    lengths = {"new_tokens": torch.full((3,), 4), "prompt_tokens": torch.full((3,), 16)}
+    save_batch(bench.folder / "b1-s16.safetensors", rows, **lengths)
+    sharing = with_knobs(bench, page_size=4, allow_block_sharing=True)
+    record = sharing.measure("--continuous_batching", **{**WORKLOAD, "batch_size": 1, "max_new_tokens": 4})
+    assert record.status == OK, record.reason
+    # One at a time: the second and the third find the eight tokens that all begin with.
+    assert record.effective["prefix_sharing"] == {"prompt_tokens": 48, "shared_tokens": 16}
 
 
 def test_prefix_sharing_finds_nothing_of_the_iteration_before(tiny_model: Path) -> None:

@@ -58,6 +58,7 @@ def reasons(
         ("paged cache of its own", {"cache_implementation": "dynamic", **BATCHED}, {}),
         ("paged cache of its own", {"cache_implementation": "static", **BATCHED}, {}),
         ("generate_batch takes none", {"context_depth": 512, **BATCHED}, {}),
+        ("one by one need continuous_batching", {"request_rate": "4"}, {}),
         ("max_batch_tokens", {"prefill_chunk_size": 64, **BATCHED}, {}),
         ("the requests of mixed are of several", {"context_depth": 64, **MIXED}, {}),
         ("the requests of mixed are of several", {"prefill_chunk_size": 8, **MIXED}, {}),

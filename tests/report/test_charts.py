@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from hfbench.report.charts.chart import WAY_COLOURS
 from hfbench.report.charts.samples import gaps_along, rounds_chart, slowdown, token_latency_chart
 from hfbench.report.charts.speed import speed_chart
 from hfbench.report.charts.startup import PHASES, middle_rounds, startup_chart, startup_rounds
-from hfbench.report.charts.throughput import depth_chart, frontier_chart, frontier_values
+from hfbench.report.charts.throughput import depth_chart, frontier_chart, frontier_values, load_chart
 from hfbench.report.html import CHARTS
 from tests.conftest import ROOT, some
 from tests.report.report_records import CEILINGS, data_of, measured, rounds_of, sweep_records
@@ -26,7 +27,11 @@ from tests.tables.hand_records import DENSE, failed_record, observed, ok_record,
 
 def test_every_chart_draws_a_real_sweep_with_a_title_and_units(tmp_path: Path) -> None:
     records = sweep_records(
-        attn_implementation=["eager", "sdpa"], batch_size=[1, 4], context_depth=[0, 1024], iterations=4
+        attn_implementation=["eager", "sdpa"],
+        batch_size=[1, 4],
+        context_depth=[0, 1024],
+        request_rate=["inf", "2", "4"],
+        iterations=4,
     )
     data = data_of(tmp_path, records, CEILINGS)
     for chart in (some(draw(data)) for draw in CHARTS.values()):
@@ -53,7 +58,10 @@ ONE_TOKEN = [ok_record(point(round=number, max_new_tokens=1), observed([0.5])) f
     ("records", "charts"),
     [
         ([failed_record(point(), "no")], set(CHARTS)),
-        (sweep_records(batch_size=[1], iterations=2), {"roofline", "shares", "speed", "depth"}),  # without ceilings
+        (
+            sweep_records(batch_size=[1], iterations=2),
+            {"roofline", "shares", "speed", "depth", "load"},
+        ),  # without ceilings
         (ONE_TOKEN, set(CHARTS) - {"rounds"}),
         ([measured(point(context_depth=512, batch_size=size), 1.0) for size in (1, 2)], set(CHARTS) - DECODED),
     ],
@@ -62,6 +70,35 @@ ONE_TOKEN = [ok_record(point(round=number, max_new_tokens=1), observed([0.5])) f
 def test_what_is_not_known_is_not_drawn(tmp_path: Path, records: list[Record], charts: set[str]) -> None:
     data = data_of(tmp_path, records)
     assert {name for name, draw in CHARTS.items() if draw(data) is None} == charts
+
+
+def _under_load(rate: str, wait: float) -> list[Record]:
+    """Rounds in which three requests arrive one by one at this rate, and wait so many seconds for their first token."""
+    arrivals = [number / float(rate) for number in range(3)]
+    iteration = replace(
+        observed(*([arrival + wait, arrival + wait + 0.2] for arrival in arrivals)), arrival_seconds=tuple(arrivals)
+    )
+    asked = point(request_rate=rate, continuous_batching=True, batch_size=3, max_new_tokens=2)
+    return [ok_record(replace(asked, round=number), iteration, iteration, iteration) for number in (1, 2, 3)]
+
+
+def test_the_knee_is_named_where_waiting_outgrows_the_load(tmp_path: Path) -> None:
+    waits = {"2": 0.10, "4": 0.11, "10": 0.14, "16": 1.0}  # in no order of text
+    data = data_of(tmp_path, [record for rate, wait in waits.items() for record in _under_load(rate, wait)])
+    chart = some(load_chart(data))
+    assert chart.values["rate"].to_list() == [2, 4, 10, 16]
+    assert chart.values["ms"].to_list() == pytest.approx([100, 110, 140, 1000])
+    # Until the last request, which arrives after 2 / rate seconds, has its two tokens: six tokens in all.
+    assert chart.values["tokens"].to_list() == pytest.approx(
+        [6 / (2 / float(rate) + wait + 0.2) for rate, wait in waits.items()]
+    )
+    assert chart.values["is_knee"].to_list() == [False, False, True, False]
+    assert chart.title.startswith("The knee is at 10 requests/s, with 11.1 tok/s and a p95 TTFT of 140 ms")
+
+
+def test_without_a_bend_no_knee_is_named(tmp_path: Path) -> None:
+    data = data_of(tmp_path, [record for rate in ("2", "4", "6") for record in _under_load(rate, float(rate) / 10)])
+    assert some(load_chart(data)).title == "No knee among the request rates measured, 2, 4, 6 requests/s"
 
 
 def test_the_roofline_by_hand(tmp_path: Path) -> None:

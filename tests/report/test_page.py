@@ -309,6 +309,7 @@ def test_every_chart_says_how_it_is_read_and_is_described_to_who_cannot_see_it(t
         "attn_implementation": ["eager", "sdpa"],
         "context_depth": [0, 512],
         "max_new_tokens": [100],
+        "request_rate": ["inf", "2", "4"],
     }
     page = page_of_records(tmp_path, *sweep_records(1, 60, batch_size=[1], **axes), ceilings=CEILINGS)
     figures = re.findall(

@@ -1,4 +1,4 @@
-"""Decode throughput against latency over the batch sizes, by context depth, and by kind of machine."""
+"""Throughput: against latency over the batch sizes, under load, by context depth, and by kind of machine."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,8 +7,23 @@ import altair as alt
 import polars as pl
 
 from hfbench.report.charts.chart import ROW_PIXELS, Chart, Key, Ways, largest_change, panel, tooltips, within
-from hfbench.report.frames import MODEL_AND_WORK, ReportData, shown_names, values_by_round, workload_name
-from hfbench.report.words import END_TO_END, MISSING, number_column, significant, span_text, word_column
+from hfbench.report.frames import (
+    MODEL_AND_WORK,
+    ReportData,
+    load_curves,
+    shown_names,
+    values_by_round,
+    workload_name,
+)
+from hfbench.report.speedups import knee_sentences
+from hfbench.report.words import (
+    END_TO_END,
+    MISSING,
+    number_column,
+    significant,
+    span_text,
+    word_column,
+)
 from hfbench.statistics.bootstrap import CONFIDENCE
 from hfbench.statistics.verdicts import paired_ratio_interval
 
@@ -111,6 +126,51 @@ def _scale(values: pl.Series) -> alt.Scale:
     numbers = values.to_list()
     spread = max(numbers) / min(numbers)
     return alt.Scale(type="log") if spread >= _LOGARITHMIC_FROM else alt.Scale(zero=spread == 1)
+
+
+_LOAD_HEIGHT = 220  # pixels of a panel
+
+
+def load_chart(data: ReportData) -> Chart | None:
+    """Return the chart of waiting against throughput as the request rate rises, or None without two rates."""
+    curves = load_curves(data.rows)
+    if curves.is_empty():
+        return None
+    axes = [axis for axis in MODEL_AND_WORK if axis != "request_rate" and curves[axis].n_unique() > 1]
+    work = pl.Series([workload_name(row, axes) for row in curves.to_dicts()], dtype=pl.String)
+    values = curves.select("way", "name", "rate", "tokens", "is_knee", ms=pl.col("wait") * 1e3, panel=work)
+    ways = Ways(data.ways)
+    return Chart(
+        title=" ".join(knee_sentences(data.rows)).rstrip("."),
+        spec=_load_spec(values, ways),
+        values=values.drop("name"),
+        panel_field="panel",
+        panels=values["panel"].unique(maintain_order=True).to_list(),
+        table=[
+            word_column("configuration", values["name"]),
+            number_column("request rate", values["rate"], "1/s"),
+            number_column("throughput", values["tokens"], "tokens/s"),
+            number_column("TTFT p95", values["ms"], "ms"),
+            word_column("knee", ("yes" if each else MISSING for each in values["is_knee"])),
+        ],
+        keys=[*ways.keys(values["way"]), Key("the knee", "circle"), Key("another rate", "ring")],
+        own_axes=("x", "y"),
+    )
+
+
+def _load_spec(values: pl.DataFrame, ways: Ways) -> dict[str, Any]:
+    base = alt.Chart().encode(
+        x=alt.X("tokens:Q", title="throughput (tokens/s)", scale=alt.Scale(zero=True)),
+        y=alt.Y("ms:Q", title="TTFT p95 (ms)", scale=_scale(values["ms"])),
+        color=ways.colour(),
+        tooltip=tooltips(("rate:Q", "requests/s"), ("tokens:Q", "tokens/s", ".4~r"), ("ms:Q", "TTFT p95 (ms)", ".4~r")),
+    )
+    untold = alt.value(None)
+    line = base.mark_line(strokeWidth=1.5, opacity=0.6).encode(order="rate:Q", strokeDash=ways.dashes(), tooltip=untold)
+    fill = ways.fill_where("datum.is_knee")
+    mark = base.mark_point(size=60, strokeWidth=2, opacity=1).encode(shape=ways.shape(), fill=fill)
+    label = base.mark_text(align="left", dx=8, dy=-8, fontSize=11).encode(text="rate:Q", tooltip=untold)
+    return panel(line, mark, label, height=_LOAD_HEIGHT)
 
 
 _RATES = {"decode": _THROUGHPUT, "prefill": "prefill_tokens_per_second"}
