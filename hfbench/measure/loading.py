@@ -17,6 +17,7 @@ from transformers import (
     GenerationConfig,
     PreTrainedModel,
 )
+from transformers.distributed.configuration_utils import DistributedConfig
 from transformers.integrations.flex_attention import flex_attention_forward
 from transformers.masking_utils import flex_attention_mask
 
@@ -104,13 +105,15 @@ def load_model(
     trust_remote_code: bool,
     kernels: Kernels | None = None,
     quantization: Mapping[str, Any] | None = None,
+    tp_size: int = 1,
 ) -> tuple[PreTrainedModel, dict[str, list[str]]]:
     """Load the model in `.eval()` mode; return it with the weights that were missing, unexpected or of another shape.
 
     Keys of the config that add outputs or leave out the cache are as `load_config` sets them. The generation config of
     the checkpoint is replaced by an empty one: its penalties and temperatures would add work that the configuration
-    does not name. `quantization` is an entry of `quantization:`. Raises `NoExpertsError` where the model has no experts
-    that compute as asked, and `QuantizationError` where its weights cannot be quantised so.
+    does not name. `quantization` is an entry of `quantization:`; with a `tp_size` above 1 all ranks load together.
+    Raises `NoExpertsError` where the model has no experts that compute as asked, and `QuantizationError` where its
+    weights cannot be quantised so.
     """
     kernels = kernels or Kernels(configuration.attn_implementation)
     implementation = split_attention(kernels.attn_implementation)[0]
@@ -127,7 +130,7 @@ def load_model(
             use_kernels=configuration.use_kernels,
             kernel_config=kernels.config,
             allow_all_kernels=kernels.trust_remote_code,
-            device_map=None if device.type == "cpu" else {"": device},
+            **_placement(device, tp_size),
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=trust_remote_code,
@@ -140,6 +143,13 @@ def load_model(
     return model.eval(), {
         name: sorted(map(str, info[name])) for name in ("missing_keys", "unexpected_keys", "mismatched_keys")
     }
+
+
+def _placement(device: torch.device, tp_size: int) -> dict[str, Any]:
+    """Return where the weights are to go: transformers splits them over the ranks, each with its own device."""
+    if tp_size > 1:
+        return {"distributed_config": DistributedConfig(tp_size=tp_size)}
+    return {"device_map": None if device.type == "cpu" else {"": device}}
 
 
 _FLOATING = ("float", "bfloat")  # how torch's floating-point dtypes begin

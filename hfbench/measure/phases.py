@@ -1,8 +1,10 @@
 """One configuration, phase by phase, in the worker."""
 
+import os
 import time
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 from typing import IO, Any
 
 import torch
@@ -52,9 +54,11 @@ from hfbench.measure.prompt import (
     new_tokens_of,
 )
 from hfbench.measure.quantization import quantization_differences
+from hfbench.measure.ranks import Ranks, describe_shares, rank_differences, require_divisible
 from hfbench.measure.sampling import Sampler
 from hfbench.measure.support import refusals_explained
 from hfbench.measure.task import Task
+from hfbench.model.architecture import load_config
 from hfbench.model.manifest import materialise
 
 _SAMPLE_TOKENS = 64  # of the generated text, decoded into the record
@@ -78,6 +82,7 @@ class Measurement:
     _expected_seconds: float  # of an iteration, until one has run
 
     def __init__(self, task: Task, reporter: Reporter) -> None:
+        self.ranks = Ranks(task.configuration.tp_size)
         self._task = task
         self._configuration = task.configuration
         self._settings = task.settings
@@ -85,7 +90,7 @@ class Measurement:
         self._manifest = Manifest.load(manifest_path(task.configuration.model))
         self._trusts_code = bool(self._manifest.source.get("trust_remote_code", False))
         self._effective: dict[str, Any] = {}
-        self._memory: dict[str, int] = {}
+        self._memory: dict[str, Any] = {}
         self._peaks: Peaks | None = None
         self._output: dict[str, Any] = {}
         self._assistant: Assistant | None = None
@@ -98,7 +103,17 @@ class Measurement:
         if self._compile is not None:
             check_compile_config(self._compile)
         wanted = verification.requested(self._configuration, self._task.device, self._compile)
-        self._device = open_device(self._task.device)
+        try:
+            self._folder = materialise(self._manifest)
+            if self._configuration.has_draft_model:
+                self._drafting_manifest = Manifest.load(assistant_path(self._configuration.assistant))
+                materialise(self._drafting_manifest)
+        except UserError as error:  # its files were here when the pipeline looked
+            raise UnavailableError(str(error)) from error
+        if self.ranks.size > 1:
+            require_divisible(load_config(self._folder, self._trusts_code), self.ranks.size)
+            self.ranks.fork(self._reporter, Path(os.environ["TMPDIR"]))
+        self._device = self.ranks.join(open_device(self.ranks.device_of(self._task.device)))
         self._prompt = load_prompt(
             inputs_path(self._configuration), self._device.torch_device, self._configuration.context_depth
         )
@@ -109,13 +124,6 @@ class Measurement:
             self._requested["continuous_batching_config"] = requested_batching(asked)
         self._reporter.update(requested=self._requested)
         self._kernels = open_kernels(self._configuration, self._settings, self._device)
-        try:
-            self._folder = materialise(self._manifest)
-            if self._configuration.has_draft_model:
-                self._drafting_manifest = Manifest.load(assistant_path(self._configuration.assistant))
-                materialise(self._drafting_manifest)
-        except UserError as error:  # its files were here when the pipeline looked
-            raise UnavailableError(str(error)) from error
 
     def load(self) -> None:
         """Load the model; the seconds are those of `from_pretrained` alone, with the weights on the device."""
@@ -128,6 +136,7 @@ class Measurement:
             self._trusts_code,
             self._kernels,
             self._settings.quantization,
+            self.ranks.size,
         )
         self._device.synchronize()
         self._reporter.update(load_seconds=round(time.perf_counter() - start, 9))
@@ -142,6 +151,7 @@ class Measurement:
             "loaded_kernels": loaded_kernels(self._settings),
             "loading": loading,
             "assistant": describe_assistant(self._assistant) if self._assistant else None,
+            "ranks": self.ranks.gathered(describe_shares(self._model)) if self.ranks.size > 1 else None,
         }
         if self._device.name == "cpu":
             self._effective["device_name"] = read_json(self._task.environment)["cpu"]["brand"]
@@ -153,7 +163,8 @@ class Measurement:
         """
         self._call = self._prepare_call()
         new_tokens = new_tokens_of(self._prompt, self._configuration)
-        self._sampler = Sampler(lambda *looked: self._call(*looked), new_tokens, self._reporter)
+        run: Run = lambda *looked: self._call(*looked)  # noqa: E731, checking may prepare another
+        self._sampler = Sampler(run, new_tokens, self._reporter, self.ranks.agreed)
         with refusals_explained():
             call = self._sampler.first_call()
         self._reporter.update(first_call_seconds=round(call.last_token - call.start, 9))
@@ -239,6 +250,7 @@ class Measurement:
             *verification.differences(self._configuration, self._effective),
             *kernel_differences(self._configuration, self._settings, kind, self._effective),
             *quantization_differences(self._configuration, self._settings.quantization, quantized),
+            *rank_differences(self.ranks.size, self._effective["ranks"] or []),
         ]
 
     def _report_path(self, path: dict[str, Any]) -> list[str]:
@@ -274,7 +286,9 @@ class Measurement:
         """Report memory and what was compiled; return where that is not what was asked for."""
         split = self._peaks.describe() if self._peaks else {}
         peak = max(self._device.peak_bytes(), *split.values(), 0)
-        memory = {"peak_bytes": peak, **self._memory, **split, "kind": self._device.memory_kind}
+        if self.ranks.size > 1:
+            self._memory["rank_peak_bytes"] = self.ranks.gathered(peak)
+        memory: dict[str, Any] = {"peak_bytes": peak, **self._memory, **split, "kind": self._device.memory_kind}
         # Only now: the tokenizer would count as memory.
         self._output |= self._decoded(self._output["tokens"][:_SAMPLE_TOKENS])
         self._effective["libraries"] = computing_libraries()

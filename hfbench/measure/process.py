@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -60,6 +61,13 @@ class Reporter:
     def __init__(self, descriptor: int, clock_zero: float) -> None:
         self._pipe = os.fdopen(descriptor, "w", encoding="utf-8", buffering=1)
         self._clock_zero = clock_zero
+        self._lock = threading.Lock()
+
+    def silence(self) -> None:
+        """Report nothing from now on, and let the pipe go: in another process that began as this one."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self._pipe.fileno())
+        os.close(nowhere)
 
     def since_start(self, clock: float) -> float:
         """Turn a reading of `time.perf_counter` into seconds since the stage began."""
@@ -86,7 +94,8 @@ class Reporter:
         self._send({"event": "user_error", "message": message})
 
     def _send(self, message: dict[str, Any]) -> None:
-        self._pipe.write(json.dumps(message) + "\n")
+        with self._lock:
+            self._pipe.write(json.dumps(message) + "\n")
 
 
 # The variables that change what is measured, set by `worker_variables` or kept as they are; the record holds them.

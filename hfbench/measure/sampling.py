@@ -3,7 +3,7 @@
 import dataclasses
 import gc
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from math import comb, log
@@ -149,9 +149,19 @@ def is_steady(latencies: Sequence[float]) -> bool:
 
 
 class Sampler:
-    """Runs iterations of one prepared call and reports each; `new_tokens` is what each request must get, exactly."""
+    """Runs iterations of one prepared call and reports each; `new_tokens` is what each request must get, exactly.
 
-    def __init__(self, call: Run, new_tokens: tuple[int, ...], reporter: Reporter) -> None:
+    What is decided by the clock is decided by what `agreed` makes of its reading: the same on all ranks of a point.
+    """
+
+    def __init__(
+        self,
+        call: Run,
+        new_tokens: tuple[int, ...],
+        reporter: Reporter,
+        agreed: Callable[[float], float] = float,
+    ) -> None:
+        self._agreed = agreed
         self._call = call
         self._new_tokens = new_tokens
         self._reporter = reporter
@@ -161,7 +171,7 @@ class Sampler:
     def first_call(self) -> Call:
         """Run the first iteration, which holds compilation."""
         iteration, call = self._run("first", observed=True)
-        self._latencies.append(iteration.end_to_end_seconds)
+        self._latencies.append(self._agreed(iteration.end_to_end_seconds))
         return call
 
     def warm_up(self, sampling: Sampling, probe: Probe | None = None, expected_seconds: float = 0.0) -> bool:
@@ -172,16 +182,16 @@ class Sampler:
         the first `expected_seconds`. The probe looks into the first.
         """
         self._began = time.perf_counter()
-        expected = expected_seconds
+        expected = self._agreed(expected_seconds)
         for iterations in range(sampling.max_warmup_iterations):
             if iterations >= sampling.min_warmup_iterations and is_steady(self._latencies):
                 return True
             start = time.perf_counter()
-            if start - self._began + (1 + FEWEST_SAMPLES) * expected > sampling.max_seconds:
+            if self._agreed(start - self._began) + (1 + FEWEST_SAMPLES) * expected > sampling.max_seconds:
                 break
             iteration, _ = self._run("warmup", observed=True, probe=None if iterations else probe)
-            expected = time.perf_counter() - start  # filling a context is part of it
-            self._latencies.append(iteration.end_to_end_seconds)
+            expected = self._agreed(time.perf_counter() - start)  # filling a context is part of it
+            self._latencies.append(self._agreed(iteration.end_to_end_seconds))
         return is_steady(self._latencies)
 
     def sample(self, sampling: Sampling, min_seconds: float = 0.0) -> str:
@@ -197,11 +207,12 @@ class Sampler:
             observed = sampling.unobserved_every == 0 or index % sampling.unobserved_every != 0
             iteration = self._run("sample", observed)[0]
             if observed:
-                latencies.append(iteration.end_to_end_seconds)
+                latencies.append(self._agreed(iteration.end_to_end_seconds))
             now = time.perf_counter()
-            if now - began < min_seconds and now - since < sampling.max_seconds:
+            sampled, spent = self._agreed(now - began), self._agreed(now - since)
+            if sampled < min_seconds and spent < sampling.max_seconds:
                 continue  # without a look: each is as long as there are iterations, of which there may be thousands
-            reason = reason_to_stop(latencies, now - since + (now - began) / index, sampling)
+            reason = reason_to_stop(latencies, spent + sampled / index, sampling)
             if reason is not None:
                 return reason
         raise AssertionError("the stopping rule never stopped")

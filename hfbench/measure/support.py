@@ -150,6 +150,7 @@ def unsupported_reason(
         or _attention_reason(configuration, kind, environment)
         or _cache_reason(configuration, kind)
         or _assistant_reason(configuration, assistant)
+        or _ranks_reason(configuration, device, kind, environment)
         or _quantization_reason(settings, environment, checkpoint)
         or compile_reason(configuration, settings, kind, environment)
     )
@@ -281,6 +282,24 @@ def _assistant_reason(configuration: Configuration, assistant: Manifest | None) 
     most = configuration.sequence_length + configuration.max_new_tokens
     if limit is not None and most > limit:
         return f"the assistant {configuration.assistant} has {limit} positions, and prompt and new tokens are {most}"
+    return None
+
+
+def _ranks_reason(configuration: Configuration, device: str, kind: str, environment: dict[str, Any]) -> str | None:
+    size = configuration.tp_size
+    if size == 1:
+        return None
+    if sys.platform != "linux":
+        return f"tp_size is {size}, and hfbench watches over several processes on Linux alone"
+    if configuration.continuous_batching or configuration.assistant != NONE:
+        what = "continuous batching" if configuration.continuous_batching else "assisted decoding"
+        return f"tp_size is {size}, and hfbench runs {what} in one process alone"
+    present = [each for each in environment.get("accelerators", []) if each["torch_device"] == kind]
+    count = max((each.get("count", 1) for each in present), default=0)
+    if kind != "cpu" and ":" in device:
+        return f"tp_size is {size}, and device {device} names a single one; write {kind}"
+    if kind != "cpu" and count < size:
+        return f"tp_size is {size}, which takes as many devices, and this machine has {count} {kind} of one kind"
     return None
 
 

@@ -309,6 +309,7 @@ def requested(configuration: Configuration, device: str, compile_config: Compile
         "continuous_batching": configuration.continuous_batching,
         "prefill_chunk_size": configuration.prefill_chunk_size,
         "assistant": configuration.assistant,
+        "tp_size": configuration.tp_size,
         "context_depth": configuration.context_depth,
         "request_rate": configuration.request_rate,
         "intra_op_threads": _asked_threads(),

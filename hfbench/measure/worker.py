@@ -21,6 +21,7 @@ from hfbench.workers.forked import die_with_parent
 
 if TYPE_CHECKING:
     from hfbench.measure.phases import Measurement
+    from hfbench.measure.ranks import Ranks
 
 
 FIRST_CALL = "first-call"
@@ -44,17 +45,21 @@ def measure_forked(descriptor: int, task: Mapping[str, Any], clock_zero: float, 
 def run(task: Task, reporter: Reporter, *, first_call_only: bool = False) -> None:
     """Measure the task in this process and report how it ended."""
     phase = "import"  # which the supervisor begins, before it starts this process
+    ranks: Ranks | None = None
     try:
         from hfbench.measure.phases import Measurement
 
         point = Measurement(task, reporter)
+        ranks = point.ranks
         for phase in (*_UNTIL_FIRST_CALL, "conclude first call") if first_call_only else _PHASES:
             reporter.phase(phase)
             found = _run_phase(point, phase)
             if found:
+                ranks.leave(REJECTED, "; ".join(found))
                 reporter.update(differences=found)
                 reporter.end(REJECTED, "; ".join(found))
                 return
+        ranks.finish()
         reporter.end(OK)
     except UserError as error:
         reporter.user_error(str(error))
@@ -66,6 +71,9 @@ def run(task: Task, reporter: Reporter, *, first_call_only: bool = False) -> Non
         if is_full_disk(error):  # which no other configuration would survive either
             reporter.user_error(_full_disk(phase))
             return
+        if ranks is not None:
+            ranks.leave(status_of(error, phase), reason_of(error))
+            ranks.wait_for_cause()
         reporter.end(status_of(error, phase), reason_of(error))
 
 

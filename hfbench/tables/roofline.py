@@ -181,6 +181,7 @@ def _beside_float32(ceilings: Mapping[str, Any], dtype: str) -> dict[str, Any]:
 
 
 _DRAFTED = "a step of assisted decoding computes as many tokens as were drafted, and drafting has needs of its own"
+_SPLIT = "the ceilings are those of one process on one device, and this ran on several"
 _ABOVE_CEILING = "it would be above what the device was measured to reach at most"
 # Where a phase stands beside its roof: FLOPs that it needs for each byte that it needs, the rates reached and the
 # device's for reading as many bytes; and how many times a ceiling it would be.
@@ -227,8 +228,9 @@ def utilisation_table(
 
 def _utilisation(needs: Mapping[str, Any], row: Mapping[str, Any], ceilings: Mapping[str, Any]) -> dict[str, Any]:
     beside_float32 = _beside_float32(ceilings, row["dtype"])
-    if row["assistant"] != NONE:
-        return {**beside_float32, **dict.fromkeys(("mbu_unknown", "mfu_unknown"), _DRAFTED)}
+    unlike = _DRAFTED if row["assistant"] != NONE else _SPLIT if row["tp_size"] > 1 else None
+    if unlike is not None:
+        return {**beside_float32, **dict.fromkeys(("mbu_unknown", "mfu_unknown"), unlike)}
     if row["request_lengths"] != UNIFORM or row["request_rate"] != INF:
         return beside_float32
     lengths, depth = (row["batch_size"], row["sequence_length"]), row["context_depth"]

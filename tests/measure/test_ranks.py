@@ -1,0 +1,108 @@
+"""Points that are split over several real processes: proven, in step, and ended together."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import psutil
+import pytest
+
+from hfbench.core.record import CRASHED, OK, UNSUPPORTED, Record, Settings
+from hfbench.measure.ranks import rank_differences
+from hfbench.measure.support import unsupported_reason
+from tests.conftest import TINY
+from tests.measure.stage_process import Bench
+from tests.measure.test_faults import ENDLESS, wait_for, worker_of
+from tests.measure.test_support import CPU, CUDA, point
+
+
+def test_two_ranks_hold_half_each_and_give_the_same_tokens(bench: Bench) -> None:
+    alone = bench.measure(dtype="float32")
+    record = bench.measure(dtype="float32", tp_size=2)
+    assert record.status == OK, record.reason
+    assert record.output["tokens"] == alone.output["tokens"]
+    assert record.output["prompt_nll"] == pytest.approx(alone.output["prompt_nll"], abs=1e-5)
+    assert record.output["path"]["agrees"]
+    shares = record.effective["ranks"]
+    assert len(shares) == 2
+    # Of each layer q, k, v, gate and up are split by rows, o and down by columns.
+    layers = TINY["num_hidden_layers"]
+    for share in shares:
+        assert sum(share["placements"].values()) >= 7 * layers
+        assert share["weight_bytes"] < alone.effective["weight_bytes"]
+    assert record.effective["parameters"] == alone.effective["parameters"]
+    assert len(record.memory["rank_peak_bytes"]) == 2
+    assert {each.new_tokens for each in record.iterations} == {(6, 6)}
+
+
+def test_heads_that_cannot_be_dealt_out_are_refused_before_loading(bench: Bench) -> None:
+    record = bench.measure(tp_size=3)
+    assert record.status == UNSUPPORTED
+    told = "tp_size is 3, which does not divide the model's num_attention_heads 4 and num_key_value_heads 2"
+    assert told in str(record.reason)
+    assert "load" not in record.timeline
+
+
+@pytest.fixture
+def sampling(bench: Bench) -> Iterator[tuple[Any, list[psutil.Process]]]:
+    """A stage whose point is sampled over two processes, and these."""
+
+    stage = bench.start(tp_size=2, **ENDLESS)
+    try:
+        wait_for(stage, "sample")
+        worker = worker_of(stage)
+        yield stage, [worker, *worker.children()]
+    finally:
+        stage.kill()
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_rank_that_dies_ends_all_with_a_record(
+    bench: Bench, sampling: tuple[Any, list[psutil.Process]], victim: int
+) -> None:
+    stage, ranks = sampling
+    assert len(ranks) == 2
+    killed = time.monotonic()
+    os.kill(ranks[victim].pid, signal.SIGKILL)
+    stage.communicate(timeout=30)
+    assert time.monotonic() - killed < 5
+    assert stage.returncode == 0
+    record = Record.load(bench.output)
+    assert record.status == CRASHED
+    whose = "rank 1 of 2" if victim else "the worker"
+    assert record.reason == f"{whose} was killed by SIGKILL"
+    assert not [each for each in ranks if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_a_stage_that_is_killed_leaves_no_rank(sampling: tuple[Any, list[psutil.Process]]) -> None:
+    stage, ranks = sampling
+    stage.kill()
+    stage.wait()
+    _, alive = psutil.wait_procs(ranks, timeout=10)
+    assert not alive
+
+
+def test_weights_that_are_whole_everywhere_are_no_tensor_parallelism() -> None:
+    split = {"placements": {"S(0)": 4}, "whole_weights": 1, "weight_bytes": 10}
+    whole = {"placements": {"R": 4}, "whole_weights": 1, "weight_bytes": 20}
+    assert rank_differences(1, []) == []
+    assert rank_differences(2, [split, split]) == []
+    assert rank_differences(2, [split, whole]) == ["rank 1 of 2 has no split weights: each is whole there"]
+    assert rank_differences(3, [split, split]) == ["2 ranks took part, not 3"]
+
+
+@pytest.mark.parametrize(
+    ("words", "axes", "device", "environment"),
+    [
+        ("continuous batching in one process", {"continuous_batching": True}, "cpu", CPU),
+        ("assisted decoding in one process", {"assistant": "prompt_lookup"}, "cpu", CPU),
+        ("this machine has 1 cuda of one kind", {}, "cuda", CUDA),
+        ("names a single one; write cuda", {}, "cuda:1", CUDA),
+    ],
+)
+def test_what_runs_in_one_process_alone_is_refused(
+    words: str, axes: dict[str, Any], device: str, environment: dict[str, Any]
+) -> None:
+    assert words in str(unsupported_reason(point(tp_size=2, **axes), device, environment, Settings()))
