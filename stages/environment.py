@@ -7,8 +7,7 @@ from pathlib import Path
 from hfbench.core.errors import run
 from hfbench.core.files import read_json, write_json
 from hfbench.core.results import DTYPES, ENVIRONMENT, PARAMS, STANDS_FOR, source_path, workloads_path
-from hfbench.environment.accelerators import require_usable
-from hfbench.environment.describe import describe
+from hfbench.environment.describe import describe, require_usable
 from hfbench.environment.settings import write_settings
 from hfbench.model.manifest import fingerprint
 from hfbench.params.schema import load_params

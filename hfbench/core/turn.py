@@ -31,9 +31,9 @@ def lock_folder() -> Path:
 
 @dataclass(frozen=True)
 class Turn:
-    """The device that a process has alone, of those that would do, and the seconds that it waited for it."""
+    """The devices that a process has alone, of those that would do, and the seconds that it waited for them."""
 
-    device: str
+    devices: tuple[str, ...]
     waited_seconds: float
 
 
@@ -43,8 +43,9 @@ def turn(
     who: str,
     say: Callable[[str], None] = say,
     check: Callable[[], None] = lambda: None,
+    wanted: int = 1,
 ) -> Iterator[Turn]:
-    """Hold one of the devices alone inside, as soon as no other process has it.
+    """Hold as many of the devices as are wanted alone inside, as soon as no other process has them.
 
     Of several that are free it is the one that was used from this folder before, so that what is compared was measured
     on one, or else the one that was left alone for longest. The names are the same for all processes; `who` says what
@@ -55,10 +56,11 @@ def turn(
     whose = f" in {Path.cwd()}"
     try:
         order = sorted(locks, key=lambda lock: (not _holder(lock).endswith(whose), os.fstat(lock).st_mtime))
-        lock, waited = _wait(order, say, check)
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, f"process {os.getpid()}, {who}{whose}".encode()[-_MOST_BYTES:], 0)
-        yield Turn(locks[lock], waited)
+        held, waited = _wait(order, wanted, say, check)
+        for lock in held:
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, f"process {os.getpid()}, {who}{whose}".encode()[-_MOST_BYTES:], 0)
+        yield Turn(tuple(locks[lock] for lock in held), waited)
     finally:
         for descriptor in locks:
             os.close(descriptor)  # and with it the lock
@@ -82,16 +84,23 @@ def _open(path: Path) -> int:
     raise FileNotFoundError(path)
 
 
-def _wait(locks: Sequence[int], say: Callable[[str], None], check: Callable[[], None]) -> tuple[int, float]:
+def _wait(
+    locks: Sequence[int], wanted: int, say: Callable[[str], None], check: Callable[[], None]
+) -> tuple[list[int], float]:
     start, has_told = time.perf_counter(), False
     while True:
+        held = list[int]()
         for lock in locks:
             with suppress(BlockingIOError):
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return lock, time.perf_counter() - start if has_told else 0.0
+                held.append(lock)
+            if len(held) == wanted:
+                return held, time.perf_counter() - start if has_told else 0.0
+        for lock in held:  # two that wait for each other's would wait for ever
+            fcntl.flock(lock, fcntl.LOCK_UN)
         if not has_told:
             holders = [_holder(lock) or "another process" for lock in locks]
-            one_of = "the device" if len(locks) == 1 else f"one of {len(locks)} devices"
+            one_of = "the device" if len(locks) == 1 else f"{wanted if wanted > 1 else 'one'} of {len(locks)} devices"
             say(f"waiting for {one_of}, which {'; '.join(holders)} ha{'s' if len(locks) == 1 else 've'}")
             has_told = True
         check()

@@ -17,8 +17,7 @@ from huggingface_hub.constants import HF_HUB_CACHE
 from hfbench.core.errors import UserError
 from hfbench.core.files import read_json
 from hfbench.core.results import CEILINGS, ENVIRONMENT, MODELS
-from hfbench.environment.accelerators import require_usable
-from hfbench.environment.describe import describe
+from hfbench.environment.describe import describe, require_usable
 from hfbench.measure.support import meant_device
 from hfbench.model.cache import cache_folder
 from hfbench.model.manifest import read_previous

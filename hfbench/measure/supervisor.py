@@ -124,7 +124,7 @@ def measure(task: Task, clock_zero: float) -> None:
     else:
         task.log.parent.mkdir(parents=True, exist_ok=True)
         device = meant_device(task.device, environment)
-        held = take_device(device, progress.label, progress.say, end_with_parents)
+        held = take_device(device, progress.label, progress.say, end_with_parents, point.tp_size)
         with held as taken, scratch_folder() as scratch:
             clock_zero += taken.waited_seconds  # another's measurement is no part of this one
             _Supervision(task, taken, record, progress, clock_zero).run(scratch)

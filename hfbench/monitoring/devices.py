@@ -132,7 +132,10 @@ def _opened(vendor: Vendor, number: str, variables: Mapping[str, str], root: Pat
 
 @dataclass(frozen=True)
 class TakenDevice:
-    """The device that this process has alone, as torch calls it, and how it is watched; see `open_devices`."""
+    """The device that this process has alone, as torch calls it, and how it is watched; see `open_devices`.
+
+    Of several, `device` is their kind.
+    """
 
     device: str
     watched: list[WatchedDevice]
@@ -142,20 +145,28 @@ class TakenDevice:
 
 @contextmanager
 def take_device(
-    device: str, who: str, say: Callable[[str], None] = say, check: Callable[[], None] = lambda: None
+    device: str,
+    who: str,
+    say: Callable[[str], None] = say,
+    check: Callable[[], None] = lambda: None,
+    first: int = 1,
 ) -> Iterator[TakenDevice]:
     """Hold what torch calls `device` alone inside, any of its kind where there is no number; see `turn`.
+
+    Where more than one is asked for, they are the `first` of the kind, each rank having that of its number.
 
     Raises `UserError` where this process puts together what another machine has measured.
     """
     if STANDS_FOR in os.environ:
         raise UserError(f"{who} has not been measured on the machine that {os.environ[STANDS_FOR]} describes.")
     found, unavailable = open_devices(device)
-    by_name = {each.identity: each for each in found}
-    with turn(list(by_name) or [_name_without_driver(device)], who, say, check) as its:
-        watched = by_name.get(its.device)
-        called, seen = (device, []) if watched is None else (watched.device, [watched])
-        yield TakenDevice(called, seen, unavailable, its.waited_seconds)
+    several = first > 1 and device != "cpu"
+    by_name = {each.identity: each for each in (found[:first] if several else found)}
+    numbered = [f"{device}:{number}" for number in range(first)] if several else [device]
+    names = list(by_name) or list(map(_name_without_driver, numbered))
+    with turn(names, who, say, check, len(names) if several else 1) as its:
+        seen = [by_name[name] for name in names if name in its.devices and name in by_name]
+        yield TakenDevice(seen[0].device if len(seen) == 1 else device, seen, unavailable, its.waited_seconds)
 
 
 def _name_without_driver(device: str, variables: Mapping[str, str] = os.environ) -> str:

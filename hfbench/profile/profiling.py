@@ -83,6 +83,8 @@ def profile_point(text: str, output: Path | None) -> None:
     quantized = Manifest.load(manifest_path(configuration.model)).quant_method
     assistant = Manifest.load(assistant_path(configuration.assistant)) if configuration.has_draft_model else None
     reason = unsupported_reason(configuration, task.device, environment, task.settings, quantized, assistant)
+    if configuration.tp_size > 1:
+        reason = f"tp_size is {configuration.tp_size}, and hfbench profiles a single process"
     if reason is not None:
         raise UserError(f"{point.key} cannot run here, so there is nothing to profile: {reason}.")
     trace = output or PROFILES / f"{point.name}.json.gz"

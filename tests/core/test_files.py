@@ -153,12 +153,27 @@ def test_each_of_four_processes_has_one_of_four_devices_and_comes_back_to_it(
             monkeypatch.chdir(folder)
             its = held.enter_context(turn(devices, "measuring"))
             assert its.waited_seconds == 0
-            of_folder[folder] = its.device
+            (of_folder[folder],) = its.devices
     assert sorted(of_folder.values()) == devices
     for folder in reversed(folders):
         monkeypatch.chdir(folder)
         with turn(devices, "measuring") as its:
-            assert its.device == of_folder[folder]
+            assert its.devices == (of_folder[folder],)
+
+
+def test_who_wants_several_devices_has_all_or_none() -> None:
+    told: list[str] = []
+
+    def meanwhile() -> None:
+        with turn(["GPU-a"], "another"):  # who waits for both holds neither
+            pass
+        second.close()
+
+    with ExitStack() as second:
+        second.enter_context(turn(["GPU-b"], "the second"))
+        with turn(["GPU-a", "GPU-b"], "both", told.append, check=meanwhile, wanted=2) as its:
+            assert sorted(its.devices) == ["GPU-a", "GPU-b"]
+    assert told[0].startswith("waiting for 2 of 2 devices")
 
 
 def test_who_waits_for_one_of_several_devices_takes_the_first_that_is_free() -> None:
@@ -166,7 +181,7 @@ def test_who_waits_for_one_of_several_devices_takes_the_first_that_is_free() -> 
     with turn(["GPU-a"], "the first"), ExitStack() as second:
         second.enter_context(turn(["GPU-b"], "the second"))
         with turn(["GPU-a", "GPU-b"], "the third", told.append, check=second.close) as its:
-            assert its.device == "GPU-b"
+            assert its.devices == ("GPU-b",)
     (text,) = told
     assert text.startswith("waiting for one of 2 devices, which process ")
     assert "the first" in text

@@ -16,13 +16,13 @@ import pytest
 from hfbench.core.errors import UserError
 from hfbench.core.results import DTYPES, ENVIRONMENT
 from hfbench.core.system import cpu_limit, usable_cores
-from hfbench.environment.accelerators import require_usable
 from hfbench.environment.describe import (
     describe_chosen_files,
     describe_memory,
     describe_system,
     memory_limit,
     relevant_variables,
+    require_usable,
 )
 from hfbench.environment.processor import describe_cpu, emulated_dtypes
 from hfbench.monitoring.devices import VENDORS, every_accelerator

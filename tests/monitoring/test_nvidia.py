@@ -200,6 +200,13 @@ def test_who_measures_beside_another_has_another_gpu_of_the_kind(nvml: FakeNvml)
         assert first.waited_seconds == second.waited_seconds == 0
 
 
+def test_ranks_hold_the_first_gpus_of_the_kind_together(nvml: FakeNvml) -> None:
+    nvml(nvmlDeviceGetCount=iter([2] * 4), nvmlDeviceGetHandleByIndex=lambda index: f"gpu{index}")
+    with take_device("cuda", "both", first=2) as taken:
+        assert taken.device == "cuda"
+        assert [each.device for each in taken.watched] == ["cuda:0", "cuda:1"]
+
+
 def _record(device: str = "cuda:0", samples: int = 1, visible: str | None = None) -> dict[str, Any]:
     """What a record holds of the device after some samples, with this process as the worker."""
     devices, unavailable = open_devices(device, {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible})
