@@ -6,14 +6,23 @@ from itertools import product
 from typing import Any
 
 from hfbench.compare.compare import Comparison, Options, compare_all
-from hfbench.compare.pairs import Axes, ComparedMetric, headline, points_of, values_of
+from hfbench.compare.pairs import Axes, ComparedMetric, headline, named, points_of, values_of
 from hfbench.compare.side import Side
 from hfbench.core.errors import UserError
-from hfbench.core.point import CONFIGURATION_AXES, value_text
+from hfbench.core.point import AXIS_TYPES, CONFIGURATION_AXES, REFERENCE, value_text, words_of
 from hfbench.report.frames import MODEL_AND_WORK
 from hfbench.report.words import axis_text
 from hfbench.statistics.ratios import Contrast, contrast, estimate
-from hfbench.statistics.verdicts import Verdict, race_p_value, verdict_on_race
+from hfbench.statistics.verdicts import (
+    FASTER,
+    INCOMPARABLE,
+    SAME,
+    SLOWER,
+    UNDECIDED,
+    Verdict,
+    race_p_value,
+    verdict_on_race,
+)
 
 
 @dataclass(frozen=True)
@@ -61,8 +70,36 @@ def find_races(sides: Mapping[Any, Side], metrics: Sequence[ComparedMetric]) -> 
         yield Race(axes, metric, (best, *others), tuple(contrasts), left_out)
 
 
-# What the others stand against where no reference is named: the plainest way, as for the check of outputs.
-_PLAIN = ("eager", "off", False)
+def where_it_pays(comparison: Comparison, metric: ComparedMetric) -> str:
+    """Return where a value is faster than the reference by more than noise, and where not, in words.
+
+    Where the points differ in one number alone, such as the batch size, they say from which on, or up to which. Empty
+    for fewer than two points, of which the table says as much.
+    """
+    judged = [each for each in comparison.of_metric(metric) if each.verdict.word != INCOMPARABLE]
+    if len(judged) < 2:
+        return ""
+    configurations = [named(each.pair.axes) for each in judged]
+    differing = [axis for axis in CONFIGURATION_AXES if len({each[axis] for each in configurations}) > 1]
+    if len(differing) == 1 and AXIS_TYPES[differing[0]] is int:
+        (axis,) = differing
+        pairs = zip(configurations, judged, strict=True)
+        words = {each[axis]: found.verdict.word for each, found in sorted(pairs, key=lambda pair: pair[0][axis])}
+        faster = [value for value, word in words.items() if word == FASTER]
+        numbers, names = list(words), {value: words_of(axis, value) for value in words}
+        if faster and faster == numbers[len(numbers) - len(faster) :] and len(faster) < len(numbers):
+            return f"{metric.better} from {names[faster[0]]} on, and not at {names[numbers[-len(faster) - 1]]}"
+        if faster and faster == numbers[: len(faster)] and len(faster) < len(numbers):
+            return f"{metric.better} up to {names[faster[-1]]}, and no longer at {names[numbers[len(faster)]]}"
+    parts = []
+    for word in (FASTER, SLOWER, SAME, UNDECIDED):
+        labels = [comparison.labels[each.pair.axes] for each in judged if each.verdict.word == word]
+        where = "everywhere" if len(labels) == len(judged) else f"at {', '.join(labels)}"
+        if labels:
+            parts.append(f"{metric.word(word)} {where}")
+    return "; ".join(parts)
+
+
 # Points that differ in one of these do other work, so that their times tell nothing of each other.
 AXES = tuple(axis for axis in CONFIGURATION_AXES if axis not in MODEL_AND_WORK)
 
@@ -86,7 +123,8 @@ class AxisComparison:
 def compare_axis(side: Side, axis: str, reference: str | None, options: Options) -> AxisComparison:
     """Return the comparison of the values of an axis, all tests being one family: pairs and races.
 
-    `reference` is a value as text; without one, `eager`, `off` or `false` where the axis has it, else the first.
+    `reference` is a value as text; without one, the plainest where the axis has it (`eager`, `off`, `none`, `false`),
+    as for the check of outputs, else the first.
     Raises `UserError` for an axis that is none or changes the work, for a value that was not measured, and where only
     one was.
     """
@@ -124,7 +162,7 @@ def compare_axis(side: Side, axis: str, reference: str | None, options: Options)
 
 def _reference(axis: str, values: list[Any], asked: str | None) -> Any:
     if asked is None:
-        return next((value for value in values if value in _PLAIN), values[0])
+        return next((value for value in values if value == REFERENCE.get(axis)), values[0])
     for value in values:
         if asked.lower() in {value_text(value).lower(), axis_text(value).lower()}:
             return value

@@ -5,7 +5,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from math import log
 
-from hfbench.compare.axis import AxisComparison
+from hfbench.compare.axis import AxisComparison, where_it_pays
 from hfbench.compare.compare import Comparison, Judged
 from hfbench.compare.pairs import ComparedMetric, Pair, headline, labels_of, limits, named, percent
 from hfbench.compare.side import Side
@@ -78,6 +78,10 @@ def axis_page(comparison: AxisComparison, *, is_full: bool) -> Iterator[Block]:
     title = f"{comparison.axis} in {comparison.side.label}: {', '.join(map(value_text, values))}"
     yield Heading(f"{_TITLE}: {title}", level=1) if is_full else Paragraph(title, "strong", is_one_line=True)
     yield from _winner_tables(comparison)
+    metric = headline(comparison.comparisons[0][1].options.metrics)[0]
+    told = {value_text(value): where_it_pays(each, metric) for value, each in comparison.comparisons}
+    title = f"Where it pays, against {value_text(comparison.reference)} by {metric.label}"
+    yield bullets((f"{value}: {text}" for value, text in told.items() if text), title)
     for _, each in comparison.comparisons:
         yield Heading(" against ".join(reversed(each.side_names)), level=2)
         yield from _full_verdicts(each) if is_full else _brief_verdicts(each)

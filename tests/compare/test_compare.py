@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 
 from benchmarks.synthetic_tables import START, Plan, sweep
-from hfbench.compare.axis import AxisComparison, compare_axis
+from hfbench.compare.axis import AxisComparison, compare_axis, where_it_pays
 from hfbench.compare.compare import Comparison, Options, compare_sides
+from hfbench.compare.layout import axis_page
 from hfbench.compare.pairs import HEADLINE, choose_metrics
 from hfbench.compare.side import Side
 from hfbench.core.errors import UserError
 from hfbench.core.point import CONFIGURATION_AXES, Configuration
+from hfbench.report.pages import markdown
 from hfbench.statistics.verdicts import FASTER, INCOMPARABLE, SAME, SLOWER, UNDECIDED, interval
 from tests.compare.project import MACHINE, MANIFEST, side
 from tests.conftest import some
@@ -289,6 +291,29 @@ def test_a_value_whose_output_differs_does_not_win() -> None:
     )
     winners = axis_compared(wrong).winners
     assert {(winner.value, winner.left_out) for winner in winners} == {("sdpa", ("flex_attention",))}
+
+
+@pytest.mark.parametrize(
+    ("effects", "expected"),
+    [
+        ({1: 1.1, 2: 0.9, 4: 0.8}, "faster from batch 2 on, and not at batch 1"),
+        ({1: 0.8, 2: 0.9, 4: 1.1}, "faster up to batch 2, and no longer at batch 4"),
+        ({1: 0.8, 2: 0.8, 4: 0.8}, "faster everywhere"),
+        ({1: 0.8, 2: 1.1, 4: 0.8}, "faster at b1, b4; slower at b2"),
+    ],
+)
+def test_where_a_value_pays_is_said_in_a_sentence(effects: dict[int, float], expected: str) -> None:
+    def truth(each: Configuration) -> float:
+        return 1.0 if each.quantization == "none" else effects[each.batch_size]
+
+    plan = Plan(sweep(quantization=["int8", "none"], batch_size=[1, 2, 4]), effect=truth, between=0.002, within=0.002)
+    comparison = axis_compared(plan, "quantization")
+    assert comparison.reference == "none"  # although it comes second
+    ((value, found),) = comparison.comparisons
+    assert value == "int8"
+    (metric,) = found.options.metrics
+    assert where_it_pays(found, metric) == expected
+    assert f"int8: {expected}" in markdown(list(axis_page(comparison, is_full=True)))
 
 
 def test_a_boolean_axis_stands_against_false() -> None:
