@@ -230,8 +230,9 @@ def _causal_classes() -> dict[str, str]:
 
 def _build(content: dict[str, Any]) -> tuple[Any, Any]:
     """Return the config of a content, and its model without weights; raises whatever transformers raises."""
-    import torch
-    from transformers import AutoModelForCausalLM
+    with quiet_libraries():  # torchao, which transformers imports where it is installed, says much at that
+        import torch
+        from transformers import AutoModelForCausalLM
 
     plain = {key: value for key, value in content.items() if key not in _QUANTIZED}
     with tempfile.TemporaryDirectory() as folder:

@@ -5,6 +5,7 @@ import errno
 import hashlib
 import io
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -37,20 +38,23 @@ def one_line(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Keep what transformers, tqdm and Python's warnings write to standard error away from the person.
+    """Keep what transformers, torch, tqdm and Python's warnings write to standard error away from the person.
 
-    GGUF's dequantisation opens a tqdm bar that no setting of transformers turns off, hence the redirection.
+    GGUF's dequantisation opens a tqdm bar that no setting of transformers turns off, hence the redirection. torch's log
+    has kept the standard error that it was imported with.
     """
-    from transformers.utils import logging
+    from transformers.utils import logging as transformers_logging
 
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
+    verbosity, disabled = transformers_logging.get_verbosity(), logging.root.manager.disable
+    transformers_logging.set_verbosity_error()
+    logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.set_verbosity(verbosity)
+        logging.disable(disabled)
+        transformers_logging.set_verbosity(verbosity)
 
 
 class DownloadLines:
