@@ -20,8 +20,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from hfbench.core.record import Manifest
-from hfbench.core.results import PARAMS, manifest_path
+from hfbench.core.point import CONFIGURATION_AXES, USUAL
+from hfbench.core.record import OK, Manifest, Record
+from hfbench.core.results import MEASUREMENTS, PARAMS, manifest_path
 from hfbench.core.system import usable_cores
 from hfbench.model.manifest import materialise
 from hfbench.params.schema import load_params
@@ -94,6 +95,50 @@ def four_points(checkout: Checkout) -> Figure:
     return Figure(f"four points ({ours:.0f} s) over benchmark_v2's way ({theirs:.0f} s)", ours / theirs, 0.95, "×")
 
 
+def every_kind(checkout: Checkout) -> Figure:
+    """A point of each kind that a CPU has beside attention and compiling, of the model with 15M parameters."""
+
+    def one_each(content: Any) -> None:
+        model, kinds = "stories-15m-random", list(_KINDS)
+        content["quantization"] = _QUANTIZATION
+        content["request_lengths"] = {"chat": {"requests": 12, "sigma": 0.0, "shared_prefix_tokens": 16}}
+        content["continuous_batching"].update(allow_block_sharing=True, page_size=16)
+        content["sweep"].update(round=[1], model=[model], attn_implementation=[], assistant=_ASSISTANTS)
+        usual = {"model": model, "attn_implementation": "sdpa", **USUAL}
+        lengths = {"batch_size": 1, "sequence_length": 64, "max_new_tokens": 32}
+        listed = [{**usual, **lengths, **kind} for kind in kinds]
+        content["configurations"] = [{axis: each[axis] for axis in CONFIGURATION_AXES} for each in listed]
+        content["sampling"].update(max_seconds=3)
+
+    checkout.change_params(one_each)
+    _prepare_models(checkout)
+    taken = _seconds(checkout.repro)
+    statuses = [Record.load(path).status for path in (checkout.folder / MEASUREMENTS).rglob("*.json")]
+    return Figure(f"one point of {len(statuses)} kinds, {statuses.count(OK)} of them ok", taken, 480.0)
+
+
+_QUANTIZATION = {
+    "int8": {"quant_method": "torchao", "quant_type": "Int8WeightOnlyConfig"},
+    "nf4": {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_compute_dtype": "bfloat16"},
+}
+_ASSISTANTS = ["none", "prompt_lookup", "stories-15m-random"]
+_RATED: dict[str, Any] = {"continuous_batching": True, "request_lengths": "chat", "batch_size": 4}
+_KINDS: tuple[dict[str, Any], ...] = (
+    {"attn_implementation": "eager"},
+    {"quantization": "int8"},
+    {"quantization": "int8", "compile_mode": "default"},
+    {"quantization": "nf4"},
+    {"cache_implementation": "static"},
+    {"cache_implementation": "quantized"},
+    {"cache_implementation": "quantized", "context_depth": 64},
+    {"assistant": "prompt_lookup"},
+    {"assistant": "stories-15m-random"},
+    {"tp_size": 2},
+    {"tp_size": 3},
+    {"request_rate": "4", **_RATED},
+    {"request_rate": "16", **_RATED},
+    _RATED,
+)
 _NEW_TOKENS = 32
 # What `run_benchmarks.py --warmup 3 --iterations 3` of transformers/benchmark_v2 does for these points: all in one
 # process, a trial call and the warm-up before the iterations, memory flushed after each call.
@@ -198,6 +243,7 @@ FIGURES: dict[str, Callable[[Checkout], Figure]] = {
         nothing_to_do_400,
         unsupported_point,
         four_points,
+        every_kind,
         start_to_load,
         verification,
         supervisor_memory,
@@ -243,7 +289,7 @@ def _empty_pipeline(folder: Path, points: int, models: int) -> Checkout:
     """Return a repository with the stages of this one, whose commands do nothing and depend on one small file."""
     folder.mkdir()
     (folder / "file").write_text("")
-    counts = {"environment": 1, "model": models, "inputs": models, "measure": points}
+    counts = {"environment": 1, "model": models, "assistant": 1, "inputs": models, "measure": points}
     counts |= dict.fromkeys(("ceilings", "tables", "report"), 1)
     stages: dict[str, dict[str, Any]] = {
         name: {"cmd": "true", "deps": ["file"], "matrix": {"number": list(range(count))}}

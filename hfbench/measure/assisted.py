@@ -58,7 +58,7 @@ def load_assistant(
 
     It has its own weights as they are, without kernels of `kernels:`. `manifest` and `target` are of both models.
     Raises `NotImplementedError` where the two have another vocabulary of the same size, which transformers would take
-    for the same, and where the draft's own tokenizer gives tokens that it does not know.
+    for the same, and where one of two that differ has a tokenizer that gives tokens which it does not know.
     """
     start = time.perf_counter()
     plain = dataclasses.replace(
@@ -75,10 +75,12 @@ def load_assistant(
     sizes = [each.config.get_text_config(decoder=True).vocab_size for each in (model, draft)]
     if sizes[0] != sizes[1]:
         arguments |= {"tokenizer": _tokenizer(target), "assistant_tokenizer": _tokenizer(manifest)}
-        if (tokens := len(arguments["assistant_tokenizer"])) > sizes[1]:
-            raise NotImplementedError(
-                f"the tokenizer of {manifest.name} has {tokens} tokens, and the model has room for {sizes[1]}"
-            )
+        named = ((target, arguments["tokenizer"]), (manifest, arguments["assistant_tokenizer"]))
+        for (its, tokenizer), size in zip(named, sizes, strict=True):
+            if len(tokenizer) > size:
+                raise NotImplementedError(
+                    f"the tokenizer of {its.name} has {len(tokenizer)} tokens, and the model has room for {size}"
+                )
     elif not _has_same_tokenizer(manifest, target):
         raise NotImplementedError(
             f"{manifest.name} has another tokenizer than {target.name} and as many tokens, {sizes[0]}: transformers "

@@ -128,17 +128,16 @@ class Batching:
                     # Else each prompt would be found whole in what the run before has left.
                     manager.batch_processor.cache.reset()
                 start = start if self.manager is None else time.perf_counter()
-                requests = zip(self._requests, new_tokens, self._delays, strict=True)
-                waiting = [(tokens, wanted, delay) for tokens, wanted, delay in requests]
-                at_once = [each for each in waiting if not each[2]]
-                names = [_add(manager, *each[:2], observed) for each in at_once]
+                requests = list(zip(self._requests, new_tokens, strict=True))
+                at_once = self._delays.count(0.0)
+                names = [_add(manager, *request, observed) for request in requests[:at_once]]
                 began = time.perf_counter()
-            due = [start] * len(at_once)
-            for tokens, wanted, delay in waiting[len(at_once) :]:
+            due = [start] * at_once
+            for request, delay in zip(requests[at_once:], self._delays[at_once:], strict=True):
                 due.append(began + delay)
                 time.sleep(max(0.0, due[-1] - time.perf_counter()))
                 if manager.is_running():  # else collecting tells why
-                    names.append(_add(manager, tokens, wanted, observed))
+                    names.append(_add(manager, *request, observed))
             self.manager = manager
             found = _collect(manager, len(due))
         return due, [found[name] for name in names]

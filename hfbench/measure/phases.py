@@ -163,8 +163,7 @@ class Measurement:
         """
         self._call = self._prepare_call()
         new_tokens = new_tokens_of(self._prompt, self._configuration)
-        run: Run = lambda *looked: self._call(*looked)  # noqa: E731, checking may prepare another
-        self._sampler = Sampler(run, new_tokens, self._reporter, self.ranks.agreed)
+        self._sampler = Sampler(lambda *looked: self._call(*looked), new_tokens, self._reporter, self.ranks.agreed)
         with refusals_explained():
             call = self._sampler.first_call()
         self._reporter.update(first_call_seconds=round(call.last_token - call.start, 9))

@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from hfbench.core.errors import UserError
-from hfbench.core.record import OK, REJECTED
+from hfbench.core.record import FAILED, OK, REJECTED
 from hfbench.measure.process import Reporter
 from hfbench.measure.task import Task
 from hfbench.workers.forked import die_with_parent
@@ -62,17 +62,20 @@ def run(task: Task, reporter: Reporter, *, first_call_only: bool = False) -> Non
         ranks.finish()
         reporter.end(OK)
     except UserError as error:
+        if ranks is not None:
+            ranks.leave(FAILED, str(error))
         reporter.user_error(str(error))
     except Exception as error:
         from hfbench.measure.failure import is_full_disk, reason_of, status_of
 
         with suppress(OSError):  # the log's disk may be the one that is full
             traceback.print_exc()
+        if ranks is not None:
+            ranks.leave(status_of(error, phase), reason_of(error))
         if is_full_disk(error):  # which no other configuration would survive either
             reporter.user_error(_full_disk(phase))
             return
         if ranks is not None:
-            ranks.leave(status_of(error, phase), reason_of(error))
             ranks.wait_for_cause()
         reporter.end(status_of(error, phase), reason_of(error))
 
