@@ -104,7 +104,8 @@ class Ranks:
     def leave(self, status: str, reason: str | None) -> None:
         """End this process, if it is not rank 0, and have rank 0 say why."""
         if self.rank:
-            _left_by(self._folder, self.rank).write_text(json.dumps({"status": status, "reason": reason}))
+            with suppress(OSError):  # of a full disk
+                _left_by(self._folder, self.rank).write_text(json.dumps({"status": status, "reason": reason}))
             _end_now(1)
 
     def finish(self) -> None:

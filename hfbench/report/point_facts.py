@@ -6,7 +6,7 @@ from itertools import chain, pairwise, repeat
 from statistics import median
 from typing import Any
 
-from hfbench.core.point import AXIS_TABLE, UNIFORM, WAY_AXES
+from hfbench.core.point import AXIS_TABLE, UNIFORM, USUAL, WAY_AXES
 from hfbench.core.record import OK, Record
 from hfbench.report.words import MISSING, axis_text, counted, significant
 from hfbench.tables.agreement import Output
@@ -121,8 +121,26 @@ def asked_and_ran(record: Record) -> list[tuple[str, str, str]]:
             if known.get(name) is not None
         ),
         ("intra-op threads", _text(asked.get("intra_op_threads"), "any"), _text(ran.get("intra_op_threads"))),
+        *_beside(record, found),
     ]
     return rows + [row for axis, row in found.items() if ran.get(axis) is not None]
+
+
+def _beside(record: Record, found: dict[str, tuple[str, str, str]]) -> Iterator[tuple[str, str, str]]:
+    """Yield, and take from what was found, the rows on weights, drafts and ranks that are not as usual."""
+    axes, ran = record.configuration, record.effective
+    quantized, drafting = ran.get("quantization") or {}, record.output.get("drafting") or ran.get("drafting") or {}
+    shares = [significant(each["weight_bytes"] / _MIB) for each in ran.get("ranks") or ()]
+    drafts = "{generator}: {accepted_tokens} of {proposed_tokens} tokens accepted in {steps} steps"
+    told = {
+        "quantization": _counts(quantized.get("modules"), "module"),
+        "assistant": drafts.format(**drafting) if drafting else MISSING,
+        "tp_size": f"{counted(len(shares), 'rank')} with {', '.join(shares)} MiB of weights" if shares else MISSING,
+    }
+    for axis, text in told.items():
+        label, *_ = found.pop(axis)
+        if getattr(axes, axis) != USUAL[axis]:
+            yield label, axis_text(getattr(axes, axis)), text
 
 
 def evidence(record: Record) -> list[tuple[str, str]]:

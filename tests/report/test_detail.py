@@ -153,6 +153,22 @@ def test_an_axis_that_the_record_names_among_what_ran_has_a_row_by_itself() -> N
     assert not any(setting == "prefill chunk" for setting, _, _ in asked_and_ran(ok_record(point())))
 
 
+def test_quantised_weights_drafts_and_ranks_are_told_in_words() -> None:
+    effective = {
+        "quantization": {"modules": {"Linear of Int8Tensor int8": 14}},
+        "ranks": [{"weight_bytes": 2**20}, {"weight_bytes": 3 * 2**19}],
+    }
+    counts = {"generator": "PromptLookupCandidateGenerator", "steps": 3, "proposed_tokens": 9, "accepted_tokens": 5}
+    asked = point(quantization="int8", assistant="prompt_lookup", tp_size=2)
+    rows = asked_and_ran(ok_record(asked, effective=effective, output={"drafting": counts}))
+    assert ("quantization", "int8", "Linear of Int8Tensor int8 (14 modules)") in rows
+    told = "PromptLookupCandidateGenerator: 5 of 9 tokens accepted in 3 steps"
+    assert ("assistant", "prompt_lookup", told) in rows
+    assert ("tensor parallel", "2", "2 ranks with 1.00, 1.50 MiB of weights") in rows
+    usual = {setting for setting, *_ in asked_and_ran(ok_record(point(), effective={"quantization": {"modules": {}}}))}
+    assert not usual & {"quantization", "assistant", "tensor parallel"}
+
+
 def test_each_value_has_a_mark_of_its_height_on_a_scale_that_is_not_left() -> None:
     assert sparkline([0, 1, 2, 3, 4, 5, 6, 7, 8], 0, 8) == "▁▂▃▄▅▆▇██"
     assert sparkline([2, None, 4], 2, 4, marks="_#") == "_ #"
