@@ -24,6 +24,7 @@ from hfbench.core.point import CONFIGURATION_AXES, USUAL
 from hfbench.core.record import OK, Manifest, Record
 from hfbench.core.results import MEASUREMENTS, PARAMS, manifest_path
 from hfbench.core.system import usable_cores
+from hfbench.measure.progress import label
 from hfbench.model.manifest import materialise
 from hfbench.params.schema import load_params
 from tests.pipeline.checkout import QUICK_SAMPLING, Checkout, clone, ran
@@ -113,8 +114,9 @@ def every_kind(checkout: Checkout) -> Figure:
     checkout.change_params(one_each)
     _prepare_models(checkout)
     taken = _seconds(checkout.repro)
-    statuses = [Record.load(path).status for path in (checkout.folder / MEASUREMENTS).rglob("*.json")]
-    return Figure(f"one point of {len(statuses)} kinds, {statuses.count(OK)} of them ok", taken, 480.0)
+    records = [Record.load(path) for path in (checkout.folder / MEASUREMENTS).rglob("*.json")]
+    others = "".join(f"; {label(each.configuration)}: {each.reason}" for each in records if each.status != OK)
+    return Figure(f"one point of {len(records)} kinds{others or ', all ok'}", taken, 480.0)
 
 
 _QUANTIZATION = {

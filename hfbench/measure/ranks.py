@@ -88,7 +88,13 @@ class Ranks:
 
     def device_of(self, name: str) -> str:
         """Return this rank's device: each has the accelerator of its number."""
-        return name if self.size == 1 or name == "cpu" else f"{name.partition(':')[0]}:{self.rank}"
+        kind = name.partition(":")[0]
+        if self.size == 1 or kind == "cpu":
+            return name
+        if kind == "auto":
+            present = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+            kind = "cpu" if present is None else present.type
+        return kind if kind == "cpu" else f"{kind}:{self.rank}"
 
     def agreed(self, seconds: float) -> float:
         """Return what rank 0 says, so that all decide alike by it."""

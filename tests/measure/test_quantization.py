@@ -50,21 +50,22 @@ def measured(bench: Bench, entry: Mapping[str, Any] | None, **axes: object) -> R
 
 
 @pytest.mark.parametrize(
-    ("entry", "kind", "operators", "bits"),
+    ("entry", "kind", "operator", "bits"),
     [
-        (INT8, "Linear of Int8Tensor int8", {"aten::mm"}, 8),
-        (INT8_DYNAMIC, "Linear of Int8Tensor int8", {"aten::_int_mm"}, 8),
-        (NF4, next(iter(NF4_MODULES)), {"bitsandbytes::dequantize_4bit"}, 4),
+        (INT8, "Linear of Int8Tensor int8", "aten::mm", 8),
+        (INT8_DYNAMIC, "Linear of Int8Tensor int8", "aten::_int_mm", 8),
+        (NF4, next(iter(NF4_MODULES)), "bitsandbytes::", 4),
     ],
 )
 def test_weights_are_quantised_and_that_is_proven(
-    quantizing: Bench, entry: Mapping[str, Any], kind: str, operators: set[str], bits: int
+    quantizing: Bench, entry: Mapping[str, Any], kind: str, operator: str, bits: int
 ) -> None:
     record = measured(quantizing, entry)
     assert (record.status, record.reason) == (OK, None)
     found = record.effective["quantization"]
     assert found["modules"] == {kind: LINEARS}
-    assert found["operators"].keys() >= operators
+    # Which of its own bitsandbytes runs, the processor decides.
+    assert any(name.startswith(operator) for name in found["operators"])
     assert not found["was_in_checkpoint"]
     weights = found["logical_parameters"] * bits / 8
     assert weights < found["stored_bytes"] < 1.35 * weights, "the scales of so small a model are a good part"

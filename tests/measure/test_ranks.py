@@ -20,7 +20,7 @@ from tests.measure.test_support import CPU, CUDA, point
 
 def test_two_ranks_hold_half_each_and_give_the_same_tokens(bench: Bench) -> None:
     alone = bench.measure(dtype="float32")
-    record = bench.measure(dtype="float32", tp_size=2)
+    record = bench.measure(dtype="float32", tp_size=2, device="auto")
     assert record.status == OK, record.reason
     assert record.output["tokens"] == alone.output["tokens"]
     assert record.output["prompt_nll"] == pytest.approx(alone.output["prompt_nll"], abs=1e-5)
