@@ -334,6 +334,8 @@ def record_facts(content: dict[str, Any]) -> dict[str, Any]:
         "compile_seconds": _told(compilation, "seconds", float) if compilation.get("graphs") else None,
         **machine_facts(content),
         **recurring_gap(content["iterations"]),
+        # Ranks share them out, which makes no other machine of it.
+        "intra_op_threads": told["intra_op_threads"] if content["configuration"]["tp_size"] == 1 else None,
         "prefix_hit_share": _share(effective.get("prefix_sharing")),
         **draft_facts(content["output"].get("drafting")),
         # What replaced each kind of layer, as `RMSNorm: OWNER/NAME@1a2b3c4d5e6f`.
