@@ -17,7 +17,6 @@ from transformers import (
     GenerationConfig,
     PreTrainedModel,
 )
-from transformers.distributed.configuration_utils import DistributedConfig
 from transformers.integrations.flex_attention import flex_attention_forward
 from transformers.masking_utils import flex_attention_mask
 
@@ -148,6 +147,8 @@ def load_model(
 def _placement(device: torch.device, tp_size: int) -> dict[str, Any]:
     """Return where the weights are to go: transformers splits them over the ranks, each with its own device."""
     if tp_size > 1:
+        from transformers.distributed.configuration_utils import DistributedConfig  # not in every version
+
         return {"distributed_config": DistributedConfig(tp_size=tp_size)}
     return {"device_map": None if device.type == "cpu" else {"": device}}
 
