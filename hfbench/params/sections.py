@@ -86,8 +86,11 @@ def _number_as_text(value: Any) -> Any:
 
 
 def _list_type(name: str, axis: Axis) -> Any:
-    """Return the type of the values of an axis in the sweep; listed configurations need rounds and models too."""
-    fewest = 1 if axis.kind in {"round", "model"} else 0
+    """Return the type of the values of an axis in the sweep; listed configurations need rounds and models too.
+
+    And what drafts, which has a stage of its own as models have.
+    """
+    fewest = 1 if axis.kind in {"round", "model"} or name == "assistant" else 0
     return Annotated[list[_value_type(name, axis)], Field(min_length=fewest), AfterValidator(_unique)]  # type: ignore[misc]
 
 
