@@ -64,7 +64,8 @@ def make_ready(order: Mapping[str, Any]) -> dict[str, Any]:
     `NodeError`.
     """
     with _clone(order) as folder:
-        _run(folder, _variables(), "dvc", "repro", "--quiet", "--single-item", *_BEFORE_POINTS)
+        # Without --quiet, with which DVC keeps its own errors to itself.
+        _run(folder, _variables(), "dvc", "repro", "--single-item", *_BEFORE_POINTS)
         stages = yaml.load((folder / "dvc.lock").read_bytes(), yaml.CSafeLoader)["stages"]
         entries = {name: entry for name, entry in stages.items() if name.partition("@")[0] in _BEFORE_POINTS}
         objects, files = dict[str, bytes](), dict[str, bytes]()
