@@ -98,7 +98,8 @@ def _configuration(path: Path, content: Any) -> Configuration | None:
     if not isinstance(axes, dict):
         raise _broken(path, "it has no configuration")
     if axes.keys() != set(AXES):
-        if content.get("schema_version") != SCHEMA_VERSION:
+        # An older hfbench had fewer.
+        if content.get("schema_version") != SCHEMA_VERSION or axes.keys() < set(AXES):
             return None
         raise _broken(path, "its configuration has other axes")
     if not all(isinstance(value, str | int) for value in axes.values()):

@@ -67,6 +67,16 @@ def test_a_file_that_is_no_record(tmp_path: Path, content: bytes) -> None:
         read_records(tmp_path, [POINT])
 
 
+def test_a_record_of_an_older_hfbench_with_fewer_axes_is_passed_over(tmp_path: Path) -> None:
+    new, old = ok_record(point(), observed([1.0, 1.5])), ok_record(point(round=2), observed([1.0, 1.5]))
+    save(tmp_path, new, old)
+    path = record_path(tmp_path, old.configuration)
+    content = json.loads(path.read_text())
+    del content["configuration"]["tp_size"]
+    path.write_text(json.dumps(content))
+    assert [each.configuration for each in read_records(tmp_path, [new.configuration])] == [new.configuration]
+
+
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
@@ -78,7 +88,7 @@ def test_a_file_that_is_no_record(tmp_path: Path, content: bytes) -> None:
         (lambda content: content.update(output={"prompt_top1": "many"}), "is no measurement record"),
         (lambda content: content.update(monitoring={"time_seconds": [1.0], "host": []}), "AttributeError"),
         (lambda content: content.update(accounting=7), "TypeError"),
-        (lambda content: content["configuration"].pop("dtype"), "other axes"),
+        (lambda content: content["configuration"].update(colour="red"), "other axes"),
         (lambda content: content["configuration"].update(model=["tiny"]), "neither text nor a whole number"),
         (lambda content: content["iterations"][0].pop("phase"), "KeyError"),
         (lambda content: content["iterations"][0].update(phase="third"), "is no measurement record"),
