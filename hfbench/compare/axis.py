@@ -86,11 +86,11 @@ def where_it_pays(comparison: Comparison, metric: ComparedMetric) -> str:
         pairs = zip(configurations, judged, strict=True)
         words = {each[axis]: found.verdict.word for each, found in sorted(pairs, key=lambda pair: pair[0][axis])}
         faster = [value for value, word in words.items() if word == FASTER]
-        numbers, names = list(words), {value: words_of(axis, value) for value in words}
-        if faster and faster == numbers[len(numbers) - len(faster) :] and len(faster) < len(numbers):
-            return f"{metric.better} from {names[faster[0]]} on, and not at {names[numbers[-len(faster) - 1]]}"
-        if faster and faster == numbers[: len(faster)] and len(faster) < len(numbers):
-            return f"{metric.better} up to {names[faster[-1]]}, and no longer at {names[numbers[len(faster)]]}"
+        others = [value for value, word in words.items() if word != FASTER]
+        if faster and others and max(others) < faster[0]:
+            return f"{metric.better} from {words_of(axis, faster[0])} on, and not at {words_of(axis, others[-1])}"
+        if faster and others and faster[-1] < others[0]:
+            return f"{metric.better} up to {words_of(axis, faster[-1])}, and no longer at {words_of(axis, others[0])}"
     parts = []
     for word in (FASTER, SLOWER, SAME, UNDECIDED):
         labels = [comparison.labels[each.pair.axes] for each in judged if each.verdict.word == word]

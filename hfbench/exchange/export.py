@@ -15,7 +15,7 @@ from hfbench.core.files import read_json, write_json, write_text
 from hfbench.core.point import UNIFORM
 from hfbench.core.record import OK, Iteration, Record
 from hfbench.exchange.configs import EXTENSION, benchmark_config, config_hash
-from hfbench.tables.facts import FACT_TYPES
+from hfbench.tables.facts import FACT_TYPES, mean_gap, timed_requests
 from hfbench.tables.store import MeasuredPoint, flat_csv, load_records, measured_points, read_table, write_table
 
 _GIB = 2**30
@@ -38,7 +38,7 @@ def measurements(records: Sequence[Record]) -> dict[str, Any]:
     gpu_metrics = [_gpu_metrics(record, iteration) for record, iteration in samples]
     return {
         "e2e_latency": [iteration.call_seconds for _, iteration in samples],
-        "time_to_first_token": [_time_to_first_token(iteration) for _, iteration in samples],
+        "time_to_first_token": [min(times[0] - at for at, times in timed_requests(each)) for _, each in samples],
         "inter_token_latency": [_inter_token_latency(iteration) for _, iteration in samples],
         # A record decodes the beginning of the first row, of one iteration.
         "shape_and_decoded_outputs": [
@@ -50,14 +50,8 @@ def measurements(records: Sequence[Record]) -> dict[str, Any]:
     }
 
 
-def _time_to_first_token(iteration: Iteration) -> float:
-    arrivals = iteration.arrival_seconds or (0.0,) * len(iteration.token_seconds)
-    return min(times[0] - arrival for times, arrival in zip(iteration.token_seconds, arrivals, strict=True))
-
-
 def _inter_token_latency(iteration: Iteration) -> float | None:
-    later = [(times, len(times) - times.count(times[0])) for times in iteration.token_seconds]
-    gaps = [(times[-1] - times[0]) / tokens for times, tokens in later if tokens]
+    gaps = [gap for times in iteration.token_seconds if (gap := mean_gap(times)) is not None]
     return sum(gaps) / len(gaps) if gaps else None
 
 

@@ -18,11 +18,10 @@ from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel
 from hfbench.core.point import NONE, PROMPT_LOOKUP, Configuration
 from hfbench.core.record import Manifest, Settings
 from hfbench.measure.device import Device, Peaks
-from hfbench.measure.loading import asked_attention, describe_tensors, load_model
+from hfbench.measure.loading import describe_loaded, load_model
 from hfbench.measure.output import LogitsComparison, not_checked, tolerance
 from hfbench.measure.plain_pass import chosen_margins, reference_of
 from hfbench.measure.prompt import CACHE, Prompt
-from hfbench.measure.quantization import stored_bytes
 from hfbench.model.manifest import materialise
 
 _TOKENIZER = "tokenizer.json"
@@ -252,12 +251,7 @@ def describe_assistant(assistant: Assistant) -> dict[str, Any]:
     if draft is None:
         return {}
     return {
-        "architecture": type(draft).__name__,
-        "attn_implementation": asked_attention(draft.config._attn_implementation),
-        "parameters": sum(parameter.numel() for parameter in draft.parameters()),
-        "weight_bytes": sum(map(stored_bytes, draft.parameters())),
-        **describe_tensors(draft),
-        "training": any(module.training for module in draft.modules()),
+        **describe_loaded(draft),
         "has_other_tokenizer": assistant.is_universal,
         "load_seconds": assistant.load_seconds,
         "loading": dict(assistant.loading),

@@ -23,7 +23,13 @@ from transformers.masking_utils import flex_attention_mask
 from hfbench.core.point import Configuration
 from hfbench.measure.experts import check_experts, experts_argument, find_experts
 from hfbench.measure.kernels import Kernels
-from hfbench.measure.quantization import causes_told, quantization_argument, quantized_weights, require_compilable
+from hfbench.measure.quantization import (
+    causes_told,
+    quantization_argument,
+    quantized_weights,
+    require_compilable,
+    stored_bytes,
+)
 from hfbench.model.architecture import load_config
 
 FLEX = "flex_attention"
@@ -155,6 +161,19 @@ def _placement(device: torch.device, tp_size: int) -> dict[str, Any]:
 
 _FLOATING = ("float", "bfloat")  # how torch's floating-point dtypes begin
 _SAFE = "float32"
+
+
+def describe_loaded(model: PreTrainedModel) -> dict[str, Any]:
+    """Return, ready for JSON, what can be read off a loaded model: class, attention, weights, dtypes and devices."""
+    parameters = list(model.parameters())
+    return {
+        "architecture": type(model).__name__,
+        "attn_implementation": asked_attention(model.config._attn_implementation),
+        "parameters": sum(parameter.numel() for parameter in parameters),
+        "weight_bytes": sum(map(stored_bytes, parameters)),
+        **describe_tensors(model),
+        "training": any(module.training for module in model.modules()),
+    }
 
 
 def describe_tensors(model: PreTrainedModel) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from hfbench.measure.compiling import check_compile_config, compile_config
 from hfbench.measure.device import Device, Peaks, open_device
 from hfbench.measure.evidence import computing_libraries
 from hfbench.measure.failure import UnavailableError, reason_of
-from hfbench.measure.generation import Call, Probe, Run, prepare_generate
+from hfbench.measure.generation import Call, Run, prepare_generate
 from hfbench.measure.kernels import (
     check_unedited,
     kernel_device,
@@ -261,11 +261,9 @@ class Measurement:
     def warm_up(self) -> None:
         """Run the warm-up iterations; the first tells the memory of prefill and decode."""
         self._peaks = None if self._configuration.continuous_batching else Peaks(self._device)
-        probe: Probe | None = self._peaks
-        if self._assistant is not None:
-            probe = drafts = Drafts(self._model, self._assistant, self._device, self._peaks)
-        steady = self._sampler.warm_up(self._task.sampling, probe, self._expected_seconds)
-        if self._assistant is not None:
+        drafts = Drafts(self._model, self._assistant, self._device, self._peaks) if self._assistant else None
+        steady = self._sampler.warm_up(self._task.sampling, drafts or self._peaks, self._expected_seconds)
+        if drafts is not None:
             self._output["drafting"] = drafts.describe()
         self._reporter.update(warmup_steady=steady)
         self._compiled_before = compiling.compile_ids()

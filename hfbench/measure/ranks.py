@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -47,7 +47,7 @@ class Ranks:
         self.rank = 0
         self._others: dict[int, int] = {}  # process by rank
 
-    def fork(self, reporter: Reporter, folder: Path) -> Self:
+    def fork(self, reporter: Reporter, folder: Path) -> None:
         """Start the other ranks, each of which returns from here too, as one that reports nothing.
 
         `folder` is for what they leave of themselves. From now on the worker ends where one of them dies.
@@ -63,11 +63,10 @@ class Ranks:
             self._others[rank] = process
         threads = max(1, torch.get_num_threads() // self.size)  # together as many as one process has
         torch.set_num_threads(threads)
-        os.environ |= {_THREADS: str(threads)}
-        os.environ |= {_RANK: str(self.rank), _LOCAL_RANK: str(self.rank), _WORLD_SIZE: str(self.size)}
+        told = {_THREADS: threads, _RANK: self.rank, _LOCAL_RANK: self.rank, _WORLD_SIZE: self.size}
+        os.environ |= {name: str(value) for name, value in told.items()}
         if self._others:
             threading.Thread(target=self._watch, args=(reporter,), daemon=True).start()
-        return self
 
     def join(self, device: Device) -> Device:
         """Have the ranks know each other, and return the device as one on which waiting waits for all of them."""
@@ -98,7 +97,10 @@ class Ranks:
 
     def agreed(self, seconds: float) -> float:
         """Return what rank 0 says, so that all decide alike by it."""
-        return float(self._from_first(seconds))
+        values = [seconds]
+        if self.size > 1:
+            dist.broadcast_object_list(values, src=0)
+        return values[0]
 
     def gathered(self, value: Any) -> list[Any]:
         """Return the value of each rank, in their order."""
@@ -123,12 +125,6 @@ class Ranks:
         """Give it time to be found out that another rank died: an error of this one is then the echo of that."""
         if self._others:
             time.sleep(_GRACE_SECONDS)
-
-    def _from_first(self, value: Any) -> Any:
-        values = [value]
-        if self.size > 1:
-            dist.broadcast_object_list(values, src=0)
-        return values[0]
 
     def _watch(self, reporter: Reporter) -> None:
         """Wait, asleep in the kernel, until a rank ends otherwise than in order; then say so, and end."""
@@ -186,17 +182,16 @@ def require_divisible(config: PretrainedConfig, size: int) -> None:
 
 def describe_shares(model: PreTrainedModel) -> dict[str, Any]:
     """Return what this rank holds of the model: bytes, how many weights are split and how, and which are whole."""
-    placements: Counter[str] = Counter()
-    held, whole = 0, 0
-    for parameter in model.parameters():
-        if isinstance(parameter, DTensor):
-            local = parameter.to_local()
-            placements[", ".join(map(str, parameter.placements))] += 1
-            held += local.nbytes
-        else:
-            whole += 1
-            held += parameter.nbytes
-    return {"placements": dict(placements), "whole_weights": whole, "weight_bytes": held}
+    weights = list(model.parameters())
+    dealt = [weight for weight in weights if isinstance(weight, DTensor)]
+    split = sum(any(not each.is_replicate() for each in weight.placements) for weight in dealt)
+    local = [weight.to_local() if isinstance(weight, DTensor) else weight for weight in weights]
+    return {
+        "placements": dict(Counter(", ".join(map(str, weight.placements)) for weight in dealt)),
+        "split_weights": split,
+        "whole_weights": len(weights) - split,
+        "weight_bytes": sum(weight.nbytes for weight in local),
+    }
 
 
 def rank_differences(size: int, shares: list[Mapping[str, Any]]) -> list[str]:
@@ -205,7 +200,7 @@ def rank_differences(size: int, shares: list[Mapping[str, Any]]) -> list[str]:
         return []
     found = []
     for rank, share in enumerate(shares):
-        if not any("Shard" in each or "S(" in each for each in share["placements"]):
+        if not share["split_weights"]:
             found.append(f"rank {rank} of {size} has no split weights: each is whole there")
     if len(shares) != size:
         found.append(f"{len(shares)} ranks took part, not {size}")

@@ -31,12 +31,12 @@ from hfbench.core.record import (
     Manifest,
     Record,
 )
-from hfbench.core.results import assistant_path, inputs_path, manifest_path
+from hfbench.core.results import assistant_path, inputs_path
 from hfbench.core.system import installed_packages
 from hfbench.measure.failure import tells_no_memory
 from hfbench.measure.process import end_process_group, oom_kills, scratch_folder, start_worker
 from hfbench.measure.progress import NoProgress, Plan, Progress, digests
-from hfbench.measure.support import meant_device, unsupported_reason
+from hfbench.measure.support import known_reason, meant_device
 from hfbench.measure.task import Task
 from hfbench.measure.worker import FIRST_CALL
 from hfbench.monitoring.devices import TakenDevice, take_device
@@ -114,10 +114,9 @@ def measure(task: Task, clock_zero: float) -> None:
     progress.begin()
     environment = read_json(task.environment)
     missing = safetensors_metadata(inputs).get(UNAVAILABLE)  # why the inputs stage could make none
-    assistant = Manifest.load(assistant_path(point.assistant)) if point.has_draft_model else None
-    missing = missing or (assistant.unavailable if assistant else None)
-    quantized = Manifest.load(manifest_path(point.model)).quant_method
-    reason = missing or unsupported_reason(point, task.device, environment, task.settings, quantized, assistant)
+    if missing is None and point.has_draft_model:
+        missing = Manifest.load(assistant_path(point.assistant)).unavailable
+    reason = missing or known_reason(task, environment)
     if reason is not None:
         record.status, record.reason = UNAVAILABLE if missing else UNSUPPORTED, reason
         record.phase = "before the start"

@@ -10,6 +10,8 @@ from typing import Any
 
 from hfbench.core.point import INF, NONE, UNIFORM, Configuration
 from hfbench.core.record import Manifest, Settings
+from hfbench.core.results import assistant_path, manifest_path
+from hfbench.measure.task import Task
 
 _REFUSAL = "No available kernel"
 # Headings, and what follows from hfbench's allowing one backend only.
@@ -127,6 +129,14 @@ _SDPA_BACKENDS = {
     "xpu": ("math", "flash_attention", "efficient_attention"),
 }
 _HALF_PRECISION = ("bfloat16", "float16")
+
+
+def known_reason(task: Task, environment: dict[str, Any]) -> str | None:
+    """Return why this machine cannot run a task, by what the manifests of its models say too; see below."""
+    point = task.configuration
+    assistant = Manifest.load(assistant_path(point.assistant)) if point.has_draft_model else None
+    quantized = Manifest.load(manifest_path(point.model)).quant_method
+    return unsupported_reason(point, task.device, environment, task.settings, quantized, assistant)
 
 
 def unsupported_reason(

@@ -20,7 +20,7 @@ from hfbench.measure.device import Cpu, Device
 from hfbench.measure.evidence import watch_functions, watch_operators
 from hfbench.measure.experts import describe_experts, experts_differences, find_experts
 from hfbench.measure.generation import generation_config, prepare_generate
-from hfbench.measure.loading import describe_tensors, split_attention, tensor_differences, unpinned
+from hfbench.measure.loading import describe_loaded, split_attention, tensor_differences, unpinned
 from hfbench.measure.output import LogitsComparison, Steps, not_checked
 from hfbench.measure.plain_pass import Reference, first_tokens, reference_of, steps_of
 from hfbench.measure.process import SETTINGS
@@ -34,7 +34,7 @@ from hfbench.measure.prompt import (
     tokens_in,
     watch_passes,
 )
-from hfbench.measure.quantization import describe_quantization, stored_bytes
+from hfbench.measure.quantization import describe_quantization
 from hfbench.measure.support import refusals_explained
 
 # Where `generate` hands out a token when it has queued the next step (transformers 5.22, `DeferredStopCheck`).
@@ -51,17 +51,11 @@ _SHORT = 2  # new tokens of the verifying call: one from the prefill, one from a
 
 def describe_model(model: PreTrainedModel, device: Device) -> dict[str, Any]:
     """Return what can be read off the loaded model: attention, dtypes, devices, threads, weights."""
-    parameters = list(model.parameters())
     return {
         "device": str(device.torch_device),
         "device_name": device.name,
-        "architecture": type(model).__name__,
-        "attn_implementation": loading.asked_attention(model.config._attn_implementation),
         "attention_registered_as": model.config._attn_implementation,
-        "parameters": sum(parameter.numel() for parameter in parameters),
-        "weight_bytes": sum(map(stored_bytes, parameters)),
-        **describe_tensors(model),
-        "training": any(module.training for module in model.modules()),
+        **describe_loaded(model),
         "intra_op_threads": torch.get_num_threads(),
         "inter_op_threads": torch.get_num_interop_threads(),
         "variables": {name: os.environ.get(name) for name in SETTINGS},

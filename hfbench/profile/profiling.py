@@ -12,10 +12,10 @@ from hfbench.checkouts.workspace import dvc
 from hfbench.core.errors import UserError, say
 from hfbench.core.files import read_json
 from hfbench.core.point import Configuration
-from hfbench.core.record import OK, Manifest
-from hfbench.core.results import PARAMS, PROFILES, assistant_path, configuration_meant, manifest_path, stages_before
+from hfbench.core.record import OK
+from hfbench.core.results import PARAMS, PROFILES, configuration_meant, stages_before
 from hfbench.measure.process import end_process_group, scratch_folder, worker_environment
-from hfbench.measure.support import meant_device, unsupported_reason
+from hfbench.measure.support import known_reason, meant_device
 from hfbench.measure.task import Task, parse_task
 from hfbench.monitoring.devices import take_device
 from hfbench.params.schema import load_params
@@ -80,9 +80,7 @@ def profile_point(text: str, output: Path | None) -> None:
         command = repo.stage.load_one(name=stages[configuration]).cmd  # as DVC would run it
     task = parse_task(shlex.split(command)[_COMMAND_WORDS:])
     environment = read_json(task.environment)
-    quantized = Manifest.load(manifest_path(configuration.model)).quant_method
-    assistant = Manifest.load(assistant_path(configuration.assistant)) if configuration.has_draft_model else None
-    reason = unsupported_reason(configuration, task.device, environment, task.settings, quantized, assistant)
+    reason = known_reason(task, environment)
     if configuration.tp_size > 1:
         reason = f"tp_size is {configuration.tp_size}, and hfbench profiles a single process"
     if reason is not None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, pairwise, repeat
+from itertools import chain, pairwise
 from statistics import median
 from typing import Any
 
@@ -10,7 +10,7 @@ from hfbench.core.point import AXIS_TABLE, UNIFORM, USUAL, WAY_AXES
 from hfbench.core.record import OK, Record
 from hfbench.report.words import MISSING, axis_text, counted, significant
 from hfbench.tables.agreement import Output
-from hfbench.tables.facts import kernel_origin
+from hfbench.tables.facts import kernel_origin, mean_gap, timed_requests
 
 _MIB = 2**20
 # A name ends with its unit; bytes are shown in MiB, and what is counted from the machine's start as its increase.
@@ -328,7 +328,7 @@ def request_times(records: Sequence[Record]) -> list[RequestTimes]:
     """Return the requests in their order; none where all rows share their token times."""
     ok = [record for record in records if record.status == OK]
     samples = [
-        list(zip(iteration.arrival_seconds or repeat(0.0), iteration.token_seconds, strict=False))
+        timed_requests(iteration)
         for record in ok
         for iteration in record.iterations
         if iteration.phase == "sample" and iteration.observed
@@ -343,8 +343,7 @@ def request_times(records: Sequence[Record]) -> list[RequestTimes]:
         count = len(of_one[0][1])
         first = median(times[0] - arrival for arrival, times in of_one)
         rate = median(count / (times[-1] - arrival) for arrival, times in of_one)
-        later = [(times, count - times.count(times[0])) for _, times in of_one]
-        gaps = [(times[-1] - times[0]) / tokens for times, tokens in later if tokens]
+        gaps = [gap for _, times in of_one if (gap := mean_gap(times)) is not None]
         gap = median(gaps) if gaps else None
         found.append(RequestTimes(prompt, count, first, gap, rate))
     return found

@@ -18,7 +18,7 @@ from hfbench.core.record import OK
 from hfbench.core.results import LISTED_STAGE, PARAMS, configuration_meant, sweep_stage
 from hfbench.params.schema import load_params
 from hfbench.report.detail import ASCII, BLOCKS, point_page
-from hfbench.report.frames import Results, failure_rows, result_rows, varying_axes, warning_groups
+from hfbench.report.frames import Results, failure_rows, load_curves, result_rows, varying_axes, warning_groups
 from hfbench.report.pages import (
     Column,
     Heading,
@@ -165,7 +165,7 @@ def results_page(view: View, width: int | None = None) -> Page:
     points = view.results.points
     text, failures = captions(points, view.rows), failure_rows(points)
     columns, notes = view.columns, [view.note] if view.note else []
-    notes += map(_note, (*text.notes, *knee_sentences(view.rows)))
+    notes += map(_note, (*text.notes, *knee_sentences(load_curves(view.rows))))
     if width is not None and view.rows.height:
         columns, dropped = fitting_columns(columns, point_column(view.rows, points), width)
         where = "They are in the report, and `hfbench show --columns` shows them."

@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from hfbench.report.frames import ReportData, load_curves, values_by_round, varying_axes
+from hfbench.report.frames import ReportData, values_by_round, varying_axes
 from hfbench.report.words import END_TO_END, significant
 from hfbench.statistics.bootstrap import Interval
 from hfbench.statistics.ratios import Contrast, contrast
@@ -155,9 +155,8 @@ def _comparison(row: Row, against: Row, found: Contrast, error: float) -> Speedu
     return Speedup(row, against, estimate, interval, verdict)
 
 
-def knee_sentences(rows: pl.DataFrame) -> list[str]:
-    """Return, for each curve of request rates, up to which rate its requests wait no longer than the load explains."""
-    curves = load_curves(rows)
+def knee_sentences(curves: pl.DataFrame) -> list[str]:
+    """Return, for each of the `load_curves`, up to which rate its requests wait no longer than the load explains."""
     if curves.is_empty():
         return []
     axes = [axis for axis in varying_axes(curves) if axis != "request_rate"]

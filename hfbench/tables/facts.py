@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from hfbench.core.point import UNIFORM
-from hfbench.core.record import STATUSES
+from hfbench.core.record import STATUSES, Iteration
 from hfbench.tables.metrics import STATUS
 
 Column = Sequence[float | None]
@@ -211,6 +211,21 @@ def padding_waste_share(prompt_tokens: list[int], new_tokens: list[int], batches
 
 def _share(sharing: Mapping[str, int] | None) -> float | None:
     return sharing["shared_tokens"] / sharing["prompt_tokens"] if sharing and sharing["prompt_tokens"] else None
+
+
+def timed_requests(iteration: Iteration) -> list[tuple[float, tuple[float, ...]]]:
+    """Return for each list of token times when its request arrived, in seconds from the start, and the times."""
+    arrivals = iteration.arrival_seconds or (0.0,) * len(iteration.token_seconds)
+    return list(zip(arrivals, iteration.token_seconds, strict=True))
+
+
+def mean_gap(times: Sequence[float]) -> float | None:
+    """Return (last - first) over the tokens after the first step, in seconds; None for one step.
+
+    The formula of `inter_token_seconds` in `hfbench.tables.metrics`, of one request.
+    """
+    later = len(times) - times.count(times[0])
+    return (times[-1] - times[0]) / later if later else None
 
 
 def draft_facts(drafting: Mapping[str, Any] | None) -> dict[str, float | None]:

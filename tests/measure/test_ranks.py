@@ -31,6 +31,7 @@ def test_two_ranks_hold_half_each_and_give_the_same_tokens(bench: Bench) -> None
     layers = TINY["num_hidden_layers"]
     for share in shares:
         assert sum(share["placements"].values()) >= 7 * layers
+        assert share["split_weights"] >= 7 * layers
         assert share["weight_bytes"] < alone.effective["weight_bytes"]
     assert record.effective["parameters"] == alone.effective["parameters"]
     assert len(record.memory["rank_peak_bytes"]) == 2
@@ -48,7 +49,6 @@ def test_heads_that_cannot_be_dealt_out_are_refused_before_loading(bench: Bench)
 @pytest.fixture
 def sampling(bench: Bench) -> Iterator[tuple[Any, list[psutil.Process]]]:
     """A stage whose point is sampled over two processes, and these."""
-
     stage = bench.start(tp_size=2, **ENDLESS)
     try:
         wait_for(stage, "sample")
@@ -85,8 +85,8 @@ def test_a_stage_that_is_killed_leaves_no_rank(sampling: tuple[Any, list[psutil.
 
 
 def test_weights_that_are_whole_everywhere_are_no_tensor_parallelism() -> None:
-    split = {"placements": {"S(0)": 4}, "whole_weights": 1, "weight_bytes": 10}
-    whole = {"placements": {"R": 4}, "whole_weights": 1, "weight_bytes": 20}
+    split = {"placements": {"S(0)": 4}, "split_weights": 4, "whole_weights": 1, "weight_bytes": 10}
+    whole = {"placements": {"R": 4}, "split_weights": 0, "whole_weights": 5, "weight_bytes": 20}
     assert rank_differences(1, []) == []
     assert rank_differences(2, [split, split]) == []
     assert rank_differences(2, [split, whole]) == ["rank 1 of 2 has no split weights: each is whole there"]

@@ -109,17 +109,23 @@ def _frontier_spec(values: pl.DataFrame, ways: Ways) -> dict[str, Any]:
         color=ways.colour(),
         tooltip=tooltips(("batch:O", "batch"), ("rate:Q", "tokens/s", ".4~r"), ("ms:Q", "ms between tokens", ".4~r")),
     )
-    untold = alt.value(None)
-    line = base.mark_line(strokeWidth=1.5, opacity=0.6).encode(
-        order="batch:Q", strokeDash=ways.dashes(), tooltip=untold
-    )
+    line, mark, label = _numbered_line(base, ways, "batch", "frontier")
     wide = base.mark_rule(opacity=0.6).encode(x=alt.X("ms_low:Q", **latency), x2="ms_high:Q")
     tall = base.mark_rule(opacity=0.6).encode(y=alt.Y("rate_low:Q", **throughput), y2="rate_high:Q")
-    fill = ways.fill_where("datum.frontier")
-    mark = base.mark_point(size=60, strokeWidth=2, opacity=1).encode(shape=ways.shape(), fill=fill)
-    label = base.mark_text(align="left", dx=8, dy=-8, fontSize=11).encode(text="batch:N", tooltip=untold)
     has_intervals = values["ms_low"].is_not_null().any()  # one round has none
     return panel(line, *((wide, tall) if has_intervals else ()), mark, label, height=_FRONTIER_HEIGHT)
+
+
+def _numbered_line(base: alt.Chart, ways: Ways, number: str, filled: str) -> tuple[alt.Chart, alt.Chart, alt.Chart]:
+    """Return a line in the order of a number, a mark at each, filled where that field is true, and the numbers."""
+    untold = alt.value(None)
+    line = base.mark_line(strokeWidth=1.5, opacity=0.6).encode(
+        order=f"{number}:Q", strokeDash=ways.dashes(), tooltip=untold
+    )
+    fill = ways.fill_where(f"datum.{filled}")
+    mark = base.mark_point(size=60, strokeWidth=2, opacity=1).encode(shape=ways.shape(), fill=fill)
+    label = base.mark_text(align="left", dx=8, dy=-8, fontSize=11).encode(text=f"{number}:N", tooltip=untold)
+    return line, mark, label
 
 
 def _scale(values: pl.Series) -> alt.Scale:
@@ -136,12 +142,11 @@ def load_chart(data: ReportData) -> Chart | None:
     curves = load_curves(data.rows)
     if curves.is_empty():
         return None
-    axes = [axis for axis in MODEL_AND_WORK if axis != "request_rate" and curves[axis].n_unique() > 1]
-    work = pl.Series([workload_name(row, axes) for row in curves.to_dicts()], dtype=pl.String)
+    work = _work_beside("request_rate", curves).fill_null("")
     values = curves.select("way", "name", "rate", "tokens", "is_knee", ms=pl.col("wait") * 1e3, panel=work)
     ways = Ways(data.ways)
     return Chart(
-        title=" ".join(knee_sentences(data.rows)).rstrip("."),
+        title=" ".join(knee_sentences(curves)).rstrip("."),
         spec=_load_spec(values, ways),
         values=values.drop("name"),
         panel_field="panel",
@@ -165,12 +170,7 @@ def _load_spec(values: pl.DataFrame, ways: Ways) -> dict[str, Any]:
         color=ways.colour(),
         tooltip=tooltips(("rate:Q", "requests/s"), ("tokens:Q", "tokens/s", ".4~r"), ("ms:Q", "TTFT p95 (ms)", ".4~r")),
     )
-    untold = alt.value(None)
-    line = base.mark_line(strokeWidth=1.5, opacity=0.6).encode(order="rate:Q", strokeDash=ways.dashes(), tooltip=untold)
-    fill = ways.fill_where("datum.is_knee")
-    mark = base.mark_point(size=60, strokeWidth=2, opacity=1).encode(shape=ways.shape(), fill=fill)
-    label = base.mark_text(align="left", dx=8, dy=-8, fontSize=11).encode(text="rate:Q", tooltip=untold)
-    return panel(line, mark, label, height=_LOAD_HEIGHT)
+    return panel(*_numbered_line(base, ways, "rate", "is_knee"), height=_LOAD_HEIGHT)
 
 
 _RATES = {"decode": _THROUGHPUT, "prefill": "prefill_tokens_per_second"}
@@ -203,12 +203,16 @@ def depth_chart(data: ReportData) -> Chart | None:
     )
 
 
+def _work_beside(axis: str, rows: pl.DataFrame) -> pl.Series:
+    """Return what each row runs by what varies beside an axis; null where nothing does."""
+    axes = [each for each in MODEL_AND_WORK if each != axis and rows[each].n_unique() > 1]
+    return pl.Series([workload_name(row, axes) or None for row in rows.to_dicts()], dtype=pl.String)
+
+
 def _phase(rows: pl.DataFrame, phase: str, rate: str) -> pl.DataFrame:
     """Return a row for each configuration, with its way and work, the depth left out, as one series."""
-    axes = [axis for axis in MODEL_AND_WORK if axis != "context_depth" and rows[axis].n_unique() > 1]
-    work = pl.Series([workload_name(row, axes) or None for row in rows.to_dicts()], dtype=pl.String)
     return (
-        rows.with_columns(work=work)
+        rows.with_columns(work=_work_beside("context_depth", rows))
         .filter(pl.col(rate).is_not_null() & ~pl.col("output_differs"))
         .with_columns(
             panel=pl.concat_str(pl.lit(phase), "work", separator=", ", ignore_nulls=True),
