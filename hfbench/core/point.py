@@ -24,6 +24,7 @@ ATTN_IMPLEMENTATIONS = (
 CACHE_IMPLEMENTATIONS = ("auto", "dynamic", "static", "offloaded", "offloaded_static", "quantized")
 UNIFORM = "uniform"
 NONE = "none"
+AUTO = "auto"
 INF = "inf"
 PROMPT_LOOKUP = "prompt_lookup"
 NOT_MODELS = (NONE, PROMPT_LOOKUP)  # values of `assistant`
@@ -75,7 +76,8 @@ class Configuration:
     is a name of transformers', or `auto`: what the rest asks for. `prefill_chunk_size` is in tokens, 0 for a prompt
     that is taken in at once. `assistant` is what drafts tokens for assisted decoding: `none`, `prompt_lookup`, or an
     entry of `models:`. Over `tp_size` processes each layer is split (tensor parallelism), each with a device of its own
-    where there are accelerators. `context_depth` is the number of tokens in the cache before the clock starts.
+    where there are accelerators. With a `device_map` of `auto` each layer is whole, and the layers are dealt out to the
+    devices that there are. `context_depth` is the number of tokens in the cache before the clock starts.
     `request_lengths` is `uniform`, where each of `batch_size` rows has `sequence_length` prompt tokens and gets
     `max_new_tokens`, or an entry of `request_lengths:`, where those are the longest request's. `request_rate` is in
     requests a second, as params.yaml spells it, or `inf`, where all arrive at once.
@@ -122,6 +124,7 @@ class Configuration:
         expected=f"{NONE}, {PROMPT_LOOKUP}, or the name of an entry under models",
     )
     tp_size: int = _axis("way", "tensor parallel", usual=1, token="tp{}")
+    device_map: str = _axis("way", "device map", usual=NONE, token="device-map-{}", values=(NONE, AUTO))
     dtype: str = _axis("precision", "dtype", usual="bfloat16", values=("bfloat16", "float16", "float32"))
     request_lengths: str = _axis("work", "requests", usual=UNIFORM, words="{} requests", pattern=NAME, expected=_A_NAME)
     request_rate: str = _axis(

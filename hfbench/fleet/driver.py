@@ -26,7 +26,7 @@ from hfbench.environment.packages import describe_packages
 from hfbench.fleet import node as on_node
 from hfbench.fleet.across import PAGE, show_kinds
 from hfbench.fleet.kinds import Kind, name_of, open_kind, push_kinds
-from hfbench.fleet.schedule import Block, Node, Schedule
+from hfbench.fleet.schedule import Block, Machine, Node, Schedule, devices_wanted, machines_of
 from hfbench.fleet.seen import Seen, last_status, show_status
 from hfbench.git import prefix_of, run_git
 from hfbench.params.schema import load_params
@@ -40,15 +40,6 @@ _FEWEST_FAILURES = 2  # of the head to answer, after which it is gone
 _START = "Start one with `ray start --head`, or name another with --address."
 # Where an uncommitted change is one that no node would have; what is left out is shipped apart, or a result.
 _SHIPPED = (".", ":(exclude)params.yaml", ":(exclude)*dvc.lock", ":(exclude)results")
-
-
-@dataclass(frozen=True)
-class Machine:
-    """A node as Ray tells of it: its id, a name that no other has, and how many accelerators it gives out."""
-
-    id: str
-    name: str
-    accelerators: int
 
 
 @dataclass
@@ -67,6 +58,7 @@ class Fleet:
         self._per_node = per_node
         self._runtime = runtime
         self._order = make_order()
+        self._devices = devices_wanted(load_params(PARAMS).stages())
         self._shared = ray.put(self._order)
         self._machines: dict[str, Machine] = {}
         self._surveys: dict[Any, Machine] = {}
@@ -127,15 +119,15 @@ class Fleet:
             self._machines[new] = alive[new]
             self._surveys[self._on(alive[new], on_node.survey).remote(self._shared)] = alive[new]
 
-    def _on(self, machine: Machine, function: Callable[..., Any], **options: Any) -> Any:
+    def _on(self, machine: Machine, function: Callable[..., Any], devices: int = 1, **options: Any) -> Any:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         runtime = {} if self._runtime is None else {"runtime_env": self._runtime}
         return self._ray.remote(function).options(
             scheduling_strategy=NodeAffinitySchedulingStrategy(machine.id, soft=False),
             num_cpus=0,
-            # The same to describe the node as to measure on it: Ray hides accelerators from whoever asks for none.
-            num_gpus=1 if machine.accelerators else 0,
+            # To describe the node takes one as well: Ray hides accelerators from whoever asks for none.
+            num_gpus=min(devices, machine.accelerators),
             max_retries=0,
             **runtime,
             **options,
@@ -182,8 +174,7 @@ class Fleet:
             self.schedule.add_kind(name, kind.rounds())
         if machine.id not in self._machines:  # gone meanwhile
             return
-        places = min(self._per_node, machine.accelerators) if machine.accelerators else self._per_node
-        self.schedule.add_node(machine.name, name, places)
+        self.schedule.add_node(machine.name, name, machine.places(self._per_node, self._devices))
 
     def _begin_blocks(self) -> None:
         by_name = {machine.name: machine for machine in self._machines.values()}
@@ -191,7 +182,7 @@ class Fleet:
             node, block = found
             machine = by_name[node.name]
             described = {"node": node.name, "per_node": self._per_node}
-            task = self._on(machine, on_node.measure, num_returns="streaming")
+            task = self._on(machine, on_node.measure, self._devices, num_returns="streaming")
             self._tasks[task.remote(self._shared, tuple(block.waiting), described)] = _Task(node, block)
 
     def _take(self, stream: Any) -> None:
@@ -354,21 +345,6 @@ def make_order() -> dict[str, Any]:
             raise UserError(f"git made no bundle of {commit[:12]}: {made.stderr.strip()}")
         content = bundle.read_bytes()
     return {"commit": commit, "project": project, "bundle": content, "params": PARAMS.read_bytes()}
-
-
-def machines_of(nodes: Sequence[Mapping[str, Any]]) -> list[Machine]:
-    """Return the nodes that are alive, as `ray.nodes()` tells of them, each with a name of its own."""
-    alive = sorted((each for each in nodes if each["Alive"]), key=lambda each: str(each["NodeID"]))
-    found, taken = [], set[str]()
-    for each in alive:
-        name = each.get("NodeName") or ""
-        if not name or name == each["NodeManagerAddress"]:
-            name = each["NodeManagerHostname"]
-        if name in taken:
-            name = f"{name}-{each['NodeID'][:6]}"
-        taken.add(name)
-        found.append(Machine(each["NodeID"], name, int(each["Resources"].get("GPU", 0))))
-    return found
 
 
 def differing_versions(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:

@@ -1,13 +1,53 @@
 """Which round goes to which device of which node: a pure account of blocks, without Ray and without a clock.
 
-A block is a round of a kind of machine: all its points, in the sweep's order, on one device of one node, so that what
-is compared was measured on one device. Different rounds go to different nodes of the kind.
+A block is a round of a kind of machine: all its points, in the sweep's order, on one device of one node, or on as many
+as its widest point runs over, so that what is compared was measured on the same. Different rounds go to different nodes
+of the kind.
 """
 
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
+
+from hfbench.core.point import NONE, Configuration
 
 _MOST_FAILURES = 2  # of a node in a row, after which it gets nothing more
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A node as Ray tells of it: its id, a name that no other has, and how many accelerators it gives out."""
+
+    id: str
+    name: str
+    accelerators: int
+
+    def places(self, per_node: int, devices: int) -> int:
+        """Return how many blocks it measures at a time where `per_node` are asked for, of so many accelerators each."""
+        if not self.accelerators:
+            return per_node
+        return max(1, min(per_node, self.accelerators // devices))
+
+
+def machines_of(nodes: Sequence[Mapping[str, Any]]) -> list[Machine]:
+    """Return the nodes that are alive, as `ray.nodes()` tells of them, each with a name of its own."""
+    alive = sorted((each for each in nodes if each["Alive"]), key=lambda each: str(each["NodeID"]))
+    found, taken = [], set[str]()
+    for each in alive:
+        name = each.get("NodeName") or ""
+        if not name or name == each["NodeManagerAddress"]:
+            name = each["NodeManagerHostname"]
+        if name in taken:
+            name = f"{name}-{each['NodeID'][:6]}"
+        taken.add(name)
+        found.append(Machine(each["NodeID"], name, int(each["Resources"].get("GPU", 0))))
+    return found
+
+
+def devices_wanted(points: Iterable[Configuration]) -> int:
+    """Return over how many accelerators the widest of the points runs; with a device map, over all there are."""
+    return max((sys.maxsize if point.device_map != NONE else point.tp_size for point in points), default=1)
 
 
 @dataclass

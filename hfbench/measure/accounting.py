@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from transformers.generation.utils import ALL_CACHE_NAMES
 
 from hfbench.measure.counting import Count, Products, count_products, difference
+from hfbench.measure.loading import weight_bytes_by_device
 from hfbench.measure.prompt import Prompt, longest_row
 from hfbench.measure.quantization import compute_dtype, quantized_weights, stored_bytes, tensors_in
 
@@ -26,6 +27,7 @@ _EXPERTS_PER_TOKEN = (
 )
 _ROUTED = "experts"  # the module that holds the routed experts; shared ones have other names
 _WINDOW = ("sliding_window", "attention_chunk_size")
+_HOST = {"cpu", "disk"}  # where a device map has what no accelerator holds
 _SHORT = 8  # prompt tokens of the forward pass that fills a cache
 
 
@@ -90,6 +92,8 @@ def _uncountable(model: PreTrainedModel, cache: Any, needs: Mapping[str, Any]) -
         return f"the cache ({type(cache).__name__}) is of a form that hfbench does not know"
     if any(None in (each["experts"], each["experts_per_token"]) for each in needs["routed_experts"]):
         return f"the config ({config}) does not say how many experts a token goes through"
+    if fetched := set(weight_bytes_by_device(model)) & _HOST - {model.device.type}:
+        return f"part of the weights is fetched from the host for each pass ({', '.join(sorted(fetched))})"
     return None
 
 

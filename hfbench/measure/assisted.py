@@ -61,7 +61,12 @@ def load_assistant(
     """
     start = time.perf_counter()
     plain = dataclasses.replace(
-        configuration, use_kernels=False, experts_implementation="auto", quantization=NONE, assistant=NONE
+        configuration,
+        use_kernels=False,
+        experts_implementation="auto",
+        quantization=NONE,
+        assistant=NONE,
+        device_map=NONE,
     )
     folder = materialise(manifest)
     draft, loading = load_model(

@@ -103,6 +103,49 @@ class Accelerator:
         torch.accelerator.empty_cache()
 
 
+class Accelerators:
+    """All devices of a kind that torch sees, over which the layers of one model are dealt out.
+
+    `torch_device` is the first, where prompts and logits are. Memory is the sum of what each held at its own peak.
+    Raises `NotImplementedError` where they are of several models: no number would be of any of them.
+    """
+
+    memory_kind = f"{Accelerator.memory_kind}, the peaks of all devices together"
+
+    def __init__(self, kind: str) -> None:
+        numbers = range(torch.accelerator.device_count())
+        # The first comes last: torch takes the device that was opened last for those that name no number.
+        self.devices = [Accelerator(torch.device(kind, number)) for number in reversed(numbers)][::-1]
+        self.torch_device, self.name = self.devices[0].torch_device, self.devices[0].name
+        if others := {each.name for each in self.devices} - {self.name}:
+            raise NotImplementedError(
+                f"device_map auto deals layers out to all devices that torch sees, and beside {self.name} there is "
+                f"{', '.join(sorted(others))}; hide those (CUDA_VISIBLE_DEVICES and its like)"
+            )
+
+    def synchronize(self) -> None:
+        """Wait for the queue of each device."""
+        for each in self.devices:
+            each.synchronize()
+
+    def peaks(self) -> list[int]:
+        """Return the peak of each device in bytes, in torch's order."""
+        return [each.peak_bytes() for each in self.devices]
+
+    def peak_bytes(self) -> int:
+        """Return the sum of the devices' peaks, in bytes."""
+        return sum(self.peaks())
+
+    def reset_peak(self) -> bool:
+        """Reset the peak of each device."""
+        can_reset = [each.reset_peak() for each in self.devices]
+        return all(can_reset)
+
+    def release_memory(self) -> None:
+        """Have the allocator, which is one for all, give back the blocks that it keeps."""
+        self.devices[0].release_memory()
+
+
 class Peaks:
     """Watches the memory of one call of `generate`: what the prefill takes, and what the decoding steps take."""
 
@@ -170,6 +213,12 @@ def open_device(name: str) -> Device:
             "Mend that, or set `device: cpu` in params.yaml to measure the CPU."
         )
     return Accelerator(torch.device(asked.type, asked.index or 0))
+
+
+def open_all_devices(name: str) -> Device:
+    """Return all devices of the kind that params.yaml names, as one. Raises as `open_device`."""
+    first = open_device(name)
+    return Accelerators(first.torch_device.type) if isinstance(first, Accelerator) else first
 
 
 def _refusal(device: torch.device) -> str:

@@ -20,11 +20,12 @@ from transformers import (
 from transformers.integrations.flex_attention import flex_attention_forward
 from transformers.masking_utils import flex_attention_mask
 
-from hfbench.core.point import Configuration
+from hfbench.core.point import NONE, Configuration
 from hfbench.measure.experts import check_experts, experts_argument, find_experts
 from hfbench.measure.kernels import Kernels
 from hfbench.measure.quantization import (
     causes_told,
+    logical_parameters,
     quantization_argument,
     quantized_weights,
     require_compilable,
@@ -110,13 +111,13 @@ def load_model(
     trust_remote_code: bool,
     kernels: Kernels | None = None,
     quantization: Mapping[str, Any] | None = None,
-    tp_size: int = 1,
 ) -> tuple[PreTrainedModel, dict[str, list[str]]]:
     """Load the model in `.eval()` mode; return it with the weights that were missing, unexpected or of another shape.
 
     Keys of the config that add outputs or leave out the cache are as `load_config` sets them. The generation config of
     the checkpoint is replaced by an empty one: its penalties and temperatures would add work that the configuration
     does not name. `quantization` is an entry of `quantization:`; with a `tp_size` above 1 all ranks load together.
+    `device` is the first one where the layers are dealt out to several (`device_map`).
     Raises `NoExpertsError` where the model has no experts that compute as asked, and `QuantizationError` where its
     weights cannot be quantised so.
     """
@@ -135,7 +136,7 @@ def load_model(
             use_kernels=configuration.use_kernels,
             kernel_config=kernels.config,
             allow_all_kernels=kernels.trust_remote_code,
-            **_placement(device, tp_size),
+            **_placement(configuration, device),
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=trust_remote_code,
@@ -150,12 +151,14 @@ def load_model(
     }
 
 
-def _placement(device: torch.device, tp_size: int) -> dict[str, Any]:
+def _placement(configuration: Configuration, device: torch.device) -> dict[str, Any]:
     """Return where the weights are to go: transformers splits them over the ranks, each with its own device."""
-    if tp_size > 1:
+    if configuration.tp_size > 1:
         from transformers.distributed.configuration_utils import DistributedConfig  # not in every version
 
-        return {"distributed_config": DistributedConfig(tp_size=tp_size)}
+        return {"distributed_config": DistributedConfig(tp_size=configuration.tp_size)}
+    if configuration.device_map != NONE:
+        return {"device_map": configuration.device_map}
     return {"device_map": None if device.type == "cpu" else {"": device}}
 
 
@@ -169,11 +172,30 @@ def describe_loaded(model: PreTrainedModel) -> dict[str, Any]:
     return {
         "architecture": type(model).__name__,
         "attn_implementation": asked_attention(model.config._attn_implementation),
-        "parameters": sum(parameter.numel() for parameter in parameters),
+        "parameters": logical_parameters(model),
         "weight_bytes": sum(map(stored_bytes, parameters)),
+        "weight_bytes_by_device": weight_bytes_by_device(model),
         **describe_tensors(model),
         "training": any(module.training for module in model.modules()),
     }
+
+
+def weight_bytes_by_device(model: PreTrainedModel) -> dict[str, int]:
+    """Return the bytes of the weights that each device keeps, `cpu` and `disk` where a device fetches them for a pass.
+
+    Those are on no device as the model sees them (torch's `meta`); the map that transformers made of `device_map` has
+    where they are.
+    """
+    dealt: Mapping[str, Any] = getattr(model, "hf_device_map", {})
+    found = Counter[str]()
+    for name, parameter in model.named_parameters():
+        where = str(parameter.device)
+        if parameter.is_meta:
+            parts = name.split(".")
+            paths = (".".join(parts[:length]) for length in range(len(parts), -1, -1))
+            where = next((str(dealt[path]) for path in paths if path in dealt), where)
+        found[where] += stored_bytes(parameter)
+    return dict(found)
 
 
 def describe_tensors(model: PreTrainedModel) -> dict[str, Any]:
@@ -198,7 +220,7 @@ def describe_tensors(model: PreTrainedModel) -> dict[str, Any]:
     }
 
 
-def tensor_differences(dtype: str, effective: dict[str, Any]) -> list[str]:
+def tensor_differences(dtype: str, device_map: str, effective: dict[str, Any]) -> list[str]:
     """Return, in words, where dtypes and devices are not as asked.
 
     What the model computes for itself, such as the frequencies of rotary embeddings, may also be in float32.
@@ -217,8 +239,13 @@ def tensor_differences(dtype: str, effective: dict[str, Any]) -> list[str]:
         if others:
             found.append(f"{what} are not all {' or '.join(dict.fromkeys(allowed))}: {others}")
     elsewhere = {where: count for where, count in effective["tensor_devices"].items() if where != effective["device"]}
-    if elsewhere:
+    if elsewhere and device_map == NONE:
         found.append(f"tensors are not all on {effective['device']}: {elsewhere}")
+    holding = effective["weight_bytes_by_device"]
+    if device_map != NONE and len(holding) < 2:
+        found.append(
+            f"device_map {device_map} put all weights on {', '.join(holding)}; device_map {NONE} measures that"
+        )
     return found
 
 

@@ -28,7 +28,7 @@ from hfbench.measure.batching import (
     requested_batching,
 )
 from hfbench.measure.compiling import check_compile_config, compile_config
-from hfbench.measure.device import Device, Peaks, open_device
+from hfbench.measure.device import Accelerators, Device, Peaks, open_all_devices, open_device
 from hfbench.measure.evidence import computing_libraries
 from hfbench.measure.failure import UnavailableError, reason_of
 from hfbench.measure.generation import Call, Run, prepare_generate
@@ -113,7 +113,10 @@ class Measurement:
         if self.ranks.size > 1:
             require_divisible(load_config(self._folder, self._trusts_code), self.ranks.size)
             self.ranks.fork(self._reporter, Path(os.environ["TMPDIR"]))
-        self._device = self.ranks.join(open_device(self.ranks.device_of(self._task.device)))
+        if self._configuration.device_map == NONE:
+            self._device = self.ranks.join(open_device(self.ranks.device_of(self._task.device)))
+        else:
+            self._device = open_all_devices(self._task.device)
         self._prompt = load_prompt(
             inputs_path(self._configuration), self._device.torch_device, self._configuration.context_depth
         )
@@ -136,7 +139,6 @@ class Measurement:
             self._trusts_code,
             self._kernels,
             self._settings.quantization,
-            self.ranks.size,
         )
         self._device.synchronize()
         self._reporter.update(load_seconds=round(time.perf_counter() - start, 9))
@@ -285,6 +287,8 @@ class Measurement:
         peak = max(self._device.peak_bytes(), *split.values(), 0)
         if self.ranks.size > 1:
             self._memory["rank_peak_bytes"] = self.ranks.gathered(peak)
+        if isinstance(self._device, Accelerators):
+            self._memory["device_peak_bytes"] = self._device.peaks()
         memory: dict[str, Any] = {"peak_bytes": peak, **self._memory, **split, "kind": self._device.memory_kind}
         # Only now: the tokenizer would count as memory.
         self._output |= self._decoded(self._output["tokens"][:_SAMPLE_TOKENS])

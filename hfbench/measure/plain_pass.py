@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from hfbench.measure.failure import NotFiniteError
 from hfbench.measure.prompt import CACHE, Prompt, longest_index, row_tokens
+from hfbench.measure.quantization import logical_parameters
 
 # Logits of each row that are compared: those after the prefill, and of the decoding steps that follow. A part of those
 # that an iteration takes, so that checking takes no longer than two iterations.
@@ -82,8 +83,7 @@ def scored_positions(model: PreTrainedModel, rows: int, new_tokens: int) -> int:
     small model nearly all FLOPs are the output head's, which an iteration computes for the last position alone.
     """
     head = getattr(model.get_output_embeddings(), "weight", None)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    share = 1.0 if head is None else parameters / max(1, head.numel())
+    share = 1.0 if head is None else logical_parameters(model) / max(1, head.numel())
     left_out = new_tokens - new_tokens // _STEPS_SHARE
     return max(_FEWEST_SCORED, int(rows * left_out * share))
 

@@ -352,6 +352,7 @@ def label(configuration: Configuration, axes: Iterable[str] = AXES) -> str:
         "continuous_batching": "continuous batching" * point.continuous_batching,
         "prefill_chunk_size": f"prefill by {point.prefill_chunk_size}" * (point.prefill_chunk_size > 0),
         "assistant": f"assistant {point.assistant}" * (point.assistant != NONE),
+        "device_map": f"device map {point.device_map}" * (point.device_map != NONE),
         "tp_size": f"over {point.tp_size} processes" * (point.tp_size > 1),
         "request_lengths": f"{point.request_lengths} requests" * (point.request_lengths != UNIFORM),
         "request_rate": f"{point.request_rate} requests/s" * (point.request_rate != INF),

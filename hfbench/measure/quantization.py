@@ -199,6 +199,19 @@ def stored_bytes(tensor: torch.Tensor) -> int:
     return sum(each.nbytes for each in _inner(tensor))
 
 
+def logical_parameters(model: PreTrainedModel) -> int:
+    """Return how many weights the model has: as many as it would have unquantised, without scales and zero points."""
+    quantized = quantized_weights(model)
+    names = {f"{module}.bias" for module in quantized}
+    plain = {
+        id(parameter): parameter.numel()
+        for name, parameter in model.named_parameters()
+        if name in names or name.rpartition(".")[0] not in quantized
+    }
+    packed = {id(each.tensor): each.logical_parameters for each in quantized.values()}
+    return sum(packed.values()) + sum(plain.values())
+
+
 def _logical_size(module: nn.Module, tensor: torch.Tensor) -> int:
     for names in _SIZES:
         if all(hasattr(module, name) for name in names):

@@ -36,7 +36,7 @@ from hfbench.core.system import installed_packages
 from hfbench.measure.failure import tells_no_memory
 from hfbench.measure.process import end_process_group, oom_kills, scratch_folder, start_worker
 from hfbench.measure.progress import NoProgress, Plan, Progress, digests
-from hfbench.measure.support import known_reason, meant_device
+from hfbench.measure.support import devices_used, known_reason, meant_device
 from hfbench.measure.task import Task
 from hfbench.measure.worker import FIRST_CALL
 from hfbench.monitoring.devices import TakenDevice, take_device
@@ -123,7 +123,8 @@ def measure(task: Task, clock_zero: float) -> None:
     else:
         task.log.parent.mkdir(parents=True, exist_ok=True)
         device = meant_device(task.device, environment)
-        held = take_device(device, progress.label, progress.say, end_with_parents, point.tp_size)
+        used = devices_used(point, device, environment)
+        held = take_device(device, progress.label, progress.say, end_with_parents, used)
         with held as taken, scratch_folder() as scratch:
             clock_zero += taken.waited_seconds  # another's measurement is no part of this one
             _Supervision(task, taken, record, progress, clock_zero).run(scratch)

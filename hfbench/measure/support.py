@@ -161,6 +161,7 @@ def unsupported_reason(
         or _cache_reason(configuration, kind)
         or _assistant_reason(configuration, assistant)
         or _ranks_reason(configuration, device, kind, environment)
+        or _device_map_reason(configuration, device, kind)
         or _quantization_reason(settings, environment, checkpoint)
         or compile_reason(configuration, settings, kind, environment)
     )
@@ -304,13 +305,39 @@ def _ranks_reason(configuration: Configuration, device: str, kind: str, environm
     if configuration.continuous_batching or configuration.assistant != NONE:
         what = "continuous batching" if configuration.continuous_batching else "assisted decoding"
         return f"tp_size is {size}, and hfbench runs {what} in one process alone"
-    present = [each for each in environment.get("accelerators", []) if each["torch_device"] == kind]
-    count = max((each.get("count", 1) for each in present), default=0)
+    count = _count(kind, environment)
     if kind != "cpu" and ":" in device:
         return f"tp_size is {size}, and device {device} names a single one; write {kind}"
     if kind != "cpu" and count < size:
         return f"tp_size is {size}, which takes as many devices, and this machine has {count} {kind} of one kind"
     return None
+
+
+def _device_map_reason(configuration: Configuration, device: str, kind: str) -> str | None:
+    if configuration.device_map == NONE:
+        return None
+    asked = f"device_map is {configuration.device_map}"
+    if kind == "cpu":
+        return f"{asked}, which deals layers out to accelerators, and this point runs on the CPU"
+    if configuration.tp_size > 1:
+        return f"{asked} and tp_size {configuration.tp_size}: transformers takes one of them"
+    if configuration.continuous_batching:
+        return f"{asked}, and the paged cache of continuous batching is on one device"
+    if ":" in device:
+        return f"{asked}, and device {device} names a single one; write {kind}"
+    return None
+
+
+def devices_used(configuration: Configuration, device: str, environment: dict[str, Any]) -> int:
+    """Return over how many devices the point runs: the ranks', or with a device map all of the kind."""
+    if configuration.device_map == NONE:
+        return configuration.tp_size
+    return max(1, _count(meant_device(device, environment).partition(":")[0], environment))
+
+
+def _count(kind: str, environment: dict[str, Any]) -> int:
+    present = [each for each in environment.get("accelerators", []) if each["torch_device"] == kind]
+    return max((each.get("count", 1) for each in present), default=0)
 
 
 def _cache_reason(configuration: Configuration, kind: str) -> str | None:

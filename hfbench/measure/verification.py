@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers import CompileConfig, GenerationConfig, PreTrainedModel
 
-from hfbench.core.point import Configuration
+from hfbench.core.point import NONE, Configuration
 from hfbench.core.record import Settings
 from hfbench.measure import loading
 from hfbench.measure.accounting import kv_bytes_per_token
@@ -222,7 +222,8 @@ def differences(configuration: Configuration, effective: dict[str, Any]) -> list
     """Return, in words, where what runs is not what was asked for."""
     found = _model_differences(configuration, effective)
     if draft := effective.get("assistant"):
-        found += [f"the assistant: {each}" for each in _model_differences(configuration, effective | draft)]
+        on_one = dataclasses.replace(configuration, device_map=NONE)
+        found += [f"the assistant: {each}" for each in _model_differences(on_one, effective | draft)]
     found += assisted_differences(configuration, effective.get("drafting", {}))
     found += _attention_differences(configuration, effective)
     found += experts_differences(configuration.experts_implementation, effective)
@@ -239,7 +240,7 @@ def differences(configuration: Configuration, effective: dict[str, Any]) -> list
 
 
 def _model_differences(configuration: Configuration, effective: dict[str, Any]) -> list[str]:
-    found = tensor_differences(configuration.dtype, effective)
+    found = tensor_differences(configuration.dtype, configuration.device_map, effective)
     for name, keys in effective["loading"].items():
         if keys:
             found.append(f"{len(keys)} {name.replace('_', ' ')} in the weights, first {keys[0]}")
@@ -304,6 +305,7 @@ def requested(configuration: Configuration, device: str, compile_config: Compile
         "prefill_chunk_size": configuration.prefill_chunk_size,
         "assistant": configuration.assistant,
         "tp_size": configuration.tp_size,
+        "device_map": configuration.device_map,
         "context_depth": configuration.context_depth,
         "request_rate": configuration.request_rate,
         "intra_op_threads": _asked_threads(),

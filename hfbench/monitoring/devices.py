@@ -153,7 +153,8 @@ def take_device(
 ) -> Iterator[TakenDevice]:
     """Hold what torch calls `device` alone inside, any of its kind where there is no number; see `turn`.
 
-    Where more than one is asked for, they are the `first` of the kind, each rank having that of its number.
+    Where more than one is asked for, they are the `first` of the kind: each rank has that of its number, and layers are
+    dealt out to all.
 
     Raises `UserError` where this process puts together what another machine has measured.
     """

@@ -127,14 +127,16 @@ def asked_and_ran(record: Record) -> list[tuple[str, str, str]]:
 
 
 def _beside(record: Record, found: dict[str, tuple[str, str, str]]) -> Iterator[tuple[str, str, str]]:
-    """Yield, and take from what was found, the rows on weights, drafts and ranks that are not as usual."""
+    """Yield, and take from what was found, the rows on weights, drafts, ranks and devices that are not as usual."""
     axes, ran = record.configuration, record.effective
     quantized, drafting = ran.get("quantization") or {}, record.output.get("drafting") or ran.get("drafting") or {}
     shares = [significant(each["weight_bytes"] / _MIB) for each in ran.get("ranks") or ()]
+    holding = ran.get("weight_bytes_by_device") or {}
     drafts = "{generator}: {accepted_tokens} of {proposed_tokens} tokens accepted in {steps} steps"
     told = {
         "quantization": _counts(quantized.get("modules"), "module"),
         "assistant": drafts.format(**drafting) if drafting else MISSING,
+        "device_map": ", ".join(f"{where}: {significant(held / _MIB)} MiB" for where, held in holding.items()),
         "tp_size": f"{counted(len(shares), 'rank')} with {', '.join(shares)} MiB of weights" if shares else MISSING,
     }
     for axis, text in told.items():

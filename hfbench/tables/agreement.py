@@ -26,13 +26,14 @@ _FEWEST_TOKENS = 32
 class Output:
     """What a record holds of its output; None for what it lacks.
 
-    `top1` has the most likely token at each position of the prompt, `nll` is the prompt's negative log-likelihood in
-    nats a token, `tokens` are the first ones generated. `path` is how what is timed compares to one plain forward pass,
-    and `kernels` are the layers that were replaced, in one text.
+    `top1` has the most likely token at each position of the prompt, `nll` is its negative log-likelihood in nats a
+    token, of the tokens from the first to the last of `positions`; `tokens` are the first ones generated. `path` is how
+    what is timed compares to one plain forward pass, and `kernels` are the layers that were replaced, in one text.
     """
 
     top1: pl.Series | None = None
     nll: float | None = None
+    positions: tuple[int, ...] = ()
     tokens: pl.Series | None = None
     path: Mapping[str, Any] = field(default_factory=dict)
     kernels: str = ""
@@ -44,6 +45,7 @@ class Output:
         return cls(
             top1=_tokens(output.get("prompt_top1")),
             nll=None if nll is None else float(nll),
+            positions=tuple(map(int, output.get("nll_positions") or ())),
             tokens=_tokens(output.get("tokens")),
             path=dict(output.get("path") or {}),
             kernels=json.dumps(kernelized_layers),
@@ -104,10 +106,12 @@ class OutputDifference:
 
 def difference(one: Output, other: Output) -> OutputDifference:
     """Return how far two outputs of the same work are apart."""
-    likelihoods = ((one.nll, other.nll), (one.path_nll, other.path_nll))
+    changes = [_change(one, other)]
+    if one.path_nll is not None and other.path_nll is not None:
+        changes.append(one.path_nll - other.path_nll)
     return OutputDifference(
         top1_agreement=_agreement(one.top1, other.top1),
-        nll_difference=max((abs(a - b) for a, b in likelihoods if a is not None and b is not None), default=None),
+        nll_difference=max((abs(each) for each in changes if each is not None), default=None),
         first_different_token=_first_difference(one.tokens, other.tokens),
     )
 
@@ -177,18 +181,25 @@ def agreement_table(configurations: Sequence[Configuration], outputs: Sequence[O
     return pl.DataFrame(rows, schema=AGREEMENT_TYPES)
 
 
-def _change(output: Output, reference: Output | None) -> float | None:
-    """Return the price in quality: that of the weights, and of a quantized cache what it makes of the path beside."""
-    if output.nll is None or reference is None or reference.nll is None:
+def _change(output: Output, reference: Output) -> float | None:
+    """Return by how much the prompt is less likely than by the reference; None unless both are of the same tokens."""
+    if output.nll is None or reference.nll is None or output.positions != reference.positions:
         return None
-    return output.nll - reference.nll + (output.path_change or 0.0) * output.has_quantized_cache
+    return output.nll - reference.nll
+
+
+def _price(output: Output, reference: Output) -> float | None:
+    """Return the price in quality: that of the weights, and of a quantized cache what it makes of the path beside."""
+    change = _change(output, reference)
+    return None if change is None else change + (output.path_change or 0.0) * output.has_quantized_cache
 
 
 def _row(output: Output, reference: Output | None, first_round: Output) -> dict[str, Any]:
+    compared = reference or Output()
     return {
         "reference": MISSING_REFERENCE if reference is None else COMPARED,
-        **vars(difference(output, reference or Output())),
-        "nll_change": _change(output, reference),
+        **vars(difference(output, compared)),
+        "nll_change": _price(output, compared),
         "same_as_first_round": difference(output, first_round).is_none,
         "same_kernels_as_first_round": output.kernels == first_round.kernels,
         "path_checked": output.path.get("checked"),

@@ -208,7 +208,7 @@ NAMES = {
     point: (f"m {point.attn_implementation.replace(':', '-')} b{point.batch_size} s128 n32", point.file_name, stage)
     for point, stage in {**{point: sweep_stage(point) for point in SWEEP}, LISTED: listed_stage(1, 0)}.items()
 }
-MATH_16 = "1-m-sdpa:math-off-auto-{0}-auto-none-{0}-0-none-1-bfloat16-uniform-inf-16-128-32-0"
+MATH_16 = "1-m-sdpa:math-off-auto-{0}-auto-none-{0}-0-none-1-none-bfloat16-uniform-inf-16-128-32-0"
 
 
 def _meant(text: str) -> list[tuple[int, str, int]]:
@@ -226,7 +226,7 @@ def _meant(text: str) -> list[tuple[int, str, int]]:
         (f"./results/measurements/{MATH_16.format('false')}.json", [(1, "sdpa:math", 16)]),
         (f" measure@{MATH_16.format('False')} ", [(1, "sdpa:math", 16)]),
         (
-            "sdpa:math-off-auto-False-auto-none-False-0-none-1-bfloat16-uniform-inf-16",
+            "sdpa:math-off-auto-False-auto-none-False-0-none-1-none-bfloat16-uniform-inf-16",
             [(1, "sdpa:math", 16), (2, "sdpa:math", 16)],
         ),
         ("2-m-eager-*-uniform-inf-1-*", [(2, "eager", 1)]),

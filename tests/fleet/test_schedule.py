@@ -1,6 +1,9 @@
 """Which round goes where: blocks that stay whole, nodes that come, go and fail."""
 
-from hfbench.fleet.schedule import Schedule
+import sys
+
+from hfbench.fleet.schedule import Machine, Schedule, devices_wanted
+from tests.measure.test_support import point
 
 
 def schedule(nodes: dict[str, int], rounds: int = 3, points: int = 2) -> Schedule:
@@ -89,3 +92,13 @@ def test_a_node_measures_nothing_of_another_kind() -> None:
     its = schedule({"a": 1}, rounds=1)
     its.add_node("other", "another kind", 1)
     assert begin_all(its) == [("a", 1)]
+
+
+def test_a_block_has_as_many_devices_as_its_widest_point_runs_over() -> None:
+    assert devices_wanted([point(), point(tp_size=4), point(tp_size=2)]) == 4
+    assert devices_wanted([point(tp_size=2), point(device_map="auto")]) == sys.maxsize
+    assert devices_wanted([]) == 1
+    box = Machine("id", "box", accelerators=8)
+    assert [box.places(8, devices) for devices in (1, 2, 3, sys.maxsize)] == [8, 4, 2, 1]
+    assert box.places(3, 2) == 3
+    assert Machine("id", "cpu", accelerators=0).places(2, 4) == 2

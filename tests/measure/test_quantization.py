@@ -12,8 +12,15 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from hfbench.core.record import FAILED, OK, REJECTED, UNAVAILABLE, UNSUPPORTED, Record, Settings
 from hfbench.measure.accounting import count_weights
-from hfbench.measure.loading import load_model
-from hfbench.measure.quantization import QuantizationError, quantization_argument, quantized_weights, stored_bytes
+from hfbench.measure.loading import describe_loaded, load_model
+from hfbench.measure.plain_pass import scored_positions
+from hfbench.measure.quantization import (
+    QuantizationError,
+    logical_parameters,
+    quantization_argument,
+    quantized_weights,
+    stored_bytes,
+)
 from tests.conftest import TINY
 from tests.measure.conftest import save_manifest
 from tests.measure.stage_process import Bench
@@ -89,6 +96,17 @@ def test_products_in_another_dtype_are_told_and_their_rate_is_not_known(quantizi
         "Linear4bit of Params4bit uint8 nf4, computing in float32"
     ]
     assert record.accounting["unknown"] == {"flops": "quantised weights multiply in float32"}
+
+
+@pytest.mark.parametrize("entry", [INT8, NF4])
+def test_as_many_weights_and_so_as_much_of_the_prompt_as_unquantised(
+    tiny_model: Path, entry: Mapping[str, Any]
+) -> None:
+    plain, quantised = (
+        load_model(tiny_model, point(), torch.device("cpu"), False, quantization=each)[0] for each in (None, entry)
+    )
+    assert logical_parameters(quantised) == logical_parameters(plain) == describe_loaded(quantised)["parameters"]
+    assert scored_positions(quantised, 8, 96) == scored_positions(plain, 8, 96) > 8 * 80
 
 
 def test_bytes_are_those_stored_and_products_those_of_the_logical_shapes(tiny_model: Path) -> None:

@@ -234,7 +234,7 @@ def test_a_model_that_drafts_is_made_once_and_its_settings_are_its_points_alone(
     assert {name: record["status"] for name, record in records.items()} == dict.fromkeys(records, "ok")
     assert len(records) == 3
     rewrite(fresh.folder / "params.yaml", {"assisted_decoding.prompt_lookup_num_tokens": 4})
-    assert [stage.split("-")[-9] for stage in of_measure(fresh.repro())] == ["prompt_lookup"]
+    assert [stage.split("-")[-10] for stage in of_measure(fresh.repro())] == ["prompt_lookup"]
     told = "configurations.0.assistant is 'tiny', not one of sweep.assistant"
     with pytest.raises(UserError, match=re.escape(f"{told} (none, prompt_lookup, small). Add it there.")):
         write(fresh, ["sdpa"], {**EAGER, "assistant": "tiny"})

@@ -46,6 +46,12 @@ def test_likelihoods_differ_either_way_by_more_than_the_order_of_a_sum(gap: floa
     assert found.is_none == (gap == 1e-6)
 
 
+def test_likelihoods_of_other_tokens_are_not_compared() -> None:
+    one, other = ({"prompt_nll": nll, "nll_positions": [first, 63]} for nll, first in ((2.5, 1), (3.5, 25)))
+    assert _between(one, other).nll_difference is None
+    assert _between(one, {**other, "nll_positions": [1, 63]}).nll_difference == 1.0
+
+
 def test_what_one_lacks_is_no_difference() -> None:
     whole = {"prompt_top1": [1], "prompt_nll": 2.0, "tokens": [1]}
     assert set(vars(_between(whole, {"prompt_top1": None, "prompt_nll": None})).values()) == {None}
