@@ -5,7 +5,7 @@ import re
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -140,15 +140,16 @@ _HUB_FILE = re.compile(r"(?:models|kernels)--(?P<owner>[^/]+?)--(?P<name>[^/]+)/
 def kernelized_layers(model: nn.Module, settings: Settings) -> list[dict[str, Any]]:
     """Return an entry for each class of layer that a kernel could replace: how many there are, how many it did.
 
-    A layer is replaced where its bound `forward` is not its class's own; `model.use_kernels` proves nothing.
+    A layer is replaced where its bound `forward` is not its class's own; `model.use_kernels` proves nothing. What
+    accelerate or a package of quantised weights put around it, to fetch or unpack them, is looked through.
     """
     totals: Counter[tuple[str, str]] = Counter()
     replaced: Counter[tuple[tuple[str, str], Any]] = Counter()
     for class_name, layer in _candidates(model):
         kind = (str(type(layer).kernel_layer_name), class_name)
         totals[kind] += 1
-        forward = getattr(layer.forward, "__func__", None)
-        if forward is not None and forward is not type(layer).forward:
+        forward = _function_of(layer.forward)
+        if forward is not _function_of(type(layer).forward):
             replaced[kind, forward] += 1
     found = [(kind, count, _of_function(forward, settings)) for (kind, forward), count in replaced.items()]
     found += [(kind, 0, {}) for kind in sorted(set(totals) - {kind for kind, _ in replaced})]
@@ -156,6 +157,11 @@ def kernelized_layers(model: nn.Module, settings: Settings) -> list[dict[str, An
         {"layer": kind[0], "class": kind[1], "modules": totals[kind], "replaced": count, **origin}
         for kind, count, origin in found
     ]
+
+
+def _function_of(forward: Callable[..., Any]) -> Any:
+    inner = inspect.unwrap(forward)
+    return getattr(inner, "__func__", inner)
 
 
 def loaded_kernels(settings: Settings) -> list[dict[str, Any]]:

@@ -164,6 +164,7 @@ def _placement(configuration: Configuration, device: torch.device) -> dict[str, 
 
 _FLOATING = ("float", "bfloat")  # how torch's floating-point dtypes begin
 _SAFE = "float32"
+_OF_SHAPES = "int64"  # which compressed-tensors keeps as parameters; no weights are of it
 
 
 def describe_loaded(model: PreTrainedModel) -> dict[str, Any]:
@@ -235,6 +236,7 @@ def tensor_differences(dtype: str, device_map: str, effective: dict[str, Any]) -
         ("computed buffers", computed, (dtype, _SAFE)),
     ):
         others = {name: count for name, count in counts.items() if name.startswith(_FLOATING) or what == "parameters"}
+        others.pop(_OF_SHAPES, None)
         others = {name: count for name, count in others.items() if name not in allowed}
         if others:
             found.append(f"{what} are not all {' or '.join(dict.fromkeys(allowed))}: {others}")

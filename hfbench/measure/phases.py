@@ -250,7 +250,9 @@ class Measurement:
         return [
             *verification.differences(self._configuration, self._effective),
             *kernel_differences(self._configuration, self._settings, kind, self._effective),
-            *quantization_differences(self._configuration, self._settings.quantization, quantized),
+            *quantization_differences(
+                self._configuration, self._settings.quantization, quantized, self._manifest.quant_method
+            ),
             *rank_differences(self.ranks.size, self._effective["ranks"] or []),
         ]
 

@@ -22,9 +22,10 @@ from hfbench.core.point import Configuration
 
 _TORCHAO = "torchao"
 _SAVED_AS = "default"  # the one key of `quant_type` in the form that transformers writes
+UNPACKS = "dequantize"  # of an entry, that a checkpoint's weights are to be as they were before
 _ALIASES = {"mxfp8": "fp8"}  # methods that are one class of config, which names itself so
-# Dtypes of a buffer that holds packed weights, where its module says what it multiplies.
-_PACKED_BUFFERS = (torch.int8, torch.uint8, torch.int16, torch.int32)
+# Dtypes of packed weights; longer integers are shapes and the like.
+_PACKED = (torch.int8, torch.uint8, torch.int16, torch.int32)
 _SIZES = (("out_features", "in_features"), ("outfeatures", "infeatures"))
 # What quantised weights have beside their tensor: bitsandbytes' scales, hqq's.
 _STATES = ("quant_state", "SCB", "meta")
@@ -150,25 +151,26 @@ def _name_of(dtype: torch.dtype) -> str:
 
 
 def _packed(module: nn.Module) -> torch.Tensor | None:
-    """Return the largest tensor of a module's own that holds quantised weights."""
+    """Return the largest tensor of a module's own that holds quantised weights.
+
+    What such a tensor has beside it may stay where the weights themselves were unpacked, as compressed-tensors does.
+    """
+    weight = getattr(module, "weight", None)
+    if isinstance(weight, torch.Tensor) and not _is_packed(weight):
+        return None
     says_size = any(all(hasattr(module, name) for name in names) for names in _SIZES)
     own = module.named_parameters(recurse=False)
-    found: list[torch.Tensor] = [each for _, each in own if _is_subclass(each) or _is_packed(each)]
-    if says_size:
-        found += [
-            each
-            for _, each in module.named_buffers(recurse=False)
-            if each.dtype in _PACKED_BUFFERS or _is_subclass(each) or _is_small_float(each)
-        ]
+    found: list[torch.Tensor] = [each for _, each in own if _is_packed(each)]
+    if says_size:  # what it multiplies
+        found += [each for _, each in module.named_buffers(recurse=False) if _is_packed(each)]
     return max(found, key=stored_bytes, default=None)
 
 
 def _is_packed(tensor: torch.Tensor) -> bool:
-    return not tensor.is_floating_point() or _is_small_float(tensor)
-
-
-def _is_small_float(tensor: torch.Tensor) -> bool:
-    return tensor.is_floating_point() and tensor.element_size() == 1
+    """Tell by the dtype, by being several tensors in one, or by bitsandbytes' state, whose bytes have any dtype."""
+    is_small_float = tensor.is_floating_point() and tensor.element_size() == 1
+    has_state = getattr(tensor, "quant_state", None) is not None
+    return tensor.dtype in _PACKED or is_small_float or has_state or _is_subclass(tensor)
 
 
 def _is_subclass(tensor: torch.Tensor) -> bool:
@@ -261,14 +263,26 @@ def describe_quantization(model: PreTrainedModel, operators: Mapping[str, int]) 
 
 
 def quantization_differences(
-    configuration: Configuration, asked: Mapping[str, Any] | None, found: Mapping[str, Any] | None
+    configuration: Configuration,
+    asked: Mapping[str, Any] | None,
+    found: Mapping[str, Any] | None,
+    checkpoint: str | None = None,
 ) -> list[str]:
-    """Return, in words, where the weights are not quantised as was asked for, or as the checkpoint says."""
+    """Return, in words, where the weights are not quantised as was asked for, or as the checkpoint (its method) says.
+
+    transformers unpacks some checkpoints when they are loaded, or when they first run, and says so in its log alone.
+    """
+    modules = found["modules"] if found else {}
+    if asked is not None and asked.get(UNPACKS):
+        return [f"{UNPACKS} is true, and quantised weights are left: {modules}"] if modules else []
     if asked is None:
-        if found is None or found["modules"]:
+        if modules or not checkpoint:
             return []
-        return [f"the checkpoint is quantised ({found['method']}), and no module holds quantised weights: none is left"]
-    if found is None or not found["modules"]:
+        return [
+            f"the checkpoint is quantised ({checkpoint}), and transformers unpacked it: no module that ran holds "
+            f"quantised weights. An entry {{quant_method: {checkpoint}, {UNPACKS}: true}} of quantization measures that"
+        ]
+    if found is None or not modules:
         return [f"quantization {configuration.quantization} left all weights as they were"]
     method = _ALIASES.get(asked["quant_method"], asked["quant_method"])
     if found["method"] != method:

@@ -256,12 +256,16 @@ _QUANTIZATION_PACKAGES = {
 
 
 def _quantization_reason(settings: Settings, environment: dict[str, Any], checkpoint: str | None) -> str | None:
-    """Return which package is missing of those that weights or cache are quantised by, or that they are already."""
-    if settings.quantization and checkpoint:
+    """Return which package is missing of those that weights or cache are quantised by, or that they are already.
+
+    An entry of the checkpoint's own method says how it is loaded, and one of another would quantise it anew.
+    """
+    method = (settings.quantization or {}).get("quant_method")
+    if method and checkpoint and method != checkpoint:
         return f"the checkpoint is quantised already ({checkpoint}), and not quantised anew; quantization none takes it"
     asked = {
         "the checkpoint's quant_method": checkpoint,
-        "quant_method": (settings.quantization or {}).get("quant_method"),
+        "quant_method": method,
         "quantized_cache.backend": (settings.quantized_cache or {}).get("backend"),
     }
     for key, name in asked.items():

@@ -6,17 +6,23 @@ No accelerator is here. What is fetched for each pass is real, from the disk; se
 from collections import Counter
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
+from types import MethodType, SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from accelerate.hooks import (  # type: ignore[import-untyped]
+    ModelHook,
+    add_hook_to_module,
+    remove_hook_from_module,
+)
 from transformers import PreTrainedModel
 
 from hfbench.core.record import UNSUPPORTED, Settings
 from hfbench.measure import loading, verification
 from hfbench.measure.accounting import describe_needs, fill_cache
 from hfbench.measure.device import Accelerators, Cpu
+from hfbench.measure.kernels import kernelized_layers
 from hfbench.measure.loading import load_model, tensor_differences
 from hfbench.measure.plain_pass import check_prompt
 from hfbench.measure.support import devices_used, unsupported_reason
@@ -64,6 +70,18 @@ def test_a_model_that_is_dealt_out_is_verified_like_another(whole: PreTrainedMod
     assert needs["unknown"]["bytes"] == "part of the weights is fetched from the host for each pass (disk)"
     assert needs["dense_weight_bytes"] == expected["dense_weight_bytes"]
     assert expected["unknown"] == {}
+
+
+def test_a_kernel_is_told_behind_what_fetches_the_weights(model: PreTrainedModel) -> None:
+    norms = [model.model.layers[number].input_layernorm for number in range(2)]
+    assert all(norm.forward != norm._old_forward for norm in norms), "accelerate has put its own around it"
+    found = [each for each in kernelized_layers(model, Settings()) if each["layer"] == "RMSNorm"]
+    assert [each["replaced"] for each in found] == [0]
+    remove_hook_from_module(norms[0])
+    norms[0].forward = MethodType(lambda _, states: states, norms[0])
+    add_hook_to_module(norms[0], ModelHook())
+    found = [each for each in kernelized_layers(model, Settings()) if each["layer"] == "RMSNorm"]
+    assert [each["replaced"] for each in found] == [1]
 
 
 def test_what_is_in_one_place_was_not_dealt_out(whole: PreTrainedModel, model: PreTrainedModel) -> None:

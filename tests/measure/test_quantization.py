@@ -1,6 +1,7 @@
 """Quantised weights: by real methods on the CPU, proven by what the modules hold, and refused or rejected truly."""
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from hfbench.core.record import FAILED, OK, REJECTED, UNAVAILABLE, UNSUPPORTED, Record, Settings
@@ -144,6 +146,55 @@ def test_a_checkpoint_that_is_quantised_is_measured_as_it_is(
     without = json.loads(quantizing.environment.read_text()) | {"packages": {}}
     quantizing.environment.write_text(json.dumps(without))
     assert "needs the package bitsandbytes, which is not installed" in str(measured(quantizing, None).reason)
+
+
+@pytest.fixture
+def fp8_checkpoint(tiny_model: Path, tmp_path: Path) -> Path:
+    """The tiny model as DeepSeek publishes theirs: float8 weights, with a scale for each block of 32 by 32."""
+    folder, block = tmp_path / "fp8", 32
+    shutil.copytree(tiny_model, folder)
+    weights = load_file(folder / "model.safetensors")
+    for name in [name for name in weights if "proj" in name]:
+        rows, columns = (length // block for length in weights[name].shape)
+        blocks = weights[name].float().reshape(rows, block, columns, block)
+        scales = blocks.abs().amax((1, 3)) / torch.finfo(torch.float8_e4m3fn).max
+        scaled = blocks / scales[:, None, :, None]
+        weights[name] = scaled.reshape(rows * block, columns * block).to(torch.float8_e4m3fn)
+        weights[f"{name}_scale_inv"] = scales
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "fp8", "weight_block_size": [block, block]}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_a_checkpoint_that_transformers_unpacks_is_measured_as_such_alone(
+    quantizing: Bench, fp8_checkpoint: Path
+) -> None:
+    plain = measured(quantizing, None)
+    save_manifest(quantizing.folder, fp8_checkpoint, "LlamaForCausalLM", "llama", quant_method="fp8")
+    record = measured(quantizing, None)
+    assert record.status == REJECTED
+    assert record.reason == (
+        "the checkpoint is quantised (fp8), and transformers unpacked it: no module that ran holds quantised weights. "
+        "An entry {quant_method: fp8, dequantize: true} of quantization measures that"
+    )
+    unpacked = measured(quantizing, {"quant_method": "fp8", "dequantize": True})
+    assert (unpacked.status, unpacked.reason) == (OK, None)
+    assert unpacked.effective["weight_bytes"] == plain.effective["weight_bytes"]
+    assert unpacked.output["prompt_nll"] == pytest.approx(plain.output["prompt_nll"], abs=0.01)
+    assert "not quantised anew" in str(measured(quantizing, INT8).reason)
+
+
+def test_what_was_unpacked_is_not_told_by_what_it_leaves_behind() -> None:
+    # As compressed-tensors leaves a module that has run.
+    module = torch.nn.Linear(8, 8, dtype=torch.bfloat16)
+    module.weight_shape = torch.nn.Parameter(torch.tensor([8, 8]), requires_grad=False)
+    module.weight_packed = torch.nn.Parameter(torch.zeros(8, 1, dtype=torch.int32), requires_grad=False)
+    model: Any = torch.nn.Sequential(module)
+    assert quantized_weights(model) == {}
+    del module.weight
+    assert list(quantized_weights(model)) == ["0"]
 
 
 def test_what_is_left_as_it_was_is_rejected(quantizing: Bench) -> None:
