@@ -73,8 +73,8 @@ def find_races(sides: Mapping[Any, Side], metrics: Sequence[ComparedMetric]) -> 
 def where_it_pays(comparison: Comparison, metric: ComparedMetric) -> str:
     """Return where a value is faster than the reference by more than noise, and where not, in words.
 
-    Where the points differ in one number alone, such as the batch size, they say from which on, or up to which. Empty
-    for fewer than two points, of which the table says as much.
+    Where the points differ in one number alone, such as the batch size, they say from which on, or up to which, and
+    what is known of the next. Empty for fewer than two points, of which the table says as much.
     """
     judged = [each for each in comparison.of_metric(metric) if each.verdict.word != INCOMPARABLE]
     if len(judged) < 2:
@@ -88,9 +88,11 @@ def where_it_pays(comparison: Comparison, metric: ComparedMetric) -> str:
         faster = [value for value, word in words.items() if word == FASTER]
         others = [value for value, word in words.items() if word != FASTER]
         if faster and others and max(others) < faster[0]:
-            return f"{metric.better} from {words_of(axis, faster[0])} on, and not at {words_of(axis, others[-1])}"
+            nearest = f"{metric.word(words[others[-1]])} at {words_of(axis, others[-1])}"
+            return f"{metric.better} from {words_of(axis, faster[0])} on; {nearest}"
         if faster and others and faster[-1] < others[0]:
-            return f"{metric.better} up to {words_of(axis, faster[-1])}, and no longer at {words_of(axis, others[0])}"
+            nearest = f"{metric.word(words[others[0]])} at {words_of(axis, others[0])}"
+            return f"{metric.better} up to {words_of(axis, faster[-1])}; {nearest}"
     parts = []
     for word in (FASTER, SLOWER, SAME, UNDECIDED):
         labels = [comparison.labels[each.pair.axes] for each in judged if each.verdict.word == word]

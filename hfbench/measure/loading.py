@@ -29,6 +29,7 @@ from hfbench.measure.quantization import (
     quantization_argument,
     quantized_weights,
     require_compilable,
+    require_packable,
     stored_bytes,
 )
 from hfbench.model.architecture import load_config
@@ -144,6 +145,7 @@ def load_model(
         )
     model, info = loaded
     require_compilable(configuration, model)
+    require_packable(model)
     check_experts(configuration.experts_implementation, model, find_experts(model))
     model.generation_config = GenerationConfig()
     return model.eval(), {

@@ -27,6 +27,7 @@ _ALIASES = {"mxfp8": "fp8"}  # methods that are one class of config, which names
 # Dtypes of packed weights; longer integers are shapes and the like.
 _PACKED = (torch.int8, torch.uint8, torch.int16, torch.int32)
 _SIZES = (("out_features", "in_features"), ("outfeatures", "infeatures"))
+_PACKED_ROWS = 32  # that bitsandbytes takes together
 # What quantised weights have beside their tensor: bitsandbytes' scales, hqq's.
 _STATES = ("quant_state", "SCB", "meta")
 _CONVERSION = "issues during automatic conversion"
@@ -118,6 +119,23 @@ def require_compilable(configuration: Configuration, model: PreTrainedModel) -> 
         )
 
 
+def require_packable(model: PreTrainedModel) -> None:
+    """Raise `NotImplementedError` where bitsandbytes (0.50) would fail in the first pass on this processor.
+
+    With instructions for bfloat16 products it packs 4-bit weights anew (`_convert_weight_packed_for_cpu`).
+    """
+    for name, module in model.named_modules():
+        state = getattr(getattr(module, "weight", None), "quant_state", None)
+        if state is None or not getattr(module, "support_avx512bf16_for_cpu", False):
+            continue
+        rows, columns = state.shape
+        if module.weight.device.type == "cpu" and (rows % _PACKED_ROWS or columns % state.blocksize):
+            raise NotImplementedError(
+                f"on this processor bitsandbytes takes matrices of whole blocks of {_PACKED_ROWS} rows and "
+                f"{state.blocksize} columns, and {name} is {rows} by {columns}; another method may do"
+            )
+
+
 def checkpoint_method(config: Any) -> str | None:
     """Return how a checkpoint of this config is quantised; None where it is not."""
     found = getattr(config, "quantization_config", None)
@@ -155,12 +173,11 @@ def _packed(module: nn.Module) -> torch.Tensor | None:
 
     What such a tensor has beside it may stay where the weights themselves were unpacked, as compressed-tensors does.
     """
-    weight = getattr(module, "weight", None)
-    if isinstance(weight, torch.Tensor) and not _is_packed(weight):
+    own = dict(module.named_parameters(recurse=False))
+    if "weight" in own and not _is_packed(own["weight"]):
         return None
     says_size = any(all(hasattr(module, name) for name in names) for names in _SIZES)
-    own = module.named_parameters(recurse=False)
-    found: list[torch.Tensor] = [each for _, each in own if _is_packed(each)]
+    found: list[torch.Tensor] = [each for each in own.values() if _is_packed(each)]
     if says_size:  # what it multiplies
         found += [each for _, each in module.named_buffers(recurse=False) if _is_packed(each)]
     return max(found, key=stored_bytes, default=None)

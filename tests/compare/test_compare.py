@@ -296,8 +296,9 @@ def test_a_value_whose_output_differs_does_not_win() -> None:
 @pytest.mark.parametrize(
     ("effects", "expected"),
     [
-        ({1: 1.1, 2: 0.9, 4: 0.8}, "faster from batch 2 on, and not at batch 1"),
-        ({1: 0.8, 2: 0.9, 4: 1.1}, "faster up to batch 2, and no longer at batch 4"),
+        ({1: 1.1, 2: 0.9, 4: 0.8}, "faster from batch 2 on; slower at batch 1"),
+        ({1: 0.8, 2: 0.9, 4: 1.1}, "faster up to batch 2; slower at batch 4"),
+        ({1: 0.8, 2: 0.8, 4: 1.0}, "faster up to batch 2; same at batch 4"),
         ({1: 0.8, 2: 0.8, 4: 0.8}, "faster everywhere"),
         ({1: 0.8, 2: 1.1, 4: 0.8}, "faster at b1, b4; slower at b2"),
     ],

@@ -3,12 +3,14 @@
 import json
 import shutil
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from bitsandbytes.nn.modules import Linear4bit
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
@@ -21,6 +23,7 @@ from hfbench.measure.quantization import (
     logical_parameters,
     quantization_argument,
     quantized_weights,
+    require_packable,
     stored_bytes,
 )
 from tests.conftest import TINY
@@ -195,6 +198,17 @@ def test_what_was_unpacked_is_not_told_by_what_it_leaves_behind() -> None:
     assert quantized_weights(model) == {}
     del module.weight
     assert list(quantized_weights(model)) == ["0"]
+
+
+@pytest.mark.parametrize(("rows", "columns", "fits"), [(64, 128, True), (64, 96, False), (48, 128, False)])
+def test_shapes_that_a_processor_cannot_pack_are_refused(rows: int, columns: int, fits: bool) -> None:
+    module: Any = Linear4bit(columns, rows, bias=False, quant_type="nf4")  # type: ignore[no-untyped-call]
+    model: Any = torch.nn.Sequential(module.to("cpu"))
+    module.support_avx512bf16_for_cpu = False  # as of any other processor
+    require_packable(model)
+    module.support_avx512bf16_for_cpu = True
+    with nullcontext() if fits else pytest.raises(NotImplementedError, match=f"0 is {rows} by {columns}"):
+        require_packable(model)
 
 
 def test_what_is_left_as_it_was_is_rejected(quantizing: Bench) -> None:
