@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -10,10 +10,11 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.generation.utils import ALL_CACHE_NAMES
 
-from hfbench.measure.counting import Count, Products, count_products, difference
+from hfbench.measure.counting import Count, Products, count_products, difference, together
 from hfbench.measure.loading import weight_bytes_by_device
 from hfbench.measure.prompt import Prompt, longest_row
 from hfbench.measure.quantization import compute_dtype, quantized_weights, stored_bytes, tensors_in
+from hfbench.measure.ranks import Ranks
 
 # The names under which configs say how many experts there are, and how many a token goes through.
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
@@ -55,7 +56,7 @@ class _Use:
         return max(1, sum(calls.get(id(owner), 0) for _, owner in self.owners))
 
 
-def describe_needs(model: PreTrainedModel, cache: Any, prompt: Prompt) -> dict[str, Any]:
+def describe_needs(model: PreTrainedModel, cache: Any, prompt: Prompt, ranks: Ranks | None = None) -> dict[str, Any]:
     """Return, ready for JSON, what `hfbench.tables.roofline` computes with.
 
     `cache` is what a call of `generate` filled (`past_key_values` of its output). The entries are those of
@@ -63,13 +64,17 @@ def describe_needs(model: PreTrainedModel, cache: Any, prompt: Prompt) -> dict[s
     model reads (`bytes`) and the FLOPs that it needs (`flops`) are not known, where they are not.
 
     FLOPs are known where torch's own count of a short forward pass over the prompt's first tokens agrees; those of
-    quantised weights are of the shapes that they stand for.
+    quantised weights are of the shapes that they stand for. Over several `ranks` all are those of the whole model.
     """
+    ranks = ranks or Ranks()
     try:
         count, failed = count_products(model, prompt), None
     except Exception as error:  # a model that runs only as it is measured is measured all the same
         count, failed = None, f"counting a short forward pass failed: {type(error).__name__}: {error}".split("\n")[0]
-    needs = {**count_weights(model, count), "cache": cache_layout(cache, model)}
+    parts = [each for each in ranks.gathered(count and count.products) if each is not None]
+    if count is not None:
+        count = replace(count, products=together(parts))
+    needs = {**count_weights(model, count), "cache": cache_layout(cache, model, ranks.size)}
     unread = _uncountable(model, cache, needs)
     if quantized_weights(model):  # whose products torch does not count
         flops = unread or _other_dtype(model)
@@ -176,7 +181,7 @@ _COUNTS = (
 )
 
 
-def cache_layout(cache: Any, model: PreTrainedModel) -> dict[str, Any] | None:
+def cache_layout(cache: Any, model: PreTrainedModel, ranks: int = 1) -> dict[str, Any] | None:
     """Return what a cache object holds for each token and row, from its tensors; None for a cache of unknown form.
 
     `attention` has an entry for each kind of layer: `layers`, how many attend to keys and values of that kind, of their
@@ -184,7 +189,7 @@ def cache_layout(cache: Any, model: PreTrainedModel) -> dict[str, Any] | None:
     its keys and values; `key_dim` and `value_dim` of a head, as attention multiplies them; `window_tokens`, beyond
     which it does not grow (None: it grows with every token). `state_bytes_per_row` is the constant state of all
     linear-attention and state-space layers together. A static layer knows no more than its own length, so that the
-    window is the config's.
+    window is the config's. Of several `ranks` each has its share of the heads, and what is returned is of all.
     """
     if not hasattr(cache, "layers") or any(hasattr(layer, "_quantized_keys") for layer in cache.layers):
         return None
@@ -200,6 +205,7 @@ def cache_layout(cache: Any, model: PreTrainedModel) -> dict[str, Any] | None:
             continue
         held = [keys, values, *filter(None.__ne__, [getattr(layer, "indexer_keys", None)])]
         size = sum(tensor.nbytes for tensor in held) // (keys.shape[0] * keys.shape[-2])
+        size *= ranks if _number(config, ("num_key_value_heads",), index) == keys.shape[1] * ranks else 1
         window = getattr(layer, "sliding_window", _number(config, _WINDOW, index))
         window = window if getattr(layer, "is_sliding", False) else None
         heads = _number(config, ("num_attention_heads",), index)

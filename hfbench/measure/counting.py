@@ -5,10 +5,11 @@ as to attend twice or to multiply chunks of a linear attention's state, shows in
 unknown and not wrong.
 """
 
+import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import torch
@@ -40,6 +41,11 @@ class Products:
     def of(self, tokens: float) -> float:
         """Return the FLOPs of so many tokens."""
         return self.per_pair * tokens**2 + self.per_token * tokens + self.per_row
+
+
+def together(parts: Sequence[Products]) -> Products:
+    """Return what processes that share a forward pass multiply in all."""
+    return Products(*(math.fsum(each) for each in zip(*map(astuple, parts), strict=True)))
 
 
 @dataclass(frozen=True)

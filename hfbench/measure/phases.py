@@ -217,8 +217,10 @@ class Measurement:
         )
         del reference
         self._effective |= watched | describe_batches(self._prompt, self._configuration)
+        shares = self.ranks.gathered(watched["kv_bytes_per_token"])
+        self._effective["kv_bytes_per_token"] = None if None in shares else sum(shares)
         filled = fill_cache(self._model, self._prompt) if cache is None else cache
-        needs = describe_needs(self._model, filled, self._prompt)
+        needs = describe_needs(self._model, filled, self._prompt, self.ranks)
         del cache, filled  # it would count as memory
         self._reporter.update(effective=self._effective, accounting=needs)
         if loading.uses_static_flex_attention(self._configuration):

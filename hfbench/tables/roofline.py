@@ -181,7 +181,6 @@ def _beside_float32(ceilings: Mapping[str, Any], dtype: str) -> dict[str, Any]:
 
 
 _DRAFTED = "a step of assisted decoding computes as many tokens as were drafted, and drafting has needs of its own"
-_SPLIT = "the ceilings are those of one process on one device, and this ran on several"
 _ABOVE_CEILING = "it would be above what the device was measured to reach at most"
 # Where a phase stands beside its roof: FLOPs that it needs for each byte that it needs, the rates reached and the
 # device's for reading as many bytes; and how many times a ceiling it would be.
@@ -228,11 +227,11 @@ def utilisation_table(
 
 def _utilisation(needs: Mapping[str, Any], row: Mapping[str, Any], ceilings: Mapping[str, Any]) -> dict[str, Any]:
     beside_float32 = _beside_float32(ceilings, row["dtype"])
-    unlike = _DRAFTED if row["assistant"] != NONE else _SPLIT if row["tp_size"] > 1 else None
-    if unlike is not None:
-        return {**beside_float32, **dict.fromkeys(("mbu_unknown", "mfu_unknown"), unlike)}
+    if row["assistant"] != NONE:
+        return {**beside_float32, **dict.fromkeys(("mbu_unknown", "mfu_unknown"), _DRAFTED)}
     if row["request_lengths"] != UNIFORM or row["request_rate"] != INF:
         return beside_float32
+    ceilings = _of_devices(ceilings, row["tp_size"])
     lengths, depth = (row["batch_size"], row["sequence_length"]), row["context_depth"]
     steps = (*lengths, row["max_new_tokens"], depth)
     prompt_rate = row.get("prefill_tokens_per_second")
@@ -255,6 +254,21 @@ def _utilisation(needs: Mapping[str, Any], row: Mapping[str, Any], ceilings: Map
         "ceilings_others_cpu_share": ceilings.get("others_cpu_share"),
         **beside_float32,
     }
+
+
+def _of_devices(ceilings: Mapping[str, Any], count: int) -> Mapping[str, Any]:
+    """Return what so many devices can do at most together; processes on a CPU share the one that was measured.
+
+    Each reads its part of what is read, so that the sizes are of all parts.
+    """
+    if count == 1 or ceilings.get("device") == "cpu":
+        return ceilings
+    scaled = {
+        name: {key: rate and rate * count for key, rate in (ceilings.get(name) or {}).items()}
+        for name in ("read_bytes_per_second_by_size", "matmul_flops_per_second")
+    }
+    sizes = scaled.pop("read_bytes_per_second_by_size")
+    return {**ceilings, **scaled, "read_bytes_per_second_by_size": {int(key) * count: sizes[key] for key in sizes}}
 
 
 def _phase(

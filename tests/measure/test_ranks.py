@@ -34,6 +34,10 @@ def test_two_ranks_hold_half_each_and_give_the_same_tokens(bench: Bench) -> None
         assert share["split_weights"] >= 7 * layers
         assert share["weight_bytes"] < alone.effective["weight_bytes"]
     assert record.effective["parameters"] == alone.effective["parameters"]
+    # What is needed is of the whole model: torch counted the products of both ranks, and each has half of the heads.
+    assert record.accounting == alone.accounting
+    assert record.accounting["unknown"] == {}
+    assert record.effective["kv_bytes_per_token"] == alone.effective["kv_bytes_per_token"]
     assert len(record.memory["rank_peak_bytes"]) == 2
     assert {each.new_tokens for each in record.iterations} == {(6, 6)}
 

@@ -101,6 +101,17 @@ def test_utilisation(tmp_path: Path) -> None:
     assert (row["mbu"], row["mfu"]) == (None, pytest.approx(2 * 7380 / 0.5 / 1e6))
 
 
+@pytest.mark.parametrize(("device", "together"), [("cuda", 4), ("cpu", 1)])
+def test_several_devices_can_do_more_and_several_processes_on_a_cpu_cannot(
+    tmp_path: Path, device: str, together: int
+) -> None:
+    records = _rounds({"accounting": DENSE}, configuration=point(tp_size=4))
+    row = _row(tmp_path, *records, ceilings=CEILINGS | {"device": device})
+    assert row["mbu"] == pytest.approx(1480 / 0.2 / 100_000 / together)
+    assert row["mfu"] == pytest.approx(2 * 7380 / 0.5 / 1e6 / together)
+    assert row["roof_flops_per_second"] == 1e6 * together
+
+
 @pytest.mark.parametrize(
     ("needs", "ceilings", "reason"),
     [
