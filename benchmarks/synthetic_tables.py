@@ -52,6 +52,7 @@ class Plan:
     drift: Sequence[float] = ()
     fails: Callable[[Configuration], str | None] = lambda _: None
     output_differs: Callable[[Configuration], bool] = lambda _: False
+    nll_change: Callable[[Configuration], float | None] = lambda _: None
     facts: tuple[tuple[str, Any], ...] = (("input_tensors_sha256", "0" * 64),)
 
 
@@ -83,15 +84,15 @@ def synthetic_tables(plan: Plan) -> SyntheticTables:
     configurations = points.group_by(CONFIGURATION_AXES, maintain_order=True).agg(
         rounds_asked=pl.len().cast(pl.Int64), rounds_ok=ok.sum().cast(pl.Int64)
     )
-    differs = [
-        plan.output_differs(Configuration(round=1, **axes))
-        for axes in configurations.select(CONFIGURATION_AXES).to_dicts()
-    ]
+    each = [Configuration(round=1, **axes) for axes in configurations.select(CONFIGURATION_AXES).to_dicts()]
     return SyntheticTables(
         samples=samples,
         summary=summary_table(samples, points),
         points=points,
-        configurations=configurations.with_columns(output_differs=pl.Series(differs, dtype=pl.Boolean)),
+        configurations=configurations.with_columns(
+            output_differs=pl.Series(map(plan.output_differs, each), dtype=pl.Boolean),
+            nll_change=pl.Series(map(plan.nll_change, each), dtype=pl.Float64),
+        ),
     )
 
 

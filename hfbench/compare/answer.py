@@ -139,6 +139,7 @@ def _comparison_json(comparison: Comparison) -> dict[str, Any]:
                 "point": comparison.labels[pair.axes],
                 "configuration": pair.baseline.axes,
                 "output_differs": list(pair.output_differs),
+                "nll_change": {"baseline": pair.baseline.nll_change, "candidate": pair.candidate.nll_change},
                 "metrics": {each.metric.name: _judged_json(each) for each in judged},
             }
             for pair, judged in by_pair

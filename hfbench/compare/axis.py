@@ -169,3 +169,19 @@ def _reference(axis: str, values: list[Any], asked: str | None) -> Any:
         if asked.lower() in {value_text(value).lower(), axis_text(value).lower()}:
             return value
     raise UserError(f"--reference {asked}: {axis} was measured with {', '.join(map(value_text, values))}.")
+
+
+_PRICED = ("quantization", "cache_implementation")
+
+
+def price_in_quality(comparison: AxisComparison) -> dict[Any, str]:
+    """Return by how much each value changes the prompt's likelihood, in words; empty for an axis that is to keep it."""
+    if comparison.axis not in _PRICED:
+        return {}
+    told = {}
+    for value, each in comparison.comparisons:
+        changes = [pair.candidate.nll_change for pair in each.pairing.pairs if pair.candidate.nll_change is not None]
+        if changes:
+            ends = dict.fromkeys(f"{change:+.3g}" for change in (min(changes), max(changes)))
+            told[value] = f"{' to '.join(ends)} nats a token"
+    return told

@@ -5,7 +5,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from math import log
 
-from hfbench.compare.axis import AxisComparison, where_it_pays
+from hfbench.compare.axis import AxisComparison, price_in_quality, where_it_pays
 from hfbench.compare.compare import Comparison, Judged
 from hfbench.compare.pairs import ComparedMetric, Pair, headline, labels_of, limits, named, percent
 from hfbench.compare.side import Side
@@ -82,6 +82,8 @@ def axis_page(comparison: AxisComparison, *, is_full: bool) -> Iterator[Block]:
     told = {value_text(value): where_it_pays(each, metric) for value, each in comparison.comparisons}
     title = f"Where it pays, against {value_text(comparison.reference)} by {metric.label}"
     yield bullets((f"{value}: {text}" for value, text in told.items() if text), title)
+    prices = (f"{value_text(value)}: {text}" for value, text in price_in_quality(comparison).items())
+    yield bullets(prices, "Price in quality: the prompt's negative log-likelihood less the reference's")
     for _, each in comparison.comparisons:
         yield Heading(" against ".join(reversed(each.side_names)), level=2)
         yield from _full_verdicts(each) if is_full else _brief_verdicts(each)

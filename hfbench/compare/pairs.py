@@ -155,6 +155,7 @@ class ComparedPoint:
 
     `statuses` are by round; `reason` is that of the first round that is not ok. `started` has the rounds that are ok
     and say when they started. `devices`, `threads` and `inputs` are what those rounds ran on; empty where none tells.
+    `nll_change` is that of `hfbench.tables.agreement`.
     """
 
     axes: dict[str, Any]
@@ -168,6 +169,7 @@ class ComparedPoint:
     libraries: frozenset[str]
     clock_mhz: float | None  # the device's, the median over the rounds
     output_differs: bool
+    nll_change: float | None
 
     @property
     def rounds_ok(self) -> int:
@@ -207,13 +209,11 @@ def points_of(side: Side) -> dict[Axes, ComparedPoint]:
     rounds: dict[Axes, list[dict[str, Any]]] = {}
     for row in side.points.select(*CONFIGURATION_AXES, *columns).to_dicts():
         rounds.setdefault(tuple(row[axis] for axis in CONFIGURATION_AXES), []).append(row)
-    known, differing = side.configurations, set()
-    if "output_differs" in known.columns:
-        differing = set(known.filter("output_differs").select(CONFIGURATION_AXES).iter_rows())
-    return {axes: _point(axes, some, output_differs=axes in differing) for axes, some in rounds.items()}
+    known = {tuple(row[axis] for axis in CONFIGURATION_AXES): row for row in side.configurations.to_dicts()}
+    return {axes: _point(axes, some, known.get(axes, {})) for axes, some in rounds.items()}
 
 
-def _point(axes: Axes, rounds: list[dict[str, Any]], *, output_differs: bool) -> ComparedPoint:
+def _point(axes: Axes, rounds: list[dict[str, Any]], known: Mapping[str, Any]) -> ComparedPoint:
     ok = [each for each in rounds if each["status"] == OK]
     clocks = [each["clock_mhz"] for each in ok if each["clock_mhz"] is not None]
     started = {each["round"]: start_time(each["started_at"]) for each in ok}
@@ -232,7 +232,8 @@ def _point(axes: Axes, rounds: list[dict[str, Any]], *, output_differs: bool) ->
         kernels=frozenset(kernel for each in ok for kernel in each["kernels"] or ()),
         libraries=frozenset(library for each in ok for library in each["libraries"] or ()),
         clock_mhz=median(clocks) if clocks else None,
-        output_differs=output_differs,
+        output_differs=bool(known.get("output_differs")),
+        nll_change=known.get("nll_change"),
     )
 
 

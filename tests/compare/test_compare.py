@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks.synthetic_tables import START, Plan, sweep
-from hfbench.compare.axis import AxisComparison, compare_axis, where_it_pays
+from hfbench.compare.axis import AxisComparison, compare_axis, price_in_quality, where_it_pays
 from hfbench.compare.compare import Comparison, Options, compare_sides
 from hfbench.compare.layout import axis_page
 from hfbench.compare.pairs import HEADLINE, choose_metrics
@@ -315,6 +315,19 @@ def test_where_a_value_pays_is_said_in_a_sentence(effects: dict[int, float], exp
     (metric,) = found.options.metrics
     assert where_it_pays(found, metric) == expected
     assert f"int8: {expected}" in markdown(list(axis_page(comparison, is_full=True)))
+
+
+def test_what_quantising_costs_in_quality_stands_beside_the_speed() -> None:
+    def price(each: Configuration) -> float | None:
+        return {"none": 0.0, "int8": 0.01 * each.batch_size, "nf4": 0.25}.get(each.quantization)
+
+    plan = Plan(sweep(quantization=["none", "int8", "nf4", "new"], batch_size=[1, 2]), nll_change=price)
+    comparison = axis_compared(plan, "quantization")
+    assert price_in_quality(comparison) == {"int8": "+0.01 to +0.02 nats a token", "nf4": "+0.25 nats a token"}
+    assert "nf4: +0.25 nats a token" in markdown(list(axis_page(comparison, is_full=True)))
+    # Of what is to compute the same, a check of the output says it.
+    levels = replace(AXIS_PLAN, nll_change=lambda _: 0.01)
+    assert price_in_quality(axis_compared(levels)) == {}
 
 
 def test_a_boolean_axis_stands_against_false() -> None:
