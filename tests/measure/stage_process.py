@@ -43,14 +43,24 @@ _BEYOND_SECONDS = 60  # the measurement's own limit, for a machine that has othe
 
 
 def is_worker(process: psutil.Process) -> bool:
-    """Whether it measures: it was started to, or forked by the server of workers."""
-    with suppress(psutil.Error):
-        words = process.cmdline()
-        if "hfbench.workers.forkserver" in words:
-            parent = process.parent()
-            return parent is not None and parent.cmdline() == words
-        return "hfbench.measure.worker" in words
+    """Whether it measures: it was started to, or forked by the server of workers and given a log to print to."""
+    with suppress(psutil.Error, OSError):
+        if is_forked(process):
+            return Path(f"/proc/{process.pid}/fd/1").readlink().suffix == ".log"
+        return "hfbench.measure.worker" in process.cmdline()
     return False
+
+
+def is_forked(process: psutil.Process) -> bool:
+    """Whether the server of workers forked it, as a worker or as one that waits for what to measure."""
+    parent = process.parent()
+    return "hfbench.workers.forkserver" in process.cmdline() and parent is not None and is_server(parent)
+
+
+def is_server(process: psutil.Process) -> bool:
+    """Whether it forks workers."""
+    words, parent = process.cmdline(), process.parent()
+    return "hfbench.workers.forkserver" in words and (parent is None or parent.cmdline() != words)
 
 
 @dataclass(frozen=True)

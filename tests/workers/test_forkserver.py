@@ -18,7 +18,7 @@ from hfbench.core.record import CRASHED, OK, Record
 from hfbench.workers.forked import FORKED, FRESH, RefusedError, _address, refuse_unsafe
 from hfbench.workers.forkserver import open_device
 from tests.conftest import ROOT
-from tests.measure.stage_process import Bench, is_worker
+from tests.measure.stage_process import Bench, is_server, is_worker
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def servers_of(owner: int) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
-            if "hfbench.workers.forkserver" in process.cmdline() and not is_worker(process):
+            if is_server(process):
                 watched = Path(f"/proc/{process.pid}/fdinfo/{process.cmdline()[-1]}").read_text()
                 if f"Pid:\t{owner}\n" in watched:
                     found.append(process)
