@@ -159,22 +159,23 @@ def prepare(folder: Path, order: Mapping[str, Any], cache: Path) -> None:
 def _finished(folder: Path, stages: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Yield those of the stages that are done with the environment as it is now.
 
-    DVC may be writing dvc.lock meanwhile: an entry counts when it names what is on the disk.
+    DVC may be writing dvc.lock meanwhile, and stages what they describe: an entry counts when it names what is on the
+    disk.
     """
-    lock, described = folder / "dvc.lock", folder / _ENVIRONMENT
-    if not (lock.exists() and described.exists()):
-        return
     try:
-        entries = (yaml.load(lock.read_bytes(), yaml.CSafeLoader) or {}).get("stages") or {}
-    except yaml.YAMLError:
+        entries = (yaml.load((folder / "dvc.lock").read_bytes(), yaml.CSafeLoader) or {}).get("stages") or {}
+        environment = md5_of((folder / _ENVIRONMENT).read_bytes())
+    except (FileNotFoundError, yaml.YAMLError):
         return
-    environment = md5_of(described.read_bytes())
     for stage in tuple(stages):
         entry = entries.get(stage) or {}
         outs = {each["path"]: each.get("md5") for each in entry.get("outs") or ()}
         if not outs or {each["path"]: each.get("md5") for each in entry["deps"]}.get(_ENVIRONMENT) != environment:
             continue
-        contents = {path: (folder / path).read_bytes() for path in outs if (folder / path).exists()}
+        try:
+            contents = {path: (folder / path).read_bytes() for path in outs}
+        except FileNotFoundError:
+            continue
         if {path: md5_of(content) for path, content in contents.items()} != outs:
             continue
         result = {"stage": stage, "entry": entry, "outs": contents}
