@@ -158,7 +158,11 @@ def _simulate(nodes: int, rounds: int, points: int) -> Iterator[tuple[str, str, 
         return kind
 
     cache = Path.cwd() / "cache"
-    for name, stub in (("open_kind", open_stub), ("cache_folder", lambda: cache), ("make_order", dict)):
+    for name, stub in (
+        ("open_kind", open_stub),
+        ("cache_folder", lambda: cache),
+        ("make_order", lambda: {"devices": 1}),
+    ):
         setattr(driver, name, stub)
     began, cpu = time.perf_counter(), time.process_time()
     fleet = driver.Fleet(ray, "", 1, None)

@@ -87,12 +87,11 @@ def where_it_pays(comparison: Comparison, metric: ComparedMetric) -> str:
         words = {each[axis]: found.verdict.word for each, found in sorted(pairs, key=lambda pair: pair[0][axis])}
         faster = [value for value, word in words.items() if word == FASTER]
         others = [value for value, word in words.items() if word != FASTER]
-        if faster and others and max(others) < faster[0]:
-            nearest = f"{metric.word(words[others[-1]])} at {words_of(axis, others[-1])}"
-            return f"{metric.better} from {words_of(axis, faster[0])} on; {nearest}"
-        if faster and others and faster[-1] < others[0]:
-            nearest = f"{metric.word(words[others[0]])} at {words_of(axis, others[0])}"
-            return f"{metric.better} up to {words_of(axis, faster[-1])}; {nearest}"
+        if faster and others and (others[-1] < faster[0] or faster[-1] < others[0]):
+            is_from = others[-1] < faster[0]
+            where = f"from {words_of(axis, faster[0])} on" if is_from else f"up to {words_of(axis, faster[-1])}"
+            nearest = others[-1 if is_from else 0]
+            return f"{metric.better} {where}; {metric.word(words[nearest])} at {words_of(axis, nearest)}"
     parts = []
     for word in (FASTER, SLOWER, SAME, UNDECIDED):
         labels = [comparison.labels[each.pair.axes] for each in judged if each.verdict.word == word]

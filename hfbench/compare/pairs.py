@@ -206,10 +206,10 @@ def points_of(side: Side) -> dict[Axes, ComparedPoint]:
     """Return the points of a side by their axes, in the order of its table."""
     columns = ["round", "status", "reason", "started_at", "device_name", "intra_op_threads", "input_tensors_sha256"]
     columns += ["kernels", "libraries", "clock_mhz"]
-    rounds: dict[Axes, list[dict[str, Any]]] = {}
-    for row in side.points.select(*CONFIGURATION_AXES, *columns).to_dicts():
-        rounds.setdefault(tuple(row[axis] for axis in CONFIGURATION_AXES), []).append(row)
-    known = {tuple(row[axis] for axis in CONFIGURATION_AXES): row for row in side.configurations.to_dicts()}
+    rounds = side.points.select(*CONFIGURATION_AXES, *columns).rows_by_key(CONFIGURATION_AXES, named=True)
+    told = [name for name in ("output_differs", "nll_change") if name in side.configurations.columns]
+    outputs = side.configurations.select(*CONFIGURATION_AXES, *told)
+    known = outputs.rows_by_key(CONFIGURATION_AXES, named=True, unique=True)
     return {axes: _point(axes, some, known.get(axes, {})) for axes, some in rounds.items()}
 
 

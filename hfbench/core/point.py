@@ -24,7 +24,6 @@ ATTN_IMPLEMENTATIONS = (
 CACHE_IMPLEMENTATIONS = ("auto", "dynamic", "static", "offloaded", "offloaded_static", "quantized")
 UNIFORM = "uniform"
 NONE = "none"
-AUTO = "auto"
 INF = "inf"
 PROMPT_LOOKUP = "prompt_lookup"
 NOT_MODELS = (NONE, PROMPT_LOOKUP)  # values of `assistant`
@@ -124,7 +123,7 @@ class Configuration:
         expected=f"{NONE}, {PROMPT_LOOKUP}, or the name of an entry under models",
     )
     tp_size: int = _axis("way", "tensor parallel", usual=1, token="tp{}")
-    device_map: str = _axis("way", "device map", usual=NONE, token="device-map-{}", values=(NONE, AUTO))
+    device_map: str = _axis("way", "device map", usual=NONE, token="device-map-{}", values=(NONE, "auto"))
     dtype: str = _axis("precision", "dtype", usual="bfloat16", values=("bfloat16", "float16", "float32"))
     request_lengths: str = _axis("work", "requests", usual=UNIFORM, words="{} requests", pattern=NAME, expected=_A_NAME)
     request_rate: str = _axis(
@@ -157,6 +156,11 @@ class Configuration:
     def is_offloaded(self) -> bool:
         """Whether the cache is to go to the host."""
         return self.cache_implementation in ("offloaded", "offloaded_static")
+
+    @property
+    def devices(self) -> int | None:
+        """Over how many devices it runs, where there are accelerators; None: over all there are."""
+        return self.tp_size if self.device_map == NONE else None
 
     @property
     def has_draft_model(self) -> bool:

@@ -58,7 +58,6 @@ class Fleet:
         self._per_node = per_node
         self._runtime = runtime
         self._order = make_order()
-        self._devices = devices_wanted(load_params(PARAMS).stages())
         self._shared = ray.put(self._order)
         self._machines: dict[str, Machine] = {}
         self._surveys: dict[Any, Machine] = {}
@@ -174,7 +173,7 @@ class Fleet:
             self.schedule.add_kind(name, kind.rounds())
         if machine.id not in self._machines:  # gone meanwhile
             return
-        self.schedule.add_node(machine.name, name, machine.places(self._per_node, self._devices))
+        self.schedule.add_node(machine.name, name, machine.places(self._per_node, self._order["devices"]))
 
     def _begin_blocks(self) -> None:
         by_name = {machine.name: machine for machine in self._machines.values()}
@@ -182,7 +181,7 @@ class Fleet:
             node, block = found
             machine = by_name[node.name]
             described = {"node": node.name, "per_node": self._per_node}
-            task = self._on(machine, on_node.measure, self._devices, num_returns="streaming")
+            task = self._on(machine, on_node.measure, self._order["devices"], num_returns="streaming")
             self._tasks[task.remote(self._shared, tuple(block.waiting), described)] = _Task(node, block)
 
     def _take(self, stream: Any) -> None:
@@ -324,8 +323,11 @@ def _no_answer(address: str) -> OSError | None:
 
 
 def make_order() -> dict[str, Any]:
-    """Return what a node needs to measure this: the commit in a git bundle, and the params. Raises `UserError`."""
-    load_params(PARAMS)
+    """Return what a node needs to measure this: the commit in a git bundle, the params, and `devices` for each block.
+
+    Raises `UserError`.
+    """
+    devices = devices_wanted(load_params(PARAMS).stages())
     changed = run_git(Path(), "status", "--porcelain", "--untracked-files=no", "--", *_SHIPPED)
     if changed.returncode:
         raise UserError("a fleet measures a commit, and this is no git repository. Run `git init` and commit.")
@@ -344,7 +346,8 @@ def make_order() -> dict[str, Any]:
         if made.returncode:
             raise UserError(f"git made no bundle of {commit[:12]}: {made.stderr.strip()}")
         content = bundle.read_bytes()
-    return {"commit": commit, "project": project, "bundle": content, "params": PARAMS.read_bytes()}
+    params = PARAMS.read_bytes()
+    return {"commit": commit, "project": project, "bundle": content, "params": params, "devices": devices}
 
 
 def differing_versions(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:

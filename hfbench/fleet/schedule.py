@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hfbench.core.point import NONE, Configuration
+from hfbench.core.point import Configuration
 
 _MOST_FAILURES = 2  # of a node in a row, after which it gets nothing more
 
@@ -47,7 +47,7 @@ def machines_of(nodes: Sequence[Mapping[str, Any]]) -> list[Machine]:
 
 def devices_wanted(points: Iterable[Configuration]) -> int:
     """Return over how many accelerators the widest of the points runs; with a device map, over all there are."""
-    return max((sys.maxsize if point.device_map != NONE else point.tp_size for point in points), default=1)
+    return max((point.devices or sys.maxsize for point in points), default=1)
 
 
 @dataclass

@@ -171,13 +171,13 @@ _OF_SHAPES = "int64"  # which compressed-tensors keeps as parameters; no weights
 
 def describe_loaded(model: PreTrainedModel) -> dict[str, Any]:
     """Return, ready for JSON, what can be read off a loaded model: class, attention, weights, dtypes and devices."""
-    parameters = list(model.parameters())
+    held = weight_bytes_by_device(model)
     return {
         "architecture": type(model).__name__,
         "attn_implementation": asked_attention(model.config._attn_implementation),
         "parameters": logical_parameters(model),
-        "weight_bytes": sum(map(stored_bytes, parameters)),
-        "weight_bytes_by_device": weight_bytes_by_device(model),
+        "weight_bytes": sum(held.values()),
+        "weight_bytes_by_device": held,
         **describe_tensors(model),
         "training": any(module.training for module in model.modules()),
     }
@@ -238,8 +238,7 @@ def tensor_differences(dtype: str, device_map: str, effective: dict[str, Any]) -
         ("computed buffers", computed, (dtype, _SAFE)),
     ):
         others = {name: count for name, count in counts.items() if name.startswith(_FLOATING) or what == "parameters"}
-        others.pop(_OF_SHAPES, None)
-        others = {name: count for name, count in others.items() if name not in allowed}
+        others = {name: count for name, count in others.items() if name not in (*allowed, _OF_SHAPES)}
         if others:
             found.append(f"{what} are not all {' or '.join(dict.fromkeys(allowed))}: {others}")
     elsewhere = {where: count for where, count in effective["tensor_devices"].items() if where != effective["device"]}

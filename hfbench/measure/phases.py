@@ -113,10 +113,8 @@ class Measurement:
         if self.ranks.size > 1:
             require_divisible(load_config(self._folder, self._trusts_code), self.ranks.size)
             self.ranks.fork(self._reporter, Path(os.environ["TMPDIR"]))
-        if self._configuration.device_map == NONE:
-            self._device = self.ranks.join(open_device(self.ranks.device_of(self._task.device)))
-        else:
-            self._device = open_all_devices(self._task.device)
+        own = self.ranks.device_of(self._task.device)
+        self._device = self.ranks.join(open_device(own) if self._configuration.devices else open_all_devices(own))
         self._prompt = load_prompt(
             inputs_path(self._configuration), self._device.torch_device, self._configuration.context_depth
         )

@@ -22,12 +22,12 @@ from hfbench.core.point import Configuration
 
 _TORCHAO = "torchao"
 _SAVED_AS = "default"  # the one key of `quant_type` in the form that transformers writes
-UNPACKS = "dequantize"  # of an entry, that a checkpoint's weights are to be as they were before
+_UNPACKS = "dequantize"  # of an entry, that a checkpoint's weights are to be as they were before
 _ALIASES = {"mxfp8": "fp8"}  # methods that are one class of config, which names itself so
 # Dtypes of packed weights; longer integers are shapes and the like.
-_PACKED = (torch.int8, torch.uint8, torch.int16, torch.int32)
+_PACKED_DTYPES = (torch.int8, torch.uint8, torch.int16, torch.int32)
 _SIZES = (("out_features", "in_features"), ("outfeatures", "infeatures"))
-_PACKED_ROWS = 32  # that bitsandbytes takes together
+_ROWS_TOGETHER = 32  # that bitsandbytes takes together
 # What quantised weights have beside their tensor: bitsandbytes' scales, hqq's.
 _STATES = ("quant_state", "SCB", "meta")
 _CONVERSION = "issues during automatic conversion"
@@ -129,9 +129,9 @@ def require_packable(model: PreTrainedModel) -> None:
         if state is None or not getattr(module, "support_avx512bf16_for_cpu", False):
             continue
         rows, columns = state.shape
-        if module.weight.device.type == "cpu" and (rows % _PACKED_ROWS or columns % state.blocksize):
+        if module.weight.device.type == "cpu" and (rows % _ROWS_TOGETHER or columns % state.blocksize):
             raise NotImplementedError(
-                f"on this processor bitsandbytes takes matrices of whole blocks of {_PACKED_ROWS} rows and "
+                f"on this processor bitsandbytes takes matrices of whole blocks of {_ROWS_TOGETHER} rows and "
                 f"{state.blocksize} columns, and {name} is {rows} by {columns}; another method may do"
             )
 
@@ -187,7 +187,7 @@ def _is_packed(tensor: torch.Tensor) -> bool:
     """Tell by the dtype, by being several tensors in one, or by bitsandbytes' state, whose bytes have any dtype."""
     is_small_float = tensor.is_floating_point() and tensor.element_size() == 1
     has_state = getattr(tensor, "quant_state", None) is not None
-    return tensor.dtype in _PACKED or is_small_float or has_state or _is_subclass(tensor)
+    return tensor.dtype in _PACKED_DTYPES or is_small_float or has_state or _is_subclass(tensor)
 
 
 def _is_subclass(tensor: torch.Tensor) -> bool:
@@ -290,14 +290,15 @@ def quantization_differences(
     transformers unpacks some checkpoints when they are loaded, or when they first run, and says so in its log alone.
     """
     modules = found["modules"] if found else {}
-    if asked is not None and asked.get(UNPACKS):
-        return [f"{UNPACKS} is true, and quantised weights are left: {modules}"] if modules else []
+    if asked is not None and asked.get(_UNPACKS):
+        return [f"{_UNPACKS} is true, and quantised weights are left: {modules}"] if modules else []
     if asked is None:
         if modules or not checkpoint:
             return []
+        remedy = f"An entry {{quant_method: {checkpoint}, {_UNPACKS}: true}} of quantization measures that"
         return [
             f"the checkpoint is quantised ({checkpoint}), and transformers unpacked it: no module that ran holds "
-            f"quantised weights. An entry {{quant_method: {checkpoint}, {UNPACKS}: true}} of quantization measures that"
+            f"quantised weights. {remedy}"
         ]
     if found is None or not modules:
         return [f"quantization {configuration.quantization} left all weights as they were"]

@@ -334,9 +334,7 @@ def _device_map_reason(configuration: Configuration, device: str, kind: str) -> 
 
 def devices_used(configuration: Configuration, device: str, environment: dict[str, Any]) -> int:
     """Return over how many devices the point runs: the ranks', or with a device map all of the kind."""
-    if configuration.device_map == NONE:
-        return configuration.tp_size
-    return max(1, _count(meant_device(device, environment).partition(":")[0], environment))
+    return configuration.devices or max(1, _count(meant_device(device, environment).partition(":")[0], environment))
 
 
 def _count(kind: str, environment: dict[str, Any]) -> int:

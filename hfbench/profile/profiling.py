@@ -11,7 +11,7 @@ from pathlib import Path
 from hfbench.checkouts.workspace import dvc
 from hfbench.core.errors import UserError, say
 from hfbench.core.files import read_json
-from hfbench.core.point import NONE, Configuration
+from hfbench.core.point import Configuration
 from hfbench.core.record import OK
 from hfbench.core.results import PARAMS, PROFILES, configuration_meant, stages_before
 from hfbench.measure.process import end_process_group, scratch_folder, worker_environment
@@ -81,8 +81,8 @@ def profile_point(text: str, output: Path | None) -> None:
     task = parse_task(shlex.split(command)[_COMMAND_WORDS:])
     environment = read_json(task.environment)
     reason = known_reason(task, environment)
-    if configuration.tp_size > 1 or configuration.device_map != NONE:
-        axis = "tp_size" if configuration.tp_size > 1 else "device_map"
+    if configuration.devices != 1:
+        axis = "tp_size" if configuration.devices else "device_map"
         reason = f"{axis} is {getattr(configuration, axis)}, and hfbench profiles one process on one device"
     if reason is not None:
         raise UserError(f"{point.key} cannot run here, so there is nothing to profile: {reason}.")

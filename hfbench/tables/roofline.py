@@ -263,12 +263,14 @@ def _of_devices(ceilings: Mapping[str, Any], count: int) -> Mapping[str, Any]:
     """
     if count == 1 or ceilings.get("device") == "cpu":
         return ceilings
-    scaled = {
-        name: {key: rate and rate * count for key, rate in (ceilings.get(name) or {}).items()}
-        for name in ("read_bytes_per_second_by_size", "matmul_flops_per_second")
+    reads, products = (
+        ceilings.get(name) or {} for name in ("read_bytes_per_second_by_size", "matmul_flops_per_second")
+    )
+    return {
+        **ceilings,
+        "read_bytes_per_second_by_size": {int(size) * count: rate * count for size, rate in reads.items()},
+        "matmul_flops_per_second": {dtype: rate and rate * count for dtype, rate in products.items()},
     }
-    sizes = scaled.pop("read_bytes_per_second_by_size")
-    return {**ceilings, **scaled, "read_bytes_per_second_by_size": {int(key) * count: sizes[key] for key in sizes}}
 
 
 def _phase(
