@@ -48,17 +48,22 @@ _OPTIONS = {
 Rounds = list[list[float]]
 
 
-def measure_all(folder: Path, experiments: int, names: list[str], rule: Rule) -> Iterator[int]:
-    """Measure what has no record in `folder` yet of these arms; yield the number of each finished experiment."""
+def measure_all(folder: Path, experiments: int, names: list[str], workers: list[str], rule: Rule) -> Iterator[int]:
+    """Measure what has no record yet in `folder/WORKERS`, each arm by each kind of workers next to one another.
+
+    Yields the number of each finished experiment.
+    """
     inputs = prepare(folder)
     candidates = [name for name in names if name != "a"]
     for experiment in range(experiments):
         for number in range(1, rule.max_rounds + 1):
-            wanted = [name for name in candidates if _is_wanted(folder, experiment, name, number, rule)]
-            for name in _order(wanted, number):
-                output = record_path(folder, experiment, name, number)
-                if not output.exists():
-                    measure(number, inputs, output, **ARMS[name])
+            wanted = {kind: _wanted(folder / kind, experiment, candidates, number, rule) for kind in workers}
+            for name in _order(candidates, number):
+                for kind in workers[:: 1 if number % 4 < 2 else -1]:
+                    output = record_path(folder / kind, experiment, name, number)
+                    if name in wanted[kind] and not output.exists():
+                        output.parent.mkdir(parents=True, exist_ok=True)
+                        measure(number, inputs, output, workers=kind, **ARMS[name])
         yield experiment
 
 
@@ -83,6 +88,12 @@ def latencies(folder: Path, experiment: int, arm: str, rounds: int) -> Rounds:
     ]
 
 
+def _wanted(folder: Path, experiment: int, candidates: list[str], number: int, rule: Rule) -> set[str]:
+    """Return what runs in this round: the candidates that are undecided, and what they are held against."""
+    wanted = {name for name in candidates if _is_wanted(folder, experiment, name, number, rule)}
+    return wanted | {"a"} if wanted else set()
+
+
 def _is_wanted(folder: Path, experiment: int, arm: str, number: int, rule: Rule) -> bool:
     if number <= rule.rounds:
         return True
@@ -90,10 +101,9 @@ def _is_wanted(folder: Path, experiment: int, arm: str, number: int, rule: Rule)
 
 
 def _order(candidates: list[str], number: int) -> list[str]:
-    """Return what runs in this round: nothing without a candidate."""
+    """Return the arms in the order of this round."""
     middle = len(candidates) // 2
-    names = [*candidates[:middle], "a", *candidates[middle:]] if candidates else []
-    return names[:: 1 if number % 2 else -1]
+    return [*candidates[:middle], "a", *candidates[middle:]][:: 1 if number % 2 else -1]
 
 
 def prepare(folder: Path) -> Path:
@@ -143,4 +153,4 @@ def _words(output: Path, **options: object) -> list[str]:
 
 def record_path(folder: Path, experiment: int, arm: str, number: int) -> Path:
     """Return where the record of a round of an arm lies."""
-    return (folder / "records" / f"{experiment}-{arm.rstrip('%')}-{number}.json").resolve()
+    return (folder / f"{experiment}-{arm.rstrip('%')}-{number}.json").resolve()

@@ -63,7 +63,7 @@ class _Ray:
         self.work = 0.0
         self._seconds_of = seconds_of
         self._nodes = [
-            {"NodeID": f"{number:056x}", "NodeName": f"node-{number}", "Alive": True, "Resources": {}}
+            {"NodeID": f"{number:056x}", "NodeName": f"node-{number}", "Alive": True, "Resources": {"CPU": 1}}
             | {"NodeManagerAddress": "", "NodeManagerHostname": ""}
             for number in range(nodes)
         ]
@@ -109,7 +109,7 @@ class _Remote:
     def options(self, **_: Any) -> "_Remote":
         return self
 
-    def remote(self, _order: Any, stages: Sequence[str] = (), _node: Any = None) -> _Stream:
+    def remote(self, _order: Any, stages: Sequence[str] = (), *_: Any) -> _Stream:
         told = {node.survey: _DESCRIPTION, node.make_ready: {"entries": {}, "objects": {}, "files": {}}}
         if self.function in told:
             stream = _Stream([(0.0, told[self.function])])
@@ -147,7 +147,7 @@ def _simulate(nodes: int, rounds: int, points: int) -> Iterator[tuple[str, str, 
         (folder / "results").mkdir(parents=True)
         (folder / LOCK).write_text(f"stages: {{{CEILINGS_STAGE}: {{}}}}")
         (folder / "results/ceilings.json").write_text("{}")
-        kind = Kind("simulated", environment, folder, cache, stages)
+        kind = Kind("simulated", environment, "0" * 40, folder, cache, stages)
         take = kind.take
 
         def counted(result: Mapping[str, Any]) -> None:

@@ -106,7 +106,7 @@ def measure(family: str, path: str, folder: Path, device: str = "cpu") -> Cell:
         os.dup2(descriptor, 2)
         environment, record = folder / "environment.json", folder / "record.json"
         task = Task(_point(PATHS[path]), _SAMPLING, Settings(), device, environment, record, log)
-        os.environ |= worker_environment(task.configuration, folder)
+        os.environ |= worker_environment(task, folder)
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
         run(task, Reporter(write_end, time.perf_counter()))
         os._exit(0)

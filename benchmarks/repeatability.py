@@ -1,11 +1,13 @@
 """Does hfbench call noise a change, and does it find a real one? Planted slowdowns and A/A, on this machine.
 
-`python -m benchmarks.repeatability [--experiments 20] [--rounds 7] [--max-rounds 28] [--arms a b] [--records FOLDER]`
+`python -m benchmarks.repeatability [--experiments 20] [--rounds 7] [--max-rounds 28] [--arms a b] [--records FOLDER]
+[--workers forked fresh]`
 
 Each experiment measures five arms of one configuration in interleaved rounds, every measurement a process of its own:
 `a` and `b` are the same; `5%` and `20%` wait for that share of what each forward pass took; `unmonitored` runs without
 the monitor. `a` stands in the middle of a round, and every second round runs the other way round, so that what is
-compared ran close together and in both orders. Records are kept in FOLDER, where an interrupted run goes on.
+compared ran close together and in both orders. With two kinds of workers each arm is measured by one and the other, and
+each kind has its own answers of the same minutes. Records are kept in FOLDER, where an interrupted run goes on.
 
 Two answers are printed. One is what `--rounds` rounds show. The other is what is found when an undecided arm gets more
 rounds, up to `--max-rounds`: the noise of the machine decides how many of them a change of 5% takes. The rule is that
@@ -16,6 +18,7 @@ import argparse
 import statistics
 import sys
 import tempfile
+from math import log
 from pathlib import Path
 
 from rich.console import Console
@@ -26,6 +29,7 @@ from hfbench.checkouts.trial import Rule
 from hfbench.core.files import read_json
 from hfbench.statistics.ratios import Ratio, independent_ratio, paired_ratio
 from hfbench.statistics.verdicts import FAST, SLOW, UNDECIDED, interval, paired_ratio_interval
+from hfbench.workers.forked import FORKED, FRESH
 
 _WANTED = {"b": "at most 10% differ", "5%": "at least 80% slower", "20%": "100% slower"}
 
@@ -45,11 +49,15 @@ def _judged(arm: str, words: list[str]) -> list[str]:
 
 
 def _print_results(folder: Path, experiments: int, names: list[str], rule: Rule) -> None:
+    """Print what one kind of workers measured."""
     console = Console()
+    console.rule(f"{folder.name} workers")
     console.print(_fixed(folder, experiments, rule.rounds, names))
     console.print(_as_many_as_it_takes(folder, experiments, names, rule))
     if "unmonitored" in names:
         _print_monitor(console, folder, experiments, rule.rounds)
+    if "b" in names:
+        _print_scatter(console, folder, experiments, rule.rounds)
     _print_machine(console, folder, experiments, rule.rounds)
 
 
@@ -93,6 +101,17 @@ def _print_monitor(console: Console, folder: Path, experiments: int, rounds: int
     console.print(f"monitored over unmonitored, {len(bare)} pairs of rounds: {text}, at most 1.01")
 
 
+def _print_scatter(console: Console, folder: Path, experiments: int, rounds: int) -> None:
+    """Print how much equal arms of a round differ, which decides how many rounds a change takes."""
+    every = range(experiments)
+    a, b = (
+        [statistics.median(values) for experiment in every for values in latencies(folder, experiment, arm, rounds)]
+        for arm in ("a", "b")
+    )
+    scatter = statistics.stdev(log(y / x) for x, y in zip(a, b, strict=True))
+    console.print(f"b over a of one round: standard deviation {scatter:.1%}, {len(a)} rounds")
+
+
 def _print_machine(console: Console, folder: Path, experiments: int, rounds: int) -> None:
     """Print what the machine was like: noise without a machine's state says nothing."""
     records = [
@@ -124,19 +143,21 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--max-rounds", type=int, default=28, help="of an arm that is undecided")
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), help="a, and what to hold against it")
+    parser.add_argument("--workers", nargs="+", choices=(FORKED, FRESH), default=[FORKED], help="kinds of workers")
     parser.add_argument("--records", type=Path, help="folder to keep the records in (a temporary one)")
     arguments = parser.parse_args()
     if "a" not in arguments.arms:
         parser.error("--arms needs a, which the others are compared with")
     with tempfile.TemporaryDirectory(prefix="hfbench-repeatability-") as temporary:
         folder = arguments.records or Path(temporary)
-        (folder / "records").mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         max_rounds = max(arguments.rounds, arguments.max_rounds)
         # Without a threshold either side of 1 is a wrong verdict for equal arms: two that share the 5% of error.
         rule = Rule(threshold=0, rounds=arguments.rounds, max_rounds=max_rounds, decisions=2)
-        for experiment in measure_all(folder, arguments.experiments, arguments.arms, rule):
+        for experiment in measure_all(folder, arguments.experiments, arguments.arms, arguments.workers, rule):
             print(f"experiment {experiment + 1} of {arguments.experiments} measured", file=sys.stderr)
-        _print_results(folder, arguments.experiments, arguments.arms, rule)
+        for kind in arguments.workers:
+            _print_results(folder / kind, arguments.experiments, arguments.arms, rule)
 
 
 if __name__ == "__main__":

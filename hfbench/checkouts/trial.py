@@ -171,5 +171,7 @@ class Trial:
             expected = ", ".join(estimates)
             raise UserError(f"{commit} has no {self.metric.name} at this point. Expected one of: {expected}.")
         value = float(estimates[self.metric.name])
+        if value <= 0:
+            return f"has a {self.metric.name} of {value:g}, of which there is no ratio"
         say(f"  round {number}: {value:.4g} {self.metric.unit}  {commit}")
         return value

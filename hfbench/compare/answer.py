@@ -1,7 +1,7 @@
 """What `hfbench compare` answers, in the format that is asked for: a page, or JSON for other programs."""
 
 from argparse import Namespace
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from itertools import groupby
 from typing import Any
@@ -16,11 +16,11 @@ from hfbench.compare.side import WORKSPACE, Side, read_side
 from hfbench.core.errors import UserError
 from hfbench.core.files import readable_json
 from hfbench.core.results import PARAMS
-from hfbench.params.schema import read_yaml
+from hfbench.params.schema import read_yaml, threshold_of
 from hfbench.report.pages import Block, markdown, print_page, standard_output
 from hfbench.statistics.bootstrap import Interval
 from hfbench.statistics.ratios import Ratio
-from hfbench.statistics.verdicts import DEFAULT_THRESHOLD, p_value
+from hfbench.statistics.verdicts import p_value
 
 _SCHEMA_VERSION = 1
 _WIDTH_WITHOUT_TERMINAL = 100
@@ -37,6 +37,8 @@ def compare_command(arguments: Namespace) -> int:
     metrics = choose_metrics(arguments.metric)
     options = Options(metrics, _threshold(arguments.threshold), arguments.across_environments)
     answer = _answer(arguments, options)
+    if arguments.metric:
+        _require_values(answer, metrics)
     if arguments.format == "json":
         print(readable_json(_content(answer)))
     elif arguments.format == "markdown":
@@ -80,16 +82,23 @@ def _side(name: str, condition: str | None) -> Side:
     return side
 
 
+def _require_values(answer: Comparison | AxisComparison | History, metrics: Sequence[ComparedMetric]) -> None:
+    """Raise `UserError` where points were compared and none has a value of a metric that was asked for by its name."""
+    if isinstance(answer, History):
+        known = {series.metric for series in answer.series}
+        is_any = bool(answer.rows)
+    else:
+        comparisons = [each for _, each in answer.comparisons] if isinstance(answer, AxisComparison) else [answer]
+        known = {judged.metric for each in comparisons for judged in each.judged}
+        is_any = any(each.pairing.compared for each in comparisons)
+    missing = [metric.name for metric in metrics if metric not in known]
+    if is_any and missing:
+        raise UserError(f"--metric {missing[0]}: no point that is compared has a value of it.")
+
+
 def _threshold(asked: float | None) -> float:
     """Return the threshold asked for, or that of params.yaml, or else the default."""
-    if asked is not None:
-        return asked
-    params: Any = read_yaml(PARAMS) if PARAMS.exists() else {}
-    section = params.get("compare") if isinstance(params, Mapping) else None
-    value = section.get("threshold", DEFAULT_THRESHOLD) if isinstance(section, Mapping) else DEFAULT_THRESHOLD
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
-        raise UserError(f"{PARAMS}: compare.threshold is {value!r}; expected a share between 0 and 1, such as 0.02.")
-    return float(value)
+    return asked if asked is not None else threshold_of(read_yaml(PARAMS) if PARAMS.exists() else {})
 
 
 def _page(

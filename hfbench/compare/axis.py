@@ -9,20 +9,13 @@ from hfbench.compare.compare import Comparison, Options, compare_all
 from hfbench.compare.pairs import Axes, ComparedMetric, headline, named, points_of, values_of
 from hfbench.compare.side import Side
 from hfbench.core.errors import UserError
-from hfbench.core.point import AXIS_TYPES, CONFIGURATION_AXES, REFERENCE, value_text, words_of
+from hfbench.core.point import CONFIGURATION_AXES, value_text
+from hfbench.core.record import OK
 from hfbench.report.frames import MODEL_AND_WORK
+from hfbench.report.speedups import OUTPUT_DIFFERS, Place, price_in_quality, reference_value, where_it_pays
 from hfbench.report.words import axis_text
 from hfbench.statistics.ratios import Contrast, contrast, estimate
-from hfbench.statistics.verdicts import (
-    FASTER,
-    INCOMPARABLE,
-    SAME,
-    SLOWER,
-    UNDECIDED,
-    Verdict,
-    race_p_value,
-    verdict_on_race,
-)
+from hfbench.statistics.verdicts import Verdict, race_p_value, verdict_on_race
 
 
 @dataclass(frozen=True)
@@ -55,7 +48,7 @@ class Race:
 
 def find_races(sides: Mapping[Any, Side], metrics: Sequence[ComparedMetric]) -> Iterator[Race]:
     """Yield the race for each metric in each place where two values were measured."""
-    values = {value: values_of(side) for value, side in sides.items()}
+    values = {value: values_of(side, metrics) for value, side in sides.items()}
     points = {value: points_of(side) for value, side in sides.items()}
     places = dict.fromkeys(axes for each in points.values() for axes in each)
     for metric, axes in product(metrics, places):
@@ -70,35 +63,18 @@ def find_races(sides: Mapping[Any, Side], metrics: Sequence[ComparedMetric]) -> 
         yield Race(axes, metric, (best, *others), tuple(contrasts), left_out)
 
 
-def where_it_pays(comparison: Comparison, metric: ComparedMetric) -> str:
-    """Return where a value is faster than the reference by more than noise, and where not, in words.
-
-    Where the points differ in one number alone, such as the batch size, they say from which on, or up to which, and
-    what is known of the next. Empty for fewer than two points, of which the table says as much.
-    """
-    judged = [each for each in comparison.of_metric(metric) if each.verdict.word != INCOMPARABLE]
-    if len(judged) < 2:
-        return ""
-    configurations = [named(each.pair.axes) for each in judged]
-    differing = [axis for axis in CONFIGURATION_AXES if len({each[axis] for each in configurations}) > 1]
-    if len(differing) == 1 and AXIS_TYPES[differing[0]] is int:
-        (axis,) = differing
-        pairs = zip(configurations, judged, strict=True)
-        words = {each[axis]: found.verdict.word for each, found in sorted(pairs, key=lambda pair: pair[0][axis])}
-        faster = [value for value, word in words.items() if word == FASTER]
-        others = [value for value, word in words.items() if word != FASTER]
-        if faster and others and (others[-1] < faster[0] or faster[-1] < others[0]):
-            is_from = others[-1] < faster[0]
-            where = f"from {words_of(axis, faster[0])} on" if is_from else f"up to {words_of(axis, faster[-1])}"
-            nearest = others[-1 if is_from else 0]
-            return f"{metric.better} {where}; {metric.word(words[nearest])} at {words_of(axis, nearest)}"
-    parts = []
-    for word in (FASTER, SLOWER, SAME, UNDECIDED):
-        labels = [comparison.labels[each.pair.axes] for each in judged if each.verdict.word == word]
-        where = "everywhere" if len(labels) == len(judged) else f"at {', '.join(labels)}"
-        if labels:
-            parts.append(f"{metric.word(word)} {where}")
-    return "; ".join(parts)
+def payoff(comparison: Comparison, metric: ComparedMetric) -> str:
+    """Return where the candidate is better than the baseline by more than noise, and where it is not or fails."""
+    judged = {each.pair.axes: each.verdict.word for each in comparison.of_metric(metric)}
+    places = []
+    for pair in comparison.pairing.pairs:
+        if pair.output_differs and pair.axes in judged:
+            places.append(Place(named(pair.axes), OUTPUT_DIFFERS))
+        elif pair.axes in judged:
+            places.append(Place(named(pair.axes), judged[pair.axes]))
+        elif pair.baseline.status == OK:
+            places.append(Place(named(pair.axes), pair.candidate.status.replace("_", " ")))
+    return where_it_pays(places, metric.word)
 
 
 # Points that differ in one of these do other work, so that their times tell nothing of each other.
@@ -163,24 +139,16 @@ def compare_axis(side: Side, axis: str, reference: str | None, options: Options)
 
 def _reference(axis: str, values: list[Any], asked: str | None) -> Any:
     if asked is None:
-        return next((value for value in values if value == REFERENCE.get(axis)), values[0])
+        return reference_value(axis, values)
     for value in values:
         if asked.lower() in {value_text(value).lower(), axis_text(value).lower()}:
             return value
     raise UserError(f"--reference {asked}: {axis} was measured with {', '.join(map(value_text, values))}.")
 
 
-_PRICED = ("quantization", "cache_implementation")
-
-
-def price_in_quality(comparison: AxisComparison) -> dict[Any, str]:
+def prices_in_quality(comparison: AxisComparison) -> dict[Any, str]:
     """Return by how much each value changes the prompt's likelihood, in words; empty for an axis that is to keep it."""
-    if comparison.axis not in _PRICED:
-        return {}
-    told = {}
-    for value, each in comparison.comparisons:
-        changes = [pair.candidate.nll_change for pair in each.pairing.pairs if pair.candidate.nll_change is not None]
-        if changes:
-            ends = dict.fromkeys(f"{change:+.3g}" for change in (min(changes), max(changes)))
-            told[value] = f"{' to '.join(ends)} nats a token"
-    return told
+    changes = {
+        value: [pair.candidate.nll_change for pair in each.pairing.pairs] for value, each in comparison.comparisons
+    }
+    return {value: text for value, each in changes.items() if (text := price_in_quality(comparison.axis, each))}

@@ -61,8 +61,10 @@ def find_changes(baseline: Side, candidate: Side, pairing: Pairing) -> tuple[Cha
 def environment_differences(baseline: Mapping[str, Any], candidate: Mapping[str, Any]) -> list[Change]:
     """Return what differs between two machines (contents of environment.json); nothing where they are equal.
 
-    Where a side does not say what machine it is from, that is the difference.
+    Where a side does not say what machine it is from, that is the difference, unless both are parts of one side.
     """
+    if baseline is candidate:
+        return []
     if not baseline or not candidate:
         known = ("known" if content else _UNKNOWN for content in (baseline, candidate))
         return [Change("hardware", "machine", *known)]

@@ -16,7 +16,6 @@ from hfbench.compare.pairs import (
     Pair,
     Pairing,
     Values,
-    labels_of,
     obstacles,
     pair_points,
     points_of,
@@ -47,6 +46,7 @@ from hfbench.statistics.verdicts import (
     tested_p_value,
     verdict_on,
 )
+from hfbench.tables.store import labels_of
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,7 @@ def judge(
 def _contrast_sides(baseline: Side, candidate: Side, options: Options) -> tuple[Comparison, list[Contrasted]]:
     """Return what is compared of two sides, not yet judged."""
     pairing = pair_points(points_of(baseline), points_of(candidate))
-    values = (values_of(baseline), values_of(candidate))
+    values = (values_of(baseline, options.metrics), values_of(candidate, options.metrics))
     machine = tuple(each.sentence for each in environment_differences(baseline.environment, candidate.environment))
     contrasts = []
     for pair in pairing.compared:

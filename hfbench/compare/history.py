@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.cells import cell_len, set_cell_size
 
 from hfbench.compare.changes import environment_labels
-from hfbench.compare.pairs import ComparedMetric, labels_of, named
+from hfbench.compare.pairs import ComparedMetric, named
 from hfbench.compare.series import (
     HistoryRow,
     Series,
@@ -36,6 +36,7 @@ from hfbench.report.pages import Block, Bullet, Bullets, Cell, Column, Table, bu
 from hfbench.report.words import counted
 from hfbench.statistics.changepoints import FEWEST_FOR_DRIFT
 from hfbench.statistics.verdicts import SLOWER
+from hfbench.tables.store import labels_of
 
 _HERE = Path()
 _RANGE = ".."

@@ -5,9 +5,9 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from math import log
 
-from hfbench.compare.axis import AxisComparison, price_in_quality, where_it_pays
+from hfbench.compare.axis import AxisComparison, payoff, prices_in_quality
 from hfbench.compare.compare import Comparison, Judged
-from hfbench.compare.pairs import ComparedMetric, Pair, headline, labels_of, limits, named, percent
+from hfbench.compare.pairs import ComparedMetric, Pair, headline, limits, named, percent
 from hfbench.compare.side import Side
 from hfbench.core.point import value_text
 from hfbench.report.pages import (
@@ -27,6 +27,7 @@ from hfbench.report.pages import (
 from hfbench.report.words import MISSING, counted, significant
 from hfbench.statistics.ratios import IDENTICAL
 from hfbench.statistics.verdicts import FASTER, INCOMPARABLE, MOST_MORE_ROUNDS, SAME, SLOWER, UNDECIDED, Verdict
+from hfbench.tables.store import labels_of
 
 _TITLE = "hfbench compare"
 # Of more points only the notable ones are shown on a terminal; the other formats hold all.
@@ -79,10 +80,10 @@ def axis_page(comparison: AxisComparison, *, is_full: bool) -> Iterator[Block]:
     yield Heading(f"{_TITLE}: {title}", level=1) if is_full else Paragraph(title, "strong", is_one_line=True)
     yield from _winner_tables(comparison)
     metric = headline(comparison.comparisons[0][1].options.metrics)[0]
-    told = {value_text(value): where_it_pays(each, metric) for value, each in comparison.comparisons}
+    told = {value_text(value): payoff(each, metric) for value, each in comparison.comparisons}
     title = f"Where it pays, against {value_text(comparison.reference)} by {metric.label}"
     yield bullets((f"{value}: {text}" for value, text in told.items() if text), title)
-    prices = (f"{value_text(value)}: {text}" for value, text in price_in_quality(comparison).items())
+    prices = (f"{value_text(value)}: {text}" for value, text in prices_in_quality(comparison).items())
     yield bullets(prices, "Price in quality: the prompt's negative log-likelihood less the reference's")
     for _, each in comparison.comparisons:
         yield Heading(" against ".join(reversed(each.side_names)), level=2)

@@ -19,7 +19,6 @@ from hfbench.report.words import MISSING, memory_unit
 from hfbench.statistics.bootstrap import Interval
 from hfbench.tables.facts import start_time
 from hfbench.tables.metrics import METRICS, Metric
-from hfbench.tables.store import point_label
 
 _SAYS_NOTHING = 10  # times the baseline, or a share of it as small
 _BY_NAME = {metric.name: metric for metric in METRICS}
@@ -29,14 +28,12 @@ _BY_NAME = {metric.name: metric for metric in METRICS}
 class ComparedMetric:
     """A metric, the short names by which it may be asked for, and its label.
 
-    `better` and `worse` are the words for a candidate that has less or more of it. `is_sampled`: has a value for each
-    iteration, and not one for each round.
+    `better` and `worse` are the words for a candidate that has less or more of it.
     """
 
     name: str
     aliases: tuple[str, ...]
     label: str
-    is_sampled: bool
     better: str = "faster"
     worse: str = "slower"
 
@@ -60,30 +57,32 @@ class ComparedMetric:
         return {"tokens/s": "tok/s", "J/token": "J/tok"}.get(unit, unit), 1.0
 
 
+def _words_of(metric: Metric) -> tuple[str, ...]:
+    """Return the words for better and worse, where they are not those of speed."""
+    if metric.unit in {"s", "tokens/s"}:
+        return ()
+    return ("more", "less") if metric.higher_is_better else ("less", "more")
+
+
 COMPARED = (
-    ComparedMetric("end_to_end_seconds", ("e2e", "end_to_end", "latency"), "end-to-end latency", True),
-    ComparedMetric("time_to_first_token_seconds", ("ttft", "time_to_first_token"), "time to first token", True),
-    ComparedMetric("inter_token_seconds", ("itl", "inter_token"), "inter-token latency", True),
-    ComparedMetric("decode_tokens_per_second", ("decode",), "decode throughput", True),
-    ComparedMetric("prefill_tokens_per_second", ("prefill",), "prefill throughput", True),
-    ComparedMetric("load_seconds", ("load",), "load time", False),
-    ComparedMetric("compile_seconds", ("compile",), "compile time", False),
-    ComparedMetric("peak_memory_bytes", ("memory", "peak_memory"), "peak memory", False, "less", "more"),
-    ComparedMetric("energy_joules_per_token", ("energy",), "energy per token", False, "less", "more"),
+    ComparedMetric("end_to_end_seconds", ("e2e", "end_to_end", "latency"), "end-to-end latency"),
+    ComparedMetric("time_to_first_token_seconds", ("ttft", "time_to_first_token"), "time to first token"),
+    ComparedMetric("inter_token_seconds", ("itl", "inter_token"), "inter-token latency"),
+    ComparedMetric("decode_tokens_per_second", ("decode",), "decode throughput"),
+    ComparedMetric("prefill_tokens_per_second", ("prefill",), "prefill throughput"),
+    ComparedMetric("load_seconds", ("load",), "load time"),
+    ComparedMetric("compile_seconds", ("compile",), "compile time"),
+    ComparedMetric("peak_memory_bytes", ("memory", "peak_memory"), "peak memory", "less", "more"),
+    ComparedMetric("energy_joules_per_token", ("energy",), "energy per token", "less", "more"),
 )
 HEADLINE = COMPARED[0]
 # Compared where they are asked for by their full names.
-_FURTHER = (
-    ComparedMetric(
-        metric.name,
-        (metric.name,),
-        metric.name.removesuffix("_seconds").replace("_", " "),
-        False,
-        *(("less", "more") if metric.unit == "bytes" else ()),
-    )
-    for metric in METRICS
-    if metric.name not in {each.name for each in COMPARED}
+_FURTHER = tuple(
+    ComparedMetric(each.name, (each.name,), each.name.removesuffix("_seconds").replace("_", " "), *_words_of(each))
+    for each in METRICS
+    if each.name not in {each.name for each in COMPARED}
 )
+METRIC_BY_NAME = {metric.name: metric for metric in (*COMPARED, *_FURTHER)}
 _BY_ANY_NAME = {name: metric for metric in (*COMPARED, *_FURTHER) for name in (metric.name, *metric.aliases)}
 
 
@@ -132,21 +131,36 @@ Axes: TypeAlias = tuple[Any, ...]  # a value for each of CONFIGURATION_AXES
 Values: TypeAlias = dict[Axes, dict[str, Rounds]]
 
 
-def values_of(side: Side) -> Values:
-    """Return the values of each configuration, for each metric of `COMPARED` that has some.
+def values_of(side: Side, metrics: Iterable[ComparedMetric]) -> Values:
+    """Return the values of each configuration, for each of these metrics that has some.
 
-    Of rounds that are ok: those of a metric that is sampled are its sample iterations with the token observer, as in
-    the summary; others have one value a round. Null is no value.
+    Of rounds that are ok, and as in the summary: of each sample iteration with the token observer, or one value a
+    round. Null is no value.
     """
     iterations = side.samples.filter(pl.col("status") == OK, pl.col("phase") == "sample", "observed")
     points = side.points.filter(pl.col("status") == OK)
     values: Values = {}
-    for metric in COMPARED:
-        table = iterations if metric.is_sampled else points
-        known = values_by_round(table, metric.name, *CONFIGURATION_AXES) if metric.name in table.columns else {}
-        for axes, rounds in known.items():
+    for metric in metrics:
+        for axes, rounds in _rounds_of(metric.name, iterations, points, side.summary).items():
             values.setdefault(axes, {})[metric.name] = rounds
     return values
+
+
+def _rounds_of(
+    metric: str, iterations: pl.DataFrame, points: pl.DataFrame, summary: pl.DataFrame
+) -> dict[Axes, Rounds]:
+    """Return the values of a metric by configuration, from the table that has them."""
+    for table in (points, iterations):
+        if metric in table.columns:
+            return values_by_round(table, metric, *CONFIGURATION_AXES)
+    medians = summary.filter(pl.col("metric").cast(pl.String) == metric).select(*CONFIGURATION_AXES, "round_medians")
+    numbers = points.group_by(CONFIGURATION_AXES).agg(numbers=pl.col("round").sort())
+    # A configuration of which a round has no value is left out: the summary does not tell which one.
+    rounds = medians.join(numbers, on=CONFIGURATION_AXES, maintain_order="left").filter(
+        pl.col("numbers").list.len() == pl.col("round_medians").list.len()
+    )
+    singles = rounds.explode("numbers", "round_medians").rename({"numbers": "round"})
+    return values_by_round(singles, "round_medians", *CONFIGURATION_AXES)
 
 
 @dataclass(frozen=True)
@@ -194,12 +208,6 @@ class ComparedPoint:
 def named(axes: Axes) -> dict[str, Any]:
     """Return axes by name."""
     return dict(zip(CONFIGURATION_AXES, axes, strict=True))
-
-
-def labels_of(configurations: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return a short name for each configuration, by the axes in which they differ."""
-    varying = [axis for axis in CONFIGURATION_AXES if len({each[axis] for each in configurations}) > 1]
-    return [point_label(each, varying) for each in configurations]
 
 
 def points_of(side: Side) -> dict[Axes, ComparedPoint]:

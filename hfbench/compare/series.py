@@ -13,7 +13,7 @@ import polars as pl
 
 from hfbench.compare.pairs import (
     ARCHITECTURE,
-    COMPARED,
+    METRIC_BY_NAME,
     Axes,
     ComparedMetric,
     ComparedPoint,
@@ -184,14 +184,13 @@ def collect_series(rows: Sequence[HistoryRow]) -> list[Series]:
 
     Two contents go into one series where they differ in nothing that both tell.
     """
-    metrics = {metric.name: metric for metric in COMPARED}
     found: dict[tuple[Axes, str, str], list[Series]] = {}
     for place, row in enumerate(rows):
         for result in row.results:
             alike = found.setdefault((result.configuration, result.metric, row.machine), [])
             series = next((each for each in alike if each.takes(result)), None)
             if series is None:
-                series = Series(result.configuration, metrics[result.metric], row.machine, result.content)
+                series = Series(result.configuration, METRIC_BY_NAME[result.metric], row.machine, result.content)
                 alike.append(series)
             series.add(place, result)
     return [series for alike in found.values() for series in alike]

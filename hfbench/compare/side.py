@@ -16,7 +16,7 @@ import yaml
 from fsspec.implementations.local import LocalFileSystem  # as DVC's file systems are fsspec's
 
 from hfbench.core.errors import UserError
-from hfbench.core.point import AXES, CONFIGURATION_AXES, USUAL
+from hfbench.core.point import AXES, CONFIGURATION_AXES, USUAL, value_text
 from hfbench.core.results import RESULTS, TABLES
 from hfbench.git import find_commit, prefix_of, references, try_git
 from hfbench.params.schema import parse_yaml
@@ -115,8 +115,11 @@ def _stale_notes(points: pl.DataFrame, params: Mapping[str, Any]) -> tuple[str, 
     changed = [
         axis
         for axis in AXES
-        if {*(sweep[axis] if has_product or axis == "round" else ()), *(each[axis] for each in listed if axis in each)}
-        != set(points[axis].unique())
+        if {
+            *map(value_text, sweep[axis] if has_product or axis == "round" else ()),
+            *(value_text(each[axis]) for each in listed if axis in each),
+        }
+        != set(map(value_text, points[axis].unique()))
     ]
     if not changed:
         return ()

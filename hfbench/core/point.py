@@ -132,8 +132,9 @@ class Configuration:
         usual=INF,
         token="rate{}",
         words="{} requests/s",
-        pattern=rf"{INF}|(?=.*[1-9])\d+(\.\d+)?",
-        expected=f"{INF}, or a number of requests a second above 0",
+        # Without needless zeros: 2 and 2.0 would be two points.
+        pattern=rf"{INF}|(?=.*[1-9])(0|[1-9]\d*)(\.\d*[1-9])?",
+        expected=f"{INF}, or a number of requests a second above 0, in its shortest form as 2 or 2.5",
     )
     batch_size: int = _axis("work", "batch", token="b{}", words="batch {}")
     sequence_length: int = _axis("work", "prompt tokens", token="s{}", words="{} prompt tokens")
@@ -180,6 +181,7 @@ AXES = tuple(AXIS_TABLE)
 CONFIGURATION_AXES = AXES[1:]
 # What a configuration does, beside the model, and what of that decides what it computes; the other axes are how.
 WORKLOAD_AXES = tuple(name for name, axis in AXIS_TABLE.items() if axis.kind in {"work", "load"})
+LOAD_AXES = frozenset(name for name, axis in AXIS_TABLE.items() if axis.kind == "load")  # numbers, kept as text
 INPUT_AXES = tuple(name for name, axis in AXIS_TABLE.items() if axis.kind == "work")
 WAY_AXES = tuple(name for name, axis in AXIS_TABLE.items() if axis.kind in {"way", "precision"})
 # What a name of a point need not say.

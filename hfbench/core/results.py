@@ -53,13 +53,16 @@ def assistant_path(assistant: str) -> Path:
     return ASSISTANTS / f"{assistant}.json"
 
 
+# Those whose values say which sections of params.yaml a point depends on, in the order of dvc.yaml.
+SETTINGS_AXES = (
+    *("attn_implementation", "compile_mode", "cache_implementation", "use_kernels"),
+    *("quantization", "continuous_batching", "assistant", "request_rate"),
+)
+
+
 def settings_path(point: Configuration) -> Path:
     """Return where what a point depends on of params.yaml beside its axes lies; points that use the same share it."""
-    used = (
-        *(point.attn_implementation, point.compile_mode, point.cache_implementation, point.use_kernels),
-        *(point.quantization, point.continuous_batching, point.assistant, point.request_rate),
-    )
-    return SETTINGS / f"{joined(used)}.json"
+    return SETTINGS / f"{joined(getattr(point, axis) for axis in SETTINGS_AXES)}.json"
 
 
 def workloads_path(model: str) -> Path:

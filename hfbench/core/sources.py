@@ -11,8 +11,8 @@ from hfbench.core.point import HUB_NAME, NAME
 class Strict(BaseModel):
     """A section of params.yaml."""
 
-    # strict: "4" is no number and true is not 1; forbid: a misspelt key is an error.
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    # strict: "4" is no number and true is not 1; forbid: a misspelt key is an error. No file of results holds infinity.
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def matches(pattern: str, expected: str) -> AfterValidator:

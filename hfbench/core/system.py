@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -40,6 +41,13 @@ def read_integer(path: Path | str) -> int | None:
         return None
 
 
+def readable_entries(folder: Path) -> list[Path]:
+    """Return what is in a folder, sorted; nothing where it is none, or may not be read, which loaders pass over."""
+    with suppress(OSError):
+        return sorted(folder.iterdir())
+    return []
+
+
 _METADATA = (".dist-info", ".egg-info")
 
 
@@ -51,7 +59,7 @@ def installed_packages() -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for folder in map(Path, dict.fromkeys(sys.path)):
-        for entry in sorted(folder.iterdir()) if folder.is_dir() else ():
+        for entry in readable_entries(folder):
             if entry.suffix in _METADATA:
                 name, _, version = entry.stem.partition("-")
                 found.setdefault(name, version.partition("-")[0])

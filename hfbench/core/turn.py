@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from hfbench.core.errors import say
+from hfbench.core.errors import UserError, say
 
 _FOLDERS = (Path("/run/lock"), Path("/tmp"))  # whatever TMPDIR says; the first is on some systems for root alone
 _CHOSEN = "HFBENCH_LOCKS"  # names another folder
@@ -22,11 +22,16 @@ _MOST_BYTES = 1000  # of what the holder says of itself
 
 
 def lock_folder() -> Path:
-    """Return the folder of the locks, which is the same for every user of the machine."""
+    """Return the folder of the locks, which is the same for every user of the machine.
+
+    Raises `UserError` where the one that was chosen cannot be written to.
+    """
     if chosen := os.environ.get(_CHOSEN):
+        if not os.access(chosen, os.W_OK | os.X_OK):
+            raise UserError(f"{_CHOSEN} is {chosen}, where no file can be made. Name a folder that may be written to.")
         return Path(chosen)
     shared = (folder for folder in _FOLDERS if folder.is_dir() and folder.stat().st_mode & stat.S_IWOTH)
-    return next(shared, Path(tempfile.gettempdir()))
+    return next((folder for folder in shared if os.access(folder, os.W_OK)), Path(tempfile.gettempdir()))
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from hfbench.environment.describe import describe, require_usable
 from hfbench.measure.support import meant_device
 from hfbench.model.cache import cache_folder
 from hfbench.model.manifest import read_previous
-from hfbench.monitoring.devices import every_accelerator, open_devices
+from hfbench.monitoring.devices import every_accelerator, open_devices, vendors_of
 from hfbench.monitoring.monitor import machine_before
 from hfbench.params.schema import Params
 
@@ -102,7 +102,9 @@ _LOOK_SECONDS = 0.3  # at how busy the CPUs are: long enough for 30 ticks of eac
 def collect(params: Params, results: Path) -> Readings:
     """Return the readings; `results` is the folder that holds `models/NAME.json`, if the pipeline has run."""
     environment = describe(params.device)
-    devices, _ = open_devices(meant_device(params.device, environment))
+    devices, _ = open_devices(
+        meant_device(params.device, environment), among=vendors_of(environment.get("accelerators", []))
+    )
     now = machine_before(devices[:1], _LOOK_SECONDS)
     passed_over = None
     try:

@@ -10,7 +10,15 @@ from typing import Any
 
 from hfbench.core.errors import UserError
 from hfbench.core.record import SCHEMA_VERSION
-from hfbench.core.system import FILESYSTEM, control_groups, cpu_limit, is_computing_library, read_integer, read_text
+from hfbench.core.system import (
+    FILESYSTEM,
+    control_groups,
+    cpu_limit,
+    is_computing_library,
+    read_integer,
+    read_text,
+    readable_entries,
+)
 from hfbench.environment.packages import describe_compiler, describe_packages, torch_build, version_line
 from hfbench.environment.processor import describe_cpu, read_cpuinfo
 from hfbench.monitoring.devices import measured_accelerators
@@ -157,7 +165,7 @@ def describe_chosen_files(variables: Mapping[str, str]) -> dict[str, Any]:
     libraries = {
         file.name: file.stat().st_size
         for folder in reversed(folders)
-        for file in (sorted(folder.iterdir()) if folder.is_dir() else ())
+        for file in readable_entries(folder)
         if is_computing_library(file.name) and file.is_file()
     }
     return {
@@ -198,7 +206,7 @@ def describe(device: str) -> dict[str, Any]:
 
 # The ids of https://pci-ids.ucw.cz: vendors, and the class of displays and of accelerators without one.
 _NVIDIA, _AMD, _INTEL = "0x10de", "0x1002", "0x8086"
-_DISPLAY_CLASS = "0x03"
+_CLASSES = ("0x03", "0x12")  # displays, and processing accelerators
 _REMEDY = "or set `device: cpu` in params.yaml to measure the CPU"
 
 
@@ -243,7 +251,7 @@ def _present(root: Path) -> set[str]:
     return {
         vendor
         for folder in devices
-        if (read_text(folder / "class") or "").startswith(_DISPLAY_CLASS)
+        if (read_text(folder / "class") or "").startswith(_CLASSES)
         and (vendor := read_text(folder / "vendor")) is not None
     }
 

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 from hfbench.core.system import installed_packages, read_text
 from hfbench.git import run_git
@@ -228,3 +229,16 @@ def torch_build() -> dict[str, str]:
     folder = _imported_path("torch")
     text = read_text(folder / "version.py") if folder else None
     return dict(re.findall(r"^(cuda|hip|xpu)\b[^=\n]*= *'([^']+)'", text or "", re.MULTILINE))
+
+
+def differing_versions(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
+    """Return, in words, which packages are here and on a node in different versions.
+
+    Both are `packages` of environment.json. What one has alone belongs to its hardware, and so does what a version says
+    of its build, after the +.
+    """
+    return [
+        f"{name} {theirs[name]['version']}, and here is {ours[name]['version']}"
+        for name in sorted(theirs.keys() & ours.keys())
+        if Version(theirs[name]["version"]).public != Version(ours[name]["version"]).public
+    ]

@@ -9,10 +9,11 @@ from typing import Any
 from hfbench.compare.side import Side, read_side
 from hfbench.core.files import write_text
 from hfbench.core.results import RESULTS
+from hfbench.params.schema import threshold_of
 from hfbench.report.charts.throughput import kinds_chart
 from hfbench.report.frames import ReportData, report_data, values_by_round
 from hfbench.report.pages import Bullets, Column, Heading, Table, bullets, markdown, number, print_page, standard_output
-from hfbench.report.speedups import speedups_and_winners
+from hfbench.report.speedups import judge_ways
 from hfbench.report.templates import Figure, page_of_blocks
 from hfbench.report.words import END_TO_END, MISSING, counted, significant, span_text
 from hfbench.statistics.ratios import independent_ratio
@@ -35,7 +36,7 @@ def show_kinds(names: Sequence[str]) -> None:
 
 def side_data(side: Side) -> ReportData:
     """Return the frames that the page is made from."""
-    return report_data(side.samples, side.summary, side.points, side.configurations)
+    return report_data(side.samples, side.summary, side.points, side.configurations, threshold_of(side.params))
 
 
 def kinds_page(found: Mapping[str, ReportData]) -> Iterator[Heading | Table | Bullets]:
@@ -68,7 +69,7 @@ def write_html(found: Mapping[str, ReportData], page: Sequence[Heading | Table |
 def _winners(found: Mapping[str, ReportData]) -> Table:
     rows = []
     for kind, data in found.items():
-        for winner in speedups_and_winners(data)[1]:
+        for winner in judge_ways(data).winners:
             row = winner.configuration
             clear = "" if winner.is_clear or not winner.rivals else f"not told apart from {', '.join(winner.rivals)}"
             rows.append([row["workload"], kind, row["way"], *(cell(row) for cell in _BESIDE.values()), clear])

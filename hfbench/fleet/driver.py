@@ -17,15 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from packaging.version import Version
 from rich.console import Console
 
 from hfbench.core.errors import UserError, say
 from hfbench.core.results import PARAMS
-from hfbench.environment.packages import describe_packages
+from hfbench.environment.packages import describe_packages, differing_versions
 from hfbench.fleet import node as on_node
 from hfbench.fleet.across import PAGE, show_kinds
-from hfbench.fleet.kinds import Kind, name_of, open_kind, push_kinds
+from hfbench.fleet.kinds import Kind, alone, name_of, open_kind, push_kinds, saved_kinds
 from hfbench.fleet.schedule import Block, Machine, Node, Schedule, devices_wanted, machines_of
 from hfbench.fleet.seen import Seen, last_status, show_status
 from hfbench.git import prefix_of, run_git
@@ -33,6 +32,7 @@ from hfbench.params.schema import load_params
 from hfbench.report.words import counted
 
 _CONSTRAINTS = Path("constraints.txt")
+_PATIENCE_SECONDS = 60.0  # with a node that is asked what it is
 _LOOK_SECONDS = 5.0  # between two looks at which nodes there are
 _WAIT_SECONDS = 1.0
 _ANSWER_SECONDS = 10.0
@@ -61,6 +61,8 @@ class Fleet:
         self._shared = ray.put(self._order)
         self._machines: dict[str, Machine] = {}
         self._surveys: dict[Any, Machine] = {}
+        self._asked_at: dict[Any, float] = {}
+        self._late = set[Any]()  # surveys that are waited for no more
         self._readying: dict[Any, tuple[Machine, bytes]] = {}
         self._tasks: dict[Any, _Task] = {}
         self._looked_at = -_LOOK_SECONDS
@@ -71,20 +73,35 @@ class Fleet:
 
     def survey(self) -> None:
         """Find out of each node what it is, and of each kind what is measured already."""
+        self._ask()
+        while self._is_asking():
+            self._take_ready([*self._surveys, *self._readying])
+        self._require_nodes()
+
+    def _ask(self) -> None:
         self._look()
-        if self._machines:
-            self.seen.say(f"asking {counted(len(self._machines), 'node')} what it is: {', '.join(self.devices())}")
-        else:
+        if not self._machines:
             raise UserError("the Ray cluster has no node that is alive. Start some with `ray start`.")
-        while waiting := [*self._surveys, *self._readying]:
-            self._take_ready(waiting)
+        self.seen.say(f"asking {counted(len(self._machines), 'node')} what it is: {', '.join(self.devices())}")
+
+    def _is_asking(self) -> bool:
+        """Whether nodes are still to answer; one that has not for long is told, and waited for no more."""
+        late = time.monotonic() - _PATIENCE_SECONDS
+        for reference, since in self._asked_at.items():
+            if since < late and reference in self._surveys and reference not in self._late:
+                self._late.add(reference)
+                name = self._surveys[reference].name
+                self.seen.say(f"{name} has not answered yet; other work may hold what it needs. The others go on.")
+        return bool(self._surveys.keys() - self._late or self._readying)
+
+    def _require_nodes(self) -> None:
         if not self.schedule.nodes:
             raise UserError("none of the nodes can measure; why stands above.")
 
     def run(self) -> str | None:
         """Measure until nothing waits; nodes may come and go. Return why some points are left, or None."""
-        self.survey()
-        while self._surveys or self._readying or not self.schedule.is_done:
+        self._ask()
+        while self._is_asking() or not self.schedule.is_done:
             self._look()
             self._begin_blocks()
             self.seen.show(self.kinds, self.schedule)
@@ -93,6 +110,8 @@ class Fleet:
                 break
             self._take_ready(waiting)
         self.seen.show(self.kinds, self.schedule, is_last=True)
+        if not self.kinds:
+            self._require_nodes()
         return None if self.schedule.is_done else self._why_stuck()
 
     def devices(self) -> dict[str, str]:
@@ -109,14 +128,15 @@ class Fleet:
         if time.monotonic() - self._looked_at < _LOOK_SECONDS:
             return
         self._looked_at = time.monotonic()
-        alive = {machine.id: machine for machine in machines_of(self._ray.nodes())}
+        alive = {machine.id: machine for machine in machines_of(self._ray.nodes(), self._machines)}
         for gone in self._machines.keys() - alive.keys():
             machine = self._machines.pop(gone)
             self.seen.say(f"{machine.name} is gone")
             self.schedule.remove_node(machine.name)
         for new in alive.keys() - self._machines.keys():
             self._machines[new] = alive[new]
-            self._surveys[self._on(alive[new], on_node.survey).remote(self._shared)] = alive[new]
+            reference = self._on(alive[new], on_node.survey).remote(self._shared)
+            self._surveys[reference], self._asked_at[reference] = alive[new], time.monotonic()
 
     def _on(self, machine: Machine, function: Callable[..., Any], devices: int = 1, **options: Any) -> Any:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -165,6 +185,7 @@ class Fleet:
         try:
             ready = self._ray.get(reference)
             kind = self.kinds.get(name) or open_kind(environment, self._order, cache_folder(), ready)
+            kind.require_same(ready)
         except (self._ray.exceptions.RayError, UserError) as error:
             self.seen.refuse(machine.name, reason_of(error))
             return
@@ -180,9 +201,10 @@ class Fleet:
         while (found := self.schedule.next_block()) is not None:
             node, block = found
             machine = by_name[node.name]
-            described = {"node": node.name, "per_node": self._per_node}
+            described = {"node": node.name, "per_node": node.places}
             task = self._on(machine, on_node.measure, self._order["devices"], num_returns="streaming")
-            self._tasks[task.remote(self._shared, tuple(block.waiting), described)] = _Task(node, block)
+            kind = on_node.md5_of(self.kinds[block.kind].environment)
+            self._tasks[task.remote(self._shared, tuple(block.waiting), described, kind)] = _Task(node, block)
 
     def _take(self, stream: Any) -> None:
         """Take the next result of a stream, or its end."""
@@ -197,6 +219,8 @@ class Fleet:
             return
         except (self._ray.exceptions.RayError, UserError) as error:
             del self._tasks[stream]
+            if isinstance(error, UserError):  # the node would go on
+                self._ray.cancel(stream, force=True)
             self.schedule.end_block(node, block, reason_of(error))
             if node.name in self.schedule.nodes:
                 self.seen.say(f"{node.name} gave up round {block.round}: {reason_of(error)}")
@@ -225,7 +249,7 @@ def fleet(arguments: Namespace) -> None:
 
 def list_fleet(address: str) -> None:
     """Print the kinds of machines in the cluster, their nodes and devices, and what each kind still has to measure."""
-    with connected(address) as (ray, dashboard):
+    with alone(), connected(address) as (ray, dashboard):
         its = Fleet(ray, dashboard, per_node=1, runtime=None)
         its.survey()
         its.seen.print_plan(its.kinds, its.schedule, its.devices())
@@ -236,13 +260,11 @@ def run_fleet(address: str, per_node: int, *, installs: bool, pushes: bool) -> N
     if per_node < 1:
         raise UserError(f"--per-node is {per_node}. Expected 1 or more points at a time on a node.")
     runtime = {"pip": _CONSTRAINTS.read_text().splitlines()} if installs else None
-    with connected(address) as (ray, dashboard):
-        its = Fleet(ray, dashboard, per_node, runtime)
-        failure = its.run()
-        kinds = [kind for kind in its.kinds.values() if kind.is_complete]
-    for kind in kinds:
-        kind.save_experiment()
-        say(f"{kind.name}: its results are the DVC experiment of that name")
+    with alone():
+        with connected(address) as (ray, dashboard):
+            its = Fleet(ray, dashboard, per_node, runtime)
+            failure = its.run()
+        kinds, failures = saved_kinds(its.kinds.values())
     if pushes:
         push_kinds(kinds)
     if kinds:
@@ -250,8 +272,8 @@ def run_fleet(address: str, per_node: int, *, installs: bool, pushes: bool) -> N
         say(f"This page, with a chart: {PAGE}")
     if len(kinds) > 1:
         say(f"More on two of them: hfbench compare {kinds[0].name} {kinds[1].name} --across-environments")
-    if failure is not None:
-        raise UserError(failure)
+    if told := [*failures, *filter(None, [failure])]:
+        raise UserError(" ".join(told))
 
 
 @contextmanager
@@ -264,7 +286,7 @@ def connected(address: str) -> Iterator[tuple[Any, str]]:
         import ray
         from ray import cloudpickle
     except ImportError:
-        raise UserError("hfbench fleet needs Ray. Install it with pip install 'hfbench[fleet]'.") from None
+        raise UserError("hfbench fleet needs Ray. Install it in this checkout: pip install -e '.[fleet]'") from None
     _require_answer(address)
     try:
         context = ray.init(address=address, namespace="hfbench", log_to_driver=False, logging_level=logging.ERROR)
@@ -338,6 +360,10 @@ def make_order() -> dict[str, Any]:
         raise UserError(
             f"a fleet measures a commit, and these files have changes that are in none: {files}. Commit them."
         )
+    if run_git(Path(), "rev-parse", "--is-shallow-repository").stdout.strip() == "true":
+        raise UserError(
+            "a fleet ships the commit with its history, of which this clone has a part. Run `git fetch --unshallow`."
+        )
     commit = run_git(Path(), "rev-parse", "HEAD").stdout.strip()
     project = run_git(Path(), "rev-list", "--max-parents=0", "HEAD").stdout.split()[-1][:12]
     with tempfile.TemporaryDirectory() as folder:
@@ -348,19 +374,6 @@ def make_order() -> dict[str, Any]:
         content = bundle.read_bytes()
     params = PARAMS.read_bytes()
     return {"commit": commit, "project": project, "bundle": content, "params": params, "devices": devices}
-
-
-def differing_versions(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
-    """Return, in words, which packages are here and on a node in different versions.
-
-    Both are `packages` of environment.json. What one has alone belongs to its hardware, and so does what a version says
-    of its build, after the +.
-    """
-    return [
-        f"{name} {theirs[name]['version']}, and here is {ours[name]['version']}"
-        for name in sorted(theirs.keys() & ours.keys())
-        if Version(theirs[name]["version"]).public != Version(ours[name]["version"]).public
-    ]
 
 
 def cache_folder() -> Path:

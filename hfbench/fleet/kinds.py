@@ -4,6 +4,7 @@ The results of a kind come together in a clone of its own, where DVC runs the pi
 in place of this machine's: each point comes from DVC's run cache, and one that is not there is refused, not measured.
 """
 
+import fcntl
 import hashlib
 import json
 import logging
@@ -12,7 +13,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import chdir
+from contextlib import chdir, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from typing import Any
 import yaml
 
 from hfbench.compare.side import LOCK
-from hfbench.core.errors import UserError
+from hfbench.core.errors import UserError, say
 from hfbench.core.files import atomic_path
 from hfbench.core.results import CEILINGS, ENVIRONMENT, PARAMS, POINTS, RESULTS, STANDS_FOR
 from hfbench.fleet import node
@@ -36,17 +37,19 @@ _RUN = re.compile(r"runs/[0-9a-f]{2}/[0-9a-f]+/[0-9a-f]+")
 class Kind:
     """Machines that are the same to a measurement; `folder` is the clone in which their results come together.
 
-    `stages` has the round of each point, by the stage that measures it, in the sweep's order. `has_taken` is whether a
-    node gave anything.
+    `commit` is the one that is measured; `stages` has the round of each point, by the stage that measures it, in the
+    sweep's order. `has_taken` is whether a node gave anything.
     """
 
     name: str
     environment: bytes
+    commit: str
     folder: Path
     cache: Path
     stages: dict[str, int] = field(default_factory=dict)
     done: set[str] = field(default_factory=set)
     has_taken: bool = False
+    _md5s: dict[str, str | None] = field(default_factory=dict)
 
     def rounds(self) -> Iterator[tuple[int, list[str]]]:
         """Yield each round with the stages that are not done yet; the ceilings are in the first."""
@@ -66,6 +69,9 @@ class Kind:
         known = {each["path"]: each["md5"] for each in result["entry"]["deps"]}
         if known[str(ENVIRONMENT)] != node.md5_of(self.environment):
             raise UserError(f"its environment is no longer that of the kind {self.name}")
+        for path in (path for path in known if path.startswith(f"{RESULTS}/") and path != str(ENVIRONMENT)):
+            if known[path] != self._md5_here(path):
+                raise UserError(f"it measured with another {path} than the one of the kind {self.name}")
         if node.md5_of(content) != md5:
             raise UserError(f"{out['path']} came damaged: it is not the {md5} that it is said to be")
         self.has_taken = True
@@ -95,18 +101,34 @@ class Kind:
             _store(self.folder / path, content)
         self._lock(ready["entries"])
 
+    def require_same(self, ready: Mapping[str, Any]) -> None:
+        """Raise `UserError` where another node found out something else about models and inputs."""
+        known = self._locked()
+        for name, entry in ready["entries"].items():
+            if name in known and _outs(known[name]) != _outs(entry):
+                raise UserError(f"its {name} is another than that of the first node of the kind {self.name}")
+
+    def _md5_here(self, path: str) -> str | None:
+        """Return the md5 of a file in the clone, None where it is not there."""
+        if path not in self._md5s:
+            file = self.folder / path
+            self._md5s[path] = node.md5_of(file.read_bytes()) if file.is_file() else None
+        return self._md5s[path]
+
+    def _locked(self) -> dict[str, Any]:
+        """Return the entries of the clone's dvc.lock."""
+        lock = self.folder / LOCK
+        known = yaml.load(lock.read_bytes(), yaml.CSafeLoader) if lock.exists() else None
+        return dict((known or {}).get("stages") or {})
+
     def _keep(self, md5: str, content: bytes) -> None:
         """Put a file into the DVC cache of this repository."""
         _store(self.cache / "files" / "md5" / md5[:2] / md5[2:], content)
 
     def _lock(self, entries: Mapping[str, Any]) -> None:
         """Put entries of stages into the clone's dvc.lock."""
-        lock = self.folder / LOCK
-        known: Any = {"schema": "2.0", "stages": {}}
-        if lock.exists():
-            known = yaml.load(lock.read_bytes(), yaml.CSafeLoader)
-        known["stages"] |= entries
-        _store(lock, yaml.dump(known, Dumper=yaml.CSafeDumper, sort_keys=False).encode())
+        known = {"schema": "2.0", "stages": self._locked() | dict(entries)}
+        _store(self.folder / LOCK, yaml.dump(known, Dumper=yaml.CSafeDumper, sort_keys=False).encode())
 
     @property
     def is_complete(self) -> bool:
@@ -114,8 +136,7 @@ class Kind:
         return self.done >= self.stages.keys() and self._has_ceilings()
 
     def _has_ceilings(self) -> bool:
-        known = yaml.load((self.folder / LOCK).read_bytes(), yaml.CSafeLoader)
-        return CEILINGS_STAGE in known["stages"] and (self.folder / CEILINGS).exists()
+        return CEILINGS_STAGE in self._locked() and (self.folder / CEILINGS).exists()
 
     def save_experiment(self) -> None:
         """Make tables and report of the kind, and the DVC experiment that is named after it, where it is not there."""
@@ -132,9 +153,8 @@ class Kind:
 
     @property
     def reference(self) -> str:
-        """Where git has the experiment of this name that was made from HEAD."""
-        head = run_git(Path(), "rev-parse", "HEAD").stdout.strip()
-        return f"refs/exps/{head[:2]}/{head[2:]}/{self.name}"
+        """Where git has the experiment of this name that was made from the commit."""
+        return f"refs/exps/{self.commit[:2]}/{self.commit[2:]}/{self.name}"
 
     def _is_saved(self) -> bool:
         """Whether there is an experiment of this name, of the commit and the params that are measured."""
@@ -164,6 +184,22 @@ class Kind:
             )
 
 
+def _outs(entry: Mapping[str, Any]) -> dict[str, str]:
+    return {each["path"]: each["md5"] for each in entry["outs"]}
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Hold this repository's clones alone inside. Raises `UserError` where another process has them."""
+    _CLONES.mkdir(parents=True, exist_ok=True)
+    with (_CLONES / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError("a fleet works for this repository already; `hfbench fleet status` shows it.") from None
+        yield
+
+
 def open_kind(environment: bytes, order: Mapping[str, Any], cache: Path, ready: Mapping[str, Any]) -> Kind:
     """Return the kind of this description, with what is known of it here; `ready` is what a node of it has of models.
 
@@ -176,10 +212,24 @@ def open_kind(environment: bytes, order: Mapping[str, Any], cache: Path, ready: 
         node.prepare(folder, order, cache)
     except node.NodeError as error:
         raise UserError(f"no clone of this repository could be made in {folder}: {error}") from None
-    kind = Kind(name, environment, folder, cache)
+    kind = Kind(name, environment, order["commit"], folder, cache)
     kind.take_models(ready)
     kind.find_what_is_known()
     return kind
+
+
+def saved_kinds(kinds: Iterable[Kind]) -> tuple[list[Kind], list[str]]:
+    """Make an experiment of each kind that is complete; return those, and why others have none."""
+    saved, failures = list[Kind](), list[str]()
+    for kind in (kind for kind in kinds if kind.is_complete):
+        try:
+            kind.save_experiment()
+        except UserError as error:
+            failures.append(str(error))
+            continue
+        saved.append(kind)
+        say(f"{kind.name}: its results are the DVC experiment of that name")
+    return saved, failures
 
 
 def push_kinds(kinds: Sequence[Kind]) -> None:

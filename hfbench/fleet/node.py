@@ -23,11 +23,18 @@ import yaml
 _POLL_SECONDS = 0.2
 _SAID_LINES = 15  # of a command that failed
 _ENVIRONMENT = "results/environment.json"
+_UNAVAILABLE = "unavailable"  # the status of a point that is to be tried again
 _BEFORE_POINTS = ("stages/dvc.yaml:environment", "model", "assistant", "inputs")
 FOLDER = ".dir"  # how DVC's md5 of a folder ends
 _LOCKS = ("dvc.lock", "stages/dvc.lock")
 # Ray chooses a task's accelerators by these.
-_CHOSEN_DEVICES = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "ONEAPI_DEVICE_SELECTOR")
+_CHOSEN_DEVICES = (
+    "CUDA_VISIBLE_DEVICES",
+    "HIP_VISIBLE_DEVICES",
+    "ROCR_VISIBLE_DEVICES",
+    "ONEAPI_DEVICE_SELECTOR",
+    "ZE_AFFINITY_MASK",
+)
 # A command that the kernel kills with the process that started it, however that ended.
 _WITH_PARENT = """
 import ctypes, os, runpy, sys
@@ -49,11 +56,19 @@ def survey(order: Mapping[str, Any]) -> bytes:
     """Return what the node is, as the stage `environment` of the commit writes it.
 
     `order` has the `commit` and a git `bundle` that holds it, the bytes of `params`, and the `project`, which names the
-    folder on the node. Raises `NodeError`.
+    folder on the node. Raises `NodeError`, also where its accelerators are of several kinds, of which a task would get
+    one or the other.
     """
     with _clone(order) as folder:
         _run(folder, _variables(), "stages.environment")
-        return (folder / _ENVIRONMENT).read_bytes()
+        content = (folder / _ENVIRONMENT).read_bytes()
+    kinds = dict.fromkeys(each["name"] for each in json.loads(content)["accelerators"])
+    if len(kinds) > 1:
+        raise NodeError(
+            f"it has accelerators of several kinds ({', '.join(kinds)}); start a raylet for each, with "
+            "CUDA_VISIBLE_DEVICES or what else hides the others"
+        )
+    return content
 
 
 def make_ready(order: Mapping[str, Any]) -> dict[str, Any]:
@@ -61,13 +76,16 @@ def make_ready(order: Mapping[str, Any]) -> dict[str, Any]:
 
     Who drives the fleet so needs no model. It has the `entries` of these stages in dvc.lock, by their names; the
     `objects` that DVC's cache has of their outs, by their md5; and the `files` that it has not, by their paths. Raises
-    `NodeError`.
+    `NodeError`, also where a model cannot be had here.
     """
     with _clone(order) as folder:
         # Without --quiet, with which DVC keeps its own errors to itself.
         _run(folder, _variables(), "dvc", "repro", "--single-item", *_BEFORE_POINTS)
         stages = yaml.load((folder / "dvc.lock").read_bytes(), yaml.CSafeLoader)["stages"]
         entries = {name: entry for name, entry in stages.items() if name.partition("@")[0] in _BEFORE_POINTS}
+        for path in (out["path"] for name, entry in entries.items() if "inputs" not in name for out in entry["outs"]):
+            if reason := json.loads((folder / path).read_bytes()).get("unavailable"):
+                raise NodeError(f"{path}: {reason}")
         objects, files = dict[str, bytes](), dict[str, bytes]()
         for out in (out for entry in entries.values() for out in entry["outs"]):
             found = _objects(_cache_of(folder), out["md5"])
@@ -89,10 +107,13 @@ def _objects(cache: Path, md5: str) -> dict[str, bytes]:
     return found
 
 
-def measure(order: Mapping[str, Any], stages: Sequence[str], node: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def measure(
+    order: Mapping[str, Any], stages: Sequence[str], node: Mapping[str, Any], environment: str
+) -> Iterator[dict[str, Any]]:
     """Run these stages, of points and `ceilings`, in order, and yield each as soon as it is done.
 
-    A point that the node has measured before comes from its cache. `node` is what the records are to say of it. Each
+    A point that the node has measured before comes from its cache. `node` is what the records are to say of it, and
+    `environment` the md5 of its kind's description: an earlier run may have left results of another. Each
     has its `stage`, its `entry` in dvc.lock, and the bytes of its `outs`, by their paths; a point its entry in DVC's
     run cache as well (`run`: where it lies in the cache, and its bytes). Raises `NodeError`.
     """
@@ -106,7 +127,7 @@ def measure(order: Mapping[str, Any], stages: Sequence[str], node: Mapping[str, 
             waiting, has_ended = list(stages), False
             while waiting and not has_ended:
                 has_ended = process.poll() is not None
-                for result in _finished(folder, waiting):
+                for result in _finished(folder, waiting, environment, is_last=has_ended):
                     waiting.remove(result["stage"])
                     yield result
                 time.sleep(0 if has_ended else _POLL_SECONDS)
@@ -114,6 +135,8 @@ def measure(order: Mapping[str, Any], stages: Sequence[str], node: Mapping[str, 
         finally:
             process.kill()
             process.wait()
+        if waiting and md5_of((folder / _ENVIRONMENT).read_bytes()) != environment:
+            raise NodeError("its environment is no longer that of its kind")
         if process.returncode or waiting:
             raise NodeError(_end_of(log) or f"dvc ended, and not with {', '.join(waiting)}")
 
@@ -156,15 +179,14 @@ def prepare(folder: Path, order: Mapping[str, Any], cache: Path) -> None:
     mark.write_text(holds)
 
 
-def _finished(folder: Path, stages: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Yield those of the stages that are done with the environment as it is now.
+def _finished(folder: Path, stages: Sequence[str], environment: str, *, is_last: bool) -> Iterator[dict[str, Any]]:
+    """Yield those of the stages that are done in this environment, by its md5.
 
     DVC may be writing dvc.lock meanwhile, and stages what they describe: an entry counts when it names what is on the
-    disk.
+    disk. A point that was `unavailable` in an earlier run is tried again, and one that is counts at the last look.
     """
     try:
         entries = (yaml.load((folder / "dvc.lock").read_bytes(), yaml.CSafeLoader) or {}).get("stages") or {}
-        environment = md5_of((folder / _ENVIRONMENT).read_bytes())
     except (FileNotFoundError, yaml.YAMLError):
         return
     for stage in tuple(stages):
@@ -178,8 +200,11 @@ def _finished(folder: Path, stages: Sequence[str]) -> Iterator[dict[str, Any]]:
             continue
         if {path: md5_of(content) for path, content in contents.items()} != outs:
             continue
+        is_point = stage.startswith("measure")
+        if is_point and not is_last and json.loads(*contents.values())["status"] == _UNAVAILABLE:
+            continue
         result = {"stage": stage, "entry": entry, "outs": contents}
-        if stage.startswith("measure"):
+        if is_point:
             result["run"] = _in_run_cache(_cache_of(folder), entry)
         if result.get("run", ()) is not None:
             yield result

@@ -24,17 +24,29 @@ class Machine:
     accelerators: int
 
     def places(self, per_node: int, devices: int) -> int:
-        """Return how many blocks it measures at a time where `per_node` are asked for, of so many accelerators each."""
+        """Return how many blocks it measures at a time where `per_node` are asked for, of so many accelerators each.
+
+        Without accelerators one: on the CPU they would slow each other down.
+        """
         if not self.accelerators:
-            return per_node
+            return 1
         return max(1, min(per_node, self.accelerators // devices))
 
 
-def machines_of(nodes: Sequence[Mapping[str, Any]]) -> list[Machine]:
-    """Return the nodes that are alive, as `ray.nodes()` tells of them, each with a name of its own."""
-    alive = sorted((each for each in nodes if each["Alive"]), key=lambda each: str(each["NodeID"]))
-    found, taken = [], set[str]()
-    for each in alive:
+def machines_of(nodes: Sequence[Mapping[str, Any]], known: Mapping[str, Machine] | None = None) -> list[Machine]:
+    """Return the nodes that are alive, as `ray.nodes()` tells of them, each with a name of its own.
+
+    Those that are `known`, by their ids, keep theirs. One that gives out neither processors nor accelerators, as the
+    head of some clusters, is there for no work.
+    """
+    known = known or {}
+    alive = sorted(
+        (each for each in nodes if each["Alive"] and {"CPU", "GPU"} & each["Resources"].keys()),
+        key=lambda each: str(each["NodeID"]),
+    )
+    found = [known[each["NodeID"]] for each in alive if each["NodeID"] in known]
+    taken = {machine.name for machine in known.values()}
+    for each in (each for each in alive if each["NodeID"] not in known):
         name = each.get("NodeName") or ""
         if not name or name == each["NodeManagerAddress"]:
             name = each["NodeManagerHostname"]

@@ -13,7 +13,7 @@ from transformers.generation.utils import ALL_CACHE_NAMES
 from hfbench.measure.counting import Count, Products, count_products, difference, together
 from hfbench.measure.loading import weight_bytes_by_device
 from hfbench.measure.prompt import Prompt, longest_row
-from hfbench.measure.quantization import compute_dtype, quantized_weights, stored_bytes, tensors_in
+from hfbench.measure.quantization import other_products, quantized_weights, stored_bytes, tensors_in
 from hfbench.measure.ranks import Ranks
 
 # The names under which configs say how many experts there are, and how many a token goes through.
@@ -56,7 +56,13 @@ class _Use:
         return max(1, sum(calls.get(id(owner), 0) for _, owner in self.owners))
 
 
-def describe_needs(model: PreTrainedModel, cache: Any, prompt: Prompt, ranks: Ranks | None = None) -> dict[str, Any]:
+def describe_needs(
+    model: PreTrainedModel,
+    cache: Any,
+    prompt: Prompt,
+    ranks: Ranks | None = None,
+    quantization: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Return, ready for JSON, what `hfbench.tables.roofline` computes with.
 
     `cache` is what a call of `generate` filled (`past_key_values` of its output). The entries are those of
@@ -65,6 +71,7 @@ def describe_needs(model: PreTrainedModel, cache: Any, prompt: Prompt, ranks: Ra
 
     FLOPs are known where torch's own count of a short forward pass over the prompt's first tokens agrees; those of
     quantised weights are of the shapes that they stand for. Over several `ranks` all are those of the whole model.
+    `quantization` is what `describe_quantization` returns.
     """
     ranks = ranks or Ranks()
     try:
@@ -76,18 +83,12 @@ def describe_needs(model: PreTrainedModel, cache: Any, prompt: Prompt, ranks: Ra
         count = replace(count, products=together(parts))
     needs = {**count_weights(model, count), "cache": cache_layout(cache, model, ranks.size)}
     unread = _uncountable(model, cache, needs)
-    if quantized_weights(model):  # whose products torch does not count
-        flops = unread or _other_dtype(model)
+    tokens = prompt.input_ids.shape[1]
+    if quantization and quantization["modules"]:
+        flops = unread or other_products(model, quantization) or _miscounted(model, needs, count, tokens, weights=False)
     else:
-        flops = unread or failed or _miscounted(model, needs, count, prompt.input_ids.shape[1])
+        flops = unread or failed or _miscounted(model, needs, count, tokens)
     return {**needs, "unknown": {name: why for name, why in (("bytes", unread), ("flops", flops)) if why}}
-
-
-def _other_dtype(model: PreTrainedModel) -> str | None:
-    """Return, in words, where quantised weights multiply in another dtype than the model's, whose rate is measured."""
-    found = {dtype for module in model.modules() if (dtype := compute_dtype(module)) is not None}
-    others = found - {str(model.dtype).removeprefix("torch.")}
-    return f"quantised weights multiply in {', '.join(sorted(others))}" if others else None
 
 
 def _uncountable(model: PreTrainedModel, cache: Any, needs: Mapping[str, Any]) -> str | None:
@@ -97,18 +98,31 @@ def _uncountable(model: PreTrainedModel, cache: Any, needs: Mapping[str, Any]) -
         return f"the cache ({type(cache).__name__}) is of a form that hfbench does not know"
     if any(None in (each["experts"], each["experts_per_token"]) for each in needs["routed_experts"]):
         return f"the config ({config}) does not say how many experts a token goes through"
+    if getattr(model.config.get_text_config(decoder=True), "zero_expert_num", 0):
+        return f"the config ({config}) has experts that compute nothing, which are chosen beside those with weights"
     if fetched := set(weight_bytes_by_device(model)) & _HOST - {model.device.type}:
         return f"part of the weights is fetched from the host for each pass ({', '.join(sorted(fetched))})"
     return None
 
 
-def _miscounted(model: PreTrainedModel, needs: Mapping[str, Any], count: Count | None, tokens: int) -> str | None:
-    """Return, in words, by how much torch's count differs from the formula for a prompt of so many tokens."""
-    if count is None:
-        return None
+def _miscounted(
+    model: PreTrainedModel, needs: Mapping[str, Any], count: Count | None, tokens: int, *, weights: bool = True
+) -> str | None:
+    """Return, in words, by how much torch's count differs from the formula for a prompt of so many tokens.
+
+    The products of quantised `weights` torch does not count; attention's it does, and a constant state is then unknown.
+    """
     if any(kind["query_heads"] is None for kind in needs["cache"]["attention"]):
         return f"the config ({type(model.config).__name__}) does not say how many heads attention has"
-    found = difference(count, _expected(needs, count), tokens)
+    if not weights and needs["cache"]["state_bytes_per_row"]:
+        return "layers with a constant state multiply as their code says, which torch cannot count of quantised weights"
+    if count is None:
+        return None
+    expected = _expected(needs, count)
+    if not weights:
+        of_pairs = replace(expected, per_pair=count.products.per_pair)
+        count = replace(count, products=of_pairs)
+    found = difference(count, expected, tokens)
     if found and needs["cache"]["state_bytes_per_row"]:
         return f"{found}; its layers with a constant state multiply more, by how much depends on their code"
     return found
@@ -298,7 +312,7 @@ def _unread(model: PreTrainedModel, calls: Mapping[int, int]) -> set[int]:
     base = {id(parameter) for parameter in model.base_model.parameters()}
     called = {name for name, module in model.named_modules() if id(module) in calls}
     found = set()
-    for use in _uses(model):
+    for use in (each for each in _uses(model) if not _is_routed_expert(each, None)):  # of which a pass calls a few
         modules = {name.rpartition(".")[0] for name, _ in use.owners}
         blocks = modules | {module.rpartition(".")[0] for module in modules}
         if not modules & called and (id(use.parameter) not in decoder or (called and not blocks & called)):

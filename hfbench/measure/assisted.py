@@ -122,6 +122,7 @@ class Drafts:
         self._peaks = peaks
         self._handle: RemovableHandle | None = None
         self._start = 0.0
+        self._steps_before = 0  # of the calls before this one
         self.generator = ""
         self.proposed: list[int] = []
         self.accepted: list[int] = []
@@ -140,6 +141,7 @@ class Drafts:
 
         setattr(self._model, "_get_candidate_generator", watched)  # noqa: B010, torch types attributes as modules
         self._handle = self._draft.register_forward_pre_hook(self._note_pass) if self._draft is not None else None
+        self._steps_before = len(self.proposed)
         if self._peaks is not None:
             self._peaks.begin()
         self._start = time.perf_counter()
@@ -152,7 +154,7 @@ class Drafts:
         if self._handle is not None:
             self._handle.remove()
         if self._peaks is not None:
-            if len(self.proposed) == 1:
+            if len(self.proposed) == self._steps_before + 1:
                 self._peaks.end_prefill()
             self._peaks.take(output)
         sequences: torch.Tensor = output if isinstance(output, torch.Tensor) else output.sequences
@@ -178,7 +180,7 @@ class Drafts:
 
         def get_candidates(input_ids: torch.Tensor, *positional: Any, **named: Any) -> Any:
             self._device.synchronize()
-            if len(self.proposed) == 1 and self._peaks is not None:
+            if self._peaks is not None and len(self.proposed) == self._steps_before + 1:
                 self._peaks.end_prefill()
             start = time.perf_counter()
             candidates = draft(input_ids, *positional, **named)

@@ -3,12 +3,20 @@
 import math
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from itertools import accumulate
 from typing import Any
 
-from transformers import CompileConfig, ContinuousBatchingConfig, DynamicCache, GenerationConfig, PreTrainedModel
+from transformers import (
+    CompileConfig,
+    ContinuousBatchingConfig,
+    DynamicCache,
+    GenerationConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 from transformers.cache_utils import LinearAttentionCacheLayerMixin
 from transformers.generation.continuous_batching import ContinuousBatchingManager
 from transformers.generation.continuous_batching.requests import GenerationOutput
@@ -42,17 +50,19 @@ _POLL_SECONDS = 1.0  # between looks at whether the manager's thread is still al
 _SWITCH = {"auto_switch_to_flash": False}
 
 
-def continuous_batching_config(configuration: Configuration, settings: Settings) -> ContinuousBatchingConfig:
+def continuous_batching_config(
+    configuration: Configuration, settings: Settings, config: PreTrainedConfig | None = None
+) -> ContinuousBatchingConfig:
     """Return the config of continuous batching with nothing left to be inferred from free memory, which differs by run.
 
     Where the params do not say, the cache holds twice what the requests need that run at a time, and their prompts go
-    in at once. The attention stays the one asked for.
+    in at once. The attention stays the one asked for. The model's `config` tells how the cache is divided.
     """
     asked = dict(settings.continuous_batching or {})
     page_size = asked.setdefault("page_size", 256)
     pages = math.ceil((configuration.sequence_length + configuration.max_new_tokens) / page_size) + 1
     inferred = {
-        "num_blocks": 2 * configuration.batch_size * pages,
+        "num_blocks": 2 * configuration.batch_size * pages + _blocks_of_sectors(config),
         "max_batch_tokens": max(page_size, configuration.batch_size * configuration.sequence_length),
     }
     compiled = compile_config(configuration, settings)
@@ -68,6 +78,17 @@ def continuous_batching_config(configuration: Configuration, settings: Settings)
         decode_compile_config=compiled,
         seed=0,
     )
+
+
+def _blocks_of_sectors(config: PreTrainedConfig | None) -> int:
+    """Return the blocks by which a sector for each kind of layer may exceed what they need.
+
+    transformers deals the cache out to full and to sliding attention in sectors that both can divide into blocks of
+    their own: the least common multiple of their numbers of layers, in pages of a layer.
+    """
+    text = config and config.get_text_config(decoder=True)
+    counts = Counter(getattr(text, "layer_types", None) or ()).values()
+    return len(counts) * math.ceil(math.lcm(*counts) / sum(counts)) if len(counts) > 1 else 0
 
 
 def arrival_delays(count: int, request_rate: str, seed: int) -> tuple[float, ...]:
@@ -201,7 +222,8 @@ def prepare_generate_batch(
 ) -> Run:
     """Return the function that runs one iteration of continuous batching, which no probe looks into."""
     config = generation_config(configuration, settings, prompt)
-    asked, new_tokens = continuous_batching_config(configuration, settings), new_tokens_of(prompt, configuration)
+    asked = continuous_batching_config(configuration, settings, model.config)
+    new_tokens = new_tokens_of(prompt, configuration)
     delays = arrival_delays(len(new_tokens), configuration.request_rate, **(settings.arrivals or {"seed": 0}))
     batching = Batching(model, config, asked, prompt, delays)
 

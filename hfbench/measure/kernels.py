@@ -141,7 +141,8 @@ def kernelized_layers(model: nn.Module, settings: Settings) -> list[dict[str, An
     """Return an entry for each class of layer that a kernel could replace: how many there are, how many it did.
 
     A layer is replaced where its bound `forward` is not its class's own; `model.use_kernels` proves nothing. What
-    accelerate or a package of quantised weights put around it, to fetch or unpack them, is looked through.
+    accelerate or a package of quantised weights put around it, to fetch or unpack them, is looked through, and so is
+    what transformers puts around it on each rank.
     """
     totals: Counter[tuple[str, str]] = Counter()
     replaced: Counter[tuple[tuple[str, str], Any]] = Counter()
@@ -159,8 +160,16 @@ def kernelized_layers(model: nn.Module, settings: Settings) -> list[dict[str, An
     ]
 
 
+# Tensor parallelism's own forward functions, which are no methods, and what they call the one that they stand around.
+_AROUND, _WITHIN = "transformers.distributed", "original_forward"
+
+
 def _function_of(forward: Callable[..., Any]) -> Any:
-    inner = inspect.unwrap(forward)
+    inner: Any = inspect.unwrap(forward)
+    while getattr(inner, "__module__", "").startswith(_AROUND) and (around := inspect.getclosurevars(inner).nonlocals):
+        if _WITHIN not in around:
+            break
+        inner = inspect.unwrap(around[_WITHIN])
     return getattr(inner, "__func__", inner)
 
 

@@ -25,6 +25,7 @@ from hfbench.measure.experts import check_experts, experts_argument, find_expert
 from hfbench.measure.kernels import Kernels
 from hfbench.measure.quantization import (
     causes_told,
+    checkpoint_method,
     logical_parameters,
     quantization_argument,
     quantized_weights,
@@ -126,10 +127,12 @@ def load_model(
     implementation = split_attention(kernels.attn_implementation)[0]
     if uses_static_flex_attention(configuration):
         implementation = register_flex_attention()
+    config = load_config(folder, trust_remote_code)
+    is_quantized = quantization is not None or checkpoint_method(config) is not None
     with causes_told():
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
-            config=load_config(folder, trust_remote_code),
+            config=config,
             dtype=getattr(torch, configuration.dtype),
             attn_implementation=implementation,
             **experts_argument(configuration.experts_implementation),
@@ -137,7 +140,7 @@ def load_model(
             use_kernels=configuration.use_kernels,
             kernel_config=kernels.config,
             allow_all_kernels=kernels.trust_remote_code,
-            **_placement(configuration, device),
+            **_placement(configuration, device, is_quantized=is_quantized),
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=trust_remote_code,
@@ -153,15 +156,23 @@ def load_model(
     }
 
 
-def _placement(configuration: Configuration, device: torch.device) -> dict[str, Any]:
+def _placement(configuration: Configuration, device: torch.device, *, is_quantized: bool) -> dict[str, Any]:
     """Return where the weights are to go: transformers splits them over the ranks, each with its own device."""
+    is_beside_accelerator = device.type == "cpu" and torch.accelerator.is_available()
     if configuration.tp_size > 1:
+        if is_beside_accelerator:
+            raise NotImplementedError(
+                "transformers splits a model over the accelerators of a machine that has some, and the device is the "
+                "CPU; hide them (CUDA_VISIBLE_DEVICES= and the like)"
+            )
         from transformers.distributed.configuration_utils import DistributedConfig  # not in every version
 
         return {"distributed_config": DistributedConfig(tp_size=configuration.tp_size)}
     if configuration.device_map != NONE:
         return {"device_map": configuration.device_map}
-    return {"device_map": None if device.type == "cpu" else {"": device}}
+    # Quantised weights would go to an accelerator that is there, whatever the device.
+    goes_there = device.type == "cpu" and not (is_quantized and is_beside_accelerator)
+    return {"device_map": None if goes_there else {"": device}}
 
 
 _FLOATING = ("float", "bfloat")  # how torch's floating-point dtypes begin

@@ -115,9 +115,7 @@ class Measurement:
             self.ranks.fork(self._reporter, Path(os.environ["TMPDIR"]))
         own = self.ranks.device_of(self._task.device)
         self._device = self.ranks.join(open_device(own) if self._configuration.devices else open_all_devices(own))
-        self._prompt = load_prompt(
-            inputs_path(self._configuration), self._device.torch_device, self._configuration.context_depth
-        )
+        self._prompt = load_prompt(inputs_path(self._configuration), self._device.torch_device, self._configuration)
         used = {name: getattr(self._settings, name) for name in ("kernels", "quantization", "assisted_decoding")}
         self._requested = {**wanted, **used, **describe_requests(self._prompt)}
         if self._configuration.continuous_batching:
@@ -218,7 +216,7 @@ class Measurement:
         shares = self.ranks.gathered(watched["kv_bytes_per_token"])
         self._effective["kv_bytes_per_token"] = None if None in shares else sum(shares)
         filled = fill_cache(self._model, self._prompt) if cache is None else cache
-        needs = describe_needs(self._model, filled, self._prompt, self.ranks)
+        needs = describe_needs(self._model, filled, self._prompt, self.ranks, self._effective["quantization"])
         del cache, filled  # it would count as memory
         self._reporter.update(effective=self._effective, accounting=needs)
         if loading.uses_static_flex_attention(self._configuration):

@@ -116,11 +116,12 @@ def check_prompt(
     length = len(rows[longest]) - depth
     if most_scored is not None:
         length = min(length, most_scored)
-    scored = _score(model, whole, length + steps - 1, steps, len(prompt.input_ids[0]))
+    scored = _score(model, whole, length + steps - 1, steps, prompt.at_once)
     if scored is None:
         return {"prompt_nll": None, "prompt_top1": None}, Reference(tokens, None, _NO_PIECES)
     total, top1, last = scored
-    others = _logits_after(model, rows, tokens, [index for index in range(len(rows)) if index != longest])
+    wanted = [index for index in range(len(rows)) if index != longest]
+    others = _logits_after(model, rows, tokens, wanted, prompt.at_once)
     reference = Reference(tokens, *_stacked({**others, longest: last}))
     if length == 1:
         return {"prompt_nll": None, "prompt_top1": top1}, reference
@@ -138,7 +139,7 @@ def check_prompt(
 def reference_of(model: PreTrainedModel, prompt: Prompt, tokens: torch.Tensor) -> Reference:
     """Return the reference for tokens that the measured path has chosen; int64 of shape (rows, steps)."""
     rows = row_tokens(prompt)
-    logits = _logits_after(model, rows, tokens, list(range(len(rows))))
+    logits = _logits_after(model, rows, tokens, list(range(len(rows))), prompt.at_once)
     return Reference(tokens, *_stacked(logits))
 
 
@@ -153,7 +154,7 @@ def chosen_margins(
     """
     before, chosen = row_tokens(prompt)[row], torch.tensor(tokens, device=prompt.input_ids.device)
     whole = torch.cat([before, chosen[:-1]])
-    for start, logits in _pieces(model, whole[None], len(tokens), len(before)):
+    for start, logits in _pieces(model, whole[None], len(tokens), prompt.at_once):
         if logits is None:
             return
         first = start + 1 - len(before)
@@ -193,20 +194,22 @@ def _stacked(logits: Mapping[int, torch.Tensor | None]) -> tuple[torch.Tensor | 
 
 
 def _logits_after(
-    model: PreTrainedModel, rows: list[torch.Tensor], tokens: torch.Tensor, wanted: list[int]
+    model: PreTrainedModel, rows: list[torch.Tensor], tokens: torch.Tensor, wanted: list[int], at_once: int
 ) -> dict[int, torch.Tensor | None]:
     """Return the logits at the `tokens` after each of the `wanted` rows, (steps, vocabulary); None as `_pieces` says.
 
     Rows of one length go in together.
     """
     found: dict[int, torch.Tensor | None] = {}
+    steps, vocabulary = tokens.shape[1], model.config.get_text_config(decoder=True).vocab_size
     while wanted:
-        length, steps = len(rows[wanted[0]]), tokens.shape[1]
+        length = len(rows[wanted[0]])
         together = [index for index in wanted if len(rows[index]) == length]
-        together = together[: max(1, _TOKENS_TOGETHER // (length + steps))]
+        most = min(_TOKENS_TOGETHER // (length + steps), _LOGITS_AT_ONCE // (vocabulary * steps))
+        together = together[: max(1, most)]
         wanted = [index for index in wanted if index not in together]
         whole = torch.stack([torch.cat([rows[index], tokens[index, :-1]]) for index in together])
-        *_, (_, logits) = _pieces(model, whole, steps, length)
+        *_, (_, logits) = _pieces(model, whole, steps, at_once)
         found |= {index: None if logits is None else logits[place] for place, index in enumerate(together)}
     return found
 

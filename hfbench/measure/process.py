@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hfbench.core.point import Configuration
+from hfbench.core.record import Manifest
+from hfbench.core.results import manifest_path
 from hfbench.measure.task import Task
 from hfbench.workers.forked import FORKED, FRESH, ForkedWorker, RefusedError, fork_worker, worker_variables
 
@@ -131,7 +132,7 @@ def start_worker(
     worker's compile caches are in it. `arguments` are those of the worker beside the pipe and the clock. For `owner`
     and `wait` see `fork_worker`; without an owner it is not forked.
     """
-    variables = worker_environment(task.configuration, scratch)
+    variables = worker_environment(task, scratch)
     read_end, write_end = os.pipe()
     try:
         with task.log.open("wb") as log:
@@ -161,11 +162,11 @@ def start_worker(
     return Worker(process, read_end, start)
 
 
-def worker_environment(configuration: Configuration, scratch: Path) -> dict[str, str]:
+def worker_environment(task: Task, scratch: Path) -> dict[str, str]:
     """Return the worker's environment variables: those of any, and caches of its own."""
     return {
-        # Weights come from a folder; only hub kernels may be fetched, and only where the configuration names them.
-        **worker_variables(is_offline=not _needs_hub(configuration)),
+        # Weights come from a folder; only hub kernels may be fetched, and only where the point needs some.
+        **worker_variables(is_offline=not _needs_hub(task)),
         # Compile caches of its own: nothing of an earlier configuration is reused.
         "TORCHINDUCTOR_CACHE_DIR": str(scratch / "inductor"),
         "TRITON_CACHE_DIR": str(scratch / "triton"),
@@ -199,5 +200,13 @@ def oom_kills() -> int:
     return 0
 
 
-def _needs_hub(configuration: Configuration) -> bool:
-    return configuration.use_kernels or "/" in configuration.attn_implementation
+# Ways of quantising whose products are kernels of the hub (transformers 5.22, `integrations/`).
+_HUB_METHODS = {"eetq", "fbgemm_fp8", "fp8", "metal", "mxfp4", "mxfp8", "nvfp4"}
+
+
+def _needs_hub(task: Task) -> bool:
+    point, manifest = task.configuration, manifest_path(task.configuration.model)
+    methods = {(task.settings.quantization or {}).get("quant_method")}
+    if manifest.exists():
+        methods.add(Manifest.load(manifest).quant_method)
+    return point.use_kernels or "/" in point.attn_implementation or bool(methods & _HUB_METHODS)

@@ -25,7 +25,7 @@ class Prompt:
     `input_ids` is int64 of shape (batch_size, sequence_length). `context_ids` is what comes before it in each row, of
     shape (batch_size, context_depth), or None without a context. `attention_mask` covers both. Requests of unequal
     lengths are rows padded on the left, and `new_tokens` says how many each is to get; it is empty where all rows are
-    alike.
+    alike. `prefill_chunk_size` is that of the point, 0 where the prompt goes in whole.
     """
 
     input_ids: torch.Tensor
@@ -33,6 +33,13 @@ class Prompt:
     pad_token_id: int
     new_tokens: tuple[int, ...] = ()
     context_ids: torch.Tensor | None = None
+    prefill_chunk_size: int = 0
+
+    @property
+    def at_once(self) -> int:
+        """The most tokens of a row that a call takes in at once, of the prompt."""
+        length = self.input_ids.shape[1]
+        return min(self.prefill_chunk_size or length, length)
 
     @property
     def context_depth(self) -> int:
@@ -40,8 +47,9 @@ class Prompt:
         return 0 if self.context_ids is None else self.context_ids.shape[1]
 
 
-def load_prompt(path: Path, device: torch.device, context_depth: int) -> Prompt:
+def load_prompt(path: Path, device: torch.device, configuration: Configuration) -> Prompt:
     """Read a file of inputs onto the device; the first `context_depth` tokens of each row are the context."""
+    context_depth = configuration.context_depth
     with safe_open(path, framework="pt") as artifact:
         unequal = "new_tokens" in artifact.keys()  # noqa: SIM118, it is no mapping
         rows = artifact.get_tensor("input_ids").to(device)
@@ -51,6 +59,7 @@ def load_prompt(path: Path, device: torch.device, context_depth: int) -> Prompt:
             pad_token_id=int(artifact.metadata()["pad_token_id"]),
             new_tokens=tuple(artifact.get_tensor("new_tokens").tolist()) if unequal else (),
             context_ids=rows[:, :context_depth].contiguous() if context_depth else None,
+            prefill_chunk_size=configuration.prefill_chunk_size,
         )
 
 
@@ -79,6 +88,16 @@ def longest_index(prompt: Prompt) -> int:
 def longest_row(prompt: Prompt) -> Prompt:
     """Return the first row that has no padding, as a batch of one."""
     row = longest_index(prompt)
+    return _part(prompt, row, row + 1)
+
+
+def longest_to_decode(prompt: Prompt) -> Prompt:
+    """Return the longest row that is to get more than one new token, or else the longest, as a batch of one."""
+    rows = [row for row, wanted in enumerate(prompt.new_tokens) if wanted > 1]
+    if not rows:
+        return longest_row(prompt)
+    lengths = prompt.attention_mask.sum(dim=1).tolist()
+    row = max(rows, key=lambda row: int(lengths[row]))
     return _part(prompt, row, row + 1)
 
 
@@ -224,9 +243,12 @@ def _require_cache(model: PreTrainedModel) -> None:
 
 @dataclass
 class Passes:
-    """The forward passes of a model: how many tokens of a row each took in, and the rotary frequencies that it used."""
+    """The forward passes of a model: how many tokens of a row each took in, how many the cache that it was handed held
+    before, and the rotary frequencies that it used.
+    """
 
     lengths: list[int] = field(default_factory=list)
+    held: list[int] = field(default_factory=list)
     frequencies: list[tuple[float, ...]] = field(default_factory=list)
     start: int = 0  # the first pass of the call; before it the cache was filled
 
@@ -244,12 +266,9 @@ class Passes:
         The keys that it holds were then rotated by others than the queries. None where that was not so, as where the
         model then takes in all tokens anew.
         """
-        seen = 0
-        for index, length in enumerate(self.lengths):
-            is_anew = length >= seen
-            if index and not is_anew and self.frequencies[index] != self.frequencies[index - 1]:
-                return seen
-            seen = length if is_anew else seen + length
+        for index, held in enumerate(self.held):
+            if index and held and self.frequencies[index] != self.frequencies[index - 1]:
+                return held
         return None
 
 
@@ -259,15 +278,21 @@ def watch_passes(model: nn.Module) -> Iterator[Passes]:
     passes = Passes()
     rotary: list[Any] = [each for each in model.modules() if isinstance(getattr(each, "inv_freq", None), torch.Tensor)]
 
+    def look(_: nn.Module, __: tuple[Any, ...], named: dict[str, Any]) -> None:
+        cache = named.get(CACHE)
+        passes.held.append(tokens_in(cache) if hasattr(cache, "get_seq_length") else 0)
+
     def note(_: nn.Module, positional: tuple[Any, ...], named: dict[str, Any], __: Any) -> None:
         tokens = named.get("input_ids", positional[0] if positional else None)
         passes.lengths.append(-1 if tokens is None else int(tokens.shape[1]))
         passes.frequencies.append(tuple(float(module.inv_freq.double().sum()) for module in rotary))
 
+    before = model.register_forward_pre_hook(look, with_kwargs=True)
     handle = model.register_forward_hook(note, with_kwargs=True)
     try:
         yield passes
     finally:
+        before.remove()
         handle.remove()
 
 

@@ -6,9 +6,10 @@ the logical shapes.
 """
 
 import logging
+import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -149,13 +150,40 @@ def quantized_weights(model: PreTrainedModel) -> dict[str, QuantizedWeight]:
     """Return the quantised weights of each module that has some, by the module's name."""
     found = {}
     for name, module in model.named_modules():
-        tensor = _packed(module)
-        if tensor is not None:
+        swizzled = _swizzled(module)
+        packed = [weight for weight, _ in swizzled] or _packed(module)
+        if packed:
+            tensor = max(packed, key=stored_bytes)
             dtype = compute_dtype(module)
             computing = "" if dtype is None else f", computing in {dtype}"
             kind = f"{type(module).__name__} of {_kind_of(tensor)}{computing}"
-            found[name] = QuantizedWeight(tensor, kind, _logical_size(module, tensor), _module_bytes(module))
+            size = sum(count for _, count in swizzled) or _logical_size(module, packed)
+            beside = sum(map(stored_bytes, _swizzled_tensors(module)))
+            found[name] = QuantizedWeight(tensor, kind, size, _module_bytes(module) + beside)
     return found
+
+
+_PRECISION_CONFIG = "_precision_config"
+
+
+def _swizzled(module: nn.Module) -> list[tuple[torch.Tensor, int]]:
+    """Return the weights that are tensors of Triton's and no parameters, with how many weights each stands for.
+
+    transformers (`integrations/mxfp4.py`) puts them in the place of the parameters, with their scales beside them.
+    """
+    names = [name.removesuffix(_PRECISION_CONFIG) for name in vars(module) if name.endswith(_PRECISION_CONFIG)]
+    weights: list[Any] = [getattr(module, name, None) for name in names]
+    return [(each.storage.data, math.prod(each.shape)) for each in weights if hasattr(each, "storage")]
+
+
+def _swizzled_tensors(module: nn.Module) -> Iterator[torch.Tensor]:
+    """Yield the tensors of such weights, and of their scales."""
+    for name, value in vars(module).items():
+        scale = getattr(value, "weight_scale", None) if name.endswith(_PRECISION_CONFIG) else None
+        if scale is not None:
+            yield scale.storage.data
+    for weight, _ in _swizzled(module):
+        yield weight
 
 
 def compute_dtype(module: nn.Module) -> str | None:
@@ -164,23 +192,38 @@ def compute_dtype(module: nn.Module) -> str | None:
     return _name_of(dtype) if isinstance(dtype, torch.dtype) else None
 
 
+# Operators that multiply quantised activations as well, in their own dtype.
+_OTHER_PRODUCT = re.compile(r"_int_mm|_scaled_mm|int8_linear_matmul|scaled_int8|w8a8|fp8", re.IGNORECASE)
+
+
+def other_products(model: PreTrainedModel, described: Mapping[str, Any]) -> str | None:
+    """Return, in words, where quantised weights multiply in another dtype than the model's, whose rate is measured.
+
+    `described` is what `describe_quantization` returns.
+    """
+    dtypes = {dtype for module in model.modules() if (dtype := compute_dtype(module)) is not None}
+    others = sorted(dtypes - {_name_of(model.dtype)})
+    others += [each for each in (*described["operators"], *described["modules"]) if _OTHER_PRODUCT.search(each)]
+    return f"quantised weights multiply in another dtype than the model's ({', '.join(others)})" if others else None
+
+
 def _name_of(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _packed(module: nn.Module) -> torch.Tensor | None:
-    """Return the largest tensor of a module's own that holds quantised weights.
+def _packed(module: nn.Module) -> list[torch.Tensor]:
+    """Return the tensors of a module's own that hold quantised weights: one, or one of each kind of expert matrix.
 
     What such a tensor has beside it may stay where the weights themselves were unpacked, as compressed-tensors does.
     """
     own = dict(module.named_parameters(recurse=False))
     if "weight" in own and not _is_packed(own["weight"]):
-        return None
+        return []
     says_size = any(all(hasattr(module, name) for name in names) for names in _SIZES)
-    found: list[torch.Tensor] = [each for each in own.values() if _is_packed(each)]
+    found: list[torch.Tensor] = [each for name, each in own.items() if _is_packed(each) and "scale" not in name]
     if says_size:  # what it multiplies
         found += [each for _, each in module.named_buffers(recurse=False) if _is_packed(each)]
-    return max(found, key=stored_bytes, default=None)
+    return found
 
 
 def _is_packed(tensor: torch.Tensor) -> bool:
@@ -231,12 +274,12 @@ def logical_parameters(model: PreTrainedModel) -> int:
     return sum(packed.values()) + sum(plain.values())
 
 
-def _logical_size(module: nn.Module, tensor: torch.Tensor) -> int:
+def _logical_size(module: nn.Module, packed: Sequence[torch.Tensor]) -> int:
     for names in _SIZES:
         if all(hasattr(module, name) for name in names):
             return int(getattr(module, names[0])) * int(getattr(module, names[1]))
-    shape = getattr(getattr(tensor, "quant_state", None), "shape", None)
-    return int(torch.Size(shape).numel()) if shape is not None else tensor.numel()
+    shapes = (getattr(getattr(tensor, "quant_state", None), "shape", None) or tensor.shape for tensor in packed)
+    return sum(map(math.prod, shapes))
 
 
 def _module_bytes(module: nn.Module) -> int:

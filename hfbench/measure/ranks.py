@@ -52,11 +52,12 @@ class Ranks:
 
         `folder` is for what they leave of themselves. From now on the worker ends where one of them dies.
         """
-        self._folder, parent = folder, os.getpid()
+        # A warm start has the same folder, and what its first process left there knows ranks that are gone.
+        self._folder, self._worker = folder, os.getpid()
         for rank in range(1, self.size):
             process = os.fork()
             if not process:
-                die_with_parent(parent)
+                die_with_parent(self._worker)
                 reporter.silence()
                 self.rank, self._others = rank, {}
                 break
@@ -77,7 +78,7 @@ class Ranks:
             os.environ.setdefault(_INTERFACE, "lo")
         dist.init_process_group(
             _BACKENDS[kind],
-            init_method=f"file://{self._folder / 'ranks'}",
+            init_method=f"file://{self._folder / f'ranks-{self._worker}'}",
             rank=self.rank,
             world_size=self.size,
             timeout=_TIMEOUT,

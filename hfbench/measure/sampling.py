@@ -2,14 +2,18 @@
 
 import dataclasses
 import gc
+import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
+from itertools import islice
 from math import comb, log
 from statistics import median
 from types import MappingProxyType
 from typing import Protocol
+
+import numpy as np
 
 from hfbench.core.record import FEWEST_SAMPLES, Iteration, Sampling
 from hfbench.measure.failure import WrongTokenCountError
@@ -89,14 +93,20 @@ def sequential_interval(values: Sequence[float], first: int, last: int) -> tuple
     first = max(first, FEWEST_VALUES)
     if count < first:
         return None
-    rank = _ranks(first, max(first, last, count))[count]
-    ordered = sorted(values)
+    known, further = _ranks(first, max(first, last))
+    known.extend(islice(further, max(0, count - first + 1 - len(known))))
+    rank, ordered = known[count - first], sorted(values)
     return ordered[rank - 1], ordered[-rank]
 
 
 @cache
-def _ranks(first: int, last: int) -> dict[int, int]:
-    """Return the rank k of the interval for each number of values.
+def _ranks(first: int, last: int) -> tuple[list[int], Iterator[int]]:
+    """Return the ranks of as many values as were asked for yet, from `first` on, and what gives those of more."""
+    return [], _next_ranks(first, last)
+
+
+def _next_ranks(first: int, last: int) -> Iterator[int]:
+    """Yield the rank k of the interval for each number of values, from `first` to `last` and beyond.
 
     How many of n values lie below the true median is a fair random walk, and the interval of rank k misses the median
     where fewer than k lie below it, or above. So the walk is followed exactly: `walk` holds the probability of each
@@ -104,21 +114,19 @@ def _ranks(first: int, last: int) -> dict[int, int]:
     by then. That begins with `FIRST_LOOK_SHARE` and grows with the logarithm of the number of values (K. K. G. Lan and
     D. L. DeMets, Discrete sequential boundaries for clinical trials, Biometrika 70 (1983) 659).
     """
-    walk = [comb(first, below) / 2**first for below in range(first + 1)]
+    walk = np.array([comb(first, below) / 2**first for below in range(first + 1)])
     missed = 0.0
-    ranks: dict[int, int] = {}
-    for count in range(first, last + 1):
+    for count in itertools.count(first):
         if count > first:
-            walk = [(stay + step) / 2 for stay, step in zip([*walk, 0.0], [0.0, *walk], strict=True)]
-        progress = log(count / first) / log(last / first) if last > first else 1.0
+            walk = (np.append(walk, 0.0) + np.append(0.0, walk)) / 2
+        progress = min(1.0, log(count / first) / log(last / first)) if last > first else 1.0
         spendable = (1 - CONFIDENCE) * (FIRST_LOOK_SHARE + (1 - FIRST_LOOK_SHARE) * progress)
         rank = 0
         while missed + 2 * walk[rank] <= spendable and rank < count // 2:
             missed += 2 * walk[rank]
             walk[rank] = walk[count - rank] = 0.0
             rank += 1
-        ranks[count] = rank
-    return ranks
+        yield rank
 
 
 # The coefficient of variation below which A. Georges, D. Buytaert and L. Eeckhout, Statistically Rigorous Java

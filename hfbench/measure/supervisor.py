@@ -39,7 +39,7 @@ from hfbench.measure.progress import NoProgress, Plan, Progress, digests
 from hfbench.measure.support import devices_used, known_reason, meant_device
 from hfbench.measure.task import Task
 from hfbench.measure.worker import FIRST_CALL
-from hfbench.monitoring.devices import TakenDevice, take_device
+from hfbench.monitoring.devices import TakenDevice, take_device, vendors_of
 from hfbench.monitoring.monitor import Monitor, machine_before
 from hfbench.workers.forked import end_with_parents, parents, wait_readable, watch_parents
 
@@ -121,22 +121,38 @@ def measure(task: Task, clock_zero: float) -> None:
         record.status, record.reason = UNAVAILABLE if missing else UNSUPPORTED, reason
         record.phase = "before the start"
     else:
-        task.log.parent.mkdir(parents=True, exist_ok=True)
-        device = meant_device(task.device, environment)
-        used = devices_used(point, device, environment)
-        held = take_device(device, progress.label, progress.say, end_with_parents, used)
-        with held as taken, scratch_folder() as scratch:
-            clock_zero += taken.waited_seconds  # another's measurement is no part of this one
-            _Supervision(task, taken, record, progress, clock_zero).run(scratch)
-            if wants_warm_start(task, record):
-                record.timeline[WARM_START] = round(time.perf_counter() - clock_zero, 9)
-                progress.phase(WARM_START)
-                record.warm_start = _start_warm(task, taken, clock_zero, scratch)
-        if record.status != OK:
-            record.log_tail = _log_end(task.log)
+        clock_zero = _measure_alone(task, environment, record, progress, clock_zero)
     record.timeline["end"] = round(time.perf_counter() - clock_zero, 9)
     record.save(task.output)
     progress.finish(record, str(task.log))
+
+
+def _measure_alone(
+    task: Task, environment: dict[str, Any], record: Record, progress: Progress, clock_zero: float
+) -> float:
+    """Measure with the device to itself, into `record`; return the zero of its clock, which waiting moves."""
+    point, device = task.configuration, meant_device(task.device, environment)
+    task.log.parent.mkdir(parents=True, exist_ok=True)
+    used = devices_used(point, device, environment)
+    among = vendors_of(environment.get("accelerators", []))
+    held = take_device(device, progress.label, progress.say, end_with_parents, used, among)
+    with held as taken, scratch_folder() as scratch:
+        clock_zero += taken.waited_seconds  # another's measurement is no part of this one
+        if used > 1 and taken.watched and len(taken.watched) < used:
+            record.status, record.phase = UNAVAILABLE, "before the start"
+            record.reason = (
+                f"it runs over {used} devices, and {len(taken.watched)} of them are visible; unset what hides the "
+                "others (CUDA_VISIBLE_DEVICES and the like)"
+            )
+            return clock_zero
+        _Supervision(task, taken, record, progress, clock_zero).run(scratch)
+        if wants_warm_start(task, record):
+            record.timeline[WARM_START] = round(time.perf_counter() - clock_zero, 9)
+            progress.phase(WARM_START)
+            record.warm_start = _start_warm(task, taken, clock_zero, scratch)
+    if record.status != OK:
+        record.log_tail = _log_end(task.log)
+    return clock_zero
 
 
 def _start_warm(task: Task, taken: TakenDevice, clock_zero: float, scratch: Path) -> dict[str, Any]:
@@ -184,11 +200,14 @@ class _Supervision:
             os.close(worker.reports)
             end_process_group(process, grace_seconds=0 if sys.exc_info()[0] else _GRACE_SECONDS)
         self._record.monitoring = {**monitor.summary(), "unavailable": self._taken.unavailable}
+        by_kernel = oom_kills() > killed_before
         if not in_time:
             self._end_late()
         elif not self._ended:
             assert process.returncode is not None
-            self._end(*_death(process.returncode, oom_kills() > killed_before, _log_end(self._task.log)))
+            self._end(*_death(process.returncode, by_kernel, _log_end(self._task.log)))
+        elif by_kernel and self._record.status == CRASHED:  # of a rank, whose end rank 0 has told
+            self._end(OUT_OF_MEMORY, f"the kernel's out-of-memory killer ended a process: {self._record.reason}")
 
     def _wait(self, descriptor: int) -> None:
         """Wait until the descriptor is readable. Raises `TimeoutError` where the point's time runs out first."""

@@ -293,6 +293,10 @@ def _assistant_reason(configuration: Configuration, assistant: Manifest | None) 
         return f"{asked} does not read prefill_chunk_size: the prompt goes in with the first draft"
     if configuration.context_depth:
         return f"{asked} cuts the attention mask to the tokens that it is handed, without those of a context"
+    if configuration.max_new_tokens == 1:
+        return (
+            f"the assistant is {configuration.assistant}, and max_new_tokens is 1: after that token nothing is drafted"
+        )
     limit = assistant.max_position_embeddings if assistant else None
     most = configuration.sequence_length + configuration.max_new_tokens
     if limit is not None and most > limit:

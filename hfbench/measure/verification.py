@@ -29,6 +29,7 @@ from hfbench.measure.prompt import (
     batches_of,
     held_tokens,
     longest_row,
+    longest_to_decode,
     new_tokens_of,
     prefill_differences,
     tokens_in,
@@ -81,8 +82,7 @@ def watch_short_call(
     """
     if configuration.attn_implementation == loading.FLEX:  # it compiles, longer when watched
         _short_generate(model, configuration, settings, prompt, None)
-    if assistant or (reference is None and not prompt.new_tokens and not configuration.continuous_batching):
-        prompt = longest_row(prompt)
+    prompt = _looked_at(prompt, configuration, reference, assistant)
     experts = find_experts(model)
     path, cache = not_checked("this call had no reference"), None
     chosen: _ShortBatch | ShortDrafts | None = None  # tokens of its own
@@ -114,6 +114,17 @@ def watch_short_call(
         **seen,
     }
     return watched, cache, path
+
+
+def _looked_at(
+    prompt: Prompt, configuration: Configuration, reference: Reference | None, assistant: Assistant | None
+) -> Prompt:
+    """Return the rows that the short call runs: all, or one where that tells as much."""
+    if assistant:
+        return longest_to_decode(prompt)
+    if reference is None and not prompt.new_tokens and not configuration.continuous_batching:
+        return longest_row(prompt)
+    return prompt
 
 
 def _short_generate(
@@ -187,7 +198,7 @@ class _ShortBatch:
         rows = len(prompt.input_ids)
         steps = steps_of(model, prompt, min(new_tokens_of(prompt, configuration)))
         config.max_new_tokens = steps
-        asked = continuous_batching_config(configuration, settings)
+        asked = continuous_batching_config(configuration, settings, model.config)
         asked.varlen_compile_config = asked.decode_compile_config = None
         asked.return_logprobs = True
         batching = Batching(model, config, asked, prompt)

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count, takewhile
@@ -99,17 +99,20 @@ def _measured(
 
 
 def open_devices(
-    device: str, variables: Mapping[str, str] = os.environ, root: Path = FILESYSTEM
+    device: str,
+    variables: Mapping[str, str] = os.environ,
+    root: Path = FILESYSTEM,
+    among: Collection[str] = VENDORS.keys(),
 ) -> tuple[list[WatchedDevice], dict[str, str]]:
     """Return the device that torch calls so, ready to be read, or why it cannot be, by vendor or device.
 
     Without a number it is any of the kind that the first one has, and all of them are returned. Both are empty for the
-    CPU. Raises nothing.
+    CPU. The vendor is one `among` those that torch uses here. Raises nothing.
     """
     kind, _, number = device.partition(":")
     unavailable: dict[str, str] = {}
     for name, vendor in VENDORS.items():
-        if vendor.torch_device != kind:
+        if vendor.torch_device != kind or name not in among:
             continue
         try:
             if found := _opened(vendor, number, variables, root):
@@ -119,6 +122,11 @@ def open_devices(
     if kind != "cpu" and not unavailable:
         unavailable[device] = "no driver for it tells of such a device"
     return [], unavailable
+
+
+def vendors_of(accelerators: Sequence[Mapping[str, Any]]) -> Collection[str]:
+    """Return the vendors that torch uses here, by the `accelerators` of environment.json; all where it has none."""
+    return {each["vendor"] for each in accelerators} or VENDORS.keys()
 
 
 def _opened(vendor: Vendor, number: str, variables: Mapping[str, str], root: Path) -> list[WatchedDevice]:
@@ -150,17 +158,18 @@ def take_device(
     say: Callable[[str], None] = say,
     check: Callable[[], None] = lambda: None,
     first: int = 1,
+    among: Collection[str] = VENDORS.keys(),
 ) -> Iterator[TakenDevice]:
     """Hold what torch calls `device` alone inside, any of its kind where there is no number; see `turn`.
 
     Where more than one is asked for, they are the `first` of the kind: each rank has that of its number, and layers are
-    dealt out to all.
+    dealt out to all. `among` is that of `open_devices`.
 
     Raises `UserError` where this process puts together what another machine has measured.
     """
     if STANDS_FOR in os.environ:
         raise UserError(f"{who} has not been measured on the machine that {os.environ[STANDS_FOR]} describes.")
-    found, unavailable = open_devices(device)
+    found, unavailable = open_devices(device, among=among)
     several = first > 1 and device != "cpu"
     by_name = {each.identity: each for each in (found[:first] if several else found)}
     numbered = [f"{device}:{number}" for number in range(first)] if several else [device]

@@ -25,6 +25,10 @@ def describe(notes: list[str], root: Path = FILESYSTEM) -> dict[str, dict[str, A
     return {_identity(folder): _describe(folder, versions[0]) for folder in _gpus(root)} if versions else {}
 
 
+# Level Zero numbers tiles unless told otherwise (its specification, Device Hierarchy).
+_HIERARCHY, _COMPOSITE = "ZE_FLAT_DEVICE_HIERARCHY", "COMPOSITE"
+
+
 def _identity(folder: Path) -> str:
     return f"intel-{folder.parent.name}"
 
@@ -87,6 +91,10 @@ def _find(index: int, variables: Mapping[str, str], root: Path) -> Path | None:
         return None
     if len({read_text(folder / "device") for folder in folders}) > 1:
         raise LookupError("this machine has Intel GPUs of several kinds, whose order the driver's files do not tell")
+    if variables.get(_HIERARCHY) != _COMPOSITE and any(len(list(folder.glob("tile[0-9]*"))) > 1 for folder in folders):
+        raise LookupError(
+            f"each tile of these GPUs is a device of its own, and {_HIERARCHY}={_COMPOSITE} would make each GPU one"
+        )
     number = int(wanted.partition(".")[0])  # 0.1 is the second tile of the first GPU
     return folders[number] if number < len(folders) else None
 

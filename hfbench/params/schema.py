@@ -11,8 +11,17 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from hfbench.core.errors import UserError
-from hfbench.core.point import AXES, AXIS_TABLE, CONFIGURATION_AXES, NONE, NOT_MODELS, UNIFORM, Configuration
-from hfbench.core.results import listed_stage, sweep_stage
+from hfbench.core.point import (
+    AXES,
+    AXIS_TABLE,
+    CONFIGURATION_AXES,
+    NONE,
+    NOT_MODELS,
+    UNIFORM,
+    Configuration,
+    value_text,
+)
+from hfbench.core.results import PARAMS, SETTINGS_AXES, listed_stage, record_path, settings_path, sweep_stage
 from hfbench.core.sources import FilePath, Name, Source, Strict
 from hfbench.params.sections import (
     KERNEL_TAGS,
@@ -114,6 +123,19 @@ class Compare(Strict):
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.02
 
 
+def threshold_of(content: Any) -> float:
+    """Return `compare.threshold` of the content of a params.yaml, of any version, or the default.
+
+    Raises `UserError` where it is no share.
+    """
+    default = Compare().threshold
+    section = content.get("compare") if isinstance(content, Mapping) else None
+    value = section.get("threshold", default) if isinstance(section, Mapping) else default
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
+        raise UserError(f"{PARAMS}: compare.threshold is {value!r}; expected a share between 0 and 1, such as 0.02.")
+    return float(value)
+
+
 class Params(Strict):
     """The whole of params.yaml."""
 
@@ -179,6 +201,7 @@ def checked_params(path: Path, content: Any) -> Params:
         _unknown_name(params)
         or _longest_request(params)
         or _nothing_or_twice(params)
+        or _one_file(params)
         or contradiction(params.kernels)
         or _other_order(content["configurations"])
         or _bounds(params.sampling)
@@ -262,6 +285,22 @@ def _nothing_or_twice(params: Params) -> str | None:
         if point in seen:
             return f"configurations.{index} is {seen[point]} already. Remove it here or there."
         seen[point] = f"configurations.{index}"
+    return None
+
+
+def _one_file(params: Params) -> str | None:
+    """Return a sentence on two points whose values, joined by hyphens, would name one file."""
+    seen: dict[Path, tuple[Any, ...]] = {}
+    for point in params.points():
+        for path, axes in ((record_path(point), AXES), (settings_path(point), SETTINGS_AXES)):
+            values = tuple(getattr(point, axis) for axis in axes)
+            before = seen.setdefault(path, values)
+            if before != values:
+                axis = next(axis for axis, one, other in zip(axes, before, values, strict=True) if one != other)
+                return (
+                    f"two points would both have the file {path}, one of them with {axis} "
+                    f"{value_text(getattr(point, axis))}. Choose names that hold no value of the axes beside them."
+                )
     return None
 
 

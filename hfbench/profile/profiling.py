@@ -17,7 +17,7 @@ from hfbench.core.results import PARAMS, PROFILES, configuration_meant, stages_b
 from hfbench.measure.process import end_process_group, scratch_folder, worker_environment
 from hfbench.measure.support import known_reason, meant_device
 from hfbench.measure.task import Task, parse_task
-from hfbench.monitoring.devices import take_device
+from hfbench.monitoring.devices import take_device, vendors_of
 from hfbench.params.schema import load_params
 from hfbench.profile.outcome import CONTEXT, DECODE, LOAD, PREFILL, OperatorTime, Profile
 from hfbench.report.pages import Column, Heading, Page, Paragraph, Table, number, print_page, standard_output
@@ -89,7 +89,8 @@ def profile_point(text: str, output: Path | None) -> None:
     trace = output or PROFILES / f"{point.name}.json.gz"
     log = PROFILES / f"{point.name}.log"
     say(f"Profiling {point.key} …")
-    with take_device(meant_device(task.device, environment), f"profiling {point.key}") as taken:
+    among = vendors_of(environment.get("accelerators", []))
+    with take_device(meant_device(task.device, environment), f"profiling {point.key}", among=among) as taken:
         profile = _run(task.on(taken), trace, log)
     if profile.status != OK:
         where = f" in the phase {profile.phase}" if profile.phase else ""
@@ -112,7 +113,7 @@ def _run(task: Task, trace: Path, log: Path) -> Profile:
                 stdout=stream,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env=worker_environment(task.configuration, scratch),
+                env=worker_environment(task, scratch),
             )
         try:
             with suppress(BrokenPipeError):

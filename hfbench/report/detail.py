@@ -5,6 +5,7 @@ from statistics import median
 
 import polars as pl
 
+from hfbench.core.point import INF
 from hfbench.core.record import OK, Record
 from hfbench.report.frames import Results, warning_groups
 from hfbench.report.pages import Block, Cell, Column, Heading, Page, Paragraph, Properties, Table, number
@@ -139,11 +140,16 @@ def _requests(records: Sequence[Record]) -> Table:
         rows.append((str(place), str(each.prompt_tokens), str(each.new_tokens), *times))
     others = len(requests) - _MOST_REQUESTS
     more = f"; {others} more are in the record" if others > 0 else ""
+    arrive = "all arrive when an iteration starts"
+    if records[0].configuration.request_rate != INF:
+        arrive = (
+            f"{records[0].configuration.request_rate} arrive a second, and times count from a request's own arrival"
+        )
     return Table.of_rows(
         list(map(number, ("request", "prompt", "new", "TTFT (ms)", "inter-token (ms)", "tok/s"))),
         rows,
         title="Each request, the median of the samples",
-        footer=f"all arrive when an iteration starts; tok/s until a request's last token{more}",
+        footer=f"{arrive}; tok/s until a request's last token{more}",
     )
 
 

@@ -13,6 +13,7 @@ from hfbench.core.point import CONFIGURATION_AXES, REFERENCE, WAY_AXES, WORKLOAD
 from hfbench.core.record import OK
 from hfbench.statistics.bootstrap import Floats
 from hfbench.statistics.knee import knee
+from hfbench.statistics.verdicts import DEFAULT_THRESHOLD
 from hfbench.tables.doubts import POINT
 from hfbench.tables.metrics import percentile_name
 from hfbench.tables.store import configuration_keys, point_label, read_table
@@ -153,7 +154,8 @@ class ReportData:
 
     `rows` is that of `result_rows`; `points` has a row for each round that is ok, `first_calls` its first call, and
     `samples` a row for each sample with the token observer. `ways` and `workloads` are in the order in which they are
-    shown, `ways` with those that could not be measured, so that a colour is kept when one fails.
+    shown, `ways` with those that could not be measured, so that a colour is kept when one fails. `not_ok` has the axes
+    and the `status` of each configuration without a round that is ok. A change within `threshold` counts as none.
     """
 
     rows: pl.DataFrame
@@ -162,10 +164,16 @@ class ReportData:
     samples: pl.DataFrame
     ways: tuple[str, ...]
     workloads: tuple[str, ...]
+    not_ok: pl.DataFrame
+    threshold: float
 
 
 def report_data(
-    samples: pl.DataFrame, summary: pl.DataFrame, points: pl.DataFrame, configurations: pl.DataFrame
+    samples: pl.DataFrame,
+    summary: pl.DataFrame,
+    points: pl.DataFrame,
+    configurations: pl.DataFrame,
+    threshold: float = DEFAULT_THRESHOLD,
 ) -> ReportData:
     """Return the frames from the tables of those names."""
     names = named_configurations(points).with_row_index("configuration")
@@ -178,6 +186,13 @@ def report_data(
         samples=measured.filter(pl.col("phase") == "sample"),
         ways=tuple(names["way"].unique(maintain_order=True)),
         workloads=tuple(rows["workload"].unique(maintain_order=True)),
+        not_ok=_named(
+            points.filter((pl.col("status") != OK).all().over(CONFIGURATION_AXES)).unique(
+                CONFIGURATION_AXES, keep="first", maintain_order=True
+            ),
+            names,
+        ),
+        threshold=threshold,
     )
 
 

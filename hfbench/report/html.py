@@ -12,10 +12,10 @@ from hfbench.core.files import read_json, readable_json, write_text
 from hfbench.core.point import AXIS_TABLE
 from hfbench.core.record import OK, Manifest
 from hfbench.core.results import CEILINGS, ENVIRONMENT, PARAMS, manifest_path
-from hfbench.params.schema import read_yaml
+from hfbench.params.schema import read_yaml, threshold_of
 from hfbench.report.charts.capacity import memory_chart, roofline_chart, shares_chart
 from hfbench.report.charts.samples import rounds_chart, token_latency_chart
-from hfbench.report.charts.speed import speed_chart, summary_sentence, winner_columns
+from hfbench.report.charts.speed import payoff_sentences, speed_chart, summary_sentences, winner_columns
 from hfbench.report.charts.startup import compiling_columns, startup_chart
 from hfbench.report.charts.throughput import depth_chart, frontier_chart, load_chart
 from hfbench.report.frames import (
@@ -28,7 +28,7 @@ from hfbench.report.frames import (
     warning_groups,
 )
 from hfbench.report.pages import Column
-from hfbench.report.speedups import speedups_and_winners
+from hfbench.report.speedups import judge_ways
 from hfbench.report.templates import NamedValues, page
 from hfbench.report.words import (
     METRICS_SHOWN,
@@ -79,9 +79,8 @@ def report_page(
     """
     points, rows = results.points, result_rows(results.summary, results.configurations)
     failures, groups = failure_rows(points), warning_groups(results.warnings, points)
-    data = report_data(samples, results.summary, points, results.configurations)
+    data = report_data(samples, results.summary, points, results.configurations, threshold_of(params))
     charts = {name: draw(data) for name, draw in CHARTS.items()}
-    _, won = speedups_and_winners(data)
     compiled = data.rows.filter(pl.col("compile_mode") != "off")
     # A record's own ratio is mostly chance where its samples are few.
     costs = points["observer_cost_ratio"].drop_nulls()
@@ -92,7 +91,8 @@ def report_page(
         captions=its_captions,
         so_far=so_far,
         facts=_facts(points, data, environment, manifests),
-        winners={"summary": summary_sentence(won), "columns": winner_columns(won)} if won else None,
+        winners=_winners(data),
+        threshold=f"{100 * data.threshold:g}%",
         ways=len(data.ways),
         charts=charts,
         compiled={"rows": compiled.to_dicts(), "columns": compiling_columns(compiled)} if compiled.height else None,
@@ -112,6 +112,18 @@ def report_page(
     )
 
 
+def _winners(data: ReportData) -> dict[str, Any] | None:
+    """Return which way is fastest where, and where the values of each axis pay; None where nothing was measured."""
+    found = judge_ways(data)
+    if not found.winners:
+        return None
+    return {
+        "summary": summary_sentences(found),
+        "columns": winner_columns(found.winners),
+        "payoffs": payoff_sentences(found),
+    }
+
+
 # Of params.yaml, what was measured and how. The entries of `models` stand in the manifests, with what they resolved to.
 _QUOTED_PARAMS = (
     "sweep",
@@ -128,6 +140,7 @@ _QUOTED_PARAMS = (
     "continuous_batching",
     "sampling",
     "limits",
+    "compare",
 )
 
 

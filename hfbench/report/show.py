@@ -13,7 +13,7 @@ import polars as pl
 
 from hfbench.core.errors import UserError, say
 from hfbench.core.files import readable_json
-from hfbench.core.point import CONFIGURATION_AXES, Configuration
+from hfbench.core.point import CONFIGURATION_AXES, LOAD_AXES, Configuration
 from hfbench.core.record import OK
 from hfbench.core.results import LISTED_STAGE, PARAMS, configuration_meant, sweep_stage
 from hfbench.params.schema import load_params
@@ -131,7 +131,8 @@ def sorted_rows(rows: pl.DataFrame, sort: str) -> pl.DataFrame:
     column = find_column(name, known_columns(rows)).name
     if column not in rows.columns or not rows[column].count():
         raise UserError(f"--sort {sort!r}: no configuration has a value of {column}.")
-    return rows.sort(column, descending=_DIRECTIONS[direction], nulls_last=True, maintain_order=True)
+    by = pl.col(column).cast(pl.Float64) if column in LOAD_AXES else pl.col(column)
+    return rows.sort(by, descending=_DIRECTIONS[direction], nulls_last=True, maintain_order=True)
 
 
 def find_column(name: str, columns: Sequence[Column]) -> Column:

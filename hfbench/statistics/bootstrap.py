@@ -79,11 +79,15 @@ def median_intervals(
     return intervals
 
 
+KNOWS_NOTHING = 500.0  # of a logarithm: wider intervals would leave the floating-point numbers
+
+
 def _around(estimate: float, below: float, above: float) -> Interval:
     """Lay the margins around the estimate: in proportion to it, or on a linear scale where it is not positive."""
     if estimate <= 0:
         return Interval(estimate, estimate - below, estimate + above)
-    return Interval(estimate, estimate * exp(-below / estimate), estimate * exp(above / estimate))
+    below, above = (min(margin / estimate, KNOWS_NOTHING) for margin in (below, above))
+    return Interval(estimate, estimate * exp(-below), estimate * exp(above))
 
 
 def round_medians(rounds: Rounds) -> Floats:

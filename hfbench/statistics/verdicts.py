@@ -29,7 +29,7 @@ from math import exp, inf, log
 from scipy.special import stdtr
 from scipy.stats import false_discovery_control
 
-from hfbench.statistics.bootstrap import CONFIDENCE, FEWEST_ROUNDS, Interval, Rounds, student
+from hfbench.statistics.bootstrap import CONFIDENCE, FEWEST_ROUNDS, KNOWS_NOTHING, Interval, Rounds, student
 from hfbench.statistics.ratios import IDENTICAL, Contrast, Ratio, combined, paired_ratio
 
 FASTER, SLOWER, SAME, UNDECIDED, INCOMPARABLE = "faster", "slower", "same", "undecided", "incomparable"
@@ -47,7 +47,6 @@ _FULL_UNTIL = 7  # rounds; who needs many more to decide has a narrow interval b
 _TWO_ROUNDS_SHARE = 0.1
 # The smaller the error, the less do consecutive looks share: a hundredth of it leaves less than a hundredth to a look.
 _STEEPNESS = 1.125
-_KNOWS_NOTHING = 500.0  # of a logarithm: wider intervals would leave the floating-point numbers
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ def look_error(rounds: float, error: float = ERROR) -> float:
 
 def interval(ratio: Ratio, error: float = ERROR) -> Interval:
     """Return the ratio with the interval that misses the truth in no more than `error`, however often one looks."""
-    margin = min(_margin(ratio, error), _KNOWS_NOTHING)
+    margin = min(_margin(ratio, error), KNOWS_NOTHING)
     return Interval(ratio.estimate, ratio.estimate * exp(-margin), ratio.estimate * exp(margin))
 
 

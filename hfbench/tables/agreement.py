@@ -136,7 +136,7 @@ def _tokens(tokens: Any) -> pl.Series | None:
     return None if tokens is None else pl.Series("", tokens, dtype=pl.Int64)
 
 
-COMPARED, MISSING_REFERENCE = "compared", "missing"  # the values of `reference`
+COMPARED, MISSING_REFERENCE, REFERENCE_NOT_OK = "compared", "missing", "not ok"  # the values of `reference`
 _work = attrgetter("model", "dtype", *INPUT_AXES)
 _without_round = attrgetter(*CONFIGURATION_AXES)
 
@@ -159,26 +159,37 @@ _Axes = tuple[Any, ...]
 def agreement_table(configurations: Sequence[Configuration], outputs: Sequence[Output | None]) -> pl.DataFrame:
     """Return a row of `AGREEMENT_TYPES` for each configuration and its output, None where it was not measured.
 
-    `reference` is `compared`, or `missing` where no round of the reference was measured, and then what is compared with
-    it is null. `nll_change` is the prompt's negative log-likelihood less the reference's, in nats a token: what
-    quantising costs in quality. Of the reference, and of a configuration's rounds, the first that was measured stands
-    for all.
+    `reference` is `compared`, or `not ok` or `missing` where no round of the reference was measured although or because
+    it was not asked for, and then what is compared with it is null. `nll_change` is the prompt's negative
+    log-likelihood less the reference's, in nats a token: what quantising costs in quality. Of the reference, and of a
+    configuration's rounds, the first that was measured stands for all.
     `path_difference` is that of the logits on the measured path, relative to their size, `path_tolerance` what rounding
     explains of it, and `path_agrees` null where nothing could be compared. What was not measured has no values.
     """
-    references: dict[_Axes, Output] = {}
+    references: dict[_Axes, Output | None] = {}
     first_rounds: dict[_Axes, Output] = {}
     for configuration, output in zip(configurations, outputs, strict=True):
-        if output is None:
-            continue
-        first_rounds.setdefault(_without_round(configuration), output)
+        if output is not None:
+            first_rounds.setdefault(_without_round(configuration), output)
         if all(getattr(configuration, axis) == value for axis, value in REFERENCE.items()):
-            references.setdefault(_work(configuration), output)
+            work = _work(configuration)
+            references[work] = references.get(work) or output
     rows = [
-        {} if output is None else _row(output, references.get(_work(each)), first_rounds[_without_round(each)])
+        {}
+        if output is None
+        else {
+            **_row(output, references.get(_work(each)), first_rounds[_without_round(each)]),
+            "reference": _reference(_work(each), references),
+        }
         for each, output in zip(configurations, outputs, strict=True)
     ]
     return pl.DataFrame(rows, schema=AGREEMENT_TYPES)
+
+
+def _reference(work: _Axes, references: Mapping[_Axes, Output | None]) -> str:
+    if work not in references:
+        return MISSING_REFERENCE
+    return REFERENCE_NOT_OK if references[work] is None else COMPARED
 
 
 def _change(output: Output, reference: Output) -> float | None:
@@ -197,7 +208,6 @@ def _price(output: Output, reference: Output) -> float | None:
 def _row(output: Output, reference: Output | None, first_round: Output) -> dict[str, Any]:
     compared = reference or Output()
     return {
-        "reference": MISSING_REFERENCE if reference is None else COMPARED,
         **vars(difference(output, compared)),
         "nll_change": _price(output, compared),
         "same_as_first_round": difference(output, first_round).is_none,

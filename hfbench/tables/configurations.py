@@ -2,16 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import polars as pl
 
-from hfbench.core.point import CONFIGURATION_AXES, NONE, UNIFORM
+from hfbench.core.point import CONFIGURATION_AXES, NONE, REFERENCE, UNIFORM, value_text
 from hfbench.core.record import OK, Sampling
 from hfbench.params.schema import Limits
-from hfbench.statistics.bootstrap import FEWEST_ROUNDS, Interval
-from hfbench.statistics.verdicts import paired_ratio_interval
+from hfbench.statistics.bootstrap import FEWEST_ROUNDS, Floats, Interval
+from hfbench.statistics.ratios import contrast, estimate
+from hfbench.statistics.verdicts import interval
+from hfbench.tables.facts import start_time
 from hfbench.tables.reading import ReadRecord
 from hfbench.tables.roofline import utilisation_table
 from hfbench.tables.summary import observer_table
@@ -35,6 +39,7 @@ class Facts:
     rounds_with_few_iterations: int = 0  # fewer than asked, for want of time
     iterations_asked: int | None = None
     iterations_sampled: int | None = None  # the fewest of all rounds
+    asked_iterations_seconds: float | None = None  # what those asked take, with all around them
     end_to_end_seconds: float | None = None
     drifting_rounds: int = 0
     largest_drift: float | None = None  # from the first iteration to the last
@@ -67,6 +72,7 @@ class Facts:
 
     # The output.
     reference: str | None = None
+    reference_wanted: str = ""  # the axes in which it is another, and their values there
     top1_agreement: float | None = None
     nll_difference: float | None = None
     first_different_token: int | None = None
@@ -109,7 +115,15 @@ BREAK_EVEN_TYPES: dict[str, type[pl.DataType]] = {
 }
 _OFF, _AUTO = "off", "auto"
 _Axes = tuple[Any, ...]
-_Rounds = dict[int, tuple[float, list[float]]]  # by number, what the first call takes beyond a sample, and each sample
+
+
+class _Round(NamedTuple):
+    overhead: float  # what the first call takes beyond a sample
+    seconds: Floats  # of each sample
+    started: datetime | None
+
+
+_Rounds = dict[int, _Round]  # by number
 
 
 def break_even(
@@ -141,8 +155,8 @@ def break_even_table(ok_points: pl.DataFrame, ok_samples: pl.DataFrame) -> pl.Da
     """Return a row of `BREAK_EVEN_TYPES` for each compiled configuration whose twin was measured too.
 
     `ok_points` are the rows of the table of points that are ok, `ok_samples` the sample iterations of these. The times
-    are end to end, with the token observer. Rounds are paired, since twins run next to each other in each; the overhead
-    is the median over them. Requests of unequal lengths are left out: an iteration's tokens are in no table.
+    are end to end, with the token observer. Rounds are paired where those of the twins alternate (`contrast`); the
+    overhead is the median over them. Requests of unequal lengths are left out: an iteration's tokens are in no table.
     """
     rounds = _rounds(ok_points, ok_samples)
     rows = []
@@ -161,12 +175,13 @@ def _rounds(ok_points: pl.DataFrame, ok_samples: pl.DataFrame) -> dict[_Axes, _R
         ok_samples.filter("observed")
         .group_by(axes, maintain_order=True)
         .agg(seconds="end_to_end_seconds")
-        .join(ok_points.select(*axes, "first_call_seconds"), on=axes, maintain_order="left")
+        .join(ok_points.select(*axes, "first_call_seconds", "started_at"), on=axes, maintain_order="left")
         .drop_nulls("first_call_seconds")
     )
     found: dict[_Axes, _Rounds] = {}
-    for *key, number, seconds, first_call in values.iter_rows():
-        found.setdefault(tuple(key), {})[number] = (first_call - median(seconds), seconds)
+    for *key, number, seconds, first_call, started in values.iter_rows():
+        its = _Round(first_call - median(seconds), np.array(seconds), start_time(started))
+        found.setdefault(tuple(key), {})[number] = its
     return found
 
 
@@ -174,9 +189,14 @@ def _against_twin(compiled: _Rounds, twin: _Rounds, tokens: int) -> dict[str, An
     shared = sorted(compiled.keys() & twin.keys())
     if len(shared) < FEWEST_ROUNDS:
         return break_even(0.0, 1.0, None, tokens)
-    overhead = median(compiled[number][0] - twin[number][0] for number in shared)
-    baseline, candidate = ([side[number][1] for number in shared] for side in (twin, compiled))
-    return break_even(overhead, median(map(median, baseline)), paired_ratio_interval(baseline, candidate), tokens)
+    overhead = median(compiled[number].overhead - twin[number].overhead for number in shared)
+    baseline, candidate = ({number: side[number].seconds for number in shared} for side in (twin, compiled))
+    found = contrast(baseline, candidate, _started(twin, shared), _started(compiled, shared))
+    return break_even(overhead, estimate(baseline), interval(found.ratio) if found.ratio else None, tokens)
+
+
+def _started(rounds: _Rounds, numbers: Sequence[int]) -> dict[int, datetime]:
+    return {number: time for number in numbers if (time := rounds[number].started) is not None}
 
 
 _OK = pl.col("status") == OK
@@ -214,10 +234,15 @@ def configurations_table(
         table.with_columns(
             pl.col("drifting_rounds").fill_null(0),
             pl.col("bimodal").fill_null(value=False),
+            reference_wanted=pl.Series(map(_reference_wanted, table.to_dicts()), dtype=pl.String),
             min_top1_agreement=_limit(limits.min_top1_agreement, limits.min_quantized_top1_agreement),
             max_nll_difference=_limit(limits.max_nll_difference, limits.max_quantized_nll_difference),
         )
     )
+
+
+def _reference_wanted(axes: Mapping[str, Any]) -> str:
+    return ", ".join(f"{axis} {value_text(value)}" for axis, value in REFERENCE.items() if axes[axis] != value)
 
 
 # Whether quantised weights or a quantised cache have a price in quality by design.
@@ -266,6 +291,7 @@ def _over_rounds(points: pl.DataFrame) -> pl.DataFrame:
         .group_by(CONFIGURATION_AXES)
         .agg(
             pl.col(*largest, *most_of_others, "clock_resolution_seconds", "iterations_asked").max(),
+            pl.col("asked_iterations_seconds").median(),
             pl.col(
                 "iterations_sampled", "monitor_readings", "top1_agreement", "first_different_token", "path_agrees"
             ).min(),

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from math import ceil
 from typing import TypeAlias
 
-from hfbench.tables.agreement import MISSING_REFERENCE
+from hfbench.tables.agreement import MISSING_REFERENCE, REFERENCE_NOT_OK
 from hfbench.tables.configurations import Facts
 from hfbench.tables.roofline import NOISE_OF_CEILINGS
 
@@ -132,11 +132,11 @@ def slower_than_float32(facts: Facts) -> Told:
 
 def reference_missing(facts: Facts) -> Told:
     """There is nothing to compare the output with."""
+    what = "no reference was measured that its output could be compared with"
     if facts.reference == MISSING_REFERENCE:
-        yield (
-            "no reference was measured that its output could be compared with",
-            "Have eager attention, uncompiled, without kernels and continuous batching, among the points of the sweep.",
-        )
+        yield what, f"Have the same with {facts.reference_wanted} among the points of the sweep."
+    if facts.reference == REFERENCE_NOT_OK:
+        yield what, "See under Not ok why its reference was not."
 
 
 # Two rounds give their difference and no idea of how far it is from typical.
@@ -181,11 +181,10 @@ def interval_wider_than_asked(facts: Facts) -> Told:
 def few_iterations(facts: Facts) -> Told:
     """`sampling.max_seconds` ended sampling before `sampling.min_iterations`."""
     if facts.rounds_with_few_iterations:
-        asked = facts.iterations_asked or 0
-        enough = (facts.end_to_end_seconds or 0) * (asked * OBSERVED_OF_ALL + FURTHER_ITERATIONS)
         yield (
             f"sampling.max_seconds ended sampling after {facts.iterations_sampled} iterations in "
-            f"{counted(facts.rounds_with_few_iterations, facts.rounds_ok)}; the {asked} asked take {ceil(enough)} s",
+            f"{counted(facts.rounds_with_few_iterations, facts.rounds_ok)}; the {facts.iterations_asked} asked take "
+            f"{ceil(facts.asked_iterations_seconds or 0)} s",
             "Raise sampling.max_seconds to what they take, or measure fewer tokens.",
         )
 
@@ -210,10 +209,6 @@ def bimodal(facts: Facts) -> Told:
         )
 
 
-# Iterations for each with the token observer where every fourth has none, and those of a warm-up that nothing prolongs
-# with one to spare.
-OBSERVED_OF_ALL = 4 / 3
-FURTHER_ITERATIONS = 3
 # A hundred ticks a token keep the error of a single gap, one tick at most, at 1%: what hfbench allows the observer too.
 LARGEST_TICK_SHARE = 0.01
 LARGEST_OBSERVER_COST = 0.01

@@ -67,12 +67,14 @@ def machine_facts(content: dict[str, Any]) -> dict[str, Any]:
     """Return the facts of a record's `monitoring` and `machine_before`; None where they tell nothing.
 
     All but those named `before` are of the time from the first sample's start to the last one's end. Where there are
-    several devices, energy is the sum and the rest the worst of them; without one, energy and clock are the CPU's.
+    several devices, energy is the sum and the rest the worst of them; on the CPU, energy and clock are its own.
     After a context there is no energy of a token: filling the cache between two samples takes energy too.
     """
     before, span = content["machine_before"], _Span(content)
     busy, counts = before.get("cpu_percent"), [each.get("other_processes") for each in before.get("devices", ())]
-    clocks = span.of_devices("clock_mhz") or [span.known(span.host, "cpu_highest_clock_mhz")]
+    clocks = span.of_devices("clock_mhz")
+    if not clocks and span.on_cpu:
+        clocks = [span.known(span.host, "cpu_highest_clock_mhz")]
     withheld = span.increase("quota_throttled_seconds")
     spreads = [(max(each) - min(each)) / median(each) for each in clocks if len(each) > 1 and median(each) > 0]
     return {
@@ -101,13 +103,13 @@ class _Span:
         self.tokens = sum(sum(iteration["new_tokens"]) for iteration in samples)
         self.host: dict[str, Any] = monitoring.get("host", {})
         self.devices: Sequence[dict[str, Any]] = monitoring.get("devices", ())
-        self._on_cpu = content.get("effective", {}).get("device", "cpu") == "cpu"
+        self.on_cpu = content.get("effective", {}).get("device", "cpu") == "cpu"
 
     def readings(self) -> int | None:
         """Return how many readings there are, on an accelerator those of the device. None where nothing was kept."""
         if self.end < self.start or "time_seconds" not in self._monitoring:
             return None
-        if self._on_cpu and not self.devices:
+        if self.on_cpu and not self.devices:
             return len(self.within(self.time_seconds))
         columns = [self.within(column) for device in self.devices for column in device.get("series", {}).values()]
         return sum(any(value is not None for value in reading) for reading in zip(*columns, strict=True))
@@ -140,10 +142,10 @@ def _energy(span: _Span) -> float | None:
     columns = [(span.column(each, "energy_joules"), span.column(each, "power_watts")) for each in span.devices]
     found = [
         energy_per_token(span.time_seconds, span.start, span.end, span.tokens, energy_joules=joules, power_watts=watts)
-        for joules, watts in columns or [(span.column(span.host, "cpu_energy_joules"), ())]
+        for joules, watts in columns or ([(span.column(span.host, "cpu_energy_joules"), ())] if span.on_cpu else [])
     ]
     known = [energy for energy in found if energy is not None]
-    return sum(known) if len(known) == len(found) else None
+    return sum(known) if known and len(known) == len(found) else None
 
 
 def _throttle_reasons(span: _Span) -> list[str]:
@@ -275,6 +277,7 @@ _COLUMNS: dict[str, tuple[pl.DataType | type[pl.DataType], str | None]] = {
     "target_precision": (pl.Float64, None),
     "iterations_asked": (pl.Int64, None),
     "iterations_sampled": (pl.Int64, None),
+    "asked_iterations_seconds": (pl.Float64, None),
     "warmup_steady": (pl.Boolean, "warmup_steady"),
     "recompiles_while_sampling": (pl.Int64, None),
     "prompt_nll": (pl.Float64, "output.prompt_nll"),
@@ -328,7 +331,8 @@ def record_facts(content: dict[str, Any]) -> dict[str, Any]:
     """Return a value for each of `FACT_TYPES`, None where the record does not tell.
 
     `target_precision` is None where the stopping rule asks for none. `iterations_sampled` are those with the token
-    observer, of which `iterations_asked` is the least number that was asked for. Raises `AttributeError`, `KeyError`,
+    observer, of which `iterations_asked` is the least number that was asked for, and `asked_iterations_seconds` what
+    those take with all around them, warm-up included. Raises `AttributeError`, `KeyError`,
     `TypeError` or `ValueError` where the record holds something else than it should.
     """
     if content["status"] not in STATUSES:
@@ -344,6 +348,7 @@ def record_facts(content: dict[str, Any]) -> dict[str, Any]:
         "target_precision": float(sampling["target_precision"]) if sampling["stopping_rule"] == _PRECISION else None,
         "iterations_asked": int(sampling["min_iterations"]),
         "iterations_sampled": sum(each["phase"] == "sample" and each["observed"] for each in content["iterations"]),
+        "asked_iterations_seconds": _seconds_of_asked(content["iterations"], sampling),
         "recompiles_while_sampling": None if recompiles is None else len(recompiles),
         # What was not asked to compile has no compile time, rather than none of it.
         "compile_seconds": _told(compilation, "seconds", float) if compilation.get("graphs") else None,
@@ -362,6 +367,20 @@ def record_facts(content: dict[str, Any]) -> dict[str, Any]:
         ],
         **request_facts(content),
     }
+
+
+# Iterations of a warm-up that nothing prolongs, with one to spare.
+_FURTHER_ITERATIONS = 3
+
+
+def _seconds_of_asked(iterations: Sequence[Mapping[str, Any]], sampling: Mapping[str, Any]) -> float | None:
+    """Return how long `min_iterations` with the token observer take, filling contexts and whatever is between them."""
+    starts = [each["start_seconds"] for each in iterations if each["phase"] == "sample"]
+    if len(starts) < 2:
+        return None
+    every = sampling["unobserved_every"]
+    count = sampling["min_iterations"] * (every / (every - 1) if every > 1 else 1) + _FURTHER_ITERATIONS
+    return float(count * (starts[-1] - starts[0]) / (len(starts) - 1))
 
 
 def _told(content: Any, path: str, convert: Callable[[Any], Any]) -> Any:

@@ -16,7 +16,7 @@ import polars as pl
 from hfbench.core.point import AXIS_TYPES, Configuration
 from hfbench.core.record import STATUSES
 
-# Names carry their unit. More is better of what is done in a second.
+# Names carry their unit.
 _UNITS = {
     **{"per_second": "tokens/s", "per_token": "J/token", "per_step": "tokens"},
     **{"seconds": "s", "bytes": "bytes", "share": "share"},
@@ -37,8 +37,8 @@ class Metric:
 
     @property
     def higher_is_better(self) -> bool:
-        """Whether it is a rate."""
-        return self.name.endswith("_per_second")
+        """Whether it is a rate, or what an assistant or a shared prefix saves."""
+        return self.name.endswith(("_per_second", "tokens_per_step", "acceptance_share", "hit_share"))
 
 
 PERCENTILES = (50, 90, 95, 99)

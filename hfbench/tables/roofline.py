@@ -1,6 +1,7 @@
 """How much of the device's bandwidth and matrix rate each configuration uses."""
 
 from collections.abc import Callable, Mapping, Sequence
+from math import inf
 from typing import Any
 
 import polars as pl
@@ -56,10 +57,15 @@ def prefill_bytes(
 ) -> float | None:
     """Return the bytes that a prefill has to read: the weights once, and once the keys and values that it attends to.
 
-    Counted as in `decode_bytes_per_step`, with a token in the place of a row for the choice of experts. None where
-    `needs` say why it is unknown.
+    Counted as in `decode_bytes_per_step`, with a token in the place of a row for the choice of experts; of a sliding
+    window's, those that any token of the prompt attends to. None where `needs` say why it is unknown.
     """
-    return _read_bytes(needs, batch_size, batch_size * sequence_length, lambda _: context_depth + sequence_length)
+
+    def keys(kind: Mapping[str, Any]) -> float:
+        window = kind["window_tokens"] or inf
+        return float(min(context_depth, window - 1) + sequence_length)
+
+    return _read_bytes(needs, batch_size, batch_size * sequence_length, keys)
 
 
 def _read_bytes(

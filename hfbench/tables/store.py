@@ -14,7 +14,16 @@ import polars as pl
 
 from hfbench.core.errors import UserError
 from hfbench.core.files import atomic_path
-from hfbench.core.point import AXES, AXIS_TYPES, CONFIGURATION_AXES, Configuration, telling_axes, token_of
+from hfbench.core.point import (
+    AXES,
+    AXIS_TYPES,
+    CONFIGURATION_AXES,
+    INF,
+    LOAD_AXES,
+    Configuration,
+    telling_axes,
+    token_of,
+)
 from hfbench.core.record import Record
 
 
@@ -55,16 +64,19 @@ def configuration_keys(configurations: Sequence[Mapping[str, Any]]) -> list[str]
     """Return a readable key for each, such as `smollm2-135m-instruct eager b1 s128 n32`.
 
     A key depends on its configuration alone, and leaves out what is usual, so that adding a value to an axis renames no
-    point. Dots and slashes, which mean levels in DVC's paths, become hyphens; where that makes two keys equal, a digest
-    tells them apart.
+    point. Dots and slashes, which mean levels in DVC's paths, become hyphens; where that, or a name that two axes have,
+    makes two keys equal, a digest tells them apart.
     """
-    named = [(_key(configuration), configuration["attn_implementation"]) for configuration in configurations]
+    named = [
+        (_key(configuration), " ".join(f"{axis}={configuration[axis]}" for axis in telling_axes(configuration)))
+        for configuration in configurations
+    ]
     spelt: dict[str, set[str]] = {}
-    for key, attention in named:
-        spelt.setdefault(key, set()).add(attention)
+    for key, whole in named:
+        spelt.setdefault(key, set()).add(whole)
     return [
-        f"{key} {hashlib.sha256(attention.encode()).hexdigest()[:6]}" if len(spelt[key]) > 1 else key
-        for key, attention in named
+        f"{key} {hashlib.sha256(whole.encode()).hexdigest()[:6]}" if len(spelt[key]) > 1 else key
+        for key, whole in named
     ]
 
 
@@ -74,6 +86,12 @@ def point_label(configuration: Mapping[str, Any], axes: Iterable[str]) -> str:
     asked = [axis for axis in CONFIGURATION_AXES if axis in wanted]
     kept = [axis for axis in telling_axes(configuration) if axis in wanted] or asked
     return " ".join(token_of(axis, configuration[axis]) for axis in kept or ["model"])
+
+
+def labels_of(configurations: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a short name for each configuration, by the axes in which they differ."""
+    varying = [axis for axis in CONFIGURATION_AXES if len({each[axis] for each in configurations}) > 1]
+    return [point_label(each, varying) for each in configurations]
 
 
 def _key(configuration: Mapping[str, Any]) -> str:
@@ -153,6 +171,7 @@ def parse_filter(text: str, axes: Collection[str]) -> pl.Expr:
     problem = next(filter(None, problems), None)
     try:
         if problem is None:
+            text = _COMPARISON.sub(_of_numbers, text)
             return pl.sql_expr(f"({text.translate(_AS_SQL)})")  # without the parentheses a second word is an alias
     except pl.exceptions.PolarsError:
         problem = f"it cannot be read. Write one such as {_EXAMPLE}."
@@ -160,8 +179,20 @@ def parse_filter(text: str, axes: Collection[str]) -> pl.Expr:
     raise UserError(f"The filter `{line if len(line) <= 120 else line[:120] + '…'}`: {problem}")
 
 
+def _of_numbers(comparison: re.Match[str]) -> str:
+    """Return a comparison with a load, whose numbers the tables hold as text, as one of numbers."""
+    words = [comparison["one"], *re.findall(_VALUE, comparison["other"] or comparison["list"])]
+    if not LOAD_AXES.intersection(words):
+        return comparison[0]
+    text = re.sub(r"""["']([^"']*)["']""", r"\1", comparison[0])
+    text = re.sub(rf"\b{INF}\b", f"CAST('{INF}' AS DOUBLE)", text)
+    return re.sub(rf"\b({'|'.join(LOAD_AXES)})\b", r"CAST(\1 AS DOUBLE)", text)
+
+
 def _comparison_problem(comparison: re.Match[str], axes: Collection[str]) -> str | None:
     one, *others = [comparison["one"], *re.findall(_VALUE, comparison["other"] or comparison["list"])]
+    if LOAD_AXES.intersection([one, *others]):  # in quotes or not
+        one, *others = (each.strip("\"'") for each in (one, *others))
     kind = _kind(one, axes)
     for other in others:
         other_kind = _kind(other, axes)
@@ -196,7 +227,9 @@ def _rest_problem(rest: str, axes: Collection[str]) -> str | None:
 def _kind(value: str, axes: Collection[str]) -> type | None:
     """Return the type of a value or an axis as it is written, None for an unknown name."""
     if value in axes:
-        return AXIS_TYPES[value]  # type: ignore[no-any-return]
+        return int if value in LOAD_AXES else AXIS_TYPES[value]
+    if value == INF:
+        return int
     if value.lower() in ("true", "false"):
         return bool
     return str if value[0] in "\"'" else None if value[0].isalpha() or value[0] == "_" else int

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks.synthetic_tables import START, Plan, sweep
-from hfbench.compare.axis import AxisComparison, compare_axis, price_in_quality, where_it_pays
+from hfbench.compare.axis import AxisComparison, compare_axis, payoff, prices_in_quality
 from hfbench.compare.compare import Comparison, Options, compare_sides
 from hfbench.compare.layout import axis_page
 from hfbench.compare.pairs import HEADLINE, choose_metrics
@@ -313,8 +313,27 @@ def test_where_a_value_pays_is_said_in_a_sentence(effects: dict[int, float], exp
     ((value, found),) = comparison.comparisons
     assert value == "int8"
     (metric,) = found.options.metrics
-    assert where_it_pays(found, metric) == expected
+    assert payoff(found, metric) == expected
     assert f"int8: {expected}" in markdown(list(axis_page(comparison, is_full=True)))
+
+
+def test_wrong_output_and_failing_points_pay_nowhere() -> None:
+    plan = Plan(
+        sweep(quantization=["none", "nf4"], batch_size=[1, 4, 16]),
+        effect=lambda each: 1.0 if each.quantization == "none" else 0.5,
+        output_differs=lambda each: each.quantization == "nf4" and each.batch_size == 4,
+        fails=lambda each: "no memory" if each.quantization == "nf4" and each.batch_size == 16 else None,
+    )
+    ((_, found),) = axis_compared(plan, "quantization").comparisons
+    assert payoff(found, HEADLINE) == "faster at b1; output differs at b4; failed at b16"
+
+
+def test_the_values_of_an_axis_are_of_one_machine_even_where_it_is_unknown() -> None:
+    unknown = side(AXIS_PLAN, environment={})
+    comparison = compare_axis(unknown, ATTENTION, None, Options(choose_metrics(["e2e"])))
+    words = {judged.verdict.word for _, each in comparison.comparisons for judged in each.judged}
+    assert INCOMPARABLE not in words
+    assert FASTER in words
 
 
 def test_what_quantising_costs_in_quality_stands_beside_the_speed() -> None:
@@ -323,11 +342,11 @@ def test_what_quantising_costs_in_quality_stands_beside_the_speed() -> None:
 
     plan = Plan(sweep(quantization=["none", "int8", "nf4", "new"], batch_size=[1, 2]), nll_change=price)
     comparison = axis_compared(plan, "quantization")
-    assert price_in_quality(comparison) == {"int8": "+0.01 to +0.02 nats a token", "nf4": "+0.25 nats a token"}
+    assert prices_in_quality(comparison) == {"int8": "+0.01 to +0.02 nats a token", "nf4": "+0.25 nats a token"}
     assert "nf4: +0.25 nats a token" in markdown(list(axis_page(comparison, is_full=True)))
     # Of what is to compute the same, a check of the output says it.
     levels = replace(AXIS_PLAN, nll_change=lambda _: 0.01)
-    assert price_in_quality(axis_compared(levels)) == {}
+    assert prices_in_quality(axis_compared(levels)) == {}
 
 
 def test_a_boolean_axis_stands_against_false() -> None:

@@ -17,7 +17,7 @@ from hfbench.compare.side import Side
 from hfbench.core.errors import UserError
 from hfbench.core.point import value_text
 from hfbench.report.frames import report_data
-from hfbench.report.speedups import Speedup, Winner, speedups_and_winners
+from hfbench.report.speedups import Speedup, Winner, judge_ways
 from hfbench.statistics.bootstrap import Interval
 from hfbench.statistics.ratios import IDENTICAL, INDEPENDENT, Contrast, Error, Ratio, contrast
 from hfbench.statistics.verdicts import FAST, FASTER, INCOMPARABLE, SAME, SLOW, SLOWER, UNDECIDED, VERDICTS, Verdict
@@ -54,14 +54,14 @@ def plans(ways: int) -> Iterator[Plan]:
         )
 
 
-def on_axis(run: Side, *metrics: str) -> AxisComparison:
-    return compare_axis(run, ATTENTION, None, Options(choose_metrics(metrics or ["e2e"]), THRESHOLD))
+def on_axis(run: Side, *metrics: str, threshold: float = THRESHOLD) -> AxisComparison:
+    return compare_axis(run, ATTENTION, None, Options(choose_metrics(metrics or ["e2e"]), threshold))
 
 
-def in_report(run: Side) -> tuple[list[Speedup], list[Winner]]:
+def in_report(run: Side, threshold: float = THRESHOLD) -> tuple[list[Speedup], list[Winner]]:
     configurations = run.configurations.with_columns(inter_token_seconds=pl.lit(None))  # the report leaves it out
-    data = report_data(run.samples, run.summary, run.points, configurations)
-    return speedups_and_winners(data)
+    found = judge_ways(report_data(run.samples, run.summary, run.points, configurations, threshold))
+    return found.speedups, found.winners
 
 
 def by_place(comparison: AxisComparison) -> dict[tuple[Any, int], Judged]:
@@ -80,12 +80,13 @@ def same_interval(one: Interval | None, times_as_fast: Interval | None) -> bool:
     return tuple(one) == pytest.approx((1 / times_as_fast.estimate, 1 / times_as_fast.high, 1 / times_as_fast.low))
 
 
-def test_the_report_and_the_axis_name_the_same_winners() -> None:
+@pytest.mark.parametrize("threshold", [THRESHOLD, 0.05])
+def test_the_report_and_the_axis_name_the_same_winners(threshold: float) -> None:
     words = set()
     for ways in (2, 3):
         for plan in plans(ways):
             run = side(plan)
-            comparison, (faster, report) = on_axis(run), in_report(run)
+            comparison, (faster, report) = on_axis(run, threshold=threshold), in_report(run, threshold)
             for told, shown in zip(comparison.winners, report, strict=True):
                 assert shown.verdict is not None
                 assert told.value == shown.configuration[ATTENTION]
@@ -166,7 +167,7 @@ def test_what_a_bisection_calls_slow_is_slower(threshold: float, decisions: int)
 
 def two_ways(run: Side) -> Iterator[tuple[Any, Any]]:
     """The rounds of eager and of sdpa, for each workload."""
-    values = [values_of(run.with_axis(ATTENTION, value, "eager")) for value in ("eager", "sdpa")]
+    values = [values_of(run.with_axis(ATTENTION, value, "eager"), [HEADLINE]) for value in ("eager", "sdpa")]
     for axes in values[0]:
         yield values[0][axes][HEADLINE.name], values[1][axes][HEADLINE.name]
 

@@ -142,6 +142,12 @@ def test_a_machine_has_one_folder_of_locks(monkeypatch: pytest.MonkeyPatch, tmp_
     assert os.access(found, os.W_OK)
 
 
+def test_a_folder_of_locks_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HFBENCH_LOCKS", str(tmp_path / "nowhere"))
+    with pytest.raises(UserError, match="where no file can be made"), turn(["cpu"], "any"):
+        pass
+
+
 def test_each_of_four_processes_has_one_of_four_devices_and_comes_back_to_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

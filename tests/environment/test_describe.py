@@ -436,6 +436,7 @@ LOADED: dict[str, str | int] = {"proc/driver/nvidia/version": "NVRM version: 580
         ({**NVIDIA_GPU, **LOADED}, {"cuda": "13.0"}, "/dev has no such device"),
         ({**NVIDIA_GPU, **LOADED, "dev/nvidia0": "x"}, {"cuda": "13.0"}, "does not answer"),
         ({f"{PCI}/class": "0x038000", f"{PCI}/vendor": "0x1002"}, {"hip": "7.2"}, "amdgpu, is not loaded"),
+        ({f"{PCI}/class": "0x120000", f"{PCI}/vendor": "0x1002"}, {"hip": "7.2"}, "amdgpu, is not loaded"),
         ({f"{PCI}/class": "0x030000", f"{PCI}/vendor": "0x8086"}, {"xpu": "2026"}, "/dev/dri has no such device"),
     ],
 )

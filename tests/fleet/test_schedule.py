@@ -1,8 +1,9 @@
 """Which round goes where: blocks that stay whole, nodes that come, go and fail."""
 
 import sys
+from typing import Any
 
-from hfbench.fleet.schedule import Machine, Schedule, devices_wanted
+from hfbench.fleet.schedule import Machine, Schedule, devices_wanted, machines_of
 from tests.measure.test_support import point
 
 
@@ -101,4 +102,24 @@ def test_a_block_has_as_many_devices_as_its_widest_point_runs_over() -> None:
     box = Machine("id", "box", accelerators=8)
     assert [box.places(8, devices) for devices in (1, 2, 3, sys.maxsize)] == [8, 4, 2, 1]
     assert box.places(3, 2) == 3
-    assert Machine("id", "cpu", accelerators=0).places(2, 4) == 2
+    assert Machine("id", "cpu", accelerators=0).places(2, 4) == 1, "side by side they would slow each other down"
+
+
+def ray_node(number: int, name: str, **resources: float) -> dict[str, Any]:
+    """A node as Ray tells of it."""
+    told = {"NodeID": f"{number:06x}", "NodeName": name, "Alive": True, "Resources": resources}
+    return told | {"NodeManagerAddress": "10.0.0.1", "NodeManagerHostname": "host"}
+
+
+def test_no_two_nodes_have_one_name_whichever_comes_first() -> None:
+    lab = ray_node(9, "lab", CPU=2.0)
+    known = {machine.id: machine for machine in machines_of([lab])}
+    newcomer = ray_node(1, "lab", CPU=2.0, GPU=4.0)
+    found = {machine.id: machine for machine in machines_of([lab, newcomer], known)}
+    assert {machine.name for machine in found.values()} == {"lab", "lab-000001"}
+    assert found["000009"].name == "lab"
+    assert found["000001"].accelerators == 4
+
+
+def test_a_head_that_gives_out_nothing_measures_nothing() -> None:
+    assert [each.name for each in machines_of([ray_node(1, "head"), ray_node(2, "worker", CPU=8.0)])] == ["worker"]

@@ -3,7 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -114,6 +114,45 @@ def test_a_draft_that_is_mostly_wrong_changes_no_token(one_row: Bench, tmp_path:
     assert record.output["drafting"]["accepted_tokens"] < record.output["drafting"]["proposed_tokens"]
 
 
+def test_a_request_for_one_token_is_no_sign_that_nothing_drafts(one_row: Bench, tiny_model: Path) -> None:
+    """The longest prompt is to get one token, after which nothing is left to draft."""
+    rows, mask = ROW.repeat(2, 1), torch.ones(2, 16, dtype=torch.int64)
+    mask[1, :6] = 0
+    lengths = {"prompt_tokens": torch.tensor([16, 10]), "new_tokens": torch.tensor([1, NEW_TOKENS])}
+    save_batch(one_row.folder / "b1-s16.safetensors", rows, attention_mask=mask, **lengths)
+    record = measured(drafting(one_row, tiny_model), BY_MODEL, "draft", request_lengths="mixed")
+    assert record.status == OK, record.reason
+    assert record.effective["drafting"]["draft_passes"] > 0
+    assert {each.new_tokens for each in record.iterations} == {(1, NEW_TOKENS)}
+
+
+class _Peaks:
+    """Notes when memory's peaks of the phases are begun and ended; what they are, this machine's memory decides."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def begin(self) -> None:
+        self.told.append("begin")
+
+    def end_prefill(self) -> None:
+        self.told.append("prefill")
+
+    def take(self, output: Any) -> Any:
+        self.told.append("end")
+        return output
+
+
+def test_the_prefill_of_each_request_ends_before_its_second_step(model: Any) -> None:
+    prompt, peaks = Prompt(ROW, torch.ones_like(ROW), pad_token_id=0), _Peaks()
+    config = GenerationConfig(do_sample=False, max_new_tokens=8, pad_token_id=0, prompt_lookup_num_tokens=3)
+    drafts = Drafts(model, Assistant(), Cpu(), cast("Any", peaks))
+    for _ in range(2):
+        drafts.arguments({}, prompt, 8)
+        drafts.take(model.generate(ROW, attention_mask=prompt.attention_mask, generation_config=config))
+    assert peaks.told == ["begin", "prefill", "end"] * 2
+
+
 def test_a_draft_of_another_tokenizer_is_translated(one_row: Bench, tmp_path: Path) -> None:
     draft = save_draft(tmp_path / "other", vocab_size=640)
     alone = measured(one_row, Settings(), NONE)
@@ -205,6 +244,7 @@ def test_watching_leaves_the_model_as_it_was(model: Any) -> None:
         ("which a quantized one cannot", {"cache_implementation": "quantized"}),
         ("does not read prefill_chunk_size", {"prefill_chunk_size": 4}),
         ("without those of a context", {"context_depth": 8}),
+        ("after that token nothing is drafted", {"max_new_tokens": 1}),
     ],
 )
 def test_what_assisted_decoding_does_not_do_is_refused(words: str, axes: dict[str, Any]) -> None:

@@ -10,10 +10,8 @@ import pytest
 import torch
 
 from hfbench.core.record import OK, UNSUPPORTED, Manifest, Record
-from hfbench.measure.process import scratch_folder, worker_environment
 from tests.measure.conftest import make_bench
 from tests.measure.stage_process import Bench
-from tests.measure.test_support import point
 
 CACHES = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "TMPDIR")
 
@@ -108,25 +106,6 @@ def test_threads_of_mkl_are_those_of_openmp(bench: Bench, monkeypatch: pytest.Mo
     record = bench.measure()
     assert record.status == OK, record.reason
     assert record.effective["intra_op_threads"] == 2
-
-
-def test_hash_seed_threads_and_caches_are_set_and_nothing_compiled_is_found_by_the_next_measurement() -> None:
-    configuration = point(compile_mode="default")
-    with scratch_folder() as first:
-        environment = worker_environment(configuration, first)
-        assert environment["HF_HUB_OFFLINE"] == "1"
-        assert environment["OMP_NUM_THREADS"] == os.environ.get("OMP_NUM_THREADS", environment["OMP_NUM_THREADS"])
-        folders = [Path(environment[location]) for location in CACHES]
-        assert all(folder.is_relative_to(first) for folder in folders)
-        for folder in folders:
-            folder.mkdir(exist_ok=True)
-            (folder / "compiled").touch()
-    assert not first.exists()
-    with scratch_folder() as second:
-        for location in CACHES:
-            folder = Path(worker_environment(configuration, second)[location])
-            assert folder not in folders
-            assert not folder.exists() or not list(folder.iterdir())
 
 
 def test_a_text_that_cannot_be_decoded_costs_no_point(tmp_path: Path, tiny_model: Path, cpu_environment: Path) -> None:

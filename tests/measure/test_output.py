@@ -20,7 +20,7 @@ from hfbench.measure.evidence import Operators, watch_operators
 from hfbench.measure.failure import NotFiniteError, status_of
 from hfbench.measure.output import path_differences, tolerance
 from hfbench.measure.plain_pass import check_prompt, first_tokens, reference_of, steps_of
-from hfbench.measure.prompt import Prompt
+from hfbench.measure.prompt import Prompt, watch_passes
 from tests.conftest import some
 from tests.families import family_model
 from tests.measure import test_support
@@ -98,6 +98,32 @@ def test_a_static_cache_that_forgets_its_values(monkeypatch: pytest.MonkeyPatch,
     if name == "llama":  # of gpt2, half of a logit is its own token's: flagged in the tables, in bfloat16
         assert found[0].startswith("what is timed computes something else than one plain forward pass")
     assert checked(family_model(name, dtype), cache_implementation="dynamic")[1]["agrees"]
+
+
+@pytest.mark.parametrize("rows_together", [1, 2, 5])
+def test_rows_whose_logits_are_large_go_in_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch, rows_together: int) -> None:
+    model, rows = family_model("llama"), torch.randint(1, 600, (7, 12), generator=torch.Generator().manual_seed(2))
+    prompt = prompt_of(rows=rows)
+    whole = reference_of(model, prompt, rows[:, :STEPS]).logits
+    monkeypatch.setattr(plain_pass, "_LOGITS_AT_ONCE", 600 * STEPS * rows_together)
+    assert torch.allclose(some(reference_of(model, prompt, rows[:, :STEPS]).logits), some(whole), atol=1e-5)
+
+
+@pytest.mark.parametrize(("axes", "longest"), [({"depth": 24}, 16 + 8), ({"chunk": 8}, 8 + 8), ({}, 40 + 8)])
+def test_a_long_row_goes_in_at_once_only_where_the_measured_call_takes_it_so(
+    monkeypatch: pytest.MonkeyPatch, axes: dict[str, int], longest: int
+) -> None:
+    """What takes little memory as it is measured is not to run out of it when it is checked."""
+    monkeypatch.setattr(plain_pass, "_TOKENS_AT_ONCE", 10)
+    prompt = replace(prompt_of(axes.get("depth", 0)), prefill_chunk_size=axes.get("chunk", 0))
+    model = family_model("llama")
+    with watch_passes(model) as passes:
+        found, reference = check_prompt(model, prompt, STEPS)
+    assert max(passes.lengths) <= longest
+    assert found["prompt_nll"] == pytest.approx(
+        check_prompt(model, prompt_of(axes.get("depth", 0)), STEPS)[0]["prompt_nll"], abs=1e-4
+    )
+    assert reference.logits is not None
 
 
 @pytest.mark.parametrize("path", ["chunks", "context"])

@@ -14,13 +14,21 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from hfbench.core.record import OK, REJECTED, UNSUPPORTED, Record, Settings
 from hfbench.measure import prompt as prompts
 from hfbench.measure import verification
-from hfbench.measure.batching import Batching, arrival_delays, continuous_batching_config
+from hfbench.measure.batching import Batching, arrival_delays, continuous_batching_config, prepare_generate_batch
 from hfbench.measure.compiling import describe_compilation, watch_compiled_call
 from hfbench.measure.device import Cpu
 from hfbench.measure.failure import WrongTokenCountError, status_of
 from hfbench.measure.generation import generation_config, prepare_generate
 from hfbench.measure.plain_pass import check_prompt
-from hfbench.measure.prompt import Prompt, batches_of, longest_row, prefill_differences, request_tokens
+from hfbench.measure.prompt import (
+    Passes,
+    Prompt,
+    batches_of,
+    longest_row,
+    longest_to_decode,
+    prefill_differences,
+    request_tokens,
+)
 from hfbench.params.sections import BatchingParams
 from tests.conftest import some
 from tests.families import family_model
@@ -194,6 +202,29 @@ def test_a_batch_is_padded_to_its_own_longest_prompt() -> None:
     assert batches[1].input_ids.tolist() == [list(range(41, 50)), [0] * 6 + [61, 62, 63]]
     assert [len(tokens) for tokens in request_tokens(prompt)] == list(PROMPTS)
     assert longest_row(prompt).input_ids.tolist() == [list(range(21, 37))]
+
+
+def test_the_row_that_drafts_are_looked_at_on_is_to_get_more_than_one_token() -> None:
+    rows, mask = rows_and_mask()
+    assert longest_to_decode(Prompt(rows, mask, 0, NEW_TOKENS)).new_tokens == (3,), "the longest is to get one"
+    assert longest_to_decode(Prompt(rows, mask, 0, (1,) * 5)).input_ids.shape == (1, 16)
+
+
+def test_a_changed_frequency_is_found_however_long_the_pieces_are() -> None:
+    short, long = (1.0,), (0.5,)
+    kept = Passes([4, 4, 4], [0, 4, 8], [short, short, long])
+    assert kept.frequencies_changed_at() == 8, "pieces as long as what was there before are no new start"
+    assert Passes([8, 12, 1], [0, 0, 12], [short, long, long]).frequencies_changed_at() is None, "all was taken in anew"
+
+
+def test_a_paged_cache_has_room_for_a_request_of_layers_of_two_kinds() -> None:
+    """Five layers of full attention and 29 of sliding windows, as Gemma 3 of 4B: transformers deals out 145 pages."""
+    kinds = ["full_attention"] * 5 + ["sliding_attention"] * 29
+    model = _model("gemma3_text", layer_types=kinds, num_hidden_layers=34)
+    asked = point(continuous_batching=True, batch_size=1, sequence_length=16, max_new_tokens=3)
+    prompt = Prompt(ROWS[:1, :16], torch.ones(1, 16, dtype=torch.int64), 0)
+    (tokens,) = prepare_generate_batch(model, asked, Settings(), prompt, Cpu())(True).tokens
+    assert len(tokens) == 3
 
 
 def test_both_ways_give_each_request_its_own_tokens(workload: Bench) -> None:

@@ -1,34 +1,42 @@
 """Quantised weights: by real methods on the CPU, proven by what the modules hold, and refused or rejected truly."""
 
 import json
+import math
 import shutil
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from bitsandbytes.nn.modules import Linear4bit
 from safetensors.torch import load_file, save_file
+from torch import nn
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-from hfbench.core.record import FAILED, OK, REJECTED, UNAVAILABLE, UNSUPPORTED, Record, Settings
-from hfbench.measure.accounting import count_weights
+from hfbench.core.record import FAILED, OK, REJECTED, UNAVAILABLE, UNSUPPORTED, Record, Sampling, Settings
+from hfbench.measure.accounting import count_weights, describe_needs, fill_cache
 from hfbench.measure.loading import describe_loaded, load_model
 from hfbench.measure.plain_pass import scored_positions
+from hfbench.measure.process import worker_environment
 from hfbench.measure.quantization import (
     QuantizationError,
+    describe_quantization,
     logical_parameters,
     quantization_argument,
+    quantization_differences,
     quantized_weights,
     require_packable,
     stored_bytes,
 )
+from hfbench.measure.task import Task
 from tests.conftest import TINY
-from tests.measure.conftest import save_manifest
-from tests.measure.stage_process import Bench
+from tests.families import family_model
+from tests.measure.conftest import PROMPT, save_manifest
+from tests.measure.stage_process import SAMPLING, Bench
 from tests.measure.test_support import point
 
 INT8 = {"quant_method": "torchao", "quant_type": "Int8WeightOnlyConfig"}
@@ -84,7 +92,8 @@ def test_weights_are_quantised_and_that_is_proven(
     assert weights < found["stored_bytes"] < 1.35 * weights, "the scales of so small a model are a good part"
     assert record.requested["quantization"] == dict(entry)
     assert record.output["path"]["agrees"]
-    assert record.accounting["unknown"] == {}
+    told = {"flops": "quantised weights multiply in another dtype than the model's (aten::_int_mm)"}
+    assert record.accounting["unknown"] == (told if entry is INT8_DYNAMIC else {})
 
 
 def test_a_quantised_model_runs_compiled(quantizing: Bench) -> None:
@@ -100,7 +109,9 @@ def test_products_in_another_dtype_are_told_and_their_rate_is_not_known(quantizi
     assert list(record.effective["quantization"]["modules"]) == [
         "Linear4bit of Params4bit uint8 nf4, computing in float32"
     ]
-    assert record.accounting["unknown"] == {"flops": "quantised weights multiply in float32"}
+    assert record.accounting["unknown"] == {
+        "flops": "quantised weights multiply in another dtype than the model's (float32)"
+    }
 
 
 @pytest.mark.parametrize("entry", [INT8, NF4])
@@ -242,3 +253,80 @@ def test_arguments_of_a_config_are_checked() -> None:
     assert config.quant_type.set_inductor_config is False
     (saved,) = [{**config.to_dict()}]
     assert type(quantization_argument(saved)["quantization_config"].quant_type) is type(config.quant_type)
+
+
+class _Experts(nn.Module):
+    """As transformers' FP8 experts: both matrices of all experts, in eight bits, and their scales."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name, shape in {"gate_up_proj": (4, 32, 16), "down_proj": (4, 16, 16)}.items():
+            weight = torch.zeros(shape, dtype=torch.float8_e4m3fn)
+            self.register_parameter(name, nn.Parameter(weight, requires_grad=False))
+            scale = torch.ones(4, 1, 1, dtype=torch.float8_e8m0fnu)
+            self.register_parameter(f"{name}_scale_inv", nn.Parameter(scale, requires_grad=False))
+
+
+def test_all_matrices_of_quantised_experts_count() -> None:
+    model: Any = nn.Sequential(_Experts())
+    (found,) = quantized_weights(model).values()
+    assert found.logical_parameters == 4 * (32 + 16) * 16
+    assert found.stored_bytes == 4 * (32 + 16) * 16 + 2 * 4
+
+
+class _TritonExperts(nn.Module):
+    """A fake, as this hardware is not here: what transformers makes of MXFP4 experts on a GPU, tensors of Triton's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+
+        def wrapped(*shape: int, size: int) -> Any:
+            return SimpleNamespace(storage=SimpleNamespace(data=torch.zeros(size, dtype=torch.uint8)), shape=shape)
+
+        self.bias = nn.Parameter(torch.zeros(4, 64, dtype=torch.bfloat16))
+        for name, shape in {"gate_up_proj": (4, 32, 64), "down_proj": (4, 32, 32)}.items():
+            count = math.prod(shape)
+            object.__setattr__(self, name, wrapped(*shape, size=count // 2))
+            scale = SimpleNamespace(weight_scale=wrapped(4, size=count // 32))
+            object.__setattr__(self, f"{name}_precision_config", scale)
+
+
+def test_weights_that_are_tensors_of_triton_are_quantised_and_counted() -> None:
+    model: Any = nn.Sequential(_TritonExperts())
+    (found,) = quantized_weights(model).values()
+    count = 4 * 32 * (64 + 32)
+    assert found.logical_parameters == count
+    assert found.stored_bytes == count // 2 + count // 32 + 2 * 4 * 64
+    described = {"method": "mxfp4", "modules": {found.kind: 1}}
+    assert quantization_differences(point(), None, described, "mxfp4") == []
+
+
+@pytest.mark.parametrize(
+    ("family", "words"),
+    [("llama", ""), ("qwen3_next", "layers with a constant state multiply"), ("diffllama", "torch counts")],
+)
+def test_what_cannot_be_counted_unquantised_cannot_be_counted_quantised(
+    tmp_path: Path, family: str, words: str
+) -> None:
+    family_model(family, "bfloat16").save_pretrained(tmp_path)
+    model, _ = load_model(tmp_path, point(), torch.device("cpu"), False, quantization=INT8)
+    described = describe_quantization(model, {})
+    unknown = describe_needs(model, fill_cache(model, PROMPT), PROMPT, quantization=described)["unknown"]
+    assert words in unknown["flops"] if words else unknown == {}
+
+
+@pytest.mark.parametrize(("method", "offline"), [("torchao", "1"), ("bitsandbytes", "1"), ("fp8", "0"), ("mxfp4", "0")])
+def test_the_hub_is_asked_for_kernels_of_methods_that_have_theirs_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, offline: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    settings, paths = Settings(quantization={"quant_method": method}), (tmp_path / "a", tmp_path / "b", tmp_path / "c")
+    task = Task(point(quantization="small"), Sampling(**SAMPLING), settings, "cuda", *paths)
+    assert worker_environment(task, tmp_path)["HF_HUB_OFFLINE"] == offline
+    # And of a checkpoint that is quantised so already.
+    (tmp_path / "results/models").mkdir(parents=True)
+    save_manifest(tmp_path / "results/models", tmp_path, "LlamaForCausalLM", "llama", quant_method=method)
+    (tmp_path / "results/models/manifest.json").rename(tmp_path / "results/models/tiny.json")
+    plain = replace(task, configuration=point(), settings=Settings())
+    assert worker_environment(plain, tmp_path)["HF_HUB_OFFLINE"] == offline

@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -12,7 +13,9 @@ import pytest
 from hfbench.core.record import CRASHED, OK, UNSUPPORTED, Record, Settings
 from hfbench.measure.ranks import rank_differences
 from hfbench.measure.support import unsupported_reason
-from tests.conftest import TINY
+from tests.conftest import TINY, save_tokenizer
+from tests.families import family_model
+from tests.measure.conftest import save_manifest
 from tests.measure.stage_process import Bench
 from tests.measure.test_faults import ENDLESS, wait_for, worker_of
 from tests.measure.test_support import CPU, CUDA, point
@@ -40,6 +43,19 @@ def test_two_ranks_hold_half_each_and_give_the_same_tokens(bench: Bench) -> None
     assert record.effective["kv_bytes_per_token"] == alone.effective["kv_bytes_per_token"]
     assert len(record.memory["rank_peak_bytes"]) == 2
     assert {each.new_tokens for each in record.iterations} == {(6, 6)}
+
+
+def test_norms_of_single_heads_are_no_kernels_on_ranks(bench: Bench, tmp_path: Path) -> None:
+    """transformers puts a function of its own around them."""
+    folder = tmp_path / "qwen3"
+    family_model("qwen3").save_pretrained(folder)
+    save_tokenizer(folder)
+    save_manifest(bench.folder, folder, "Qwen3ForCausalLM", "qwen3")
+    record = bench.measure(dtype="float32", tp_size=2)
+    assert record.status == OK, record.reason
+    norms = [each for each in record.effective["kernelized_layers"] if each["class"] == "Qwen3RMSNorm"]
+    assert norms
+    assert not any(each["replaced"] for each in norms)
 
 
 def test_heads_that_cannot_be_dealt_out_are_refused_before_loading(bench: Bench) -> None:

@@ -102,6 +102,13 @@ def test_quiet_series_stop_early(sigma: float, mean_iterations: float) -> None:
     assert sum(counts) / len(counts) <= mean_iterations
 
 
+def test_a_limit_that_nobody_reaches_costs_no_time() -> None:
+    latencies, limits = [1.0, 1.01] * 50, make_sampling(max_iterations=10**6)
+    start = time.perf_counter()
+    assert relative_precision(latencies, limits) is not None
+    assert time.perf_counter() - start < 5, "the walk is followed to the values that there are"
+
+
 def test_a_drifting_series_is_flagged_whatever_stopped_it() -> None:
     generator = random.Random(3)
     p_values = trend_p_values([run(drifting, generator, SAMPLING)[0] for _ in range(200)])

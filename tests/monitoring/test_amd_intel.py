@@ -16,7 +16,7 @@ import pynvml
 import pytest
 
 from hfbench.monitoring import amd, intel
-from hfbench.monitoring.devices import VENDORS, every_accelerator, open_devices
+from hfbench.monitoring.devices import VENDORS, every_accelerator, open_devices, vendors_of
 from hfbench.monitoring.gauges import Columns
 from tests.conftest import WriteTree
 from tests.monitoring.test_monitor import sampled
@@ -206,6 +206,27 @@ def test_readings_of_an_intel_gpu_of_the_driver_i915(write_tree: WriteTree) -> N
     (device,), _ = open_devices("xpu", {}, root)
     assert sampled(Columns(device.gauges))[0] == {"clock_mhz": 2400, "throttle_mask": 1}
     assert device.throttle_reasons == {"thermal": 1}
+
+
+def test_gpus_whose_tiles_are_devices_are_told_apart_only_where_each_is_one(write_tree: WriteTree) -> None:
+    """Level Zero numbers the tiles of a card unless it is told to number cards; these cards have two each."""
+    tiles: dict[str, str | int] = {f"tile{number}/physical_vram_size_bytes": 2**36 for number in range(2)}
+    card: dict[str, str | int] = {"vendor": "0x8086", "device": "0x0bd5", **tiles}
+    cards = {
+        f"sys/class/drm/renderD{number}/device/{file}": value for number in (128, 129) for file, value in card.items()
+    }
+    devices, unavailable = open_devices("xpu:1", {}, root := write_tree(cards))
+    assert devices == []
+    assert "ZE_FLAT_DEVICE_HIERARCHY=COMPOSITE would make each GPU one" in unavailable["intel"]
+    (second,), _ = open_devices("xpu:1", {"ZE_FLAT_DEVICE_HIERARCHY": "COMPOSITE"}, root)
+    assert second.identity == "intel-renderD129"
+
+
+def test_a_device_is_one_of_a_vendor_that_torch_uses(write_tree: WriteTree) -> None:
+    root = write_tree(AMD_FILES)
+    assert open_devices("cuda", {}, root, vendors_of([{"vendor": "nvidia"}]))[0] == []
+    assert len(open_devices("cuda", {}, root, vendors_of([{"vendor": "amd"}]))[0]) == 1
+    assert len(open_devices("cuda", {}, root, vendors_of([]))[0]) == 1
 
 
 def test_machine_without_accelerator(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """params.yaml: what is wrong is said before anything runs, with the key, the value and what is allowed."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,13 @@ def test_the_shipped_file_is_right_and_rounds_come_first() -> None:
     assert AXES[0] == "round"
 
 
+@pytest.mark.parametrize("key", ["max_seconds", "timeout_seconds"])
+def test_no_limit_is_no_number(tmp_path: Path, key: str) -> None:
+    (path := tmp_path / "params.yaml").write_text(re.sub(rf"{key}: \d+", f"{key}: .inf", PARAMS.read_text()))
+    with pytest.raises(UserError, match=rf"sampling.{key} is inf; expected a finite number"):
+        load_params(path)
+
+
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
@@ -55,6 +63,8 @@ def test_the_shipped_file_is_right_and_rounds_come_first() -> None:
         ("sweep.compile_mode", ["defualt"], ["'defualt'", "'default'"]),
         ("sweep.compile_mode", [False], ["sweep.compile_mode.0", "False", "'off'"]),
         ("compare.threshold", 2, ["compare.threshold", "2", "less than 1"]),
+        ("sweep.request_rate", ["2", "2.0"], ["sweep.request_rate.1", "'2.0'", "in its shortest form"]),
+        ("sweep.request_rate", [2.0], ["sweep.request_rate.0", "in its shortest form"]),
         ("compare.treshold", 0.02, ["compare.treshold", "threshold"]),
         ("sweep.batch_size", [0], ["sweep.batch_size.0", "0", "greater than or equal to 1"]),
         ("sweep.batch_size", ["4"], ["'4'", "integer"]),

@@ -2,7 +2,7 @@
 
 import time
 from itertools import product
-from math import exp
+from math import exp, inf
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,11 @@ def test_medians_have_the_distribution_of_drawing_each_iteration(values: list[fl
     for median in set(every_resample):
         expected = every_resample.count(median) / len(every_resample)
         assert drawn.count(median) / DRAWS == pytest.approx(expected, abs=0.006)
+
+
+def test_one_round_that_is_hundreds_of_times_slower_has_an_interval_too() -> None:
+    found = median_interval([[0.02], [0.021], [20.0]])
+    assert found.low < found.estimate < found.high < inf
 
 
 def test_rounds_of_different_lengths_keep_to_themselves() -> None:

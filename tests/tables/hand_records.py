@@ -65,7 +65,9 @@ def ok_record(configuration: Configuration, *iterations: Iteration, **fields: An
     return Record(configuration, "auto", SAMPLING, **values)
 
 
-def failed_record(configuration: Configuration, reason: str | None, status: str = FAILED, **fields: Any) -> Record:
+def failed_record(
+    configuration: Configuration, reason: str | None = None, status: str = FAILED, **fields: Any
+) -> Record:
     """A record of a point that could not be measured."""
     return Record(configuration, "auto", SAMPLING, status=status, reason=reason, **fields)
 

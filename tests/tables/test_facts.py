@@ -1,5 +1,6 @@
 """What the table of points says of a record, counted by hand. The readings are invented: this hardware is not here."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,9 @@ def test_energy_is_that_of_the_devices() -> None:
     assert _facts(cpu, devices)["energy_joules_per_token"] == pytest.approx(10.5 * 160 / 40)
     assert _facts(cpu)["energy_joules_per_token"] == pytest.approx(10.5 * 1000 / 40)
     assert _facts(cpu, (*devices, {}))["energy_joules_per_token"] is None  # one of three is not known
+    # Of an accelerator that no driver tells of, that of the CPU beside it says nothing.
+    unwatched = _facts({**cpu, "cpu_highest_clock_mhz": [3000] * 13}, effective={"device": "cuda:0"})
+    assert (unwatched["energy_joules_per_token"], unwatched["clock_mhz"]) == (None, None)
     # A token has no energy of its own where the cache is filled between samples.
     assert _facts(cpu, configuration={"context_depth": 1024})["energy_joules_per_token"] is None
 
@@ -291,3 +295,27 @@ def test_readings_of_the_hardware_while_samples_were_taken(
     if times and not devices:  # the host was read, and the accelerator was not
         content["effective"] = {"device": "mps"}
         assert machine_facts(content)["monitor_readings"] == 0
+
+
+@pytest.mark.parametrize(("every", "seconds"), [(0, 9 * 5.5), (2, 15 * 5.5), (4, 11 * 5.5)])
+def test_how_long_the_iterations_that_were_asked_for_take(tmp_path: Path, every: int, seconds: float) -> None:
+    """Six with the token observer, those without it between them, and three of the warm-up; with what lies between."""
+    record = ok_record(POINT, *(observed([0.1, 2.0]) for _ in range(3)))
+    record.sampling = replace(record.sampling, min_iterations=6, unobserved_every=every)
+    starts = iter((1.0, 6.5, 12.0))
+    record.iterations = [
+        replace(each, start_seconds=next(starts)) if each.phase == "sample" else each for each in record.iterations
+    ]
+    points = tables_of(tmp_path, record).points
+    assert points["asked_iterations_seconds"].to_list() == [pytest.approx(seconds)]
+
+
+def test_what_drafts_and_shared_prefixes_gave_is_counted(tmp_path: Path) -> None:
+    drafting = {"steps": 4, "proposed_tokens": 40, "accepted_tokens": 10, "draft_seconds": 0.5, "call_seconds": 2.0}
+    record = ok_record(POINT, observed([0.1, 2.0]), output={"drafting": drafting})
+    record.effective["prefix_sharing"] = {"prompt_tokens": 48, "shared_tokens": 16}
+    (row,) = tables_of(tmp_path, record).points.to_dicts()
+    assert row["tokens_per_step"] == 14 / 4
+    assert row["draft_acceptance_share"] == 0.25
+    assert row["draft_time_share"] == 0.25
+    assert row["prefix_hit_share"] == pytest.approx(1 / 3)

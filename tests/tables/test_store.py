@@ -36,6 +36,28 @@ def test_keys_are_short_and_say_what_is_not_default(changes: dict[str, object], 
     assert configuration_keys([vars(point(**changes))]) == [key]
 
 
+def test_a_name_that_two_axes_have_makes_two_keys() -> None:
+    keys = configuration_keys([vars(point(quantization="mixed")), vars(point(request_lengths="mixed")), vars(POINT)])
+    assert len(set(keys)) == 3
+    assert all(key.startswith("tiny sdpa mixed b2 s10 n4 ") for key in keys[:2])
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("request_rate >= 4", ["4", "16", "inf"]),
+        ('request_rate >= "4" and request_rate < inf', ["4", "16"]),
+        ("2 < request_rate", ["2.5", "4", "16", "inf"]),
+        ("request_rate in [1, 2.5]", ["1", "2.5"]),
+        ("request_rate == inf", ["inf"]),
+        ('request_rate != "inf" and attn_implementation == "sdpa"', ["1", "2.5", "4", "16"]),
+    ],
+)
+def test_request_rates_are_compared_as_numbers(text: str, kept: list[str]) -> None:
+    rates = axes_frame(point(request_rate=rate) for rate in ("1", "2.5", "4", "16", "inf"))
+    assert rates.filter(parse_filter(text, AXES))["request_rate"].to_list() == kept
+
+
 def test_keys_of_different_configurations_differ() -> None:
     names = ["org/kernel.a", "org/kernel-a", "sdpa"]
     keys = configuration_keys([vars(point(attn_implementation=name)) for name in names])

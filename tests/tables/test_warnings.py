@@ -44,8 +44,13 @@ FIRING: list[tuple[str, dict[str, Any], str]] = [
     ("warmup_never_steady", {"rounds_never_steady": 2}, "in 2 of 3 rounds"),
     (
         "few_iterations",
-        {"rounds_with_few_iterations": 2, "iterations_asked": 6, "iterations_sampled": 3, "end_to_end_seconds": 2.5},
-        "max_seconds ended sampling after 3 iterations in 2 of 3 rounds; the 6 asked take 28 s",  # 2.5 (8 + 3)
+        {
+            "rounds_with_few_iterations": 2,
+            "iterations_asked": 6,
+            "iterations_sampled": 3,
+            "asked_iterations_seconds": 27.5,
+        },
+        "max_seconds ended sampling after 3 iterations in 2 of 3 rounds; the 6 asked take 28 s",
     ),
     ("recompiles", {"recompiles_while_sampling": 1}, "again 1 time while sampling"),
     ("recompiles", {"recompiles_while_sampling": 4}, "again 4 times while sampling"),
@@ -71,6 +76,7 @@ FIRING: list[tuple[str, dict[str, Any], str]] = [
     ("not_watched", {"monitor_readings": 1}, "not watched: the device was read 1 times while samples were taken"),
     ("path_not_checked", {"path_checked": False}, "could not be compared"),
     ("reference_missing", {"reference": "missing"}, "no reference"),
+    ("reference_missing", {"reference": "not ok"}, "no reference"),
     ("roofline_exceeded", {"decode_bandwidth_above_roof": 1.2}, "decoding reads 1.2 times as many bytes a second as"),
     (
         "roofline_exceeded",

@@ -6,12 +6,12 @@ from typing import Any
 import altair as alt
 import polars as pl
 
+from hfbench.core.point import NONE
 from hfbench.report.charts.chart import INK, Chart, Key, Ways, largest_change, panel, tooltips
 from hfbench.report.frames import ReportData, shown_names
 from hfbench.report.words import END_TO_END, number_column, percent, significant, word_column
 from hfbench.statistics.bootstrap import CONFIDENCE, Interval
 from hfbench.statistics.verdicts import paired_ratio_interval
-from hfbench.tables.metrics import INTER_TOKEN_GAPS
 
 _MOST_SAMPLES = 40  # of a round that are drawn
 _SAMPLE, _MEDIAN = "sample", "median"
@@ -135,7 +135,11 @@ def token_latency_chart(data: ReportData) -> Chart | None:
         ],
         keys=[*ways.keys(values["way"]), Key("5th to 95th percentile")],
         own_axes=("x", "y"),
-        words={"cut_at": _MOST_OVER_MEDIANS, "most_places": _MOST_PLACES if joined else None},
+        words={
+            "cut_at": _MOST_OVER_MEDIANS,
+            "most_places": _MOST_PLACES if joined else None,
+            "in_steps": bool((data.samples["assistant"] != NONE).any()),
+        },
     )
 
 
@@ -182,10 +186,16 @@ def slowdown(samples: pl.DataFrame, confidence: float) -> Interval | None:
 
 
 def _gaps(samples: pl.DataFrame) -> pl.DataFrame:
-    """Return a row for each gap: `round`, `sample`, `token` (from 2) and `gap` in seconds."""
-    lists = samples.with_row_index("sample").select("round", "sample", gap=INTER_TOKEN_GAPS).explode("gap")
-    token = pl.int_ranges(2, pl.col("gap").list.len().cast(pl.Int64) + 2)
-    return lists.with_columns(token=token).explode("token", "gap").drop_nulls("gap")
+    """Return a row for each gap: `round`, `sample`, `token` (from 2) and `gap` in seconds.
+
+    Where tokens come several at a time, as with an assistant, the gap is that before the first of them.
+    """
+    times = pl.col("token_seconds")
+    lists = samples.with_row_index("sample").select("round", "sample", times).explode("token_seconds")
+    gap = times.list.diff(null_behavior="ignore")
+    token = pl.int_ranges(1, times.list.len().cast(pl.Int64) + 1)
+    singles = lists.select("round", "sample", gap=gap, token=token).explode("token", "gap")
+    return singles.filter(pl.col("gap") > 0)
 
 
 def _tokens_title(groups: Sequence[pl.DataFrame]) -> str:

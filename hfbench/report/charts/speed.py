@@ -7,17 +7,28 @@ from typing import Any
 import altair as alt
 import polars as pl
 
+from hfbench.core.point import AXIS_TABLE
 from hfbench.report.charts.chart import ROW_PIXELS, Chart, Key, Ways, one_mark, panel, tooltips, within
 from hfbench.report.frames import ReportData, shown_names
 from hfbench.report.pages import Column
-from hfbench.report.speedups import Speedup, Winner, speedups_and_winners
-from hfbench.report.words import END_TO_END, MISSING, margin, number_column, significant, span_text, word_column
+from hfbench.report.speedups import Judgement, Row, Speedup, Winner, judge_ways
+from hfbench.report.words import (
+    END_TO_END,
+    MISSING,
+    axis_text,
+    counted,
+    margin,
+    number_column,
+    significant,
+    span_text,
+    word_column,
+)
 from hfbench.statistics.verdicts import SAME
 
 
 def speed_chart(data: ReportData) -> Chart | None:
     """Return the chart, or None where no workload has two ways to compare."""
-    comparisons, _ = speedups_and_winners(data)
+    comparisons = judge_ways(data).speedups
     if not comparisons:
         return None
     values = _values(comparisons)
@@ -92,16 +103,27 @@ def _spec(values: pl.DataFrame, ways: Ways) -> dict[str, Any]:
     return panel(same, *((interval,) if has_intervals else ()), dot, height=alt.Step(ROW_PIXELS))
 
 
-def summary_sentence(winners: Sequence[Winner]) -> str:
-    """Return in how many workloads which way is fastest beyond noise."""
+def summary_sentences(judgement: Judgement) -> str:
+    """Return in how many workloads which way is fastest beyond noise, and how many comparisons drift may be in."""
+    compared = [*judgement.speedups, *(each.runner_up for each in judgement.winners if each.runner_up is not None)]
+    pairs = {(each.configuration["name"], each.against["name"]): each.is_apart for each in compared}
+    apart = sum(pairs.values())
+    drift = (
+        f" {apart} of {counted(len(pairs), 'comparison')} {'is' if apart == 1 else 'are'} of two separate runs: their "
+        "rounds do not alternate, so that a drift of the machine from one run to the other would pass for a "
+        "difference. To have both in one run, name them to `hfbench retry`."
+    )
+    return _fastest(judgement.winners) + drift * bool(apart)
+
+
+def _fastest(winners: Sequence[Winner]) -> str:
     compared = [each for each in winners if each.runner_up is not None]
     if not compared:
         return "No workload was measured in two ways."
     if all(each.runner_up is not None and each.runner_up.interval is None for each in compared):
-        return (
-            "With one round no difference can be told from noise: the order below is that of the medians. "
-            "Give sweep.round at least 3 values."
-        )
+        failed = any(row["rounds_ok"] < row["rounds_asked"] for each in compared for row in _rows_of(each))
+        remedy = "See under Not ok why the other rounds were not." if failed else "Give sweep.round at least 3 values."
+        return "With one round no difference can be told from noise: the order below is that of the medians. " + remedy
     clear = Counter(str(each.configuration["way"]) for each in compared if each.is_clear)
     if not clear:
         where = f"any of the {len(compared)} workloads" if len(compared) > 1 else "the workload"
@@ -113,6 +135,19 @@ def summary_sentence(winners: Sequence[Winner]) -> str:
     undecided = len(compared) - sum(clear.values())
     rest = f"; in {undecided} the first is not told from the next" if undecided else ""
     return f"Of {len(compared)} workloads, fastest beyond noise is {', '.join(shares)}{rest}."
+
+
+def _rows_of(winner: Winner) -> list[Row]:
+    return [winner.configuration, *([winner.runner_up.against] if winner.runner_up else [])]
+
+
+def payoff_sentences(judgement: Judgement) -> list[str]:
+    """Return for each value of an axis where it pays, and what that costs in quality."""
+    return [
+        f"{AXIS_TABLE[each.axis].label} {axis_text(each.value)} against {axis_text(each.reference)}: {each.where}"
+        + (f"; the prompt's negative log-likelihood changes by {each.price}" if each.price else "")
+        for each in judgement.payoffs
+    ]
 
 
 def winner_columns(winners: Sequence[Winner]) -> list[Column]:

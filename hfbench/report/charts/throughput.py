@@ -12,10 +12,9 @@ from hfbench.report.frames import (
     ReportData,
     load_curves,
     shown_names,
-    values_by_round,
     workload_name,
 )
-from hfbench.report.speedups import knee_sentences
+from hfbench.report.speedups import contrasts, knee_sentences
 from hfbench.report.words import (
     END_TO_END,
     MISSING,
@@ -24,8 +23,8 @@ from hfbench.report.words import (
     span_text,
     word_column,
 )
-from hfbench.statistics.bootstrap import CONFIDENCE
-from hfbench.statistics.verdicts import paired_ratio_interval
+from hfbench.statistics.bootstrap import CONFIDENCE, Interval
+from hfbench.statistics.verdicts import interval
 
 _LATENCY, _THROUGHPUT = "inter_token_seconds", "decode_tokens_per_second"
 _FRONTIER_HEIGHT, _DEPTH_HEIGHT = 240, 200  # pixels of a panel
@@ -236,26 +235,23 @@ def _phase(rows: pl.DataFrame, phase: str, rate: str) -> pl.DataFrame:
 
 
 def _depth_title(values: pl.DataFrame, data: ReportData) -> str:
-    """Return the largest change from the least depth to the greatest, paired by round, that its interval bears."""
+    """Return the largest change from the least depth to the greatest that its interval bears."""
     series = values.partition_by("phase", "series", maintain_order=True)
-    confidence = 1 - (1 - CONFIDENCE) / len(series)  # Bonferroni: the title picks the largest
-    rounds = {phase: values_by_round(data.samples, rate, "configuration") for phase, rate in _RATES.items()}
-    changes = []
+    error = (1 - CONFIDENCE) / len(series)  # Bonferroni: the title picks the largest
+    contrast_in = {phase: contrasts(data, rate) for phase, rate in _RATES.items()}
+    changes: list[tuple[tuple[dict[str, Any], int], Interval]] = []
     for each in series:
         first, last = each.row(0, named=True), each.row(-1, named=True)
-        one, other = (rounds[row["phase"]][row["configuration"],] for row in (first, last))
-        shared = sorted(one.keys() & other.keys())
-        both = ([each[number].tolist() for number in shared] for each in (one, other))
-        ratio = paired_ratio_interval(*both, confidence=confidence)
+        ratio = contrast_in[first["phase"]](last, first).ratio
         if ratio is not None:
-            changes.append(((first, last["depth"]), ratio))
+            changes.append(((first, last["depth"]), interval(ratio, error)))
     if not changes:
         return "Throughput by context depth; one round bears no interval, so no change is established"
     largest = largest_change(changes)
     if largest is None:
         return "With a longer context, throughput changes by no more than noise"
-    (least, greatest), ratio = largest
-    times = f"{_VERBS[least['phase']]} has {significant(ratio.estimate)}× the throughput"
+    (least, greatest), change = largest
+    times = f"{_VERBS[least['phase']]} has {significant(change.estimate)}× the throughput"
     return f"After {greatest} tokens, {times} that it has after {least['depth']} ({least['series']})"
 
 
