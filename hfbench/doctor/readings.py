@@ -102,9 +102,8 @@ _LOOK_SECONDS = 0.3  # at how busy the CPUs are: long enough for 30 ticks of eac
 def collect(params: Params, results: Path) -> Readings:
     """Return the readings; `results` is the folder that holds `models/NAME.json`, if the pipeline has run."""
     environment = describe(params.device)
-    devices, _ = open_devices(
-        meant_device(params.device, environment), among=vendors_of(environment.get("accelerators", []))
-    )
+    among = vendors_of(environment["accelerators"])
+    devices, _ = open_devices(meant_device(params.device, environment), among=among)
     now = machine_before(devices[:1], _LOOK_SECONDS)
     passed_over = None
     try:

@@ -3,19 +3,16 @@
 import os
 import signal
 import subprocess
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hfbench.checkouts.interleave import find_point
 from hfbench.checkouts.processes import stage_variables
 from hfbench.checkouts.workspace import require_measured
 from hfbench.core.errors import UserError
 from hfbench.git import Repository, uninterrupted
 from tests.environment.conftest import commit_all, git
-from tests.tables.hand_records import point
 
 
 @pytest.fixture
@@ -102,34 +99,3 @@ def test_sides_must_differ_in_what_is_measured() -> None:
     assert require_measured(described("a", "b"), "Install it.") == ["transformers"]
     with pytest.raises(UserError, match=r"side 0 and side 1 are the same.*Install it\.$"):
         require_measured(described("a", "a"), "Install it.")
-
-
-POINTS = {
-    point(round=number, model="m", attn_implementation=way, batch_size=size, sequence_length=128, max_new_tokens=32): (
-        f"measure@{number}-m-{way}-off-auto-False-False-0-bfloat16-uniform-{size}-128-32-0"
-    )
-    for number, way, size in product((1, 2), ("sdpa", "sdpa:math"), (1, 16))
-}
-
-
-@pytest.mark.parametrize(
-    ("wanted", "attention", "size"),
-    [
-        ("m sdpa b1 s128 n32", "sdpa", 1),  # the whole key, which is also a part of no other
-        ("sdpa b16", "sdpa", 16),
-        ("m sdpa-math b1 s128 n32", "sdpa:math", 1),
-        ("measure@2-m-sdpa:math-off-auto-False-False-0-bfloat16-uniform-16-128-32-0", "sdpa:math", 16),
-        ("sdpa:math-off-auto-False-False-0-bfloat16-uniform-16", "sdpa:math", 16),
-    ],
-)
-def test_a_point_by_its_key_or_a_part_of_its_stage(wanted: str, attention: str, size: int) -> None:
-    found, key = find_point(POINTS, wanted)
-    assert (found.round, found.attn_implementation, found.batch_size) == (1, attention, size)
-    assert key.startswith("m sdpa")
-
-
-def test_a_name_of_no_point_or_several_lists_what_there_is() -> None:
-    with pytest.raises(UserError, match=r"(?s)'gpt2' fits no point.*m sdpa b1.*m sdpa-math b16"):
-        find_point(POINTS, "gpt2")
-    with pytest.raises(UserError, match=r"(?s)'sdpa' fits several points.*m sdpa b1 .*m sdpa b16 "):
-        find_point(POINTS, "sdpa")

@@ -113,11 +113,6 @@ def test_another_process_has_its_turn_when_the_first_has_ended_however_it_ends(e
     assert told == [f"waiting for the device, which process {first.pid}, the first in {Path.cwd()} has"]
 
 
-def test_who_does_not_wait_has_waited_for_no_time() -> None:
-    with turn(["cpu"], "any") as its, turn(["cuda-0"], "any") as other:
-        assert its.waited_seconds == other.waited_seconds == 0
-
-
 def test_what_ends_the_wait_leaves_the_device_to_the_other() -> None:
     def give_up() -> None:
         raise KeyboardInterrupt

@@ -14,11 +14,9 @@ from hfbench.core.record import OK, REJECTED, UNAVAILABLE, UNSUPPORTED, Manifest
 from hfbench.measure.assisted import Assistant, Drafts, first_not_greedy
 from hfbench.measure.device import Cpu
 from hfbench.measure.prompt import Prompt
-from hfbench.measure.support import unsupported_reason
 from tests.conftest import TINY, save_tokenizer
 from tests.measure.conftest import save_batch, save_manifest
 from tests.measure.stage_process import Bench
-from tests.measure.test_support import CPU, point
 
 NEW_TOKENS = 24
 ROW = torch.arange(1, 17)[None]
@@ -232,28 +230,3 @@ def test_watching_leaves_the_model_as_it_was(model: Any) -> None:
     before = drafts.describe()
     model.generate(ROW, attention_mask=prompt.attention_mask, generation_config=config)
     assert drafts.describe() == before
-
-
-@pytest.mark.parametrize(
-    ("words", "axes"),
-    [
-        ("continuous batching drafts no tokens", {"continuous_batching": True}),
-        ("one row at a time; batch_size is 2", {"batch_size": 2}),
-        ("runs the model uncompiled", {"compile_mode": "default"}),
-        ("which a static one cannot", {"cache_implementation": "static"}),
-        ("which a quantized one cannot", {"cache_implementation": "quantized"}),
-        ("does not read prefill_chunk_size", {"prefill_chunk_size": 4}),
-        ("without those of a context", {"context_depth": 8}),
-        ("after that token nothing is drafted", {"max_new_tokens": 1}),
-    ],
-)
-def test_what_assisted_decoding_does_not_do_is_refused(words: str, axes: dict[str, Any]) -> None:
-    settings = Settings(compile={"backend": "inductor", "options": {}})
-    reason = unsupported_reason(point(assistant=PROMPT_LOOKUP, **axes), "cpu", CPU, settings)
-    assert words in str(reason)
-
-
-def test_a_draft_with_too_few_positions_is_refused(one_row: Bench, tiny_model: Path) -> None:
-    record = measured(drafting(one_row, tiny_model, max_position_embeddings=32), BY_MODEL, "draft")
-    assert record.status == UNSUPPORTED
-    assert "the assistant draft has 32 positions, and prompt and new tokens are 40" in str(record.reason)

@@ -118,12 +118,3 @@ def test_compiled_flex_attention_is_measured(bench: Bench) -> None:
     assert effective["cache_layers"] == {"StaticLayer": 2}
     assert effective["compilation"]["graphs"] == 2  # the checks compile flex attention otherwise: all is compiled anew
     assert effective["compilation"]["compiled_calls"] == 1  # a decoding step; the prefill enters flex's own only
-
-
-@pytest.mark.parametrize("kind", CACHES)
-def test_the_cache_asked_for_is_the_one_in_force(bench: Bench, kind: str) -> None:
-    record = bench.measure(cache_implementation=kind)
-    assert record.status == OK, record.reason
-    assert record.requested["cache_implementation"] == kind
-    assert record.effective["cache"] == CACHES[kind]
-    assert record.effective["compilation"]["graphs"] == 0

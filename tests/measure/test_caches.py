@@ -9,12 +9,10 @@ from transformers import DynamicCache, QuantizedCache, StaticCache
 
 from hfbench.core.record import OK, Record, Settings
 from hfbench.measure.accounting import kv_bytes_per_token
-from hfbench.measure.support import unsupported_reason
 from hfbench.tables.agreement import Output
 from tests.conftest import TINY
 from tests.measure.conftest import ROWS, save_batch
 from tests.measure.stage_process import Bench
-from tests.measure.test_support import CPU, point
 
 FP8 = {"backend": "fp8"}
 HEAD = TINY["hidden_size"] // TINY["num_attention_heads"]
@@ -38,7 +36,9 @@ def test_each_cache_is_in_force_and_its_bytes_are_known(
     axes = {"context_depth": depth, "sequence_length": 16 - depth} if depth else {}
     record = measured(bench, name, **axes)
     assert (record.status, record.reason) == (OK, None)
+    assert record.requested["cache_implementation"] == name
     assert record.effective["cache"] == kind
+    assert record.effective["compilation"]["graphs"] == 0
     assert not record.effective["cache_offloads"]
     # What is beyond is the scales of fp8, of which each layer has two.
     assert NUMBERS * bytes_a_number <= record.effective["kv_bytes_per_token"] < NUMBERS * bytes_a_number + 4
@@ -53,21 +53,6 @@ def test_a_quantized_cache_has_its_price_and_is_not_wrong_for_it(bench: Bench) -
     assert abs(output.path_change) < 0.1
     exact = measured(bench, "dynamic", dtype="float32")
     assert Output.read(exact.output).path_agrees
-
-
-@pytest.mark.parametrize(
-    ("settings", "axes", "reason"),
-    [
-        (Settings(quantized_cache={"backend": "quanto", "nbits": 4}), {}, "needs the package optimum-quanto"),
-        (Settings(quantized_cache=FP8), {"compile_mode": "default"}, "with a static cache only"),
-        (Settings(quantized_cache=FP8), {"continuous_batching": True}, "a paged cache of its own"),
-        (Settings(), {"cache_implementation": "offloaded"}, "in the host's memory already"),
-        (Settings(), {"cache_implementation": "offloaded_static"}, "in the host's memory already"),
-    ],
-)
-def test_what_cannot_be_says_why(settings: Settings, axes: dict[str, Any], reason: str) -> None:
-    asked = point(**{"cache_implementation": "quantized", **axes})
-    assert reason in str(unsupported_reason(asked, "cpu", CPU, settings))
 
 
 def test_bytes_are_those_of_the_tensors_whatever_has_room() -> None:

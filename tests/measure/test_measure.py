@@ -79,20 +79,6 @@ def test_attention_implementations_agree_in_float32(bench: Bench) -> None:
     assert records["sdpa:math"].effective["sdpa_backends"] == {}
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_continuous_batching_times_every_token_of_every_request(bench: Bench, attention: str) -> None:
-    record = bench.measure("--continuous_batching", attn_implementation=attention)
-    assert record.status == OK, record.reason
-    assert record.effective["cache"] == "PagedAttentionCache"
-    assert set(record.effective["sdpa_backends"]) == ({"flash_attention"} if attention == "sdpa" else set())
-    for iteration in record.iterations:
-        assert iteration.new_tokens == (6, 6)
-        assert [len(times) for times in iteration.token_seconds] == ([6, 6] if iteration.observed else [])
-        assert iteration.end_to_end_seconds <= iteration.call_seconds
-        for times in iteration.token_seconds:
-            assert times[-1] <= iteration.end_to_end_seconds
-
-
 def test_unsupported_is_known_without_a_worker(bench: Bench) -> None:
     record = bench.measure(attn_implementation="flash_attention_2")
     assert (record.status, record.phase) == (UNSUPPORTED, "before the start")

@@ -241,6 +241,8 @@ def test_both_ways_give_each_request_its_own_tokens(workload: Bench) -> None:
             assert all(each[0] > 0 and each[-1] <= iteration.end_to_end_seconds for each in times)
     assert padded.output["prompt_nll"] == pytest.approx(continuous.output["prompt_nll"], abs=1e-4)
     assert padded.output["tokens"] == continuous.output["tokens"]
+    assert continuous.effective["cache"] == "PagedAttentionCache"
+    assert all(each.end_to_end_seconds <= each.call_seconds for each in continuous.iterations)
     assert padded.effective["batches"] == [
         {"rows": 2, "padded_prompt_tokens": 16, "new_tokens": 4},
         {"rows": 2, "padded_prompt_tokens": 9, "new_tokens": 6},

@@ -326,7 +326,8 @@ def test_the_hub_is_asked_for_kernels_of_methods_that_have_theirs_there(
     assert worker_environment(task, tmp_path)["HF_HUB_OFFLINE"] == offline
     # And of a checkpoint that is quantised so already.
     (tmp_path / "results/models").mkdir(parents=True)
-    save_manifest(tmp_path / "results/models", tmp_path, "LlamaForCausalLM", "llama", quant_method=method)
-    (tmp_path / "results/models/manifest.json").rename(tmp_path / "results/models/tiny.json")
+    (tmp_path / "model").mkdir()
+    save_manifest(tmp_path / "results/models", tmp_path / "model", "LlamaForCausalLM", "llama", quant_method=method)
+    (tmp_path / "results/models/manifest.json").rename(tmp_path / "results/models/m.json")
     plain = replace(task, configuration=point(), settings=Settings())
     assert worker_environment(plain, tmp_path)["HF_HUB_OFFLINE"] == offline

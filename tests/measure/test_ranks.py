@@ -10,15 +10,13 @@ from typing import Any
 import psutil
 import pytest
 
-from hfbench.core.record import CRASHED, OK, UNSUPPORTED, Record, Settings
+from hfbench.core.record import CRASHED, OK, UNSUPPORTED, Record
 from hfbench.measure.ranks import rank_differences
-from hfbench.measure.support import unsupported_reason
 from tests.conftest import TINY, save_tokenizer
 from tests.families import family_model
 from tests.measure.conftest import save_manifest
 from tests.measure.stage_process import Bench
 from tests.measure.test_faults import ENDLESS, wait_for, worker_of
-from tests.measure.test_support import CPU, CUDA, point
 
 
 def test_two_ranks_hold_half_each_and_give_the_same_tokens(bench: Bench) -> None:
@@ -111,18 +109,3 @@ def test_weights_that_are_whole_everywhere_are_no_tensor_parallelism() -> None:
     assert rank_differences(2, [split, split]) == []
     assert rank_differences(2, [split, whole]) == ["rank 1 of 2 has no split weights: each is whole there"]
     assert rank_differences(3, [split, split]) == ["2 ranks took part, not 3"]
-
-
-@pytest.mark.parametrize(
-    ("words", "axes", "device", "environment"),
-    [
-        ("continuous batching in one process", {"continuous_batching": True}, "cpu", CPU),
-        ("assisted decoding in one process", {"assistant": "prompt_lookup"}, "cpu", CPU),
-        ("this machine has 1 cuda of one kind", {}, "cuda", CUDA),
-        ("names a single one; write cuda", {}, "cuda:1", CUDA),
-    ],
-)
-def test_what_runs_in_one_process_alone_is_refused(
-    words: str, axes: dict[str, Any], device: str, environment: dict[str, Any]
-) -> None:
-    assert words in str(unsupported_reason(point(tp_size=2, **axes), device, environment, Settings()))

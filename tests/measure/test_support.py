@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from hfbench.core.point import Configuration
+from hfbench.core.point import PROMPT_LOOKUP, Configuration
 from hfbench.core.record import Settings
 from hfbench.measure.support import unsupported_reason
 
@@ -16,6 +16,9 @@ WITHOUT_CUDA = {**CPU, "packages": {"torch": {"version": "2.13.0+cpu"}}}
 LOST = {**CPU, "accelerator_notes": ["nvidia: lost"]}
 WITH_FLASH = {**CUDA, "packages": {"flash-attn": {"version": "2.8"}}}
 ON_CUDA = {"device": "cuda", "environment": CUDA}
+FOUR_GPUS = [{**CUDA["accelerators"][0], "count": 4}]
+ON_FOUR = {"device": "cuda", "environment": {**CPU, "accelerators": FOUR_GPUS}}
+FP8, DEALT = {"backend": "fp8"}, {"device_map": "auto"}
 NO_COMPILER = {"environment": {**CPU, "compiler": None}}
 COMPILED, BATCHED, MIXED = {"compile_mode": "default"}, {"continuous_batching": True}, {"request_lengths": "mixed"}
 
@@ -32,11 +35,23 @@ def attention(name: str, **axes: object) -> dict[str, object]:
     return {"attn_implementation": name, **axes}
 
 
+def quantized_cache(**axes: object) -> dict[str, object]:
+    return {"cache_implementation": "quantized", **axes}
+
+
+def looked_up(**axes: object) -> dict[str, object]:
+    return {"assistant": PROMPT_LOOKUP, **axes}
+
+
 def reasons(
-    axes: dict[str, object], device: str | None = None, environment: dict[str, Any] = CPU, **values: object
+    axes: dict[str, object],
+    device: str | None = None,
+    environment: dict[str, Any] = CPU,
+    cache: dict[str, Any] | None = None,
+    **values: object,
 ) -> set[str | None]:
     """Why this cannot run, with these values of `compile`; on `cpu` and `auto` where no device is named."""
-    settings = Settings(compile={"backend": "inductor", "options": {}, **values})
+    settings = Settings(compile={"backend": "inductor", "options": {}, **values}, quantized_cache=cache)
     devices = (device,) if device else ("cpu", "auto")
     return {unsupported_reason(point(**axes), each, environment, settings) for each in devices}
 
@@ -75,6 +90,29 @@ def reasons(
         # One whole graph.
         ("paged cache", {**BATCHED, **COMPILED}, {"fullgraph": True}),
         ("turns it off", attention("kernels-community/flash-attn3", **COMPILED), {**ON_CUDA, "fullgraph": True}),
+        # Caches.
+        ("needs the package optimum-quanto", quantized_cache(), {"cache": {"backend": "quanto", "nbits": 4}}),
+        ("with a static cache only", quantized_cache(**COMPILED), {"cache": FP8}),
+        ("a paged cache of its own", quantized_cache(**BATCHED), {"cache": FP8}),
+        ("in the host's memory already", {"cache_implementation": "offloaded"}, {}),
+        ("in the host's memory already", {"cache_implementation": "offloaded_static"}, {}),
+        # Drafts.
+        ("continuous batching drafts no tokens", looked_up(**BATCHED), {}),
+        ("one row at a time; batch_size is 2", looked_up(batch_size=2), {}),
+        ("runs the model uncompiled", looked_up(**COMPILED), {}),
+        ("which a static one cannot", looked_up(cache_implementation="static"), {}),
+        ("which a quantized one cannot", looked_up(cache_implementation="quantized"), {"cache": FP8}),
+        ("does not read prefill_chunk_size", looked_up(prefill_chunk_size=4), {}),
+        ("without those of a context", looked_up(context_depth=8), {}),
+        ("after that token nothing is drafted", looked_up(max_new_tokens=1), {}),
+        # Several processes, and several devices.
+        ("continuous batching in one process", {"tp_size": 2, **BATCHED}, {}),
+        ("assisted decoding in one process", looked_up(tp_size=2), {}),
+        ("this machine has 1 cuda of one kind", {"tp_size": 2}, ON_CUDA),
+        ("names a single one; write cuda", {"tp_size": 2}, {**ON_CUDA, "device": "cuda:1"}),
+        ("names a single one; write cuda", DEALT, {**ON_CUDA, "device": "cuda:1"}),
+        ("transformers takes one of them", {"tp_size": 4, **DEALT}, ON_FOUR),
+        ("paged cache of continuous batching is on one device", {**DEALT, **BATCHED}, ON_FOUR),
     ],
 )
 def test_what_cannot_run_says_why(words: str, axes: dict[str, object], where_and_how: dict[str, Any]) -> None:

@@ -24,10 +24,6 @@ def test_a_sweep_with_an_impossible_point_is_complete(measured: Checkout) -> Non
     assert (measured.folder / "results/report.html").is_file()
 
 
-def test_nothing_to_do(measured: Checkout) -> None:
-    assert measured.repro() == []
-
-
 def test_results_leave_git_clean(measured: Checkout) -> None:
     assert measured.run("git", "status", "--porcelain").stdout == ""
 
@@ -103,8 +99,6 @@ def _params(checkout: Checkout) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("axis", "value", "words"),
     [
-        ("batch_size", [0], ["sweep.batch_size.0", "greater than or equal to 1"]),
-        ("compile_mode", ["defualt"], ["sweep.compile_mode.0", "'defualt'", "'default'"]),
         ("atention", ["eager"], ["sweep.atention"]),
         ("attn_implementation", ["sdpa", "sdpa|touch broken"], ["sdpa|touch broken"]),
         ("sequence_length", [16, 4096], ["sequence_length", "4096", "128", "tiny"]),

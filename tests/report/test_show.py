@@ -125,7 +125,6 @@ def test_one_configuration_has_no_axes_to_show(tmp_path: Path) -> None:
 def test_nothing_measured(tmp_path: Path) -> None:
     text = " ".join(_printed(tmp_path, tables_of(tmp_path / "m", failed_record(point(), REASON)), 80))
     assert "No point could be measured." in text
-    assert "[bold]Install it[/bold]" in " ".join(text.split())
 
 
 EAGER, SDPA, FLEX = (point(attn_implementation=name) for name in ("eager", "sdpa", "flex_attention"))
@@ -319,7 +318,7 @@ def test_json_holds_the_same_and_the_warnings(capsys: pytest.CaptureFixture[str]
     assert rows[0]["not_ok"] is None
     assert rows[0]["use_kernels"] is False
     assert rows[0]["peak_memory_bytes"] == 300 * 2**20
-    assert {warning["code"] for warning in content["warnings"]} >= {"reference_missing"} or content["warnings"]
+    assert content["warnings"]
     assert all("sdpa" in warning["point"] for warning in content["warnings"])
     samples = [each for each in content["samples"] if each["batch_size"] == 16]
     assert {each["attn_implementation"] for each in content["samples"]} == {"sdpa"}

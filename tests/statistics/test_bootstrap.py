@@ -149,17 +149,6 @@ def test_the_interval_covers_the_true_median(kind: str, rounds: int, between_ove
     assert (0.90 if between_over_within else 0.95) <= coverage([some(each) for each in intervals]) <= most
 
 
-@pytest.mark.parametrize("between_over_within", [0.5, 1.0, 3.0])
-def test_the_naive_pooled_bootstrap_covers_too_little(between_over_within: float) -> None:
-    """Percentiles of the medians of resamples of all iterations together, as if no two shared a process."""
-    intervals = []
-    for seed, values in enumerate(experiments("normal", 7, between_over_within, 1)):
-        pooled = values.reshape(1, -1)
-        medians = resample_medians(pooled.tolist(), np.zeros(2000, dtype=np.int64), np.random.default_rng(seed))
-        intervals.append(Interval(float(np.median(pooled)), *map(float, np.quantile(medians, [0.025, 0.975]))))
-    assert coverage(intervals) < 0.85
-
-
 def test_four_hundred_configurations_take_seconds() -> None:
     samples = [values.tolist() for values in experiments("normal", 7, 1, 8, count=400)]
     start = time.process_time()

@@ -135,13 +135,6 @@ def test_looks_do_not_call_a_change_at_the_threshold_the_same(sides: int, looks:
     assert ever.mean() <= AT_MOST
 
 
-def test_each_look_alone_forgets_the_others() -> None:
-    """What the levels are there for: 95% at each look calls a change in every fifth experiment."""
-    [logarithms] = samples("normal", 1, max(SOME_LOOKS))
-    bounds = [limits([logarithms], rounds, ERROR) for rounds in SOME_LOOKS]
-    assert np.mean(np.any([(low > 0) | (high < 0) for low, high in bounds], axis=0)) > 0.15
-
-
 @pytest.mark.parametrize("first", [3, None], ids=["one alone", "in turn"])
 def test_sides_that_grow_one_round_at_a_time_stay_within_the_error(first: int | None) -> None:
     sizes = [(first or total // 2, total - (first or total // 2)) for total in range(6, 19)]
@@ -349,9 +342,6 @@ def test_what_is_slow_is_slower_and_what_is_fast_is_not(threshold: float, higher
         slow = decide_slower(found, threshold, slower_error(int(decisions)), higher_is_better=higher_is_better)[0]
         slower = decide(found, threshold, ERROR, higher_is_better=higher_is_better)
         words.add((slow, slower.word))
-        if slow == FAST and slower.word == SLOWER:
-            _, low, high = some(slower.interval)
-            assert max(high, 1 / low) > 1 + threshold
     assert {(SLOW, SLOWER), (FAST, SAME), (FAST, FASTER), (UNDECIDED, SLOWER), (UNDECIDED, UNDECIDED)} <= words
     assert words.isdisjoint({(SLOW, SAME), (SLOW, FASTER), (SLOW, UNDECIDED), (FAST, SLOWER)})
 
