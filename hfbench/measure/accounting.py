@@ -207,6 +207,8 @@ def cache_layout(cache: Any, model: PreTrainedModel, ranks: int = 1) -> dict[str
     """
     if not hasattr(cache, "layers") or any(hasattr(layer, "_quantized_keys") for layer in cache.layers):
         return None
+    if any(_holds_more(holder) for holder in (cache, *cache.layers)):
+        return None
     state_bytes_per_row = 0
     config, sharing = model.config.get_text_config(decoder=True), _sharing(model)
     layers: Counter[tuple[int | None, ...]] = Counter()
@@ -227,6 +229,15 @@ def cache_layout(cache: Any, model: PreTrainedModel, ranks: int = 1) -> dict[str
     names = ("query_heads", "bytes_per_token_per_row", "key_dim", "value_dim", "window_tokens")
     attention = [{"layers": count, **dict(zip(names, kind, strict=True))} for kind, count in layers.items()]
     return {"attention": attention, "state_bytes_per_row": state_bytes_per_row}
+
+
+_HELD = {"layers", "keys", "values", "indexer_keys", "conv_states", "recurrent_states"}
+
+
+def _holds_more(holder: Any) -> bool:
+    """Whether a cache, or a layer of it, holds tensors of numbers under other names than those that are counted."""
+    beside = (value for name, value in vars(holder).items() if name not in _HELD)
+    return any(tensor.is_floating_point() and tensor.numel() for value in beside for tensor in tensors_in(value))
 
 
 def kv_bytes_per_token(cache: Any, rows: int) -> float | None:

@@ -4,11 +4,14 @@ import re
 import shlex
 from pathlib import Path
 
+import pytest
+
 from hfbench.cli import parse_arguments
 from hfbench.params.schema import load_params, read_yaml
 from tests.conftest import ROOT
 
 WORKFLOW, PAGE = ROOT / "docs" / "github-actions.yml", ROOT / "docs" / "ci.md"
+PAGES = sorted({ROOT / "README.md", *(ROOT / "docs").glob("*.md")} - {PAGE})
 
 
 def steps() -> list[str]:
@@ -36,6 +39,13 @@ def test_every_command_of_the_page_and_the_workflow_is_understood() -> None:
     assert {"interleave", "compare", "bisect"} <= set(names)
     fails = [words for words in found if words[0] == "compare" and "--fail-on" in words]
     assert len(fails) == 2  # on the page, and in the workflow's last step
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_of_a_page_is_understood(page: Path) -> None:
+    console = re.findall(r"^```console\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    for words in commands("\n".join(console)):
+        assert parse_arguments(words).run
 
 
 def test_the_workflow_compares_what_it_measures() -> None:

@@ -39,9 +39,10 @@ class Cluster:
         return f"127.0.0.1:{self.port}"
 
     def start(self, name: str, **variables: str) -> None:
-        """Start a raylet, the first of which is the head, and wait until Ray knows it."""
+        """Start a raylet, the first of which is the head, and wait until the cluster knows it."""
         home = self.folder / name
         (home / "locks").mkdir(parents=True, exist_ok=True)
+        said = self.folder / f"{name}.log"
         where = ["--address", self.address] if self.raylets else ["--head", "--port", str(self.port)]
         more = [] if self.raylets else ["--include-dashboard", "false"]
         core = _CORES[len(self.raylets) % len(_CORES)]
@@ -55,10 +56,11 @@ class Cluster:
                 **_QUICK_TO_MISS,
                 **variables,
             },
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stdout=said.open("wb"),
+            stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+        within(_PATIENCE * 30, lambda: "Ray runtime started" in said.read_text())
 
     def processes(self, name: str) -> list[psutil.Process]:
         """All that a raylet has started."""
@@ -71,8 +73,8 @@ class Cluster:
                 continue
         return found
 
-    def stop(self) -> None:
-        for name in self.raylets:
+    def stop(self, *names: str) -> None:
+        for name in names or self.raylets:
             for process in self.processes(name):
                 process.kill()
 
@@ -200,7 +202,6 @@ def test_two_kinds_of_machines_of_which_one_comes_late_and_one_loses_its_worker(
     assert all(page.count(kind) >= 3 for kind in kinds.values()), page
     compared = checkout.run("hfbench", "compare", *kinds.values(), "--across-environments").stdout
     assert "sdpa" in compared
-    assert fleet(checkout, cluster).count("nothing") == 2
     records = (checkout.folder / ".dvc/tmp/hfbench-fleet" / kinds["second"] / "results/measurements").glob("*.json")
     assert {json.loads(path.read_text())["provenance"]["node"] for path in records} == {"second"}
     within(10, lambda: not cluster.working())
@@ -237,39 +238,49 @@ def test_what_is_finished_when_the_driver_is_killed_is_not_measured_again(
     assert "It has ended" not in checkout.run("hfbench", "fleet", "status").stderr
 
 
-def test_who_cannot_measure_is_said_by_name(checkout: Checkout, cluster: Cluster, tmp_path: Path) -> None:
-    other = tmp_path / "other/transformers-9.9.9.dist-info"
+@pytest.fixture(scope="module")
+def listing(checkout: Checkout, cluster: Cluster) -> Iterator[str]:
+    """What `hfbench fleet` says when all is measured, and two more nodes are there that cannot measure.
+
+    One has another transformers. Of the other the cache folder has room for almost nothing, where a file system may be
+    mounted here.
+    """
+    other = cluster.folder / "site/transformers-9.9.9.dist-info"
     other.mkdir(parents=True)
     (other / "METADATA").write_text("Metadata-Version: 2.1\nName: transformers\nVersion: 9.9.9\n")
     cluster.start("other", PYTHONPATH=str(other.parent))
-    within(
-        _PATIENCE * 60, lambda: "other is left out: it has transformers 9.9.9, and here is" in fleet(checkout, cluster)
-    )
-    nowhere = checkout.run("hfbench", "fleet", "--address", "127.0.0.1:9", check=False)
-    assert nowhere.returncode == 1
-    assert "no Ray cluster answers at 127.0.0.1:9" in nowhere.stderr
-
-
-@pytest.fixture
-def small_disk(cluster: Cluster) -> Iterator[str]:
-    """The name of a node whose cache folder has room for almost nothing."""
     home = cluster.folder / "full"
     home.mkdir()
     words = ("mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(home))
     mount = subprocess.run(words, capture_output=True, text=True, check=False)
     if mount.returncode:
-        pytest.skip(f"mounting a file system is not permitted here: {mount.stderr.strip()}")
+        yield f"{fleet(checkout, cluster)}\n{_NOT_PERMITTED} {mount.stderr}"
+        cluster.stop("other")
+        return
     try:
-        yield "full"
+        cluster.start("full")
+        yield fleet(checkout, cluster)
     finally:
+        cluster.stop("other", "full")
         subprocess.run(["umount", "--lazy", str(home)], check=True)
 
 
-def test_a_node_whose_disk_is_full_is_said_by_name(checkout: Checkout, cluster: Cluster, small_disk: str) -> None:
-    cluster.start(small_disk)
-    told = re.compile(rf"^{small_disk} is left out: .*No space left on device", re.MULTILINE)
-    found = within(_PATIENCE * 60, lambda: told.search(fleet(checkout, cluster)))
-    assert "first (CPU)" in found.string, "the others are still there to measure"
+_NOT_PERMITTED = "mounting a file system is not permitted here:"
+
+
+def test_who_cannot_measure_is_said_by_name(checkout: Checkout, listing: str) -> None:
+    assert "other is left out: it has transformers 9.9.9, and here is" in listing
+    assert "first (CPU)" in listing, "the others are still there to measure"
+    assert listing.count("nothing") == 2, "and both kinds have done so"
+    nowhere = checkout.run("hfbench", "fleet", "--address", "127.0.0.1:9", check=False)
+    assert nowhere.returncode == 1
+    assert "no Ray cluster answers at 127.0.0.1:9" in nowhere.stderr
+
+
+def test_a_node_whose_disk_is_full_is_said_by_name(listing: str) -> None:
+    if _NOT_PERMITTED in listing:
+        pytest.skip(listing[listing.index(_NOT_PERMITTED) :])
+    assert re.search(r"^full is left out: .*No space left on device", listing, re.MULTILINE)
 
 
 def test_a_cluster_whose_head_is_lost_ends_the_driver_and_leaves_no_process(

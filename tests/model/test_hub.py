@@ -12,7 +12,7 @@ import pytest
 from hfbench.core.errors import UserError
 from hfbench.model.manifest import materialise
 from tests.model.conftest import Project
-from tests.model.fake_hub import FakeHub, read_folder
+from tests.model.fake_hub import MEMBER_TOKEN, FakeHub, read_folder
 
 REPOSITORY = "someone/tiny-llama"
 TINY: dict[str, Any] = {"source": "hub", "repository": REPOSITORY}
@@ -151,6 +151,29 @@ def test_what_the_hub_cannot_give_is_said_in_a_sentence(
     hub.commit("someone/mute", {"config.json": files["config.json"], "model.safetensors": weights})
     project.write(tiny={**TINY, **entry})
     project.assert_fails("tiny", *expected)
+
+
+def test_a_gated_model_is_there_for_who_accepted_its_conditions(
+    project: Project, hub: FakeHub, files: dict[str, bytes]
+) -> None:
+    hub.commit(REPOSITORY, files)
+    hub.repositories[REPOSITORY].gated = True
+    project.write(tiny=TINY)
+    project.assert_fails("tiny", "gated")
+    project.set("HF_TOKEN", MEMBER_TOKEN)
+    assert read_folder(materialise(project.resolve("tiny"))) == files
+
+
+def test_without_its_manifest_a_branch_is_looked_up_anew(
+    project: Project, hub: FakeHub, files: dict[str, bytes]
+) -> None:
+    first = hub.commit(REPOSITORY, files)
+    project.write(tiny=TINY)
+    assert project.resolve("tiny").provenance["commit"] == first
+    second = hub.commit(REPOSITORY, {**files, "README.md": b"now with words"})
+    assert project.resolve("tiny").provenance["commit"] == first, "a branch is resolved once"
+    project.manifest_path("tiny").unlink()
+    assert project.resolve("tiny").provenance["commit"] == second
 
 
 def test_what_answers_without_being_a_hub(project: Project, hub: FakeHub) -> None:
