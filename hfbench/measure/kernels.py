@@ -166,7 +166,8 @@ _AROUND, _WITHIN = "transformers.distributed", "original_forward"
 
 def _function_of(forward: Callable[..., Any]) -> Any:
     inner: Any = inspect.unwrap(forward)
-    while getattr(inner, "__module__", "").startswith(_AROUND) and (around := inspect.getclosurevars(inner).nonlocals):
+    while str(getattr(inner, "__module__", "")).startswith(_AROUND) and inspect.isfunction(inner):
+        around = inspect.getclosurevars(inner).nonlocals
         if _WITHIN not in around:
             break
         inner = inspect.unwrap(around[_WITHIN])

@@ -54,7 +54,7 @@ from hfbench.measure.prompt import (
     new_tokens_of,
 )
 from hfbench.measure.quantization import quantization_differences
-from hfbench.measure.ranks import Ranks, describe_shares, rank_differences, require_divisible
+from hfbench.measure.ranks import Ranks, describe_shares, rank_differences, require_splittable
 from hfbench.measure.sampling import Sampler
 from hfbench.measure.support import refusals_explained
 from hfbench.measure.task import Task
@@ -111,7 +111,7 @@ class Measurement:
         except UserError as error:  # its files were here when the pipeline looked
             raise UnavailableError(str(error)) from error
         if self.ranks.size > 1:
-            require_divisible(load_config(self._folder, self._trusts_code), self.ranks.size)
+            require_splittable(load_config(self._folder, self._trusts_code), self.ranks.size)
             self.ranks.fork(self._reporter, Path(os.environ["TMPDIR"]))
         own = self.ranks.device_of(self._task.device)
         self._device = self.ranks.join(open_device(own) if self._configuration.devices else open_all_devices(own))

@@ -172,9 +172,12 @@ class _Together:
         dist.barrier()
 
 
-def require_divisible(config: PretrainedConfig, size: int) -> None:
-    """Raise `NotImplementedError` where the model's heads cannot be dealt out evenly to so many ranks."""
-    heads = {name: getattr(config.get_text_config(decoder=True), name, None) for name in _HEADS}
+def require_splittable(config: PretrainedConfig, size: int) -> None:
+    """Raise `NotImplementedError` where transformers cannot split the model, or its heads not evenly, over ranks."""
+    text = config.get_text_config(decoder=True)
+    if size > 1 and not getattr(text, "base_model_tp_plan", None):
+        raise NotImplementedError(f"tp_size is {size}, and transformers has no plan of how to split {text.model_type}")
+    heads = {name: getattr(text, name, None) for name in _HEADS}
     uneven = {name: count for name, count in heads.items() if isinstance(count, int) and count % size}
     if size > 1 and uneven:
         listed = " and ".join(f"{name} {count}" for name, count in uneven.items())

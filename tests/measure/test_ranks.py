@@ -56,6 +56,17 @@ def test_norms_of_single_heads_are_no_kernels_on_ranks(bench: Bench, tmp_path: P
     assert not any(each["replaced"] for each in norms)
 
 
+def test_what_transformers_has_no_plan_for_is_refused_before_loading(bench: Bench, tmp_path: Path) -> None:
+    folder = tmp_path / "gpt2"
+    family_model("gpt2").save_pretrained(folder)
+    save_tokenizer(folder)
+    save_manifest(bench.folder, folder, "GPT2LMHeadModel", "gpt2")
+    record = bench.measure(tp_size=2)
+    assert record.status == UNSUPPORTED
+    assert "tp_size is 2, and transformers has no plan of how to split gpt2" in str(record.reason)
+    assert "load" not in record.timeline
+
+
 def test_heads_that_cannot_be_dealt_out_are_refused_before_loading(bench: Bench) -> None:
     record = bench.measure(tp_size=3)
     assert record.status == UNSUPPORTED
