@@ -166,10 +166,13 @@ def forget_runs(records: Iterable[Path], commands: Sequence[str] = (), *, with_r
     with Repo() as repo:
         cache = repo.cache.local
         for entry in Path(repo.stage_cache.cache_dir).glob("*/*/*"):
-            text = entry.read_text(encoding="utf-8")
+            try:
+                text = entry.read_text(encoding="utf-8")
+            except FileNotFoundError:  # another process has the same cache
+                continue
             is_of_command = any(command in text for command in commands)
             if is_of_command or not results.isdisjoint(re.findall(r"\bmd5: (\w+)", text)):
-                entry.unlink()
+                entry.unlink(missing_ok=True)
             if is_of_command:
                 results |= set(re.findall(r"\bmd5: (\w+\.dir)", text))
         for result in results if with_results else ():

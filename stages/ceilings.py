@@ -7,6 +7,7 @@ from hfbench.core.errors import say
 from hfbench.core.files import read_json, write_json
 from hfbench.core.results import CEILINGS, DTYPES, ENVIRONMENT
 from hfbench.core.system import thread_variables
+from hfbench.monitoring.devices import vendors_of
 from hfbench.workers.forked import run_stage
 
 
@@ -18,8 +19,9 @@ def main() -> None:
     os.environ |= thread_variables()
     from hfbench.ceilings.rates import measure_ceilings  # only now: torch reads the variables when it is imported
 
-    emulated = read_json(ENVIRONMENT)["cpu"]["emulated_dtypes"]
-    write_json(CEILINGS, measure_ceilings(device, read_json(DTYPES), emulated))
+    known = read_json(ENVIRONMENT)
+    emulated, among = known["cpu"]["emulated_dtypes"], vendors_of(known["accelerators"])
+    write_json(CEILINGS, measure_ceilings(device, read_json(DTYPES), emulated, among))
 
 
 if __name__ == "__main__":

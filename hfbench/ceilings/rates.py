@@ -1,7 +1,7 @@
 """What the device can do at most, as torch reaches it here: bytes copied, bytes read and products a second."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from math import ceil, inf
@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 import torch
 
-from hfbench.monitoring.devices import take_device
+from hfbench.monitoring.devices import VENDORS, take_device
 
 _SECONDS_A_SIZE = 0.2
 _SECONDS_BETWEEN_SYNCHRONISATIONS = 0.02  # a thousand times what a launch or a synchronisation takes
@@ -39,7 +39,12 @@ _NOT_TO_BE_HAD = (RuntimeError, AssertionError, NotImplementedError)  # no such 
 _Calls = Sequence[Callable[[], Any]]  # different ways to do the same, of which the fastest counts
 
 
-def measure_ceilings(device: str, dtypes: Sequence[str], emulated_dtypes: Sequence[str] = ()) -> dict[str, Any]:
+def measure_ceilings(
+    device: str,
+    dtypes: Sequence[str],
+    emulated_dtypes: Sequence[str] = (),
+    among: Collection[str] = tuple(VENDORS),
+) -> dict[str, Any]:
     """Return the best rates over several sizes, each of the fastest call; a rate that is not to be had is None.
 
     `copy_bytes_per_second` counts bytes read plus bytes written, as McCalpin's STREAM does.
@@ -52,12 +57,12 @@ def measure_ceilings(device: str, dtypes: Sequence[str], emulated_dtypes: Sequen
     be. Those of `emulated_dtypes`, which the processor has no products of, are recorded where the device is the CPU.
 
     `device` is as in params.yaml; `threads` are those of one operation on the CPU, `others_cpu_share` is how much of
-    all CPUs other processes took meanwhile.
+    all CPUs other processes took meanwhile. `among` is that of `hfbench.monitoring.devices.open_devices`.
     Source: J. D. McCalpin, Memory Bandwidth and Machine Balance in Current High Performance Computers (1995).
     """
     found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     meant = (found.type if found else "cpu") if device == "auto" else device
-    with take_device(meant, "measuring ceilings") as taken:
+    with take_device(meant, "measuring ceilings", among=among) as taken:
         return _measure(torch.device(taken.device), dtypes, emulated_dtypes)
 
 

@@ -13,7 +13,7 @@ from hfbench.compare.layout import axis_page, brief_page, full_page
 from hfbench.compare.pairs import ComparedMetric, ComparedPoint, choose_metrics, headline, named
 from hfbench.compare.series import Series
 from hfbench.compare.side import WORKSPACE, Side, read_side
-from hfbench.core.errors import UserError
+from hfbench.core.errors import UserError, reader_may_leave
 from hfbench.core.files import readable_json
 from hfbench.core.results import PARAMS
 from hfbench.params.schema import read_yaml, threshold_of
@@ -39,12 +39,13 @@ def compare_command(arguments: Namespace) -> int:
     answer = _answer(arguments, options)
     if arguments.metric:
         _require_values(answer, metrics)
-    if arguments.format == "json":
-        print(readable_json(_content(answer)))
-    elif arguments.format == "markdown":
-        print(markdown(list(_page(answer, metrics, _MARKDOWN_WIDTH, is_full=True))), end="")
-    else:
-        print_page(list(_page(answer, metrics, console.width, is_full=False)), console)
+    with reader_may_leave():
+        if arguments.format == "json":
+            print(readable_json(_content(answer)))
+        elif arguments.format == "markdown":
+            print(markdown(list(_page(answer, metrics, _MARKDOWN_WIDTH, is_full=True))), end="")
+        else:
+            print_page(list(_page(answer, metrics, console.width, is_full=False)), console)
     return 1 if arguments.fail_on == "slower" and answer.is_slower else 0
 
 
@@ -54,7 +55,13 @@ def _answer(arguments: Namespace, options: Options) -> Comparison | AxisComparis
         if len(names) > 1:
             raise UserError(f"--axis compares within one side, and {len(names)} were named. Name one.")
         side = _side(names[0] if names else WORKSPACE, arguments.filter)
-        return compare_axis(side, arguments.axis, arguments.reference, options)
+        compared = compare_axis(side, arguments.axis, arguments.reference, options)
+        if not any(each.pairing.pairs for _, each in compared.comparisons):
+            raise UserError(
+                f"--axis {arguments.axis}: no two points of {side.label} differ in it alone, so that nothing can be "
+                "compared. Measure its values with the same other axes."
+            )
+        return compared
     if arguments.reference is not None:
         raise UserError("--reference says which value of --axis the others stand against. Add --axis.")
     if is_history(names):

@@ -72,7 +72,7 @@ def payoff(comparison: Comparison, metric: ComparedMetric) -> str:
             places.append(Place(named(pair.axes), OUTPUT_DIFFERS))
         elif pair.axes in judged:
             places.append(Place(named(pair.axes), judged[pair.axes]))
-        elif pair.baseline.status == OK:
+        elif pair.baseline.status == OK and pair.candidate.status != OK:
             places.append(Place(named(pair.axes), pair.candidate.status.replace("_", " ")))
     return where_it_pays(places, metric.word)
 
@@ -149,6 +149,7 @@ def _reference(axis: str, values: list[Any], asked: str | None) -> Any:
 def prices_in_quality(comparison: AxisComparison) -> dict[Any, str]:
     """Return by how much each value changes the prompt's likelihood, in words; empty for an axis that is to keep it."""
     changes = {
-        value: [pair.candidate.nll_change for pair in each.pairing.pairs] for value, each in comparison.comparisons
+        value: [(pair.candidate.nll_change, pair.baseline.nll_change) for pair in each.pairing.pairs]
+        for value, each in comparison.comparisons
     }
     return {value: text for value, each in changes.items() if (text := price_in_quality(comparison.axis, each))}

@@ -135,8 +135,10 @@ class Comparison:
         """How the rounds were compared, what is not known, and what the sides themselves say."""
         pairs = list({each.pair.axes: each.pair for each in self.judged}.values())
         compared = [each for each in self.judged if each.verdict.word != INCOMPARABLE]
-        methods = Counter(method for _, method in {(each.pair.axes, each.contrast.method) for each in compared})
+        contrasts = {(each.pair.axes, each.contrast.method, each.contrast.has_same_rounds) for each in compared}
+        methods = Counter(method for _, method, is_whole in contrasts if is_whole)
         paired, apart, carried = (methods[method] for method in (PAIRED, INDEPENDENT, IDENTICAL))
+        lacking = sum(not is_whole for _, _, is_whole in contrasts)
         differing = sum(bool(pair.output_differs) for pair in pairs)
         untold = sum(not (pair.baseline.inputs and pair.candidate.inputs) for pair in pairs)
         said = {
@@ -144,6 +146,7 @@ class Comparison:
             "cancels.": paired,
             "compared as two separate runs: their rounds do not alternate, so that a drift of the machine from one run "
             "to the other would pass for a change.": apart,
+            "compared without pairing rounds, of which a side lacks some that the other has.": lacking,
             "not measured again: both sides hold the same records, since nothing that they depend on changed.": carried,
             "marked !: the output is not its reference's. Geometric means leave such points out.": differing,
             "without a record of the prompt on a side: that both were given the same is assumed.": untold,

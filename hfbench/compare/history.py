@@ -136,7 +136,7 @@ def read_history(
     rows = [replace(row, machine=label) for row, label in zip(rows, environment_labels(environments), strict=True)]
     series = collect_series(rows)
     mark_changes(series, threshold)
-    if not series:
+    if not series and condition is not None:
         raise UserError(f"No configuration and metric of these commits is left by the filter {condition!r}.")
     return History(tuple(rows), tuple(series), threshold, (*unmeasured, skipped), tuple(carried), tuple(unreadable))
 

@@ -3,7 +3,8 @@
 import errno
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 
 class UserError(Exception):
@@ -15,19 +16,26 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+@contextmanager
+def reader_may_leave() -> Iterator[None]:
+    """Print inside: whoever reads the output, such as `head`, may have seen enough before it ends."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would complain again when it flushes
+
+
 def run(command: Callable[[], None]) -> None:
     """Run a command's main function; a `UserError`, or a full disk, ends it with its sentences and exit status 1.
 
     Any other exception is hfbench's own bug and keeps its traceback.
     """
     try:
-        command()
+        with reader_may_leave():
+            command()
     except UserError as error:
         sys.exit(f"hfbench: {error}")
-    except BrokenPipeError:
-        # Whoever read the output, such as `head`, has seen enough; Python would complain again when it flushes.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

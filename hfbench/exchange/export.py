@@ -10,11 +10,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from hfbench.core.errors import UserError
+from hfbench.core.errors import UserError, say
 from hfbench.core.files import read_json, write_json, write_text
 from hfbench.core.point import UNIFORM
 from hfbench.core.record import OK, Iteration, Record
 from hfbench.exchange.configs import EXTENSION, benchmark_config, config_hash
+from hfbench.report.words import counted
 from hfbench.tables.facts import FACT_TYPES, mean_gap, timed_requests
 from hfbench.tables.store import MeasuredPoint, flat_csv, load_records, measured_points, read_table, write_table
 
@@ -109,7 +110,12 @@ def export_benchmark_v2(results: Path, output: Path) -> list[Path]:
     apart by their config, which does not name the model.
     """
     points = read_table(results / "tables", "points")
-    points = points.filter(points["request_lengths"] == UNIFORM)
+    whole, points = points, points.filter(points["request_lengths"] == UNIFORM)
+    if left_out := whole.height - points.height:
+        text = f"{counted(left_out, 'point')} with requests of unequal lengths cannot be told in this layout"
+        if points.is_empty():
+            raise UserError(f"{text}, and there are no others. Write csv or parquet.")
+        say(f"{text}, and {'is' if left_out == 1 else 'are'} left out")
     known, facts = measured_points(points), points.select(*FACT_TYPES).to_dicts()
     environment = read_json(results / "environment.json")
     models = list(dict.fromkeys(point.axes["model"] for point in known))

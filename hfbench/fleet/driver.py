@@ -33,6 +33,7 @@ from hfbench.report.words import counted
 
 _CONSTRAINTS = Path("constraints.txt")
 _PATIENCE_SECONDS = 60.0  # with a node that is asked what it is
+_INSTALL_SECONDS = 660.0  # where Ray makes an environment for that, for which it takes ten minutes at most
 _LOOK_SECONDS = 5.0  # between two looks at which nodes there are
 _WAIT_SECONDS = 1.0
 _ANSWER_SECONDS = 10.0
@@ -86,13 +87,17 @@ class Fleet:
 
     def _is_asking(self) -> bool:
         """Whether nodes are still to answer; one that has not for long is told, and waited for no more."""
-        late = time.monotonic() - _PATIENCE_SECONDS
+        late = time.monotonic() - (_PATIENCE_SECONDS if self._runtime is None else _INSTALL_SECONDS)
         for reference, since in self._asked_at.items():
             if since < late and reference in self._surveys and reference not in self._late:
                 self._late.add(reference)
                 name = self._surveys[reference].name
                 self.seen.say(f"{name} has not answered yet; other work may hold what it needs. The others go on.")
-        return bool(self._surveys.keys() - self._late or self._readying)
+        return bool(self._awaited())
+
+    def _awaited(self) -> list[Any]:
+        """What nodes are to answer, without those that are waited for no more."""
+        return [*(reference for reference in self._surveys if reference not in self._late), *self._readying]
 
     def _require_nodes(self) -> None:
         if not self.schedule.nodes:
@@ -105,14 +110,16 @@ class Fleet:
             self._look()
             self._begin_blocks()
             self.seen.show(self.kinds, self.schedule)
-            waiting = [*self._tasks, *self._surveys, *self._readying]
-            if self.schedule.is_stuck and not waiting:
+            if self.schedule.is_stuck and not (self._tasks or self._awaited()):
                 break
-            self._take_ready(waiting)
+            self._take_ready([*self._tasks, *self._surveys, *self._readying])
         self.seen.show(self.kinds, self.schedule, is_last=True)
         if not self.kinds:
             self._require_nodes()
-        return None if self.schedule.is_done else self._why_stuck()
+        if not self.schedule.is_done:
+            return self._why_stuck()
+        silent = sorted(self._surveys[reference].name for reference in self._late if reference in self._surveys)
+        return f"{', '.join(silent)} never answered, and measured nothing." if silent else None
 
     def devices(self) -> dict[str, str]:
         """Return, in words, what each node gives out, by its name."""
@@ -184,7 +191,7 @@ class Fleet:
         name = name_of(environment)
         try:
             ready = self._ray.get(reference)
-            kind = self.kinds.get(name) or open_kind(environment, self._order, cache_folder(), ready)
+            kind = self.kinds.get(name) or open_kind(environment, self._order, ready)
             kind.require_same(ready)
         except (self._ray.exceptions.RayError, UserError) as error:
             self.seen.refuse(machine.name, reason_of(error))
@@ -287,6 +294,11 @@ def connected(address: str) -> Iterator[tuple[Any, str]]:
         from ray import cloudpickle
     except ImportError:
         raise UserError("hfbench fleet needs Ray. Install it in this checkout: pip install -e '.[fleet]'") from None
+    if (os.environ.get("RAY_ADDRESS", "") if address == "auto" else address).startswith("ray://"):
+        raise UserError(
+            "hfbench fleet streams results, which Ray's client (ray://) cannot. Run it on a machine of the cluster, "
+            "with the head's own address, HOST:6379."
+        )
     _require_answer(address)
     try:
         context = ray.init(address=address, namespace="hfbench", log_to_driver=False, logging_level=logging.ERROR)
@@ -327,7 +339,7 @@ def _end_without_head(head: str, is_done: threading.Event) -> None:
 
 def _require_answer(address: str) -> None:
     """Raise `UserError` where nothing listens at the address, for which Ray would wait for minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+    host, _, port = address.rpartition(":")
     if not port.isdigit():
         return  # as `auto`, for which Ray looks on this machine
     if error := _no_answer(f"{host}:{port}"):
@@ -349,7 +361,8 @@ def make_order() -> dict[str, Any]:
 
     Raises `UserError`.
     """
-    devices = devices_wanted(load_params(PARAMS).stages())
+    asked = load_params(PARAMS)
+    devices = 0 if asked.device == "cpu" else devices_wanted(asked.stages())
     changed = run_git(Path(), "status", "--porcelain", "--untracked-files=no", "--", *_SHIPPED)
     if changed.returncode:
         raise UserError("a fleet measures a commit, and this is no git repository. Run `git init` and commit.")
@@ -374,14 +387,6 @@ def make_order() -> dict[str, Any]:
         content = bundle.read_bytes()
     params = PARAMS.read_bytes()
     return {"commit": commit, "project": project, "bundle": content, "params": params, "devices": devices}
-
-
-def cache_folder() -> Path:
-    """Return the folder of this repository's DVC cache."""
-    from dvc.repo import Repo
-
-    with Repo() as repo:
-        return Path(repo.cache.legacy.path)
 
 
 def reason_of(error: BaseException) -> str:

@@ -200,14 +200,18 @@ def alone() -> Iterator[None]:
         yield
 
 
-def open_kind(environment: bytes, order: Mapping[str, Any], cache: Path, ready: Mapping[str, Any]) -> Kind:
+def open_kind(environment: bytes, order: Mapping[str, Any], ready: Mapping[str, Any]) -> Kind:
     """Return the kind of this description, with what is known of it here; `ready` is what a node of it has of models.
 
     Raises `UserError`.
     """
+    from dvc.repo import Repo
+
     name = name_of(environment)
     folder = _CLONES / name
     folder.parent.mkdir(parents=True, exist_ok=True)
+    with Repo() as repo:
+        cache = Path(repo.cache.legacy.path)
     try:
         node.prepare(folder, order, cache)
     except node.NodeError as error:

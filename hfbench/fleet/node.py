@@ -65,8 +65,8 @@ def survey(order: Mapping[str, Any]) -> bytes:
     kinds = dict.fromkeys(each["name"] for each in json.loads(content)["accelerators"])
     if len(kinds) > 1:
         raise NodeError(
-            f"it has accelerators of several kinds ({', '.join(kinds)}); start a raylet for each, with "
-            "CUDA_VISIBLE_DEVICES or what else hides the others"
+            f"it has accelerators of several kinds ({', '.join(kinds)}); start a raylet for each, which names its own "
+            "in CUDA_VISIBLE_DEVICES by UUID (nvidia-smi -L), or with CUDA_DEVICE_ORDER=PCI_BUS_ID"
         )
     return content
 
@@ -85,6 +85,7 @@ def make_ready(order: Mapping[str, Any]) -> dict[str, Any]:
         entries = {name: entry for name, entry in stages.items() if name.partition("@")[0] in _BEFORE_POINTS}
         for path in (out["path"] for name, entry in entries.items() if "inputs" not in name for out in entry["outs"]):
             if reason := json.loads((folder / path).read_bytes()).get("unavailable"):
+                (folder / path).unlink()  # so that DVC looks for the model again
                 raise NodeError(f"{path}: {reason}")
         objects, files = dict[str, bytes](), dict[str, bytes]()
         for out in (out for entry in entries.values() for out in entry["outs"]):
@@ -124,12 +125,15 @@ def measure(
             words = ("dvc", "repro", "--quiet", "--single-item", *_BEFORE_POINTS, *stages)
             process = subprocess.Popen(_with_parent(words), cwd=folder, env=variables, stdout=said, stderr=said)
         try:
-            waiting, has_ended = list(stages), False
+            waiting, has_ended, seen = list(stages), False, 0.0
             while waiting and not has_ended:
                 has_ended = process.poll() is not None
-                for result in _finished(folder, waiting, environment, is_last=has_ended):
-                    waiting.remove(result["stage"])
-                    yield result
+                written = _written(folder / "dvc.lock")
+                if has_ended or written != seen:  # to read it takes a core from the measurement
+                    for result in _finished(folder, waiting, environment, is_last=has_ended):
+                        waiting.remove(result["stage"])
+                        yield result
+                seen = written
                 time.sleep(0 if has_ended else _POLL_SECONDS)
             process.wait()
         finally:
@@ -210,10 +214,22 @@ def _finished(folder: Path, stages: Sequence[str], environment: str, *, is_last:
             yield result
 
 
+def _written(path: Path) -> float:
+    """Return when a file was last written; 0 where it is not there."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
 def _in_run_cache(cache: Path, entry: Mapping[str, Any]) -> tuple[str, bytes] | None:
     """Return where DVC's run cache has what dvc.lock has of a stage, and its bytes; None where it has not."""
-    for path in sorted((cache / "runs").glob("*/*/*"), key=lambda path: path.stat().st_mtime, reverse=True):
-        content = path.read_bytes()
+    entries = (path for path in (cache / "runs").glob("*/*/*") if path.suffix != ".tmp")  # which DVC is writing
+    for path in sorted(entries, key=_written, reverse=True):
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:  # another clone has forgotten it
+            continue
         known = yaml.load(content, yaml.CSafeLoader) or {}
         if all(known.get(name) == entry.get(name) for name in ("cmd", "deps", "outs")):
             return path.relative_to(cache).as_posix(), content

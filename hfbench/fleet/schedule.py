@@ -26,9 +26,9 @@ class Machine:
     def places(self, per_node: int, devices: int) -> int:
         """Return how many blocks it measures at a time where `per_node` are asked for, of so many accelerators each.
 
-        Without accelerators one: on the CPU they would slow each other down.
+        On the CPU it is one: they would slow each other down.
         """
-        if not self.accelerators:
+        if not self.accelerators or not devices:
             return 1
         return max(1, min(per_node, self.accelerators // devices))
 

@@ -238,14 +238,13 @@ class ShortDrafts(Drafts):
         return comparison.describe(model, prompt, reference)
 
 
-def first_not_greedy(model: PreTrainedModel, prompt: Prompt, chosen: list[list[int]]) -> int | None:
-    """Return which of the chosen tokens, counted from 1, is the first that the model alone would not have chosen.
+def first_not_greedy(model: PreTrainedModel, prompt: Prompt, chosen: Mapping[int, list[int]]) -> int | None:
+    """Return which of the tokens chosen for these rows, counted from 1, is one that the model would not have chosen.
 
-    One plain forward pass over prompt and tokens tells: greedy decoding without an assistant takes the most likely
-    token at each position. Where that is within what rounding explains (on both sides) of the chosen one, either is
-    greedy. None where all are.
+    One plain forward pass over prompt and tokens tells: greedy decoding takes the most likely token at each position.
+    Where that is within what rounding explains (on both sides) of the chosen one, either is greedy. None where all are.
     """
-    for row, tokens in enumerate(chosen):
+    for row, tokens in chosen.items():
         for position, (margin, size) in enumerate(chosen_margins(model, prompt, row, tokens), start=1):
             if margin > 2 * tolerance(model) * size:
                 return position

@@ -257,14 +257,15 @@ def count_shared_prefixes(manager: Any, run: Callable[[], Any]) -> dict[str, int
     """Return how many prompt tokens a run of the requests has, and how many of them it found in the cache.
 
     That is what prefix sharing (`allow_block_sharing`) saves of the prefill; it is counted in a run that is not timed.
+    A request that has to wait is looked up again, and the last time counts.
     """
-    cache, counts = manager.batch_processor.cache, {"prompt_tokens": 0, "shared_tokens": 0}
+    cache, prompts, shared = manager.batch_processor.cache, dict[str, int](), dict[str, int]()
     search = cache.search_prefix_match
 
     def counting(request_id: str, prompt_ids: list[int]) -> int:
         found: int = search(request_id, prompt_ids)
-        counts["prompt_tokens"] += len(prompt_ids)
-        counts["shared_tokens"] += found
+        prompts.setdefault(request_id, len(prompt_ids))
+        shared[request_id] = found
         return found
 
     cache.search_prefix_match = counting
@@ -272,7 +273,7 @@ def count_shared_prefixes(manager: Any, run: Callable[[], Any]) -> dict[str, int
         run()
     finally:
         del cache.search_prefix_match
-    return counts
+    return {"prompt_tokens": sum(prompts.values()), "shared_tokens": sum(shared.values())}
 
 
 _KNOBS = (

@@ -196,17 +196,17 @@ def remember_all() -> None:
     set_compilation_metrics_limit(_MOST_FRAMES)
 
 
-def compile_ids() -> frozenset[str]:
-    """Return torch's ids of what it compiled in this process so far."""
-    return frozenset(metric.compile_id for metric in get_compilation_metrics() if metric.compile_id)
+def compilations() -> int:
+    """Return how often torch compiled in this process so far; its ids begin anew after a reset."""
+    return len(get_compilation_metrics())
 
 
-def compiled_since(known: frozenset[str]) -> list[str]:
-    """Return, for each frame that was compiled and not `known` to `compile_ids`, why; flex attention's own too."""
+def compiled_since(known: int) -> list[str]:
+    """Return, for each frame that was compiled after so many `compilations`, why; flex attention's own too."""
     return [
         _one_line(metric.recompile_reason or f"first call of {metric.co_name} in {metric.co_filename}")
-        for metric in get_compilation_metrics()
-        if metric.compile_id and metric.compile_id not in known
+        for metric in get_compilation_metrics()[known:]
+        if metric.compile_id
     ]
 
 

@@ -202,17 +202,17 @@ def open_device(name: str) -> Device:
     present = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     if name == "cpu" or (name == "auto" and present is None):
         return Cpu()
-    if name == "auto":
-        assert present is not None
-        return Accelerator(torch.device(present.type, 0))
-    asked = torch.device(name)
+    asked = torch.device(name if present is None or name != "auto" else present.type)
     count = torch.accelerator.device_count() if present is not None and present.type == asked.type else 0
-    if (asked.index or 0) >= count:
-        raise UserError(
-            f"this machine has the device {name}, and torch {torch.__version__} cannot use it: {_refusal(asked)} "
-            "Mend that, or set `device: cpu` in params.yaml to measure the CPU."
-        )
-    return Accelerator(torch.device(asked.type, asked.index or 0))
+    try:
+        if (asked.index or 0) < count:
+            return Accelerator(torch.device(asked.type, asked.index or 0))
+    except RuntimeError:  # a driver that counts devices and opens none
+        pass
+    raise UserError(
+        f"this machine has the device {name}, and torch {torch.__version__} cannot use it: {_refusal(asked)} "
+        "Mend that, or set `device: cpu` in params.yaml to measure the CPU."
+    )
 
 
 def open_all_devices(name: str) -> Device:

@@ -25,7 +25,9 @@ _INDUCTOR_GRAPH = ("torch._inductor.output_code", "__call__")
 _DYNAMO_GRAPH = "__compiled_fn"
 FLEX_ATTENTION_FILE = "torch/nn/attention/flex_attention.py"  # which compiles itself in every model
 _PAGED_UPDATE = "PagedAttentionCache.update"  # by which attention writes to the cache of continuous batching
-_CUDA_GRAPH_REPLAY = ("torch._inductor.cudagraph_trees", "CUDAGraphNode.run")
+# A graph that is recorded anew, because a cache lies elsewhere, gives the step's result by its first inputs.
+_CUDA_GRAPH_TREES = "torch._inductor.cudagraph_trees"
+_CUDA_GRAPH_REPLAYS = ("CUDAGraphNode.run", "CUDAGraphNode.run_first_inputs")
 _SOFTMAX = "aten::_softmax"
 _SDPA = "scaled_dot_product_attention"
 # Operator of torch → SDPA backend. The math backend dissolves into matrix products and has none.
@@ -97,7 +99,7 @@ def watch_functions(methods: Container[CodeType] = ()) -> Iterator[Evidence]:
                 evidence.compiled_calls += 1
             elif frame.f_code.co_qualname == _PAGED_UPDATE:
                 evidence.paged_cache_updates += 1
-            elif (module, frame.f_code.co_qualname) == _CUDA_GRAPH_REPLAY:
+            elif module == _CUDA_GRAPH_TREES and frame.f_code.co_qualname in _CUDA_GRAPH_REPLAYS:
                 evidence.cuda_graph_replays += 1
             elif frame.f_code in methods:
                 evidence.method_calls[frame.f_code, id(frame.f_locals[frame.f_code.co_varnames[0]])] += 1

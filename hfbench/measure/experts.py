@@ -96,6 +96,8 @@ def describe_experts(
     if not experts.modules:
         return {}
     functions: Counter[str] = Counter()
+    own = {id(module) for module in experts.modules}  # a model that drafts may have experts too
+    calls = {call: count for call, count in calls.items() if call[1] in own}
     for (code, _), count in calls.items():
         functions[experts.functions[code][0]] += count
     ran = dict.fromkeys(experts.functions[code][1] for code, _ in calls)

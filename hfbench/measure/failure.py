@@ -28,6 +28,7 @@ _REFUSALS = (
     "object has no attribute 'past_key_values'",  # of what the model returns, when the prompt goes in by chunks
     "invalidcxxcompiler",
     "no working c++ compiler",
+    "assisted decoding requires a cache",
     # Of quantisation, what it needs and this machine lacks (transformers 5.22, quantizers/).
     "no gpu found",
     "no gpu or xpu found",

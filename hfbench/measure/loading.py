@@ -32,6 +32,7 @@ from hfbench.measure.quantization import (
     require_compilable,
     require_packable,
     stored_bytes,
+    swizzled_tensors,
 )
 from hfbench.model.architecture import load_config
 
@@ -209,6 +210,8 @@ def weight_bytes_by_device(model: PreTrainedModel) -> dict[str, int]:
             paths = (".".join(parts[:length]) for length in range(len(parts), -1, -1))
             where = next((str(dealt[path]) for path in paths if path in dealt), where)
         found[where] += stored_bytes(parameter)
+    for tensor in (each for module in model.modules() for each in swizzled_tensors(module)):
+        found[str(tensor.device)] += tensor.nbytes
     return dict(found)
 
 

@@ -14,10 +14,8 @@ import torch
 from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel, StoppingCriteria, StoppingCriteriaList
 
 from hfbench.measure.failure import NotFiniteError
-from hfbench.measure.plain_pass import Reference, log_probability, reference_of
+from hfbench.measure.plain_pass import SUPPRESSED, Reference, log_probability, reference_of, size_of
 from hfbench.measure.prompt import CACHE, Passes, Prompt, tokens_in
-
-_SUPPRESSED = 1e30  # how models write the logit of a token that they never give: the least number of the dtype
 
 # The root mean square of the logits' difference, over that of the logits, in units of torch.finfo(dtype).eps and of the
 # square root of the layers: each layer adds a rounding of its own, and independent ones add up as their squares. Of 35
@@ -56,7 +54,7 @@ class LogitsComparison:
         Raises `NotFiniteError` where the measured ones are no numbers.
         """
         logits, expected = logits.float(), expected.float()
-        usable = expected.isfinite() & (expected.abs() < _SUPPRESSED)
+        usable = expected.isfinite() & (expected.abs() < SUPPRESSED)
         if not logits[usable].isfinite().all():
             raise NotFiniteError("the logits of a decoding step are no numbers on the measured path")
         apart = torch.where(usable, logits - expected, 0.0).square().sum(-1)
@@ -71,7 +69,7 @@ class LogitsComparison:
         `expected` are the reference's logits of the row, of shape (steps, vocabulary).
         """
         expected = expected.float()
-        size = expected.square().mean(-1).sqrt()
+        size = size_of(expected)
         scored = log_probability(expected, tokens)
         measured = torch.tensor(log_probabilities, device=expected.device)
         if not measured.isfinite().all():
@@ -119,13 +117,16 @@ def not_checked(reason: str) -> dict[str, Any]:
     return {"checked": False, "reason": reason}
 
 
-def path_differences(dtype: str, path: dict[str, Any]) -> list[str]:
+def path_differences(dtype: str, path: dict[str, Any], *, has_price: bool = False) -> list[str]:
     """Return, in words, where the measured path computes something else than the model.
 
     In float32 rounding is so small that what is beyond it is a fault. In half precision a mixture of experts may choose
-    another expert for it, so that only what has little to do with the reference is one; the tables flag the rest.
+    another expert for it, and a quantized cache has its price, so that only what has little to do with the reference is
+    one; the tables flag the rest.
     """
-    if path.get("agrees", True) or (dtype != "float32" and path["logits_difference"] < _UNRELATED):
+    if path.get("agrees", True):
+        return []
+    if (dtype != "float32" or has_price) and path["logits_difference"] < _UNRELATED:
         return []
     return [
         f"what is timed computes something else than one plain forward pass: after the prompt the logits are "

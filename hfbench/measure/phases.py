@@ -115,6 +115,8 @@ class Measurement:
             self.ranks.fork(self._reporter, Path(os.environ["TMPDIR"]))
         own = self.ranks.device_of(self._task.device)
         self._device = self.ranks.join(open_device(own) if self._configuration.devices else open_all_devices(own))
+        if len(names := set(self.ranks.gathered(self._device.name))) > 1:
+            raise NotImplementedError(f"the ranks would run on unlike devices: {', '.join(sorted(names))}")
         self._prompt = load_prompt(inputs_path(self._configuration), self._device.torch_device, self._configuration)
         used = {name: getattr(self._settings, name) for name in ("kernels", "quantization", "assisted_decoding")}
         self._requested = {**wanted, **used, **describe_requests(self._prompt)}
@@ -236,7 +238,7 @@ class Measurement:
 
     def _compare_with_greedy(self, path: dict[str, Any]) -> list[str]:
         """Compare the tokens of the first call with those that the model alone would have chosen."""
-        wrong = first_not_greedy(self._model, self._prompt, self._chosen)
+        wrong = first_not_greedy(self._model, self._prompt, dict(enumerate(self._chosen)))
         path["timed_tokens_agree"] = wrong is None
         if wrong is None or self._configuration.dtype != "float32":  # rounding may have chosen, and the tables flag it
             return []
@@ -258,17 +260,21 @@ class Measurement:
         is_quantized = self._configuration.cache_implementation == "quantized"  # whose price in quality is by design
         self._output["path"] = path | ({"quantized_cache": True} if is_quantized else {})
         self._reporter.update(output=self._output)
-        return [] if is_quantized else path_differences(self._configuration.dtype, path)
+        return path_differences(self._configuration.dtype, path, has_price=is_quantized)
 
     def warm_up(self) -> None:
         """Run the warm-up iterations; the first tells the memory of prefill and decode."""
         self._peaks = None if self._configuration.continuous_batching else Peaks(self._device)
         drafts = Drafts(self._model, self._assistant, self._device, self._peaks) if self._assistant else None
-        steady = self._sampler.warm_up(self._task.sampling, drafts or self._peaks, self._expected_seconds)
+        # What verifying has thrown away is made anew in an iteration, which is to be no sample.
+        is_cold = self._configuration.continuous_batching or loading.uses_static_flex_attention(self._configuration)
+        steady = self._sampler.warm_up(
+            self._task.sampling, drafts or self._peaks, self._expected_seconds, at_least=int(is_cold)
+        )
         if drafts is not None:
             self._output["drafting"] = drafts.describe()
         self._reporter.update(warmup_steady=steady)
-        self._compiled_before = compiling.compile_ids()
+        self._compiled_before = compiling.compilations()
 
     def sample(self) -> None:
         """Run the sampled iterations; long enough for an accelerator to be watched, unless their number is fixed."""
@@ -316,7 +322,10 @@ class Measurement:
         """Compare the tokens that the first call chose with those that were checked."""
         path = self._output["path"]
         checked = path.pop("tokens", [])
-        same = all(row[: len(first)] == first for row, first in zip(self._chosen, checked, strict=False))
+        pairs = enumerate(zip(self._chosen, checked, strict=False))
+        others = {row: timed[: len(short)] for row, (timed, short) in pairs if timed[: len(short)] != short}
+        # Batches of other rows round otherwise: of two tokens as likely, either may be chosen.
+        same = not others or first_not_greedy(self._model, self._prompt, others) is None
         return self._report_path({**path, "timed_tokens_agree": same} if checked else path)
 
     def conclude_first_call(self) -> list[str]:

@@ -26,6 +26,7 @@ _LOGITS_AT_ONCE = 2**27  # elements; 512 MiB in float32
 _SCORED_AT_ONCE = 2**24  # elements; 64 MiB in float32
 _TOKENS_AT_ONCE = 4096  # of a row without a cache; eager attention of 32 heads then takes some 2 GiB a layer
 _TOKENS_TOGETHER = 2**14  # of several rows
+SUPPRESSED = 1e30  # logits of tokens that a model never gives are beyond, as the lowest number that there is
 _NO_PIECES = "the model hands on no cache by which a row of this length could go in by pieces"
 
 
@@ -149,7 +150,7 @@ def chosen_margins(
 ) -> Iterator[tuple[float, float]]:
     """Yield for each of the tokens that follow a row how far its logit is below the largest, and the logits' size.
 
-    That is their root mean square, over those that are finite. Nothing for a model that takes such a row neither at
+    That is `size_of` them. Nothing for a model that takes such a row neither at
     once nor by pieces.
     """
     before, chosen = row_tokens(prompt)[row], torch.tensor(tokens, device=prompt.input_ids.device)
@@ -162,8 +163,14 @@ def chosen_margins(
             scores = part.float()
             wanted = chosen[first + offset : first + offset + len(part)]
             margins = scores.amax(-1) - scores.gather(-1, wanted[:, None])[:, 0]
-            sizes = torch.where(scores.isfinite(), scores, 0.0).square().mean(-1).sqrt()
-            yield from zip(margins.tolist(), sizes.tolist(), strict=True)
+            yield from zip(margins.tolist(), size_of(scores).tolist(), strict=True)
+
+
+def size_of(logits: torch.Tensor) -> torch.Tensor:
+    """Return the root mean square over the vocabulary, the last dimension, without tokens that a model never gives."""
+    usable = logits.isfinite() & (logits.abs() < SUPPRESSED)
+    total = torch.where(usable, logits, 0.0).square().sum(-1)
+    return (total / usable.sum(-1).clamp_min(1)).sqrt()
 
 
 def _score(

@@ -53,6 +53,9 @@ def _remove_abandoned(parent: Path) -> None:
             continue
 
 
+USER_ERROR = "user_error"  # in the place of a status: who runs this must act before anything can be measured
+
+
 class Reporter:
     """The worker's end. Times are seconds since the measure stage began, on the clock that both processes share.
 
@@ -167,6 +170,8 @@ def worker_environment(task: Task, scratch: Path) -> dict[str, str]:
     return {
         # Weights come from a folder; only hub kernels may be fetched, and only where the point needs some.
         **worker_variables(is_offline=not _needs_hub(task)),
+        # Ranks are forked, and a package that asks for CUDA when it is imported, as torchao does, would open it.
+        **({"PYTORCH_NVML_BASED_CUDA_CHECK": "1"} if task.configuration.tp_size > 1 else {}),
         # Compile caches of its own: nothing of an earlier configuration is reused.
         "TORCHINDUCTOR_CACHE_DIR": str(scratch / "inductor"),
         "TRITON_CACHE_DIR": str(scratch / "triton"),

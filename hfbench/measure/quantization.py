@@ -158,7 +158,7 @@ def quantized_weights(model: PreTrainedModel) -> dict[str, QuantizedWeight]:
             computing = "" if dtype is None else f", computing in {dtype}"
             kind = f"{type(module).__name__} of {_kind_of(tensor)}{computing}"
             size = sum(count for _, count in swizzled) or _logical_size(module, packed)
-            beside = sum(map(stored_bytes, _swizzled_tensors(module)))
+            beside = sum(map(stored_bytes, swizzled_tensors(module)))
             found[name] = QuantizedWeight(tensor, kind, size, _module_bytes(module) + beside)
     return found
 
@@ -176,8 +176,8 @@ def _swizzled(module: nn.Module) -> list[tuple[torch.Tensor, int]]:
     return [(each.storage.data, math.prod(each.shape)) for each in weights if hasattr(each, "storage")]
 
 
-def _swizzled_tensors(module: nn.Module) -> Iterator[torch.Tensor]:
-    """Yield the tensors of such weights, and of their scales."""
+def swizzled_tensors(module: nn.Module) -> Iterator[torch.Tensor]:
+    """Yield the tensors of weights that are Triton's, and of their scales."""
     for name, value in vars(module).items():
         scale = getattr(value, "weight_scale", None) if name.endswith(_PRECISION_CONFIG) else None
         if scale is not None:

@@ -26,7 +26,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from hfbench.core.record import CRASHED, FAILED
 from hfbench.measure.device import Device
-from hfbench.measure.process import Reporter
+from hfbench.measure.process import USER_ERROR, Reporter
 from hfbench.workers.forked import die_with_parent
 
 # What torchrun says to the processes that it starts, which transformers reads.
@@ -111,7 +111,7 @@ class Ranks:
         return values
 
     def leave(self, status: str, reason: str | None) -> None:
-        """End this process, if it is not rank 0, and have rank 0 say why."""
+        """End this process, if it is not rank 0, and have rank 0 say why: a status of a record, or `USER_ERROR`."""
         if self.rank:
             with suppress(OSError):  # of a full disk
                 _left_by(self._folder, self.rank).write_text(json.dumps({"status": status, "reason": reason}))
@@ -135,7 +135,11 @@ class Ranks:
                 rank = waiting.pop(descriptor)
                 _, status = os.waitpid(self._others[rank], 0)
                 if code := os.waitstatus_to_exitcode(status):
-                    reporter.end(*self._told(rank, code))
+                    word, reason = self._told(rank, code)
+                    if word == USER_ERROR:
+                        reporter.user_error(reason)
+                    else:
+                        reporter.end(word, reason)
                     _end_now(0)
 
     def _told(self, rank: int, code: int) -> tuple[str, str]:

@@ -182,20 +182,23 @@ class Sampler:
         self._latencies.append(self._agreed(iteration.end_to_end_seconds))
         return call
 
-    def warm_up(self, sampling: Sampling, probe: Probe | None = None, expected_seconds: float = 0.0) -> bool:
+    def warm_up(
+        self, sampling: Sampling, probe: Probe | None = None, expected_seconds: float = 0.0, at_least: int = 0
+    ) -> bool:
         """Run full-length iterations, which are recorded and count for nothing, until they are steady.
 
         The first call counts as one of them. Return whether they were before `max_warmup_iterations` was reached, or
         before there was no time left for one more and `FEWEST_SAMPLES`: the last one tells how long that takes, before
-        the first `expected_seconds`. The probe looks into the first.
+        the first `expected_seconds`. The probe looks into the first. There are `at_least` so many, whatever they take.
         """
         self._began = time.perf_counter()
         expected = self._agreed(expected_seconds)
-        for iterations in range(sampling.max_warmup_iterations):
-            if iterations >= sampling.min_warmup_iterations and is_steady(self._latencies):
+        for iterations in range(max(at_least, sampling.max_warmup_iterations)):
+            if iterations >= max(at_least, sampling.min_warmup_iterations) and is_steady(self._latencies):
                 return True
             start = time.perf_counter()
-            if self._agreed(start - self._began) + (1 + FEWEST_SAMPLES) * expected > sampling.max_seconds:
+            is_late = self._agreed(start - self._began) + (1 + FEWEST_SAMPLES) * expected > sampling.max_seconds
+            if is_late and iterations >= at_least:
                 break
             iteration, _ = self._run("warmup", observed=True, probe=None if iterations else probe)
             expected = self._agreed(time.perf_counter() - start)  # filling a context is part of it

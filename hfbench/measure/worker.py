@@ -11,11 +11,12 @@ import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from hfbench.core.errors import UserError
-from hfbench.core.record import FAILED, OK, REJECTED
-from hfbench.measure.process import Reporter
+from hfbench.core.record import OK, REJECTED
+from hfbench.measure.process import USER_ERROR, Reporter
 from hfbench.measure.task import Task
 from hfbench.workers.forked import die_with_parent
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 FIRST_CALL = "first-call"
 # Before the first call nothing runs through the model: what checking it needs would else be done for the call already.
 _UNTIL_FIRST_CALL = ("prepare", "load", "first call")
+_JUDGING = ("verify", "conclude")  # phases in which a rank may find what the others do not
 _PHASES = (*_UNTIL_FIRST_CALL, "verify", "warm-up", "sample", "conclude")
 
 
@@ -54,8 +56,10 @@ def run(task: Task, reporter: Reporter, *, first_call_only: bool = False) -> Non
         for phase in (*_UNTIL_FIRST_CALL, "conclude first call") if first_call_only else _PHASES:
             reporter.phase(phase)
             found = _run_phase(point, phase)
+            if phase in _JUDGING:
+                found = list(dict.fromkeys(chain(*ranks.gathered(found))))
             if found:
-                ranks.leave(REJECTED, "; ".join(found))
+                ranks.finish()
                 reporter.update(differences=found)
                 reporter.end(REJECTED, "; ".join(found))
                 return
@@ -63,16 +67,17 @@ def run(task: Task, reporter: Reporter, *, first_call_only: bool = False) -> Non
         reporter.end(OK)
     except UserError as error:
         if ranks is not None:
-            ranks.leave(FAILED, str(error))
+            ranks.leave(USER_ERROR, str(error))
         reporter.user_error(str(error))
     except Exception as error:
         from hfbench.measure.failure import is_full_disk, reason_of, status_of
 
         with suppress(OSError):  # the log's disk may be the one that is full
             traceback.print_exc()
+        is_full = is_full_disk(error)  # which no other configuration would survive either
         if ranks is not None:
-            ranks.leave(status_of(error, phase), reason_of(error))
-        if is_full_disk(error):  # which no other configuration would survive either
+            ranks.leave(*((USER_ERROR, _full_disk(phase)) if is_full else (status_of(error, phase), reason_of(error))))
+        if is_full:
             reporter.user_error(_full_disk(phase))
             return
         if ranks is not None:

@@ -41,6 +41,7 @@ _INDENT = 2
 _UNBROKEN = "\N{NO-BREAK SPACE}"
 _GAP = 2  # blanks between two columns
 _WIDEST_WORD = 26  # characters of a value on one line; a longer one folds
+_NARROWEST_WORD = 10
 
 
 @dataclass(frozen=True)
@@ -188,11 +189,17 @@ def printable(text: str) -> str:
     return "".join(character for character in text if character == "\n" or character.isprintable())
 
 
+class _Output(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave it to who prints, where rich would exit with 1, which `--fail-on` gives a meaning."""
+        raise BrokenPipeError
+
+
 def standard_output(width_without_terminal: int = 120) -> Console:
     """Return the console of the standard output, as wide as the terminal."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a character that the locale lacks is no reason to fail
-    return Console(highlight=False, width=None if sys.stdout.isatty() else width_without_terminal)
+    return _Output(highlight=False, width=None if sys.stdout.isatty() else width_without_terminal)
 
 
 def print_page(page: Page, console: Console) -> None:
@@ -263,7 +270,7 @@ def _listed(block: Bullets) -> Iterator[RenderableType]:
 _KINDS: dict[str, dict[str, Any]] = {
     "number": {"justify": "right", "no_wrap": True},
     "word": {"overflow": "fold", "max_width": _WIDEST_WORD},
-    "text": {},
+    "text": {"overflow": "fold"},
     "prose": {"overflow": "fold"},
     "line": {"overflow": "ellipsis", "no_wrap": True},
 }
@@ -274,8 +281,9 @@ def _rich_table(table: Table, width: int) -> rich.table.Table:
     shown = rich.table.Table(
         box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style=_STYLES["strong"]
     )
-    if table.is_dense and total_width(table.columns) > width:
-        shown.width = total_width(table.columns)
+    least = total_width(table.columns) if table.is_dense else _least_width(table.columns)
+    if least > width:
+        shown.width = least  # rather than to lose digits
     for column in table.columns:
         shown.add_column(_text(_dense_head(column) if table.is_dense else column.title), **_KINDS[column.kind])
     ends = [one != other for one, other in pairwise(table.sections or (0,) * len(table.rows))]
@@ -289,6 +297,17 @@ def _rich_cell(cell: Cell) -> Text:
     for place in cell.quiet_at:
         text.stylize(_STYLES["quiet"], place, place + 1)
     return text
+
+
+def _least_width(columns: Sequence[Column]) -> int:
+    """Return in how many characters these columns can be shown with their numbers whole and their words folded."""
+    widths = (
+        max(_body_width(each), cell_len(each.title))
+        if each.kind == "number"
+        else min(max(_body_width(each), cell_len(each.title)), _NARROWEST_WORD)
+        for each in columns
+    )
+    return sum(widths) + _GAP * max(0, len(columns) - 1)
 
 
 def total_width(columns: Sequence[Column]) -> int:

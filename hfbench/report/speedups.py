@@ -8,11 +8,11 @@ from typing import Any
 
 import polars as pl
 
-from hfbench.core.point import AXIS_TYPES, CONFIGURATION_AXES, REFERENCE, WAY_AXES, words_of
+from hfbench.core.point import AXIS_TYPES, CONFIGURATION_AXES, INPUT_AXES, REFERENCE, WAY_AXES, words_of
 from hfbench.report.frames import ReportData, values_by_round, varying_axes
 from hfbench.report.words import END_TO_END, significant
 from hfbench.statistics.bootstrap import Interval
-from hfbench.statistics.ratios import INDEPENDENT, Contrast, contrast
+from hfbench.statistics.ratios import Contrast, contrast
 from hfbench.statistics.verdicts import (
     FASTER,
     INCOMPARABLE,
@@ -162,15 +162,16 @@ class Place:
 def where_it_pays(places: Sequence[Place], in_words: Callable[[str], str] = str) -> str:
     """Return where a value is faster than the reference by more than noise, and where not, in words.
 
-    Where the points differ in one number alone, such as the batch size, they say from which on, or up to which, and
-    what is known of the next. Empty for fewer than two points, of which a table says as much. `in_words` gives a
+    Where the points differ in how much they do alone, as in the batch size, they say from which on, or up to which,
+    and what is known of the next. Empty for fewer than two points, of which a table says as much. `in_words` gives a
     verdict in the words of its metric.
     """
     judged = [each for each in places if each.word != INCOMPARABLE]
     if len(judged) < 2:
         return ""
     differing = [axis for axis in CONFIGURATION_AXES if len({each.axes[axis] for each in judged}) > 1]
-    if len(differing) == 1 and AXIS_TYPES[differing[0]] is int and {each.word for each in judged} <= set(VERDICTS):
+    is_amount = len(differing) == 1 and differing[0] in INPUT_AXES and AXIS_TYPES[differing[0]] is int
+    if is_amount and {each.word for each in judged} <= set(VERDICTS):
         (axis,) = differing
         words = {each.axes[axis]: each.word for each in sorted(judged, key=lambda each: int(each.axes[axis]))}
         faster = [value for value, word in words.items() if word == FASTER]
@@ -193,9 +194,12 @@ def where_it_pays(places: Sequence[Place], in_words: Callable[[str], str] = str)
 _PRICED = ("quantization", "cache_implementation")
 
 
-def price_in_quality(axis: str, nll_changes: Iterable[float | None]) -> str:
-    """Return by how much a value changes the prompt's likelihood, in words; empty for an axis that is to keep it."""
-    changes = [change for change in nll_changes if change is not None]
+def price_in_quality(axis: str, nll_changes: Iterable[tuple[float | None, float | None]]) -> str:
+    """Return by how much a value changes the prompt's likelihood, in words; empty for an axis that is to keep it.
+
+    `nll_changes` are those of each point with the value and of its twin with the reference, both from the plainest.
+    """
+    changes = [own - other for own, other in nll_changes if own is not None and other is not None]
     if axis not in _PRICED or not changes:
         return ""
     ends = dict.fromkeys(f"{change:+.3g}" for change in (min(changes), max(changes)))
@@ -222,7 +226,9 @@ class _Value:
         known = ((row, judged.get((_number(row), _number(twin)))) for row, twin in self.twins)
         places = [Place(row, each.verdict.word if each else OUTPUT_DIFFERS) for row, each in known]
         places += [Place(row, row["status"].replace("_", " ")) for row in self.failing]
-        price = price_in_quality(self.axis, (row.get("nll_change") for row, _ in self.twins))
+        price = price_in_quality(
+            self.axis, ((row.get("nll_change"), twin.get("nll_change")) for row, twin in self.twins)
+        )
         return Payoff(self.axis, self.value, self.reference, where_it_pays(places), price)
 
 
@@ -298,7 +304,7 @@ def _comparison(row: Row, against: Row, found: Contrast, error: float, threshold
     if verdict.interval is not None:
         interval = Interval(1 / verdict.interval.estimate, 1 / verdict.interval.high, 1 / verdict.interval.low)
     estimate = against[END_TO_END] / row[END_TO_END] if interval is None else interval.estimate
-    return Speedup(row, against, estimate, interval, verdict, found.ratio is not None and found.method == INDEPENDENT)
+    return Speedup(row, against, estimate, interval, verdict, found.is_apart)
 
 
 def knee_sentences(curves: pl.DataFrame) -> list[str]:

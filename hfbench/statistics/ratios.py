@@ -161,7 +161,8 @@ class Contrast:
 
     `method` is `paired` where the rounds interleave, `independent` where they do not, `identical` where both sides hold
     the same records, which DVC did not measure again because nothing that they depend on had changed. `ratio` is None
-    where a side has under two rounds; `obstacle` says what else stands against a ratio.
+    where a side has under two rounds; `obstacle` says what else stands against a ratio. Sides that do not have the
+    same rounds, as where one failed, are independent too.
     """
 
     baseline: float | None
@@ -171,6 +172,12 @@ class Contrast:
     method: str
     ratio: Ratio | None
     obstacle: str | None = None
+    has_same_rounds: bool = True
+
+    @property
+    def is_apart(self) -> bool:
+        """Whether it is of two separate runs: of the same rounds, which do not alternate."""
+        return self.ratio is not None and self.method == INDEPENDENT and self.has_same_rounds
 
 
 def contrast(
@@ -198,6 +205,7 @@ def contrast(
         method=method,
         ratio=ratio,
         obstacle=obstacle,
+        has_same_rounds=set(baseline) == set(candidate),
     )
 
 

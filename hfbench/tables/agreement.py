@@ -207,8 +207,12 @@ def _price(output: Output, reference: Output) -> float | None:
 
 def _row(output: Output, reference: Output | None, first_round: Output) -> dict[str, Any]:
     compared = reference or Output()
+    found = vars(difference(output, compared))
+    if output.has_quantized_cache:  # which only the measured path has, of however few tokens
+        known = [abs(each) for each in (found["nll_difference"], output.path_change) if each is not None]
+        found = {**found, "nll_difference": max(known, default=None)}
     return {
-        **vars(difference(output, compared)),
+        **found,
         "nll_change": _price(output, compared),
         "same_as_first_round": difference(output, first_round).is_none,
         "same_kernels_as_first_round": output.kernels == first_round.kernels,

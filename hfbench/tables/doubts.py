@@ -34,7 +34,9 @@ def output_differs(facts: Facts) -> Told:
         found.append(f"the prompt's likelihood is {facts.nll_difference:.2g} nats a token apart")
     if facts.first_different_token is not None:
         found.append(f"number {facts.first_different_token + 1} of the generated tokens is the first that differs")
-    if facts.path_agrees is False:
+    if facts.path_agrees is False and (facts.path_difference or 0) <= (facts.path_tolerance or 0):
+        found.append("the timed call chose a token that greedy decoding does not, by more than rounding explains")
+    elif facts.path_agrees is False:
         found.append(
             f"what is timed gives other logits than one plain forward pass, {facts.path_difference or 0:.1e} of their "
             f"size apart where rounding explains {facts.path_tolerance or 0:.1e}"

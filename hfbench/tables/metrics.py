@@ -200,7 +200,9 @@ _LISTS = _TOKENS.list.len()
 # The first step of each request belongs to the prefill.
 _DECODED = _TOKENS.list.eval(_LATER).list.sum() * pl.when(_LISTS == 1).then(pl.col("requests")).otherwise(1)
 # Where more requests come than run at a time, the later ones wait while others decode, and that is no prefill.
-_AT_ONCE = (pl.col("requests") <= pl.col("batch_size")) & (_ARRIVALS.list.max() == 0)
+# So may some of fewer, of which the paged cache has no room for all.
+_NONE_WAITS = (_FIRST.list.max() <= _LAST.list.min()) | (pl.col("new_tokens") == pl.col("requests"))
+_AT_ONCE = (pl.col("requests") <= pl.col("batch_size")) & (_ARRIVALS.list.max() == 0) & _NONE_WAITS
 
 # All gaps in seconds between consecutive steps, one list of n - 1 gaps for each list of n steps: tokens of one step,
 # which have the same time, have none between them.

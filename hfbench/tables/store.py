@@ -142,6 +142,7 @@ _COMPARISON = re.compile(
     rf"|(?:\bnot\s+)?\bin\s*[(\[{{]\s*(?P<list>{_VALUE}(?:\s*,\s*{_VALUE})*)\s*,?\s*[)\]}}])",
     re.IGNORECASE,
 )
+_LOAD = re.compile(rf"{INF}|-?\d+(?:\.\d+)?")  # a value beside a load
 _REMEDIES = {int: "Write a number without quotes", str: "Write text in quotes", bool: "Write true or false"}
 _OPERATORS = "==, !=, <, <=, >, >=, in or not in"
 # By what is found beside the comparisons.
@@ -171,8 +172,8 @@ def parse_filter(text: str, axes: Collection[str]) -> pl.Expr:
     problem = next(filter(None, problems), None)
     try:
         if problem is None:
-            text = _COMPARISON.sub(_of_numbers, text)
-            return pl.sql_expr(f"({text.translate(_AS_SQL)})")  # without the parentheses a second word is an alias
+            sql = _COMPARISON.sub(_of_numbers, text).translate(_AS_SQL)
+            return pl.sql_expr(f"({sql})")  # without the parentheses a second word is an alias
     except pl.exceptions.PolarsError:
         problem = f"it cannot be read. Write one such as {_EXAMPLE}."
     line = " ".join(text.split())
@@ -191,8 +192,11 @@ def _of_numbers(comparison: re.Match[str]) -> str:
 
 def _comparison_problem(comparison: re.Match[str], axes: Collection[str]) -> str | None:
     one, *others = [comparison["one"], *re.findall(_VALUE, comparison["other"] or comparison["list"])]
-    if LOAD_AXES.intersection([one, *others]):  # in quotes or not
-        one, *others = (each.strip("\"'") for each in (one, *others))
+    if load := LOAD_AXES.intersection([one, *others]) & set(axes):  # whose values may stand in quotes
+        wrong = [each for each in (one, *others) if each not in axes and not _LOAD.fullmatch(each.strip("\"'"))]
+        if wrong:
+            return f"{min(load)} is a number of requests a second, or {INF}, and {wrong[0]} is none."
+        one, *others = ("0" if each not in axes else each for each in (one, *others))
     kind = _kind(one, axes)
     for other in others:
         other_kind = _kind(other, axes)
@@ -228,8 +232,6 @@ def _kind(value: str, axes: Collection[str]) -> type | None:
     """Return the type of a value or an axis as it is written, None for an unknown name."""
     if value in axes:
         return int if value in LOAD_AXES else AXIS_TYPES[value]
-    if value == INF:
-        return int
     if value.lower() in ("true", "false"):
         return bool
     return str if value[0] in "\"'" else None if value[0].isalpha() or value[0] == "_" else int

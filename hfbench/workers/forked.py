@@ -110,9 +110,6 @@ def worker_variables(*, is_offline: bool = True) -> dict[str, str]:
         "PYTHONHASHSEED": "0",
         "PYTHONUNBUFFERED": "1",
         "TOKENIZERS_PARALLELISM": "false",
-        # Else a package that asks whether there is CUDA when it is imported, as torchao does, would open the device,
-        # and no process could be forked any more.
-        "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
         "KINETO_LOG_LEVEL": "99",  # else torch's profiler notes in the log that it started and stopped
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",

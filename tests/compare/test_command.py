@@ -1,5 +1,9 @@
 """`hfbench compare` as a person and a CI job meet it: in a repository, by its output and its exit status."""
 
+import os
+import shlex
+import subprocess
+import sys
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -9,7 +13,9 @@ import pytest
 from benchmarks.synthetic_tables import START, Plan, sweep
 from hfbench.core.point import Configuration
 from tests.compare.project import MACHINE, Project
+from tests.conftest import ROOT
 
+HERE = {**os.environ, "PYTHONPATH": str(ROOT)}
 BASELINE = Plan(sweep(attn_implementation=["eager", "sdpa"], batch_size=[1, 4]), rounds=(1, 2, 3, 4, 5))
 
 
@@ -80,6 +86,7 @@ def test_without_names_the_workspace_is_compared_with_the_last_commit(project: P
         (("base", "slow", "--metric", "speed"), 2),
         (("base", "slow", "--reference", "sdpa"), 2),
         (("base", "slow", "--axis", "attn_implementation"), 2),
+        (("base..slow", "--metric", "energy"), 2),
         (("--threshold", "3"), 2),
         (("--format", "html"), 2),
     ],
@@ -88,6 +95,23 @@ def test_the_exit_status(template: Project, words: tuple[str, ...], status: int)
     outcome = template.compare(*words)
     assert outcome.status == status
     assert outcome.err.startswith(("hfbench: ", "usage: hfbench compare")) == (status == 2)
+
+
+def test_who_reads_the_first_lines_alone_changes_no_exit_status(template: Project) -> None:
+    for words, status in ((("base", "again"), 0), (("base", "slow"), 1)):
+        for more in ((), ("--format", "json")):
+            command = shlex.join([sys.executable, "-m", "hfbench.cli", "compare", *words, *more, "--fail-on", "slower"])
+            piped = f"{command} | true; exit ${{PIPESTATUS[0]}}"
+            found = subprocess.run(["bash", "-c", piped], cwd=template.folder, env=HERE, capture_output=True, text=True)
+            assert (found.returncode, found.stderr) == (status, "")
+
+
+def test_points_without_twins_are_nothing_to_compare(project: Project) -> None:
+    alone = [each for each in BASELINE.configurations if (each.attn_implementation == "sdpa") == (each.batch_size == 4)]
+    project.measure(replace(BASELINE, configurations=alone))
+    outcome = project.compare("--axis", "attn_implementation", "--fail-on", "slower")
+    assert outcome.status == 2
+    assert "no two points of workspace differ in it alone" in outcome.err
 
 
 def test_a_point_that_fails_now_fails_the_job(project: Project) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import polars as pl
 import pytest
 
 from benchmarks.synthetic_tables import START, Plan, sweep
@@ -326,6 +327,38 @@ def test_wrong_output_and_failing_points_pay_nowhere() -> None:
     )
     ((_, found),) = axis_compared(plan, "quantization").comparisons
     assert payoff(found, HEADLINE) == "faster at b1; output differs at b4; failed at b16"
+
+
+def test_a_value_has_its_price_against_its_own_reference() -> None:
+    prices = {"none": 0.0, "int8": 0.2}
+
+    def price(each: Configuration) -> float | None:
+        return prices[each.quantization] + 0.01 * (each.cache_implementation == "quantized")
+
+    axes = {"quantization": ["none", "int8"], "cache_implementation": ["auto", "quantized"]}
+    run = side(Plan(sweep(**axes), nll_change=price))
+    for axis, reference, told in (
+        ("cache_implementation", None, {"quantized": "+0.01 nats a token"}),
+        ("quantization", "int8", {"none": "-0.2 nats a token"}),
+    ):
+        comparison = compare_axis(run, axis, reference, Options(choose_metrics(["e2e"])))
+        assert prices_in_quality(comparison) == told
+
+
+def test_where_a_value_pays_is_said_of_points_that_have_the_metric() -> None:
+    batches = [1, 4]
+    run = side(Plan(sweep(attn_implementation=["eager", "sdpa"], compile_mode=["off", "default"], batch_size=batches)))
+    compiled = pl.when(pl.col("compile_mode") == "default").then(pl.lit(2.0) + pl.col("round") / 100)
+    run = replace(run, points=run.points.with_columns(compile_seconds=compiled))
+    ((_, found),) = compare_axis(run, ATTENTION, None, Options(choose_metrics(["compile"]))).comparisons
+    assert payoff(found, found.options.metrics[0]) == "same everywhere"
+
+
+def test_rounds_that_a_side_lacks_are_no_separate_runs() -> None:
+    failing = replace(INTERLEAVED, fails=lambda each: "no" if each.round == 3 and each.batch_size == 1 else None)
+    notes = compared(BASELINE, failing, "e2e").notes
+    assert "2 points compared without pairing rounds, of which a side lacks some that the other has." in notes
+    assert not any("two separate runs" in note for note in notes)
 
 
 def test_the_values_of_an_axis_are_of_one_machine_even_where_it_is_unknown() -> None:

@@ -213,11 +213,11 @@ def test_a_token_that_greedy_decoding_does_not_choose_is_found(model: Any) -> No
     prompt = Prompt(ROW, torch.ones_like(ROW), pad_token_id=0)
     config = GenerationConfig(do_sample=False, max_new_tokens=12, pad_token_id=0)
     tokens = model.generate(ROW, attention_mask=prompt.attention_mask, generation_config=config)[0, 16:].tolist()
-    assert first_not_greedy(model, prompt, [tokens]) is None
+    assert first_not_greedy(model, prompt, {0: tokens}) is None
     for place in (0, 7, 11):
         wrong = [*tokens]
         wrong[place] = (wrong[place] + 1) % TINY["vocab_size"]
-        assert first_not_greedy(model, prompt, [wrong]) == place + 1
+        assert first_not_greedy(model, prompt, {0: wrong}) == place + 1
 
 
 def test_watching_leaves_the_model_as_it_was(model: Any) -> None:

@@ -16,7 +16,7 @@ from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, P
 
 from hfbench.core.record import FAILED, OUT_OF_MEMORY, REJECTED, UNAVAILABLE, UNSUPPORTED, Settings
 from hfbench.measure import verification
-from hfbench.measure.compiling import compile_ids, compiled_since, remember_all
+from hfbench.measure.compiling import compilations, compiled_since, remember_all
 from hfbench.measure.device import Cpu
 from hfbench.measure.failure import NotFiniteError, WrongTokenCountError, status_of
 from hfbench.measure.generation import Call
@@ -192,7 +192,7 @@ def test_a_frame_that_is_compiled_after_many_others_is_told() -> None:
     remember_all()
     for function, length in product(functions, (2, 3)):
         function(torch.ones(length))
-    known = compile_ids()
+    known = compilations()
     functions[0](torch.ones(2))
     assert compiled_since(known) == []
     functions[0](torch.ones(4))

@@ -323,6 +323,10 @@ def test_slowing_down_along_the_sequence_is_told_from_noise() -> None:
     assert slower.low > 1.4
     assert slowdown(_samples([times(1.5)]), 0.95) is None  # one round
     assert slowdown(_samples([[0.0, 1.0, 3.0]], [[0.0, 1.0, 3.0]], rounds=[1, 2]), 0.95) is None  # two gaps
+    # With an assistant eleven tokens came at once, twice: none begins in the first quarter.
+    drafted = [0.1] * 11 + [0.2] * 11 + [0.3] * 10
+    assert slowdown(_samples([drafted], [drafted], rounds=[1, 2]), 0.95) is None
+    assert gaps_along(_samples([drafted]))["token"].to_list() == [12, 23]
 
 
 def test_tokens_that_only_scatter_get_no_trend(tmp_path: Path) -> None:

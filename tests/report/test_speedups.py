@@ -124,6 +124,12 @@ def test_what_was_measured_on_another_day_is_said_to_be(tmp_path: Path) -> None:
     assert "1 of 1 comparison is of two separate runs" in summary_sentences(apart)
 
 
+def test_a_round_that_failed_makes_no_separate_run_of_the_others(tmp_path: Path) -> None:
+    records = rounds_of(eager=[2.0, 2.0, 2.0], sdpa=[1.0, 1.0, 1.0])
+    records[-2] = failed_record(records[-2].configuration)
+    assert "separate runs" not in summary_sentences(judge_ways(data_of(tmp_path, records)))
+
+
 def test_rounds_that_failed_are_no_rounds_that_were_not_asked_for(tmp_path: Path) -> None:
     failed = [failed_record(point(round=number, attn_implementation="sdpa")) for number in (2, 3)]
     judgement = judge_ways(data_of(tmp_path, [*rounds_of(eager=[2.0, 2.0, 2.0], sdpa=[1.0]), *failed]))

@@ -1,5 +1,7 @@
 """What the tables know of points: their keys and labels, and what a filter keeps and says of what it does not read."""
 
+import re
+
 import pytest
 
 from hfbench.core.errors import UserError
@@ -56,6 +58,18 @@ def test_a_name_that_two_axes_have_makes_two_keys() -> None:
 def test_request_rates_are_compared_as_numbers(text: str, kept: list[str]) -> None:
     rates = axes_frame(point(request_rate=rate) for rate in ("1", "2.5", "4", "16", "inf"))
     assert rates.filter(parse_filter(text, AXES))["request_rate"].to_list() == kept
+
+
+@pytest.mark.parametrize("text", ['request_rate == ""', 'request_rate == "2/s"', 'request_rate in [1, "1 or 1"]'])
+def test_what_is_no_rate_is_said(text: str) -> None:
+    with pytest.raises(UserError, match=r"request_rate is a number of requests a second, or inf, and .* is none"):
+        parse_filter(text, AXES)
+
+
+@pytest.mark.parametrize("text", ["batch_size < inf", "batch_size in [1, inf]", "request_rate == 2,5"])
+def test_what_cannot_be_read_beside_a_rate_is_quoted_as_it_was_typed(text: str) -> None:
+    with pytest.raises(UserError, match=re.escape(f"The filter `{text}`")):
+        parse_filter(text, AXES)
 
 
 def test_keys_of_different_configurations_differ() -> None:

@@ -22,15 +22,16 @@ ITERATIONS = (
     {**PROMPT, "token_seconds": [[0.5, 0.6, 0.8, 1.1]]},  # one list for a batch of 2 rows: gaps 0.1, 0.2, 0.3
     REQUESTS,
     UNEQUAL,
-    {**UNEQUAL, "batch_size": 4},
+    {**UNEQUAL, "batch_size": 4, "token_seconds": [[0.2, 0.7], [0.2, 0.5, 0.9], [0.6]]},
     ONE_TOKEN,
-    {**PROMPT, "token_seconds": [[0.5], [0.9]]},
+    {**PROMPT, "new_tokens": 2, "token_seconds": [[0.5], [0.9]]},
     {**PROMPT, "token_seconds": [[0.5, 0.5]]},  # in one step
     {**PROMPT, "token_seconds": []},  # unobserved
     # One row, drafted for: 2 tokens in the first step, then 3 at once, and 1.
     {**PROMPT, "requests": 1, "prompt_tokens": 10, "token_seconds": [[0.5, 0.5, 0.8, 0.8, 0.8, 1.1]]},
     # The second of two requests arrives when the first has two tokens.
     {**PROMPT, "token_seconds": [[0.3, 0.4, 0.5], [0.6, 0.8, 1.1]], "arrival_seconds": [0.0, 0.4]},
+    {**UNEQUAL, "batch_size": 4},  # of which the cache has no room for three at a time
 )
 TYPES: dict[str, pl.DataType | type[pl.DataType]] = {
     "batch_size": pl.Int64,
@@ -46,16 +47,16 @@ TYPES: dict[str, pl.DataType | type[pl.DataType]] = {
 @pytest.mark.parametrize(
     ("metric", "values"),
     [
-        ("time_to_first_token_seconds", [0.5, 0.4, 0.2, 0.2, 0.5, 0.7, 0.5, None, 0.5, 0.25]),
+        ("time_to_first_token_seconds", [0.5, 0.4, 0.2, 0.2, 0.5, 0.7, 0.5, None, 0.5, 0.25, 0.2]),
         # 0.6 / 3, where dividing by n = 4 would give 0.15; of 0.2 and 0.7 / 2; 0.6 / 4 tokens after the first step.
-        ("inter_token_seconds", [0.2, 0.25, 0.275, 0.275, None, None, None, None, 0.15, (0.1 + 0.25) / 2]),
+        ("inter_token_seconds", [0.2, 0.25, 0.275, 0.425, None, None, None, None, 0.15, (0.1 + 0.25) / 2, 0.275]),
         # 2 rows of 3 in 0.6 s; 2 + 2 tokens from 0.2 s to 1.0 s; 1 + 2 + 0, from 0.2 to 0.9 s.
-        ("decode_tokens_per_second", [10.0, 5.0, 3 / 0.7, 3 / 0.7, None, None, None, None, 4 / 0.6, 5.0]),
+        ("decode_tokens_per_second", [10.0, 5.0, 3 / 0.7, 3 / 0.7, None, None, None, None, 4 / 0.6, 5.0, 3 / 0.7]),
         # 2 rows of 10 tokens in 0.5 s, and until the last one's 0.6 s; the third of three waits while others decode.
-        ("prefill_tokens_per_second", [40.0, 20 / 0.6, None, 17 / 0.6, 40.0, 20 / 0.9, 40.0, None, 20.0, None]),
-        ("output_tokens_per_second", [6 / 1.5] * 10),
+        ("prefill_tokens_per_second", [40.0, 20 / 0.6, None, 17 / 0.6, 40.0, 20 / 0.9, 40.0, None, 20.0, None, None]),
+        ("output_tokens_per_second", [6 / 1.5] * 5 + [2 / 1.5] + [6 / 1.5] * 5),
         # Each request's last token less its arrival, the median; none of rows in step, which are one list.
-        ("request_latency_seconds", [None, 0.9, 0.6, 0.6, None, 0.7, None, None, None, 0.6]),
+        ("request_latency_seconds", [None, 0.9, 0.6, 0.7, None, 0.7, None, None, None, 0.6, 0.6]),
     ],
 )
 def test_formulas_by_hand(metric: str, values: list[float | None]) -> None:
@@ -72,7 +73,7 @@ def test_gaps_stay_with_their_request() -> None:
 
 
 def test_gaps_of_tokens_that_come_together_are_of_steps() -> None:
-    gaps = pl.DataFrame(ITERATIONS[-2:-1], schema=TYPES).select(gaps=INTER_TOKEN_GAPS)["gaps"].to_list()
+    gaps = pl.DataFrame(ITERATIONS[-3:-2], schema=TYPES).select(gaps=INTER_TOKEN_GAPS)["gaps"].to_list()
     assert gaps == [[pytest.approx([0.3, 0.3])]]
 
 

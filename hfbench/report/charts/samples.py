@@ -181,6 +181,7 @@ def slowdown(samples: pl.DataFrame, confidence: float) -> Interval | None:
     quarters = gaps.group_by("round", "sample", maintain_order=True).agg(
         early=gap.filter(token <= 1 + quarter).median(), late=gap.filter(token > last - quarter).median()
     )
+    quarters = quarters.drop_nulls()  # of long steps, a quarter may hold none
     rounds = quarters.group_by("round", maintain_order=True).agg("early", "late").sort("round")
     return paired_ratio_interval(rounds["early"].to_list(), rounds["late"].to_list(), confidence=confidence)
 
