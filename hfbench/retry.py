@@ -4,8 +4,12 @@ import hashlib
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+
+import yaml
 
 from hfbench.core.errors import UserError
 from hfbench.core.files import read_json, require_readable_lock, safetensors_metadata
@@ -70,6 +74,7 @@ def retry(names: Sequence[str], statuses: Sequence[str], *, dry: bool) -> None:
         return
     sys.stdout.flush()
     forget_runs([point.record for point in chosen])
+    _forget_other_stages(chosen)
     # --force reaches no farther than these points and what they are made from, which is brought up to date first: a
     # package that was installed since is in environment.json before anything is measured. It also keeps DVC from
     # taking the old record out of dvc.lock or the run cache.
@@ -172,11 +177,31 @@ def forget_runs(records: Iterable[Path], commands: Sequence[str] = (), *, with_r
                 continue
             is_of_command = any(command in text for command in commands)
             if is_of_command or not results.isdisjoint(re.findall(r"\bmd5: (\w+)", text)):
-                entry.unlink(missing_ok=True)
+                with suppress(PermissionError):  # of another user of this cache; of two results, DVC takes the newer
+                    entry.unlink(missing_ok=True)
             if is_of_command:
                 results |= set(re.findall(r"\bmd5: (\w+\.dir)", text))
         for result in results if with_results else ():
             Path(cache.oid_to_path(result)).unlink(missing_ok=True)
+
+
+def _forget_other_stages(points: Sequence[RecordedPoint]) -> None:
+    """Remove from dvc.lock what other stages have made of these points, while they were listed elsewhere.
+
+    DVC keeps the entries of stages that params.yaml has no more, and when it has one again takes its result from there.
+    """
+    from dvc.dvcfile import LOCK_FILE, Lockfile
+    from dvc.repo import Repo
+
+    path = Path(LOCK_FILE)
+    if not path.exists():
+        return
+    stages = {point.record.as_posix(): point.stage for point in points}
+    with Repo() as repo:
+        lock = Lockfile(repo, LOCK_FILE)
+        for name, entry in yaml.load(path.read_bytes(), yaml.CSafeLoader).get("stages", {}).items():
+            if any(stages.get(out["path"], name) != name for out in entry.get("outs", [])):
+                lock.remove_stage(SimpleNamespace(name=name))
 
 
 def _dvc(*words: str) -> None:

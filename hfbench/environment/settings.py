@@ -10,7 +10,7 @@ from hfbench.core.files import write_json
 from hfbench.core.point import INF, NONE, Configuration
 from hfbench.core.record import Settings
 from hfbench.core.results import POINTS, settings_path
-from hfbench.model.folder import folder_sha256
+from hfbench.model.folder import kernel_builds, kernel_sha256
 from hfbench.params.schema import Params
 from hfbench.params.sections import AttentionKernel, HubKernel, KernelEntry, LocalKernel
 
@@ -22,8 +22,7 @@ def check_kernel_folder(folder: Path, layer_name: str) -> None:
 
     A build whose layers cannot be told from its source is taken to have them.
     """
-    # Where the kernels library looks (`kernels.resolver.resolve_local_kernel`).
-    builds = [path.parent for place in (".", "*", "build/*") for path in folder.glob(f"{place}/metadata.json")]
+    builds = kernel_builds(folder)
     if not builds:
         raise UserError(f"kernels names the folder {folder}, which has no build/VARIANT/metadata.json; {_LAYOUT}.")
     known = [_layers(build) for build in builds]
@@ -89,9 +88,8 @@ def _described(entry: KernelEntry) -> dict[str, Any]:
     if not isinstance(entry, LocalKernel):
         return content
     folder = Path(entry.path).expanduser()
-    sha256 = folder_sha256(folder)
     check_kernel_folder(folder, entry.layer_name)
-    return {**content, "sha256": sha256}
+    return {**content, "sha256": kernel_sha256(folder)}
 
 
 def write_settings(params: Params) -> None:

@@ -19,7 +19,7 @@ from hfbench.core.errors import UserError
 from hfbench.core.point import Configuration
 from hfbench.core.record import Settings
 from hfbench.measure.device import Device
-from hfbench.model.folder import folder_sha256
+from hfbench.model.folder import kernel_sha256
 
 
 class PinnedKernels(KernelConfig):
@@ -78,7 +78,7 @@ def open_kernels(configuration: Configuration, settings: Settings, device: Devic
 def check_unedited(settings: Settings) -> None:
     """Raise `UserError` where a local kernel is not the one that the point is to be measured with."""
     for entry in settings.kernels:
-        if "path" in entry and folder_sha256(kernel_folder(entry)) != entry["sha256"]:
+        if "path" in entry and kernel_sha256(kernel_folder(entry)) != entry["sha256"]:
             raise UserError(
                 f"the kernel in {entry['path']} was edited since this run began. "
                 "Run again: the points that use it are measured with what is there then."

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 from statistics import median
@@ -72,6 +73,22 @@ def digests(point: Configuration, environment: Path) -> dict[str, str | None]:
     return {**{name: _sha256(path) for name, path in paths.items()}, "code": code_sha256(*_ROOMS)}
 
 
+def require_unchanged(record: Record, task: Task) -> None:
+    """Raise `UserError` where a file that the point was made from is another now, as after `git checkout`.
+
+    DVC looks at them once the stage has ended, and would take the record for one of what is there then.
+    """
+    for remembered in (_sha256, code_sha256):
+        remembered.cache_clear()
+    now = digests(record.configuration, task.environment)
+    changed = [name for name, digest in now.items() if record.provenance.get(name) != digest]
+    if changed:
+        raise UserError(
+            f"what this point was measured with has changed meanwhile ({', '.join(changed)}), and the measurement is "
+            "dropped. Run `dvc repro` again."
+        )
+
+
 @cache
 def _sha256(path: Path) -> str | None:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
@@ -104,7 +121,7 @@ class Plan:
         self.pending: dict[str, dict[str, Any]] = {
             name: each for name, each in known.items() if name == self._file or _modified(name) == each["modified"]
         }
-        if known:
+        if known or self.done:
             self.pending.setdefault(self._file, {"seconds": None, "modified": None})
 
     @property
@@ -130,7 +147,7 @@ class Plan:
 
     def finish(self, done: Done) -> None:
         """Note that the point is done, which tells how long other rounds of it will take, and about how long others."""
-        if not self.pending:
+        if not self.total:
             return
         self.pending.pop(self._file, None)
         for name, each in self.pending.items():
@@ -161,8 +178,8 @@ def _pending(task: Task, stages: Mapping[Configuration, str], words: Sequence[st
     """
     if not {"repro", "exp"} & set(words):
         return {}
-    targets = {word for word in words if word.partition("@")[0] in _STAGES}
-    is_forced = bool({"-f", "--force"} & set(words))
+    targets = {word for word in words if word.startswith(_STAGES)}  # a stage, a point of it, or a pattern of --glob
+    is_forced = not {"-f", "--force", "--force-downstream"}.isdisjoint(words)
     environment = read_json(task.environment)
     found: list[Configuration] = []
     took: dict[Configuration, float] = {}  # by points of round 0
@@ -170,7 +187,8 @@ def _pending(task: Task, stages: Mapping[Configuration, str], words: Sequence[st
         record = _earlier_record(point)
         if record is not None:
             took[replace(point, round=0)] = seconds_of(record, task.sampling)
-        is_meant = not targets or not targets.isdisjoint({stage, stage.partition("@")[0]})
+        either = (stage, stage.partition("@")[0])
+        is_meant = not targets or any(fnmatchcase(name, target) for name in either for target in targets)
         is_done = record is not None and not is_forced and _is_current(record, point, task)
         if point == task.configuration or (is_meant and not is_done):
             found.append(point)

@@ -19,6 +19,7 @@ from safetensors import deserialize
 
 from hfbench.core.errors import UserError
 from hfbench.core.files import read_json, safetensors_metadata
+from hfbench.core.point import Configuration
 from hfbench.core.record import (
     CRASHED,
     FAILED,
@@ -31,11 +32,11 @@ from hfbench.core.record import (
     Manifest,
     Record,
 )
-from hfbench.core.results import assistant_path, inputs_path
+from hfbench.core.results import assistant_path, inputs_path, manifest_path
 from hfbench.core.system import installed_packages
 from hfbench.measure.failure import tells_no_memory
 from hfbench.measure.process import end_process_group, oom_kills, scratch_folder, start_worker
-from hfbench.measure.progress import NoProgress, Plan, Progress, digests
+from hfbench.measure.progress import NoProgress, Plan, Progress, digests, require_unchanged
 from hfbench.measure.support import devices_used, known_reason, meant_device
 from hfbench.measure.task import Task
 from hfbench.measure.worker import FIRST_CALL
@@ -116,15 +117,27 @@ def measure(task: Task, clock_zero: float) -> None:
     missing = safetensors_metadata(inputs).get(UNAVAILABLE)  # why the inputs stage could make none
     if missing is None and point.has_draft_model:
         missing = Manifest.load(assistant_path(point.assistant)).unavailable
-    reason = missing or known_reason(task, environment)
+    unsupported = None if missing else known_reason(task, environment)
+    if missing is None and unsupported is None:
+        missing = _models_missing(point)
+    reason = missing or unsupported
     if reason is not None:
         record.status, record.reason = UNAVAILABLE if missing else UNSUPPORTED, reason
         record.phase = "before the start"
     else:
         clock_zero = _measure_alone(task, environment, record, progress, clock_zero)
     record.timeline["end"] = round(time.perf_counter() - clock_zero, 9)
+    require_unchanged(record, task)
     record.save(task.output)
     progress.finish(record, str(task.log))
+
+
+def _models_missing(point: Configuration) -> str | None:
+    """Have the files of the point's models here, and return why one's cannot be had."""
+    from hfbench.model.manifest import why_not_here  # not for a point that does not run
+
+    paths = [manifest_path(point.model), *([assistant_path(point.assistant)] if point.has_draft_model else [])]
+    return next(filter(None, (why_not_here(Manifest.load(path)) for path in paths)), None)
 
 
 def _measure_alone(

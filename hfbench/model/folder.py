@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +22,33 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def folder_sha256(folder: Path) -> str:
-    """Return the sha256 over the paths and contents of a folder's files, compiled Python left out.
+def kernel_builds(folder: Path) -> list[Path]:
+    """Return the builds in a kernel's folder, where `kernels.resolver.resolve_local_kernel` looks for one."""
+    return sorted({path.parent for place in (".", "*", "build/*") for path in folder.glob(f"{place}/metadata.json")})
 
-    Raises `UserError` where there is none.
+
+def kernel_sha256(folder: Path) -> str:
+    """Return the sha256 over the paths and contents of a kernel's builds, and of no other file that is beside them.
+
+    Compiled Python, hidden files such as those of git, and the backups of editors are left out.
     """
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
-    if not files:
-        raise UserError(f"kernels names the folder {folder}, in which there is no file. Build the kernel there.")
+    files = sorted({path for build in kernel_builds(folder) for path in _files_below(build, set())})
     lines = "".join(f"{path.relative_to(folder).as_posix()}\0{remembered_sha256(path)}\n" for path in files)
     return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _files_below(folder: Path, seen: set[Path]) -> Iterator[Path]:
+    """Yield the files that Python may load, those of linked folders too, which `Path.rglob` leaves out."""
+    if (real := folder.resolve()) in seen:  # a link to a folder that it is in
+        return
+    seen.add(real)
+    for path in folder.iterdir():
+        if path.name.startswith((".", "#")) or path.name.endswith("~") or path.name == "__pycache__":
+            continue
+        if path.is_dir():
+            yield from _files_below(path, seen)
+        elif path.is_file():
+            yield path
 
 
 def remembered_sha256(path: Path) -> str:

@@ -94,6 +94,21 @@ def forget_trouble(path: Path) -> None:
         path.unlink() if previous is None else previous.save(path)
 
 
+def why_not_here(manifest: Manifest) -> str | None:
+    """Have the model's files on this machine, and return why that cannot be; None where they are.
+
+    A worker has no network: who starts one asks this first. By then the model may have been found elsewhere, as where
+    the results of another machine are taken up, or its files may have been deleted.
+    """
+    if manifest.unavailable is not None:
+        return manifest.unavailable
+    try:
+        materialise(manifest)
+    except UserError as error:
+        return str(error)
+    return None
+
+
 _BY_SOURCE = {
     "hub": materialise_hub,
     "local": materialise_local,

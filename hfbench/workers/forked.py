@@ -43,7 +43,7 @@ _LOG_OF_OPERATIONS = re.compile(
     r"|MIOPEN_(ENABLE_LOGGING\w*|LOG_LEVEL)|NCCL_DEBUG\w*"
 )
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
-_SHELLS = {"sh", "bash", "dash", "zsh", "fish", "ksh"}
+_SHELLS = {"sh", "ash", "bash", "csh", "dash", "elvish", "fish", "ksh", "mksh", "nu", "pwsh", "tcsh", "xonsh", "zsh"}
 
 
 @cache

@@ -74,6 +74,27 @@ def test_an_edited_kernel_is_another(tmp_path: Path, kernel: dict[str, Any]) -> 
     assert changed(before, settings(tmp_path, {"kernels": [kernel]})) == [False, False, False, True, False]
 
 
+def test_of_a_kernel_counts_what_can_be_loaded(tmp_path: Path, kernel: dict[str, Any]) -> None:
+    before = settings(tmp_path, {"kernels": [kernel]})
+    build = layers(kernel).parent
+    for beside in (
+        ".git/index",
+        "README.md",
+        "build/torch-universal/.layers.py.swp",
+        "build/torch-universal/layers.py~",
+    ):
+        path = Path(kernel["path"]) / beside
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("not loaded\n")
+    build.rename(tmp_path / "elsewhere")
+    build.symlink_to(tmp_path / "elsewhere")
+    (build / "itself").symlink_to(build)
+    assert settings(tmp_path, {"kernels": [kernel]}) == before
+    with (tmp_path / "elsewhere" / "layers.py").open("a") as source:
+        source.write("# edited\n")
+    assert changed(before, settings(tmp_path, {"kernels": [kernel]})) == [False, False, False, True, False]
+
+
 def test_a_kernel_that_is_not_there_is_told_before_anything_is_measured(tmp_path: Path, kernel: dict[str, Any]) -> None:
     def told(**changes: str) -> str:
         with pytest.raises(UserError) as error:
@@ -82,7 +103,7 @@ def test_a_kernel_that_is_not_there_is_told_before_anything_is_measured(tmp_path
 
     (tmp_path / "plain").mkdir()
     (tmp_path / "plain" / "readme").write_text("no kernel\n")
-    assert "nowhere, in which there is no file" in told(path=str(tmp_path / "nowhere"))
+    assert "nowhere, which has no build/VARIANT/metadata.json" in told(path=str(tmp_path / "nowhere"))
     assert "plain, which has no build/VARIANT/metadata.json" in told(path=str(tmp_path / "plain"))
     assert "layer_name Norm, which" in told(layer_name="Norm")
     assert "defines RMSNorm." in told(layer_name="Norm")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hfbench.core.record import FAILED, OK, REJECTED, UNAVAILABLE, Record, Settings
-from hfbench.model.folder import folder_sha256
+from hfbench.model.folder import kernel_sha256
 from tests.conftest import ROOT, TINY
 from tests.measure.conftest import save_manifest
 from tests.measure.stage_process import Bench
@@ -44,7 +44,7 @@ def folder(tmp_path: Path) -> Path:
 
 def local(folder: Path, **changes: str) -> dict[str, Any]:
     entry = {"layer": "RMSNorm", "device": "cpu", "path": str(folder), "layer_name": "RMSNorm"}
-    return {**entry, "sha256": folder_sha256(folder), **changes}
+    return {**entry, "sha256": kernel_sha256(folder), **changes}
 
 
 def hub(repository: str, **layer: str) -> dict[str, Any]:

@@ -117,6 +117,24 @@ def test_the_next_repro_goes_on_where_it_stopped(interrupted: Checkout) -> None:
     assert (statuses["points_ok"], statuses["points_not_ok"]) == (2, 0)
 
 
+def test_what_is_edited_while_it_is_measured_gets_no_record(interrupted: Checkout, tmp_path: Path) -> None:
+    """DVC would take the record for one of the files as they are when the stage ends."""
+
+    def longer(content: Any) -> None:
+        content["sampling"].update(min_iterations=150, max_iterations=150, max_seconds=3600)
+
+    interrupted.change_params(longer)
+    dvc = start(interrupted, tmp_path / "stderr", "dvc", "repro", "--verbose", NEW_POINT)
+    dvc.wait_for_phase("sample")
+    interrupted.append("hfbench/core/point.py", "# edited\n")
+    try:
+        assert dvc.process.wait(timeout=60) != 0
+    finally:
+        interrupted.run("git", "checkout", "--", "hfbench/core/point.py")
+    assert "has changed meanwhile (code), and the measurement is dropped" in dvc.stderr.read_text()
+    assert not list((interrupted.folder / "results/measurements").glob("*eager*.json"))
+
+
 @pytest.fixture(scope="module")
 def small_disk(measured: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
     """A clone whose results lie on a file system of 4 MiB."""

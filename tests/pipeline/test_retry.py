@@ -5,6 +5,7 @@ import re
 import shlex
 import shutil
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,28 @@ def test_dry_only_says_what_it_would_do(crashed: Checkout) -> None:
     assert record(crashed, EAGER) == before
 
 
+def test_what_was_retried_in_another_stage_stays_so(crashed: Checkout, tmp_path: Path) -> None:
+    checkout = Checkout(Path(shutil.copytree(crashed.folder, tmp_path / "checkout", symlinks=True)))
+
+    def listed(content: Any) -> None:
+        content["sweep"]["attn_implementation"].remove("eager")
+        content["configurations"] = [{key: value for key, value in vars(tiny_point("eager")).items() if key != "round"}]
+
+    def swept(content: Any) -> None:
+        content["sweep"]["attn_implementation"].append("eager")
+        content["configurations"] = []
+
+    checkout.change_params(listed)
+    checkout.repro()
+    assert record(checkout, EAGER)["status"] == CRASHED
+    retry(checkout)
+    again = record(checkout, EAGER)
+    assert again["status"] == OK
+    checkout.change_params(swept)
+    checkout.repro()
+    assert record(checkout, EAGER) == again
+
+
 def test_what_crashed_is_measured_again_and_stays_so(crashed: Checkout) -> None:
     # As in an interrupted retry: DVC removes a record before it measures the point.
     record_path(crashed, EAGER).unlink()
@@ -171,8 +194,22 @@ def test_a_model_that_cannot_be_had_leaves_the_others_and_is_tried_again(
         assert {stage for stage in measurements(fresh.repro(**variables)) if stage.startswith(away)} == {missing}
         assert record(fresh, missing)["status"] == OK
         assert fresh.repro(**variables) == []
+
+        # As on a machine where only the results of another were pulled: a stage that needs the files gets them.
+        for needing, change in (("inputs@away", {"sequence_length": [7]}), (None, {"dtype": ["float32"]})):
+            shutil.rmtree(tmp_path / "huggingface")
+            fresh.change_params(partial(_update_sweep, model=["away"], **change))
+            again = fresh.repro(**variables)
+            assert "model@away" not in again
+            assert needing in {None, *again}
+            statuses = json.loads((fresh.folder / "results/metrics.json").read_text())
+            assert (statuses["points_ok"], statuses["points_not_ok"]) == (2, 0)
     finally:
         hub.close()
+
+
+def _update_sweep(content: Any, **axes: list[Any]) -> None:
+    content["sweep"].update(axes)
 
 
 def test_each_command_of_a_remedy_does_what_the_remedy_says(fresh: Checkout) -> None:
