@@ -119,7 +119,9 @@ def measure(task: Task, clock_zero: float) -> None:
         missing = Manifest.load(assistant_path(point.assistant)).unavailable
     unsupported = None if missing else known_reason(task, environment)
     if missing is None and unsupported is None:
+        asked_at = time.perf_counter()
         missing = _models_missing(point)
+        clock_zero += time.perf_counter() - asked_at  # a download is no part of the point
     reason = missing or unsupported
     if reason is not None:
         record.status, record.reason = UNAVAILABLE if missing else UNSUPPORTED, reason

@@ -1,7 +1,10 @@
 """Points that are split over several real processes: proven, in step, and ended together."""
 
+import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,9 +13,10 @@ from typing import Any
 import psutil
 import pytest
 
-from hfbench.core.record import CRASHED, OK, UNSUPPORTED, Record
+from hfbench.core.record import CRASHED, OK, OUT_OF_MEMORY, UNSUPPORTED, Record
+from hfbench.measure.process import USER_ERROR
 from hfbench.measure.ranks import rank_differences
-from tests.conftest import TINY, save_tokenizer
+from tests.conftest import ROOT, TINY, save_tokenizer
 from tests.families import family_model
 from tests.measure.conftest import save_manifest
 from tests.measure.stage_process import Bench
@@ -111,6 +115,30 @@ def test_a_stage_that_is_killed_leaves_no_rank(sampling: tuple[Any, list[psutil.
     stage.wait()
     _, alive = psutil.wait_procs(ranks, timeout=10)
     assert not alive
+
+
+LEAVES = """
+import sys
+from pathlib import Path
+from hfbench.measure.process import Reporter
+from hfbench.measure.ranks import Ranks
+ranks = Ranks(2)
+ranks.fork(Reporter(sys.stdout.fileno(), 0.0), Path(sys.argv[1]))
+ranks.leave(sys.argv[2], "as it found it")
+ranks.wait_for_cause()
+"""
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        (OUT_OF_MEMORY, {"event": "end", "status": OUT_OF_MEMORY, "reason": "rank 1: as it found it"}),
+        (USER_ERROR, {"event": "user_error", "message": "rank 1: as it found it"}),  # which ends the stage
+    ],
+)
+def test_how_another_rank_ended_is_how_the_point_did(tmp_path: Path, word: str, told: dict[str, str]) -> None:
+    ended = subprocess.run([sys.executable, "-c", LEAVES, tmp_path, word], capture_output=True, check=True, cwd=ROOT)
+    assert json.loads(ended.stdout) == told
 
 
 def test_weights_that_are_whole_everywhere_are_no_tensor_parallelism() -> None:

@@ -219,14 +219,15 @@ def test_an_accelerator_is_sampled_until_it_was_watched_and_no_longer_than_max_s
 
 
 @pytest.mark.parametrize(
-    ("iteration_seconds", "max_seconds", "warmups", "samples"),
-    [(0.05, 0.04, 0, 3), (0.05, 0.21, 1, 3), (0.05, 0.56, 2, 9), (0.01, 30, 2, 30)],
+    ("iteration_seconds", "max_seconds", "at_least", "warmups", "samples"),
+    [(0.05, 0.04, 0, 0, 3), (0.05, 0.04, 1, 1, 3), (0.05, 0.21, 0, 1, 3), (0.05, 0.56, 0, 2, 9), (0.01, 30, 0, 2, 30)],
 )
 def test_warm_up_and_samples_share_max_seconds(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     iteration_seconds: float,
     max_seconds: float,
+    at_least: int,
     warmups: int,
     samples: int,
 ) -> None:
@@ -247,13 +248,13 @@ def test_warm_up_and_samples_share_max_seconds(
         sampler = Sampler(run, (1,), Reporter(os.dup(reports.fileno()), 0.0))
         sampler.first_call()
         began = now
-        steady = sampler.warm_up(sampling, expected_seconds=iteration_seconds)
+        steady = sampler.warm_up(sampling, expected_seconds=iteration_seconds, at_least=at_least)
         assert round((now - began) / iteration_seconds) == warmups
         assert steady == (warmups == 2)
         reason = sampler.sample(sampling)
     count = round((now - began) / iteration_seconds) - warmups
     assert (count, reason) == (samples, "max_seconds reached" if max_seconds < 1 else "max_iterations reached")
-    assert now - began <= max(max_seconds, 3 * iteration_seconds) + 1e-9
+    assert now - began <= max(max_seconds, (3 + at_least) * iteration_seconds) + 1e-9
 
 
 def test_a_first_call_that_compiled_does_not_cost_the_warm_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
