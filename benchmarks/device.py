@@ -152,7 +152,8 @@ class Machine:
                 content[section] = [{**each, "device": self.device.partition(":")[0]} for each in change]
             else:
                 content[section].update(change)
-        settings = settings_of(_point(row), checked_params(ROOT / "params.yaml", content))
+        params = checked_params(ROOT / "params.yaml", content)
+        settings = settings_of(_point(row), params, on_cpu=self.device == "cpu")
         return dataclasses.replace(self._bench, settings=settings)
 
     def measure(self, row: Row) -> Record:

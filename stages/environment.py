@@ -32,7 +32,7 @@ def main() -> None:
         write_json(source_path(name), fingerprint(name, params.models))
     for name in params.sweep.model:
         write_json(workloads_path(name), params.workloads(name).model_dump())
-    write_settings(params)
+    write_settings(params, environment)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What of params.yaml a point depends on beside its axes, so that an edit re-measures just the points that use it."""
 
 import ast
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -62,11 +63,14 @@ def _layers(build: Path) -> dict[str, bool] | None:
     return names
 
 
-def settings_of(point: Configuration, params: Params) -> Settings:
-    """Return what the point uses of params.yaml. Raises `UserError` where a local kernel's folder holds no kernel."""
+def settings_of(point: Configuration, params: Params, *, on_cpu: bool) -> Settings:
+    """Return what the point uses of params.yaml, where the CPU is measured or an accelerator.
+
+    Raises `UserError` where a local kernel's folder holds no kernel.
+    """
     return Settings(
         compile=params.compile.model_dump() if point.compile_mode != "off" else None,
-        kernels=tuple(_described(entry) for entry in params.kernels if _is_used(entry, point)),
+        kernels=tuple(_described(entry, point, on_cpu) for entry in params.kernels if _is_used(entry, point)),
         quantization=params.quantization[point.quantization].model_dump() if point.quantization != NONE else None,
         quantized_cache=(
             params.quantized_cache.model_dump(exclude_none=True) if point.cache_implementation == "quantized" else None
@@ -78,12 +82,21 @@ def settings_of(point: Configuration, params: Params) -> Settings:
 
 
 def _is_used(entry: KernelEntry, point: Configuration) -> bool:
-    if point.use_kernels and isinstance(entry, HubKernel | LocalKernel):
-        return True
+    return (point.use_kernels and isinstance(entry, HubKernel | LocalKernel)) or _is_attention(entry, point)
+
+
+def _is_attention(entry: KernelEntry, point: Configuration) -> bool:
     return isinstance(entry, AttentionKernel) and point.attn_implementation.partition(":")[0] == entry.repository
 
 
-def _described(entry: KernelEntry) -> dict[str, Any]:
+def _described(entry: KernelEntry, point: Configuration, on_cpu: bool) -> dict[str, Any]:
+    """Return the entry with what its kernel is made of; of one for another device only that there is one."""
+    if (
+        isinstance(entry, HubKernel | LocalKernel)
+        and (entry.device == "cpu") != on_cpu
+        and not _is_attention(entry, point)
+    ):
+        return {"layer": entry.layer, "device": entry.device}
     content = entry.model_dump()
     if not isinstance(entry, LocalKernel):
         return content
@@ -92,9 +105,10 @@ def _described(entry: KernelEntry) -> dict[str, Any]:
     return {**content, "sha256": kernel_sha256(folder)}
 
 
-def write_settings(params: Params) -> None:
+def write_settings(params: Params, environment: Mapping[str, Any]) -> None:
     """Write what the points depend on of params.yaml, and which points there are, for whoever counts them."""
+    on_cpu = params.device == "cpu" or (params.device == "auto" and not environment["accelerators"])
     for path, point in {settings_path(point): point for point in params.points()}.items():
-        settings_of(point, params).save(path)
+        settings_of(point, params, on_cpu=on_cpu).save(path)
     with suppress(OSError):  # it is for what a person sees alone
         write_json(POINTS, [{"stage": stage, "point": vars(point)} for point, stage in params.stages().items()])

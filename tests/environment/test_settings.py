@@ -22,9 +22,9 @@ KERNELIZED = point(use_kernels=True)
 HUB_ATTENTION = point(attn_implementation="kernels-community/flash-attn3")
 
 
-def settings(tmp_path: Path, changes: dict[str, Any]) -> list[Settings]:
+def settings(tmp_path: Path, changes: dict[str, Any], *, on_cpu: bool = True) -> list[Settings]:
     params = load_params(write(tmp_path / "params.yaml", lambda content: content.update(changes)))
-    return [settings_of(each, params) for each in (PLAIN, COMPILED, BATCHED, KERNELIZED, HUB_ATTENTION)]
+    return [settings_of(each, params, on_cpu=on_cpu) for each in (PLAIN, COMPILED, BATCHED, KERNELIZED, HUB_ATTENTION)]
 
 
 @pytest.fixture
@@ -72,6 +72,19 @@ def test_an_edited_kernel_is_another(tmp_path: Path, kernel: dict[str, Any]) -> 
     with layers(kernel).open("a") as source:
         source.write("# edited\n")
     assert changed(before, settings(tmp_path, {"kernels": [kernel]})) == [False, False, False, True, False]
+
+
+def test_a_kernel_for_another_device_is_no_part_of_a_point(tmp_path: Path, kernel: dict[str, Any]) -> None:
+    other = {**kernel, "device": "cuda", "path": str(tmp_path / "nowhere")}
+    before = settings(tmp_path, {"kernels": [kernel, other]})
+    assert before[3].kernels[1] == {"layer": "RMSNorm", "device": "cuda"}
+    assert settings(tmp_path, {"kernels": [kernel, {**other, "path": str(tmp_path / "elsewhere")}]}) == before
+    with layers(kernel).open("a") as source:
+        source.write("# edited\n")
+    entries = {"kernels": [kernel, {**kernel, "device": "cuda"}]}
+    assert changed(before, settings(tmp_path, entries)) == [False, False, False, True, False]
+    on_accelerator = settings(tmp_path, entries, on_cpu=False)[3].kernels
+    assert ["sha256" in each for each in on_accelerator] == [False, True]
 
 
 def test_of_a_kernel_counts_what_can_be_loaded(tmp_path: Path, kernel: dict[str, Any]) -> None:
