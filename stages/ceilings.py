@@ -20,7 +20,7 @@ def main() -> None:
     from hfbench.ceilings.rates import measure_ceilings  # only now: torch reads the variables when it is imported
 
     known = read_json(ENVIRONMENT)
-    emulated, among = known["cpu"]["emulated_dtypes"], vendors_of(known["accelerators"])
+    emulated, among = known["cpu"]["emulated_dtypes"], vendors_of(known.get("accelerators", []))
     write_json(CEILINGS, measure_ceilings(device, read_json(DTYPES), emulated, among))
 
 

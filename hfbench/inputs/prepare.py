@@ -32,10 +32,10 @@ def prepare_inputs(manifest: Manifest, workloads: Workloads, prompt_path: Path, 
         folder.mkdir(parents=True, exist_ok=True)
         return
     prompt = read_prompt(prompt_path)
+    check_positions(manifest, shapes)
     try:
         if manifest.unavailable is not None:
             raise TokenizerError(manifest.unavailable)
-        check_positions(manifest, shapes)
         tokenized = tokenize_prompt(manifest, materialise(manifest), prompt)
     except TokenizerError as error:
         say(f"hfbench: no inputs for {manifest.name}: {error}")

@@ -45,7 +45,7 @@ class Cluster:
         said = self.folder / f"{name}.log"
         where = ["--address", self.address] if self.raylets else ["--head", "--port", str(self.port)]
         more = [] if self.raylets else ["--include-dashboard", "false"]
-        core = _CORES[len(self.raylets) % len(_CORES)]
+        core = _CORES[sum(each.poll() is None for each in self.raylets.values()) % len(_CORES)]
         self.raylets[name] = subprocess.Popen(
             ["taskset", "--cpu-list", str(core), "ray", "start", *where, *more, "--node-name", name, *_RAY],
             env={
@@ -218,6 +218,7 @@ def test_what_is_finished_when_the_driver_is_killed_is_not_measured_again(
 ) -> None:
     before = begun(checkout)
     _ask_for(checkout, round=[1, 2, 3])
+    cluster.stop("second")
     cluster.start("third")
     driver = Driver.start(checkout, cluster, tmp_path / "log")
     within(_PATIENCE * 90, driver.says("a point is done"))
@@ -231,9 +232,9 @@ def test_what_is_finished_when_the_driver_is_killed_is_not_measured_again(
         process.kill()
     said = again.end()
     assert "third is gone" in said
-    assert len(re.findall("a point is done", said)) <= 8 - told
+    assert len(re.findall("a point is done", said)) <= 4 - told
     after = begun(checkout)
-    assert len(after) == 12
+    assert len(after) == 8
     assert {name: after[name] for name in before} == before
     assert "It has ended" not in checkout.run("hfbench", "fleet", "status").stderr
 
@@ -271,7 +272,7 @@ _NOT_PERMITTED = "mounting a file system is not permitted here:"
 def test_who_cannot_measure_is_said_by_name(checkout: Checkout, listing: str) -> None:
     assert "other is left out: it has transformers 9.9.9, and here is" in listing
     assert "first (CPU)" in listing, "the others are still there to measure"
-    assert listing.count("nothing") == 2, "and both kinds have done so"
+    assert listing.count("nothing") == 1, "and have done so"
     nowhere = checkout.run("hfbench", "fleet", "--address", "127.0.0.1:9", check=False)
     assert nowhere.returncode == 1
     assert "no Ray cluster answers at 127.0.0.1:9" in nowhere.stderr
