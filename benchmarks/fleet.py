@@ -142,12 +142,12 @@ def _simulate(nodes: int, rounds: int, points: int) -> Iterator[tuple[str, str, 
     ray = _Ray(nodes, seconds_of)
     process, resident = psutil.Process(), dict[int, int]()
 
-    def open_stub(environment: bytes, _order: Mapping[str, Any], cache: Path, *_: Any) -> Kind:
-        folder = cache.parent / "kind"
+    def open_stub(environment: bytes, *_: Any) -> Kind:
+        folder = Path.cwd() / "kind"
         (folder / "results").mkdir(parents=True)
         (folder / LOCK).write_text(f"stages: {{{CEILINGS_STAGE}: {{}}}}")
         (folder / "results/ceilings.json").write_text("{}")
-        kind = Kind("simulated", environment, "0" * 40, folder, cache, stages)
+        kind = Kind("simulated", environment, "0" * 40, folder, Path.cwd() / "cache", stages)
         take = kind.take
 
         def counted(result: Mapping[str, Any]) -> None:
@@ -157,12 +157,7 @@ def _simulate(nodes: int, rounds: int, points: int) -> Iterator[tuple[str, str, 
         kind.take = counted  # type: ignore[method-assign]
         return kind
 
-    cache = Path.cwd() / "cache"
-    for name, stub in (
-        ("open_kind", open_stub),
-        ("cache_folder", lambda: cache),
-        ("make_order", lambda: {"devices": 1}),
-    ):
+    for name, stub in (("open_kind", open_stub), ("make_order", lambda: {"devices": 1})):
         setattr(driver, name, stub)
     began, cpu = time.perf_counter(), time.process_time()
     fleet = driver.Fleet(ray, "", 1, None)
