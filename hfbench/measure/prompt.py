@@ -2,7 +2,7 @@
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,10 +79,10 @@ def row_tokens(prompt: Prompt) -> list[torch.Tensor]:
     return [row[mask.bool()] for row, mask in zip(rows, prompt.attention_mask, strict=True)]
 
 
-def longest_index(prompt: Prompt) -> int:
-    """Return the number of the first row that has no padding."""
-    lengths = prompt.attention_mask.sum(dim=1).tolist()
-    return int(lengths.index(max(lengths)))
+def longest_index(prompt: Prompt, among: Sequence[int] = ()) -> int:
+    """Return the number of the first of the longest rows, of all or of those that are `among` them."""
+    lengths: list[int] = prompt.attention_mask.sum(dim=1).tolist()
+    return max(among or range(len(lengths)), key=lengths.__getitem__)
 
 
 def longest_row(prompt: Prompt) -> Prompt:
@@ -93,11 +93,7 @@ def longest_row(prompt: Prompt) -> Prompt:
 
 def longest_to_decode(prompt: Prompt) -> Prompt:
     """Return the longest row that is to get more than one new token, or else the longest, as a batch of one."""
-    rows = [row for row, wanted in enumerate(prompt.new_tokens) if wanted > 1]
-    if not rows:
-        return longest_row(prompt)
-    lengths = prompt.attention_mask.sum(dim=1).tolist()
-    row = max(rows, key=lambda row: int(lengths[row]))
+    row = longest_index(prompt, [row for row, wanted in enumerate(prompt.new_tokens) if wanted > 1])
     return _part(prompt, row, row + 1)
 
 
