@@ -23,7 +23,7 @@ from hfbench.model.local import resolve_local
 from hfbench.workers.forked import FORKED, FRESH
 from tests.conftest import some
 from tests.measure.conftest import save_batch
-from tests.measure.stage_process import Bench, is_forked, is_worker
+from tests.measure.stage_process import Bench, is_worker
 
 
 @pytest.fixture(params=[FRESH, FORKED])
@@ -35,14 +35,14 @@ def either(bench: Bench, request: pytest.FixtureRequest) -> Bench:
 ENDLESS = {"min_iterations": 100_000, "max_iterations": 100_000, "max_seconds": 100}
 
 
-def worker_of(process: "subprocess.Popen[str]", *, may_wait: bool = False) -> psutil.Process:
-    """The process that measures for a stage, or as well one that waits for what it is to measure."""
+def worker_of(process: "subprocess.Popen[str]") -> psutil.Process:
+    """The process that measures for a stage."""
     folder = psutil.Process(process.pid).cwd()
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         for found in psutil.process_iter():
             with suppress(psutil.Error):
-                if (is_worker(found) or (may_wait and is_forked(found))) and found.cwd() == folder:
+                if is_worker(found) and found.cwd() == folder:
                     return found
         time.sleep(0.02)
     raise AssertionError("no worker was started")
@@ -210,13 +210,20 @@ def memory_group() -> Iterator[tuple[Path, Path]]:
         folder.rmdir()
 
 
-def test_memory_that_the_kernel_refuses(either: Bench, memory_group: tuple[Path, Path]) -> None:
-    if either.workers == FORKED:  # what is imported is charged to the server
-        save_batch(either.folder / "b512-s16.safetensors", torch.arange(512 * 16).reshape(512, 16) % 600)
+# glibc would serve an iteration from what the one before gave back. This has it ask the kernel for every tensor.
+EVERY_TENSOR = ("MALLOC_MMAP_THRESHOLD_", "65536")
+
+
+def test_memory_that_the_kernel_refuses(
+    either: Bench, memory_group: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(*EVERY_TENSOR)  # what was taken before it joined the group is not charged to it
+    save_batch(either.folder / "b512-s16.safetensors", torch.arange(512 * 16).reshape(512, 16) % 600)
     processes, limit = memory_group
-    process = either.start(**ENDLESS, **({"batch_size": 512} if either.workers == FORKED else {}))
-    worker = worker_of(process, may_wait=True)  # before it takes memory, which is not charged to the group
-    limit.write_text("50M")  # importing torch takes more
+    process = either.start(batch_size=512, **ENDLESS)
+    worker = worker_of(process)
+    wait_for(process, "sample")
+    limit.write_text("4M")  # an iteration takes more
     processes.write_text(str(worker.pid))
     record = finish(either, process)
     assert record.status == OUT_OF_MEMORY
@@ -225,8 +232,7 @@ def test_memory_that_the_kernel_refuses(either: Bench, memory_group: tuple[Path,
 
 
 def test_memory_that_runs_out_while_sampling(either: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    # glibc would serve an iteration from what the one before gave back. This has it ask the kernel for every tensor.
-    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "65536")
+    monkeypatch.setenv(*EVERY_TENSOR)
     save_batch(either.folder / "b256-s16.safetensors", torch.arange(256 * 16).reshape(256, 16) % 600)
     process = either.start(batch_size=256, **ENDLESS)
     worker = worker_of(process)
