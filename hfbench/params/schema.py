@@ -224,7 +224,10 @@ def parse_yaml(content: bytes, path: Path | str) -> Any:
     try:
         return YAML(typ="safe").load(content)
     except YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from None
+        said = " ".join(str(error).split())
+        # Of ruamel.yaml.clib, where it is installed: within brackets it knows no `sdpa:math`, in DVC's hands neither.
+        remedy = " Put a value that holds a colon in quotes." if "found unexpected ':'" in said else ""
+        raise UserError(f"{path} is not valid YAML: {said}.{remedy}") from None
 
 
 def _unknown_name(params: Params) -> str | None:
