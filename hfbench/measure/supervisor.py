@@ -18,8 +18,7 @@ from typing import Any
 from safetensors import deserialize
 
 from hfbench.core.errors import UserError
-from hfbench.core.files import read_json, safetensors_metadata
-from hfbench.core.point import Configuration
+from hfbench.core.files import read_json
 from hfbench.core.record import (
     CRASHED,
     FAILED,
@@ -27,17 +26,15 @@ from hfbench.core.record import (
     OUT_OF_MEMORY,
     TIMED_OUT,
     UNAVAILABLE,
-    UNSUPPORTED,
     Iteration,
-    Manifest,
     Record,
 )
-from hfbench.core.results import assistant_path, inputs_path, manifest_path
+from hfbench.core.results import inputs_path
 from hfbench.core.system import installed_packages
 from hfbench.measure.failure import tells_no_memory
 from hfbench.measure.process import end_process_group, oom_kills, scratch_folder, start_worker
 from hfbench.measure.progress import NoProgress, Plan, Progress, digests, require_unchanged
-from hfbench.measure.support import devices_used, known_reason, meant_device
+from hfbench.measure.support import devices_used, meant_device, obstacle
 from hfbench.measure.task import Task
 from hfbench.measure.worker import FIRST_CALL
 from hfbench.monitoring.devices import TakenDevice, take_device, vendors_of
@@ -102,11 +99,10 @@ def measure(task: Task, clock_zero: float) -> None:
     """
     started_at, point = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), task.configuration
     record = Record(point, task.device, task.sampling, started_at=started_at)
-    inputs = inputs_path(point)
     record.provenance = {
         **json.loads(os.environ.get(_NODE, "{}")),
         **digests(point, task.environment),
-        "input_tensors": tensors_sha256(inputs),
+        "input_tensors": tensors_sha256(inputs_path(point)),
         "packages": installed_packages(),  # all, of which `environment` holds those that can change a number
     }
     watch_parents()  # while they are there
@@ -114,32 +110,17 @@ def measure(task: Task, clock_zero: float) -> None:
     progress = Progress(point, plan, verbose=task.verbose or plan.is_verbose)
     progress.begin()
     environment = read_json(task.environment)
-    missing = safetensors_metadata(inputs).get(UNAVAILABLE)  # why the inputs stage could make none
-    if missing is None and point.has_draft_model:
-        missing = Manifest.load(assistant_path(point.assistant)).unavailable
-    unsupported = None if missing else known_reason(task, environment)
-    if missing is None and unsupported is None:
-        asked_at = time.perf_counter()
-        missing = _models_missing(point)
-        clock_zero += time.perf_counter() - asked_at  # a download is no part of the point
-    reason = missing or unsupported
-    if reason is not None:
-        record.status, record.reason = UNAVAILABLE if missing else UNSUPPORTED, reason
-        record.phase = "before the start"
+    asked_at = time.perf_counter()
+    known = obstacle(task, environment)
+    clock_zero += time.perf_counter() - asked_at  # a download is no part of the point
+    if known is not None:
+        (record.status, record.reason), record.phase = known, "before the start"
     else:
         clock_zero = _measure_alone(task, environment, record, progress, clock_zero)
     record.timeline["end"] = round(time.perf_counter() - clock_zero, 9)
     require_unchanged(record, task)
     record.save(task.output)
     progress.finish(record, str(task.log))
-
-
-def _models_missing(point: Configuration) -> str | None:
-    """Have the files of the point's models here, and return why one's cannot be had."""
-    from hfbench.model.manifest import why_not_here  # not for a point that does not run
-
-    paths = [manifest_path(point.model), *([assistant_path(point.assistant)] if point.has_draft_model else [])]
-    return next(filter(None, (why_not_here(Manifest.load(path)) for path in paths)), None)
 
 
 def _measure_alone(

@@ -8,9 +8,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from hfbench.core.files import safetensors_metadata
 from hfbench.core.point import INF, NONE, UNIFORM, Configuration
-from hfbench.core.record import Manifest, Settings
-from hfbench.core.results import assistant_path, manifest_path
+from hfbench.core.record import UNAVAILABLE, UNSUPPORTED, Manifest, Settings
+from hfbench.core.results import assistant_path, inputs_path, manifest_path
 from hfbench.measure.task import Task
 
 _REFUSAL = "No available kernel"
@@ -131,12 +132,23 @@ _SDPA_BACKENDS = {
 _HALF_PRECISION = ("bfloat16", "float16")
 
 
-def known_reason(task: Task, environment: dict[str, Any]) -> str | None:
-    """Return why this machine cannot run a task, by what the manifests of its models say too; see below."""
+def obstacle(task: Task, environment: dict[str, Any]) -> tuple[str, str] | None:
+    """Return what keeps a task from this machine: `unavailable` or `unsupported`, and why; None where nothing is known.
+
+    What this machine lacks of the files of its models is fetched, where nothing else stands against it.
+    """
     point = task.configuration
+    model = Manifest.load(manifest_path(point.model))
     assistant = Manifest.load(assistant_path(point.assistant)) if point.has_draft_model else None
-    quantized = Manifest.load(manifest_path(point.model)).quant_method
-    return unsupported_reason(point, task.device, environment, task.settings, quantized, assistant)
+    no_inputs = safetensors_metadata(inputs_path(point)).get(UNAVAILABLE)  # why their stage could make none
+    if missing := no_inputs or (assistant.unavailable if assistant else None):
+        return UNAVAILABLE, missing
+    if reason := unsupported_reason(point, task.device, environment, task.settings, model.quant_method, assistant):
+        return UNSUPPORTED, reason
+    from hfbench.model.manifest import why_not_here  # not for a point that does not run
+
+    lacking = next(filter(None, map(why_not_here, filter(None, (model, assistant)))), None)
+    return (UNAVAILABLE, lacking) if lacking else None
 
 
 def unsupported_reason(

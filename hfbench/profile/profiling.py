@@ -15,7 +15,7 @@ from hfbench.core.point import Configuration
 from hfbench.core.record import OK
 from hfbench.core.results import PARAMS, PROFILES, configuration_meant, stages_before
 from hfbench.measure.process import end_process_group, scratch_folder, worker_environment
-from hfbench.measure.support import known_reason, meant_device
+from hfbench.measure.support import meant_device, obstacle
 from hfbench.measure.task import Task, parse_task
 from hfbench.monitoring.devices import take_device, vendors_of
 from hfbench.params.schema import load_params
@@ -80,7 +80,7 @@ def profile_point(text: str, output: Path | None) -> None:
         command = repo.stage.load_one(name=stages[configuration]).cmd  # as DVC would run it
     task = parse_task(shlex.split(command)[_COMMAND_WORDS:])
     environment = read_json(task.environment)
-    reason = known_reason(task, environment)
+    _, reason = obstacle(task, environment) or (None, None)
     if configuration.devices != 1:
         axis = "tp_size" if configuration.devices else "device_map"
         reason = f"{axis} is {getattr(configuration, axis)}, and hfbench profiles one process on one device"

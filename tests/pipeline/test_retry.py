@@ -185,6 +185,9 @@ def test_a_model_that_cannot_be_had_leaves_the_others_and_is_tried_again(
         assert "the hub's repository someone/tiny is gated. Accept its conditions" in record(fresh, missing)["reason"]
         assert "unavailable" in fresh.run("python", "-m", "hfbench.cli", "show").stdout
         assert missing in retry(fresh, "--dry"), "without a name"
+        refused = fresh.run("hfbench", "profile", "away eager", check=False, **variables)
+        assert (refused.returncode, "Traceback" in refused.stderr) == (1, False)
+        assert "nothing to profile: the hub's repository someone/tiny is gated" in refused.stderr
 
         again = fresh.repro(**variables)
         assert len(measurements(again)) == 2, "what could not be had is tried again, and nothing else"
