@@ -11,10 +11,13 @@ import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from importlib import metadata
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hfbench.core.errors import UserError
+from hfbench.core.files import read_json
 from hfbench.core.record import OK, REJECTED
 from hfbench.measure.process import USER_ERROR, Reporter
 from hfbench.measure.task import Task
@@ -61,10 +64,10 @@ def run(task: Task, reporter: Reporter, *, first_call_only: bool = False) -> Non
             if found:
                 ranks.finish()
                 reporter.update(differences=found)
-                reporter.end(REJECTED, "; ".join(found))
+                _end(task, reporter, REJECTED, "; ".join(found))
                 return
         ranks.finish()
-        reporter.end(OK)
+        _end(task, reporter, OK)
     except UserError as error:
         if ranks is not None:
             ranks.leave(USER_ERROR, str(error))
@@ -82,7 +85,41 @@ def run(task: Task, reporter: Reporter, *, first_call_only: bool = False) -> Non
             return
         if ranks is not None:
             ranks.wait_for_cause()
-        reporter.end(status_of(error, phase), reason_of(error))
+        _end(task, reporter, status_of(error, phase), reason_of(error))
+
+
+def _end(task: Task, reporter: Reporter, status: str, reason: str | None = None) -> None:
+    """Report the end, which for code that nothing describes is that of the sweep."""
+    if changed := _changed_packages(task.environment):
+        reporter.user_error(
+            f"{', '.join(changed)} changed after {task.environment} described it (another version, or an edit of its "
+            "checkout), and this measurement is dropped. Run `dvc repro` again."
+        )
+    else:
+        reporter.end(status, reason)
+
+
+def _changed_packages(environment: Path) -> list[str]:
+    """Return the packages that are no longer as described, by their names.
+
+    They have another version; or they are checkouts, and files that this process has imported were written since.
+    """
+    described, described_at = read_json(environment)["packages"], environment.stat().st_mtime
+    found = {name for name, each in described.items() if _version(name) != each["version"]}
+    checkouts = {name.replace("-", "_"): name for name, each in described.items() if "uncommitted" in each}
+    for module, content in tuple(sys.modules.items()):
+        name, file = checkouts.get(module.partition(".")[0]), getattr(content, "__file__", None)
+        with suppress(OSError):
+            if name and file and Path(file).stat().st_mtime > described_at:
+                found.add(name)
+    return sorted(found)
+
+
+def _version(package: str) -> str | None:
+    """Return the version of an installed package, or None."""
+    with suppress(metadata.PackageNotFoundError):
+        return metadata.version(package)
+    return None
 
 
 def _run_phase(point: "Measurement", phase: str) -> list[str]:

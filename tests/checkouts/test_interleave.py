@@ -21,10 +21,10 @@ from hfbench.checkouts.interleave import Measured, SideOfRound, apart
 from hfbench.checkouts.processes import HERE
 from hfbench.core.errors import UserError
 from hfbench.core.results import sweep_stage
-from tests.checkouts.conftest import Bench
+from tests.checkouts.conftest import FAST_SECONDS, Bench
 from tests.environment.conftest import write_metadata
-from tests.pipeline.background import processes_in
-from tests.pipeline.checkout import Checkout, tiny_point
+from tests.pipeline.background import processes_in, start
+from tests.pipeline.checkout import Checkout, measurements, ran, tiny_point
 
 SIDES = ("Start", "Notes 4")
 
@@ -247,3 +247,23 @@ def test_a_commit_that_cannot_be_imported_is_told_before_anything_is_measured(be
         assert bench.state() == before
     finally:
         bench.git("reset", "--quiet", "--hard", bench.commits["Notes 4"])
+
+
+def test_what_is_measured_while_a_checkout_is_edited_is_dropped(bench: Bench, tmp_path: Path) -> None:
+    """`dvc repro` described the checkout before: the edit would be measured under that description."""
+    head = bench.git("rev-parse", "HEAD")
+    bench.commit("Known as transformers", FAST_SECONDS, 'sys.modules["transformers.here"] = sys.modules[__name__]')
+    running = start(bench.pipeline, tmp_path / "log", "dvc", "repro", "--verbose", "measure", **bench.variables)
+    try:
+        running.wait_for_phase("verify")
+        with (bench.repository / "python/src/transformers/__init__.py").open("a") as code:
+            code.write("SECONDS = 1\n")
+        assert running.process.wait(60) != 0
+        said = running.stderr.read_text()
+        assert "transformers changed after results/environment.json described it" in said
+        assert "Run `dvc repro` again" in said
+        assert not list((bench.pipeline.folder / "results/measurements").glob("*.json"))
+        again = bench.pipeline.run("dvc", "repro", "measure", check=True, **bench.variables).stdout
+        assert len(measurements(ran(again))) == 1
+    finally:
+        bench.git("reset", "--quiet", "--hard", head)

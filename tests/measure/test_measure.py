@@ -52,6 +52,19 @@ def test_a_record_holds_what_ran_and_what_it_took(record: Record) -> None:
     assert "certifi" in record.provenance["packages"]
 
 
+def test_a_package_that_is_no_longer_the_one_described_gives_no_record(bench: Bench, tmp_path: Path) -> None:
+    """As where it is installed anew while the point is measured."""
+    environment = json.loads(bench.environment.read_text())
+    environment["packages"]["numpy"] = {"version": "0.1"}
+    (tmp_path / "described.json").write_text(json.dumps(environment))
+    process = replace(bench, environment=tmp_path / "described.json").start()
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == 1
+    assert "numpy changed after" in said
+    assert "Traceback" not in said
+    assert not bench.output.exists()
+
+
 def test_phases_and_iterations_lie_on_one_clock(record: Record) -> None:
     phases = ["import", "prepare", "load", "first call", "verify", "warm-up", "sample", "conclude", "end"]
     assert list(record.timeline) == phases
