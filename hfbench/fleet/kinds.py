@@ -69,9 +69,8 @@ class Kind:
         known = {each["path"]: each["md5"] for each in result["entry"]["deps"]}
         if known[str(ENVIRONMENT)] != node.md5_of(self.environment):
             raise UserError(f"its environment is no longer that of the kind {self.name}")
-        for path in (path for path in known if path.startswith(f"{RESULTS}/") and path != str(ENVIRONMENT)):
-            if known[path] != self._md5_here(path):
-                raise UserError(f"it measured with another {path} than the one of the kind {self.name}")
+        for path in self._differing(result["entry"]):
+            raise UserError(f"it measured with another {path} than the one of the kind {self.name}")
         if node.md5_of(content) != md5:
             raise UserError(f"{out['path']} came damaged: it is not the {md5} that it is said to be")
         self.has_taken = True
@@ -136,7 +135,14 @@ class Kind:
         return self.done >= self.stages.keys() and self._has_ceilings()
 
     def _has_ceilings(self) -> bool:
-        return CEILINGS_STAGE in self._locked() and (self.folder / CEILINGS).exists()
+        """Whether the clone has them, made from what this run measures with."""
+        entry = self._locked().get(CEILINGS_STAGE)
+        return entry is not None and (self.folder / CEILINGS).exists() and not self._differing(entry)
+
+    def _differing(self, entry: Mapping[str, Any]) -> list[str]:
+        """Return the results that an entry of dvc.lock was made from and that are others here, but the environment."""
+        known = {each["path"]: each["md5"] for each in entry["deps"] if each["path"].startswith(f"{RESULTS}/")}
+        return [path for path, md5 in known.items() if path != str(ENVIRONMENT) and md5 != self._md5_here(path)]
 
     def save_experiment(self) -> None:
         """Make tables and report of the kind, and the DVC experiment that is named after it, where it is not there."""

@@ -22,9 +22,11 @@ import yaml
 
 _POLL_SECONDS = 0.2
 _SAID_LINES = 15  # of a command that failed
-_ENVIRONMENT = "results/environment.json"
+_RESULTS = "results/"
+_ENVIRONMENT = f"{_RESULTS}environment.json"
 _UNAVAILABLE = "unavailable"  # the status of a point that is to be tried again
 _BEFORE_POINTS = ("stages/dvc.yaml:environment", "model", "assistant", "inputs")
+_LASTING = ("model", "assistant", "ceilings")
 FOLDER = ".dir"  # how DVC's md5 of a folder ends
 _LOCKS = ("dvc.lock", "stages/dvc.lock")
 # Ray chooses a task's accelerators by these.
@@ -163,12 +165,17 @@ def _clone(order: Mapping[str, Any]) -> Iterator[Path]:
 
 
 def prepare(folder: Path, order: Mapping[str, Any], cache: Path) -> None:
-    """Have the commit and the params in the folder, and no results but those of a run of the same."""
+    """Have the commit and the params in the folder, and no results but those of a run of the same.
+
+    Of other params of the commit, what is known of models stays, and the ceilings; DVC looks whether they still hold.
+    """
     folder, cache = folder.resolve(), cache.resolve()
     commit, params = order["commit"], order["params"]
     mark, holds = folder / ".git" / "hfbench-fleet", f"{commit} {hashlib.sha256(params).hexdigest()}"
-    if mark.is_file() and mark.read_text() == holds:
+    held = mark.read_text() if mark.is_file() else ""
+    if held == holds:
         return
+    entries, files = _lasting(folder) if held.startswith(commit) else ({}, {})
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     bundle = folder.with_suffix(".bundle")
@@ -180,14 +187,31 @@ def prepare(folder: Path, order: Mapping[str, Any], cache: Path) -> None:
     (folder / "params.yaml").write_bytes(params)
     for name in _LOCKS:  # what was committed was measured elsewhere
         (folder / name).unlink(missing_ok=True)
+    for path, content in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(content)
+    if entries:
+        (folder / "dvc.lock").write_text(yaml.dump({"schema": "2.0", "stages": entries}, Dumper=yaml.CSafeDumper))
     mark.write_text(holds)
+
+
+def _lasting(folder: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Return what other params leave as it is: stages' entries in dvc.lock, and the files of these, by their paths."""
+    try:
+        stages = (yaml.load((folder / "dvc.lock").read_bytes(), yaml.CSafeLoader) or {}).get("stages") or {}
+    except (FileNotFoundError, yaml.YAMLError):
+        return {}, {}
+    entries = {name: entry for name, entry in stages.items() if name.partition("@")[0] in _LASTING}
+    paths = (out["path"] for entry in entries.values() for out in entry["outs"])
+    return entries, {path: (folder / path).read_bytes() for path in paths if (folder / path).is_file()}
 
 
 def _finished(folder: Path, stages: Sequence[str], environment: str, *, is_last: bool) -> Iterator[dict[str, Any]]:
     """Yield those of the stages that are done in this environment, by its md5.
 
     DVC may be writing dvc.lock meanwhile, and stages what they describe: an entry counts when it names what is on the
-    disk. A point that was `unavailable` in an earlier run is tried again, and one that is counts at the last look.
+    disk, of the results that it was made from as well. A point that was `unavailable` in an earlier run is tried again,
+    and one that is counts at the last look.
     """
     try:
         entries = (yaml.load((folder / "dvc.lock").read_bytes(), yaml.CSafeLoader) or {}).get("stages") or {}
@@ -196,13 +220,17 @@ def _finished(folder: Path, stages: Sequence[str], environment: str, *, is_last:
     for stage in tuple(stages):
         entry = entries.get(stage) or {}
         outs = {each["path"]: each.get("md5") for each in entry.get("outs") or ()}
-        if not outs or {each["path"]: each.get("md5") for each in entry["deps"]}.get(_ENVIRONMENT) != environment:
+        deps = {each["path"]: each.get("md5") for each in entry.get("deps") or ()}
+        if not outs or deps.get(_ENVIRONMENT) != environment:
             continue
         try:
+            made_from = {path: md5_of((folder / path).read_bytes()) for path in deps if path.startswith(_RESULTS)}
             contents = {path: (folder / path).read_bytes() for path in outs}
         except FileNotFoundError:
             continue
-        if {path: md5_of(content) for path, content in contents.items()} != outs:
+        if {
+            path: md5_of(content) for path, content in contents.items()
+        } != outs or not made_from.items() <= deps.items():
             continue
         is_point = stage.startswith("measure")
         if is_point and not is_last and json.loads(*contents.values())["status"] == _UNAVAILABLE:
