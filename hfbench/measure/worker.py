@@ -89,7 +89,7 @@ def run(task: Task, reporter: Reporter, *, first_call_only: bool = False) -> Non
 
 
 def _end(task: Task, reporter: Reporter, status: str, reason: str | None = None) -> None:
-    """Report the end, which for code that nothing describes is that of the sweep."""
+    """Report the end; where packages are no longer those described, that no record is to be made of it."""
     if changed := _changed_packages(task.environment):
         reporter.user_error(
             f"{', '.join(changed)} changed after {task.environment} described it (another version, or an edit of its "
