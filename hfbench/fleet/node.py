@@ -29,6 +29,7 @@ _BEFORE_POINTS = ("stages/dvc.yaml:environment", "model", "assistant", "inputs")
 _LASTING = ("model", "assistant", "ceilings")
 FOLDER = ".dir"  # how DVC's md5 of a folder ends
 _LOCKS = ("dvc.lock", "stages/dvc.lock")
+_LEFT_BY_KILLED = (".dvc/tmp/rwlock", ".git/index.lock")  # the first may be cut off, and DVC then refuses to start
 # Ray chooses a task's accelerators by these.
 _CHOSEN_DEVICES = (
     "CUDA_VISIBLE_DEVICES",
@@ -83,7 +84,7 @@ def make_ready(order: Mapping[str, Any]) -> dict[str, Any]:
     with _clone(order) as folder:
         # Without --quiet, with which DVC keeps its own errors to itself.
         _run(folder, _variables(), "dvc", "repro", "--single-item", *_BEFORE_POINTS)
-        stages = yaml.load((folder / "dvc.lock").read_bytes(), yaml.CSafeLoader)["stages"]
+        stages = _locked(folder / "dvc.lock") or {}
         entries = {name: entry for name, entry in stages.items() if name.partition("@")[0] in _BEFORE_POINTS}
         for path in (out["path"] for name, entry in entries.items() if "inputs" not in name for out in entry["outs"]):
             if reason := json.loads((folder / path).read_bytes()).get("unavailable"):
@@ -168,12 +169,15 @@ def prepare(folder: Path, order: Mapping[str, Any], cache: Path) -> None:
     """Have the commit and the params in the folder, and no results but those of a run of the same.
 
     Of other params of the commit, what is known of models stays, and the ceilings; DVC looks whether they still hold.
+    Nobody else may use the folder: what a process left there that was killed is cleared away.
     """
     folder, cache = folder.resolve(), cache.resolve()
     commit, params = order["commit"], order["params"]
     mark, holds = folder / ".git" / "hfbench-fleet", f"{commit} {hashlib.sha256(params).hexdigest()}"
-    held = mark.read_text() if mark.is_file() else ""
+    held = mark.read_text() if mark.is_file() and None not in [_locked(folder / name) for name in _LOCKS] else ""
     if held == holds:
+        for name in _LEFT_BY_KILLED:
+            (folder / name).unlink(missing_ok=True)
         return
     entries, files = _lasting(folder) if held.startswith(commit) else ({}, {})
     shutil.rmtree(folder, ignore_errors=True)
@@ -197,13 +201,23 @@ def prepare(folder: Path, order: Mapping[str, Any], cache: Path) -> None:
 
 def _lasting(folder: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Return what other params leave as it is: stages' entries in dvc.lock, and the files of these, by their paths."""
-    try:
-        stages = (yaml.load((folder / "dvc.lock").read_bytes(), yaml.CSafeLoader) or {}).get("stages") or {}
-    except (FileNotFoundError, yaml.YAMLError):
-        return {}, {}
+    stages = _locked(folder / "dvc.lock") or {}
     entries = {name: entry for name, entry in stages.items() if name.partition("@")[0] in _LASTING}
-    paths = (out["path"] for entry in entries.values() for out in entry["outs"])
+    paths = (out["path"] for entry in entries.values() for out in entry.get("outs") or ())
     return entries, {path: (folder / path).read_bytes() for path in paths if (folder / path).is_file()}
+
+
+def _locked(lock: Path) -> dict[str, Any] | None:
+    """Return the entries of a lock file, by stage; None where it is cut off, as while DVC writes it, or was killed."""
+    try:
+        content = yaml.load(lock.read_bytes(), yaml.CSafeLoader)
+        stages: dict[str, Any] = (content or {}).get("stages") or {}
+        files = [each for entry in stages.values() for kind in ("deps", "outs") for each in entry.get(kind) or ()]
+        return stages if all(each["path"] for each in files) else None
+    except FileNotFoundError:
+        return {}
+    except (yaml.YAMLError, AttributeError, KeyError, TypeError):
+        return None
 
 
 def _finished(folder: Path, stages: Sequence[str], environment: str, *, is_last: bool) -> Iterator[dict[str, Any]]:
@@ -213,10 +227,7 @@ def _finished(folder: Path, stages: Sequence[str], environment: str, *, is_last:
     disk, of the results that it was made from as well. A point that was `unavailable` in an earlier run is tried again,
     and one that is counts at the last look.
     """
-    try:
-        entries = (yaml.load((folder / "dvc.lock").read_bytes(), yaml.CSafeLoader) or {}).get("stages") or {}
-    except (FileNotFoundError, yaml.YAMLError):
-        return
+    entries = _locked(folder / "dvc.lock") or {}
     for stage in tuple(stages):
         entry = entries.get(stage) or {}
         outs = {each["path"]: each.get("md5") for each in entry.get("outs") or ()}

@@ -90,7 +90,11 @@ def run(task: Task, reporter: Reporter, *, first_call_only: bool = False) -> Non
 
 def _end(task: Task, reporter: Reporter, status: str, reason: str | None = None) -> None:
     """Report the end; where packages are no longer those described, that no record is to be made of it."""
-    if changed := _changed_packages(task.environment):
+    try:
+        changed = _changed_packages(task.environment)
+    except Exception:  # of a process that has no memory left, for instance
+        changed = []
+    if changed:
         reporter.user_error(
             f"{', '.join(changed)} changed after {task.environment} described it (another version, or an edit of its "
             "checkout), and this measurement is dropped. Run `dvc repro` again."

@@ -236,6 +236,7 @@ def test_what_is_finished_when_the_driver_is_killed_is_not_measured_again(
     driver.process.wait()
     within(15, lambda: not cluster.working())
     told = len(re.findall("a point is done", driver.log.read_text()))
+    cluster.wait_for("third")
     again = Driver.start(checkout, cluster, tmp_path / "again")
     within(_PATIENCE * 120, lambda: cluster.measuring("third"))
     for process in cluster.processes("third"):  # as where a machine loses its power

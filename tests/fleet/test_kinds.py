@@ -77,7 +77,7 @@ def test_ceilings_of_other_dtypes_are_measured_again(kind: Kind) -> None:
     assert list(ask_for(b"float32").rounds()) == [(1, ["measure@1-m", "ceilings"])]
 
 
-def test_of_other_params_a_clone_keeps_what_it_knows_of_models_and_no_point(tmp_path: Path) -> None:
+def test_a_clone_keeps_of_other_params_what_is_known_of_models_and_nothing_of_a_killed_dvc(tmp_path: Path) -> None:
     repository, folder = tmp_path / "repository", tmp_path / "clone"
     (repository / ".dvc").mkdir(parents=True)
     (repository / ".dvc/config").touch()
@@ -106,6 +106,14 @@ def test_of_other_params_a_clone_keeps_what_it_knows_of_models_and_no_point(tmp_
     (folder / "dvc.lock").write_text(json.dumps({"stages": stages}))
     assert len(prepare(orders[0], b"round: [1]")) == 4
     assert prepare(orders[0], b"round: [1, 2]") == {"m.json", "model@m"}
+    # As where DVC was killed while it wrote these: it would not start any more.
+    (folder / ".dvc/tmp").mkdir()
+    (folder / ".dvc/tmp/rwlock").write_text('{"read": {"/a')
+    assert prepare(orders[0], b"round: [1, 2]") == {"m.json", "model@m"}
+    assert not (folder / ".dvc/tmp/rwlock").exists()
+    for cut in ("schem", "stages:\n  model@m:\n", "stages:\n  model@m:\n    outs:\n    - pat", "stages: {"):
+        (folder / "dvc.lock").write_text(cut)
+        assert prepare(orders[0], b"round: [1, 2]") == set()
     assert prepare(orders[1], b"round: [1, 2]") == set()
 
 

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -51,7 +52,7 @@ NF4_MODULES = {"Linear4bit of Params4bit uint8 nf4, computing in bfloat16": 14}
 # Which of them bitsandbytes runs, the processor decides: the second with instructions for bfloat16 products.
 NF4_OPERATORS = {"bitsandbytes::dequantize_4bit", "bitsandbytes::gemv_4bit"}
 LINEARS = 7 * TINY["num_hidden_layers"]  # of a layer: q, k, v, o, gate, up and down
-NEEDED = {"torchao": {"version": "0"}, "bitsandbytes": {"version": "0"}}
+NEEDED = {name: {"version": metadata.version(name)} for name in ("torchao", "bitsandbytes")}
 
 
 @pytest.fixture
