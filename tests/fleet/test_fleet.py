@@ -242,7 +242,7 @@ def test_what_is_finished_when_the_driver_is_killed_is_not_measured_again(
     for process in cluster.processes("third"):  # as where a machine loses its power
         process.kill()
     said = again.end()
-    assert "third is gone" in said
+    assert re.search(r"third (is gone|gave up round \d)", said), "whichever is seen first"
     assert len(re.findall("a point is done", said)) <= 4 - told
     assert "ceilings is done" not in said + driver.log.read_text(), "they hold for other rounds too"
     after = begun(checkout)
