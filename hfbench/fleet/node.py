@@ -239,9 +239,8 @@ def _finished(folder: Path, stages: Sequence[str], environment: str, *, is_last:
             contents = {path: (folder / path).read_bytes() for path in outs}
         except FileNotFoundError:
             continue
-        if {
-            path: md5_of(content) for path, content in contents.items()
-        } != outs or not made_from.items() <= deps.items():
+        made = {path: md5_of(content) for path, content in contents.items()}
+        if made != outs or not made_from.items() <= deps.items():
             continue
         is_point = stage.startswith("measure")
         if is_point and not is_last and json.loads(*contents.values())["status"] == _UNAVAILABLE:
