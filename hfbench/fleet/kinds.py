@@ -13,6 +13,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import chdir, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ from hfbench.compare.side import LOCK
 from hfbench.core.errors import UserError, say
 from hfbench.core.files import atomic_path
 from hfbench.core.results import CEILINGS, ENVIRONMENT, PARAMS, POINTS, RESULTS, STANDS_FOR
+from hfbench.core.system import usable_cores
 from hfbench.fleet import node
 from hfbench.git import run_git
 
@@ -144,13 +146,16 @@ class Kind:
         known = {each["path"]: each["md5"] for each in entry["deps"] if each["path"].startswith(f"{RESULTS}/")}
         return [path for path, md5 in known.items() if path != str(ENVIRONMENT) and md5 != self._md5_here(path)]
 
-    def save_experiment(self) -> None:
+    def make_experiment(self) -> None:
         """Make tables and report of the kind, and the DVC experiment that is named after it, where it is not there."""
         if not self.has_taken and self._is_saved():
             return
         self._dvc("repro", "--quiet")
         run_git(self.folder, "add", "--", "results", "dvc.lock", "stages/dvc.lock", "params.yaml")
         self._dvc("exp", "save", "--quiet", "--force", "--name", self.name)
+
+    def fetch_experiment(self) -> None:
+        """Have the kind's experiment in this repository. Raises `UserError` where git cannot."""
         fetched = run_git(Path(), "fetch", "--quiet", str(self.folder), "+refs/exps/*:refs/exps/*")
         if fetched.returncode:
             raise UserError(
@@ -230,10 +235,13 @@ def open_kind(environment: bytes, order: Mapping[str, Any], ready: Mapping[str, 
 
 def saved_kinds(kinds: Iterable[Kind]) -> tuple[list[Kind], list[str]]:
     """Make an experiment of each kind that is complete; return those, and why others have none."""
-    saved, failures = list[Kind](), list[str]()
-    for kind in (kind for kind in kinds if kind.is_complete):
+    complete, saved, failures = [kind for kind in kinds if kind.is_complete], list[Kind](), list[str]()
+    with ThreadPoolExecutor(usable_cores()) as pool:  # each in a clone of its own
+        makings = [pool.submit(kind.make_experiment) for kind in complete]
+    for kind, making in zip(complete, makings, strict=True):
         try:
-            kind.save_experiment()
+            making.result()
+            kind.fetch_experiment()
         except UserError as error:
             failures.append(str(error))
             continue
