@@ -145,7 +145,7 @@ def _simulate(nodes: int, rounds: int, points: int) -> Iterator[tuple[str, str, 
     def open_stub(environment: bytes, *_: Any) -> Kind:
         folder = Path.cwd() / "kind"
         (folder / "results").mkdir(parents=True)
-        (folder / LOCK).write_text(f"stages: {{{CEILINGS_STAGE}: {{}}}}")
+        (folder / LOCK).write_text(f"stages: {{{CEILINGS_STAGE}: {{deps: []}}}}")
         (folder / "results/ceilings.json").write_text("{}")
         kind = Kind("simulated", environment, "0" * 40, folder, Path.cwd() / "cache", stages)
         take = kind.take

@@ -71,8 +71,8 @@ class Kind:
         known = {each["path"]: each["md5"] for each in result["entry"]["deps"]}
         if known[str(ENVIRONMENT)] != node.md5_of(self.environment):
             raise UserError(f"its environment is no longer that of the kind {self.name}")
-        for path in self._differing(result["entry"]):
-            raise UserError(f"it measured with another {path} than the one of the kind {self.name}")
+        if others := self._differing(result["entry"]):
+            raise UserError(f"it measured with another {others[0]} than the one of the kind {self.name}")
         if node.md5_of(content) != md5:
             raise UserError(f"{out['path']} came damaged: it is not the {md5} that it is said to be")
         self.has_taken = True
@@ -118,9 +118,7 @@ class Kind:
 
     def _locked(self) -> dict[str, Any]:
         """Return the entries of the clone's dvc.lock."""
-        lock = self.folder / LOCK
-        known = yaml.load(lock.read_bytes(), yaml.CSafeLoader) if lock.exists() else None
-        return dict((known or {}).get("stages") or {})
+        return node.entries_of(self.folder / LOCK) or {}
 
     def _keep(self, md5: str, content: bytes) -> None:
         """Put a file into the DVC cache of this repository."""
@@ -146,13 +144,17 @@ class Kind:
         known = {each["path"]: each["md5"] for each in entry["deps"] if each["path"].startswith(f"{RESULTS}/")}
         return [path for path, md5 in known.items() if path != str(ENVIRONMENT) and md5 != self._md5_here(path)]
 
-    def make_experiment(self) -> None:
-        """Make tables and report of the kind, and the DVC experiment that is named after it, where it is not there."""
+    def make_experiment(self) -> bool:
+        """Make tables and report of the kind, and the DVC experiment that is named after it, where it is not there.
+
+        Return whether it was made, in the clone.
+        """
         if not self.has_taken and self._is_saved():
-            return
+            return False
         self._dvc("repro", "--quiet")
         run_git(self.folder, "add", "--", "results", "dvc.lock", "stages/dvc.lock", "params.yaml")
         self._dvc("exp", "save", "--quiet", "--force", "--name", self.name)
+        return True
 
     def fetch_experiment(self) -> None:
         """Have the kind's experiment in this repository. Raises `UserError` where git cannot."""
@@ -240,8 +242,8 @@ def saved_kinds(kinds: Iterable[Kind]) -> tuple[list[Kind], list[str]]:
         makings = [pool.submit(kind.make_experiment) for kind in complete]
     for kind, making in zip(complete, makings, strict=True):
         try:
-            making.result()
-            kind.fetch_experiment()
+            if making.result():
+                kind.fetch_experiment()
         except UserError as error:
             failures.append(str(error))
             continue

@@ -84,7 +84,7 @@ def make_ready(order: Mapping[str, Any]) -> dict[str, Any]:
     with _clone(order) as folder:
         # Without --quiet, with which DVC keeps its own errors to itself.
         _run(folder, _variables(), "dvc", "repro", "--single-item", *_BEFORE_POINTS)
-        stages = _locked(folder / "dvc.lock") or {}
+        stages = entries_of(folder / "dvc.lock") or {}
         entries = {name: entry for name, entry in stages.items() if name.partition("@")[0] in _BEFORE_POINTS}
         for path in (out["path"] for name, entry in entries.items() if "inputs" not in name for out in entry["outs"]):
             if reason := json.loads((folder / path).read_bytes()).get("unavailable"):
@@ -174,12 +174,13 @@ def prepare(folder: Path, order: Mapping[str, Any], cache: Path) -> None:
     folder, cache = folder.resolve(), cache.resolve()
     commit, params = order["commit"], order["params"]
     mark, holds = folder / ".git" / "hfbench-fleet", f"{commit} {hashlib.sha256(params).hexdigest()}"
-    held = mark.read_text() if mark.is_file() and None not in [_locked(folder / name) for name in _LOCKS] else ""
+    locked = [entries_of(folder / name) for name in _LOCKS]
+    held = mark.read_text() if mark.is_file() and None not in locked else ""
     if held == holds:
         for name in _LEFT_BY_KILLED:
             (folder / name).unlink(missing_ok=True)
         return
-    entries, files = _lasting(folder) if held.startswith(commit) else ({}, {})
+    entries, files = _lasting(folder, locked[0] or {}) if held.startswith(commit) else ({}, {})
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     bundle = folder.with_suffix(".bundle")
@@ -199,15 +200,14 @@ def prepare(folder: Path, order: Mapping[str, Any], cache: Path) -> None:
     mark.write_text(holds)
 
 
-def _lasting(folder: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """Return what other params leave as it is: stages' entries in dvc.lock, and the files of these, by their paths."""
-    stages = _locked(folder / "dvc.lock") or {}
+def _lasting(folder: Path, stages: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Return what other params leave as it is, of the entries in dvc.lock, and the files of these, by their paths."""
     entries = {name: entry for name, entry in stages.items() if name.partition("@")[0] in _LASTING}
     paths = (out["path"] for entry in entries.values() for out in entry.get("outs") or ())
     return entries, {path: (folder / path).read_bytes() for path in paths if (folder / path).is_file()}
 
 
-def _locked(lock: Path) -> dict[str, Any] | None:
+def entries_of(lock: Path) -> dict[str, Any] | None:
     """Return the entries of a lock file, by stage; None where it is cut off, as while DVC writes it, or was killed."""
     try:
         content = yaml.load(lock.read_bytes(), yaml.CSafeLoader)
@@ -227,7 +227,7 @@ def _finished(folder: Path, stages: Sequence[str], environment: str, *, is_last:
     disk, of the results that it was made from as well. A point that was `unavailable` in an earlier run is tried again,
     and one that is counts at the last look.
     """
-    entries = _locked(folder / "dvc.lock") or {}
+    entries = entries_of(folder / "dvc.lock") or {}
     for stage in tuple(stages):
         entry = entries.get(stage) or {}
         outs = {each["path"]: each.get("md5") for each in entry.get("outs") or ()}
