@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import slowed
-from hfbench.checkouts.trial import Rule, decide
+from hfbench.checkouts.bisect import Rule, decide
 from hfbench.core.files import read_json
 from hfbench.core.point import USUAL
 from hfbench.measure.task import Task, parse_task

@@ -170,7 +170,7 @@ class Machine:
         paths = (bench.environment, bench.output, bench.log)
         task = Task(_point(row), Sampling(**SAMPLING), bench.settings, self.device, *paths)
         found = folder / "profile.json"
-        command = [sys.executable, "-m", "hfbench.profile.tracer", str(folder / "trace.json.gz"), str(found)]
+        command = [sys.executable, "-m", "hfbench.profile.session", str(folder / "trace.json.gz"), str(found)]
         variables = {**os.environ, "PYTHONPATH": str(ROOT)}
         content = json.dumps(task.to_json())
         subprocess.run(command, input=content, text=True, cwd=folder, env=variables, check=True)

@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.arms import ARMS, decision, latencies, measure_all, record_path
-from hfbench.checkouts.trial import Rule
+from hfbench.checkouts.bisect import Rule
 from hfbench.core.files import read_json
 from hfbench.statistics.ratios import Ratio, independent_ratio, paired_ratio
 from hfbench.statistics.verdicts import FAST, SLOW, UNDECIDED, interval, paired_ratio_interval

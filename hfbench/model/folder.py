@@ -207,3 +207,21 @@ def has_sizes(folder: Path, files: Iterable[ModelFile]) -> bool:
 def to_json(files: Iterable[ModelFile]) -> list[dict[str, Any]]:
     """Return the JSON form that `Manifest` gives its files."""
     return [{"path": file.path, "size_bytes": file.size_bytes, "sha256": file.sha256} for file in files]
+
+
+def scan_tokenizer(path: str) -> tuple[ModelFile, ...]:
+    """Return the tokenizer's files in a folder, hashed. Raises `UserError` where there are none."""
+    folder = existing_folder(path)
+    names = tokenizer_files(files_in(folder))
+    check_tokenizer(names, path)
+    return describe_files(folder, names)
+
+
+def existing_folder(path: str) -> Path:
+    """Return the folder of a path in params.yaml. Raises `UserError` where there is none."""
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        raise UserError(
+            f"the folder {path} does not exist. Set it in params.yaml to a model's folder as save_pretrained writes it."
+        )
+    return folder

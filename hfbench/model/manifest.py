@@ -1,4 +1,8 @@
-"""From an entry of `models` to its manifest, and from that to a folder that loads without any network."""
+"""From an entry of `models` to its manifest, and from that to a folder that loads without any network.
+
+A `local` source is a folder that transformers can load, used where it is; the others are in hub.py, built.py (`pypi`)
+and random.py.
+"""
 
 import dataclasses
 from collections.abc import Mapping
@@ -7,13 +11,20 @@ from typing import Any
 
 from hfbench.core.errors import UserError
 from hfbench.core.point import NOT_MODELS
-from hfbench.core.record import SCHEMA_VERSION, Manifest
+from hfbench.core.record import SCHEMA_VERSION, Manifest, ModelFile
 from hfbench.core.sources import LocalSource, RandomSource, Source, source_from
-from hfbench.model.architecture import read_architecture_file
-from hfbench.model.folder import to_json
+from hfbench.model.architecture import read_architecture, read_architecture_file
+from hfbench.model.built import build_pypi, materialise_pypi
+from hfbench.model.folder import (
+    WEIGHTS_INDEX,
+    describe_files,
+    existing_folder,
+    files_in,
+    support_files,
+    to_json,
+    weight_files,
+)
 from hfbench.model.hub import materialise_hub, resolve_hub
-from hfbench.model.local import materialise_local, resolve_local, scan
-from hfbench.model.pypi import build_pypi, materialise_pypi
 from hfbench.model.random import find_tokenizer, materialise_random, resolve_random
 
 
@@ -107,6 +118,47 @@ def why_not_here(manifest: Manifest) -> str | None:
     except UserError as error:
         return str(error)
     return None
+
+
+def resolve_local(name: str, source: LocalSource, previous: Manifest | None) -> Manifest:
+    """Return the manifest of a folder, `previous` itself where nothing changed.
+
+    Raises `UserError` where the folder is missing or lacks config.json, safetensors weights or a tokenizer.
+    """
+    files = scan(source)
+    if previous is not None and (previous.name, previous.source, previous.files) == (name, source.model_dump(), files):
+        return previous
+    architecture = read_architecture(existing_folder(source.path), source.path, source.trust_remote_code)
+    return Manifest(
+        schema_version=SCHEMA_VERSION,
+        name=name,
+        source=source.model_dump(),
+        provenance={},
+        files=files,
+        **dataclasses.asdict(architecture),
+    )
+
+
+def materialise_local(manifest: Manifest) -> Path:
+    """Return the folder of a local model. Raises `UserError` where it is no longer what the manifest says."""
+    source = LocalSource.model_validate(manifest.source)
+    now = {file.path: file for file in scan(source)}
+    then = {file.path: file for file in manifest.files}
+    if now != then:
+        name = next(path for path in sorted(now.keys() | then.keys()) if now.get(path) != then.get(path))
+        raise UserError(
+            f"{source.path}/{name} changed since the manifest of {manifest.name!r} was written; run `dvc repro`."
+        )
+    return existing_folder(source.path)
+
+
+def scan(source: LocalSource) -> tuple[ModelFile, ...]:
+    """Return the model's files in the folder, hashed; big ones only where they changed."""
+    folder = existing_folder(source.path)
+    names = files_in(folder, source.trust_remote_code)
+    support = support_files(names, source.path, source.trust_remote_code)
+    weights = weight_files(names, source.path, lambda: folder / WEIGHTS_INDEX)
+    return describe_files(folder, [*support, *weights])
 
 
 _BY_SOURCE = {

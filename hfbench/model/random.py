@@ -10,12 +10,10 @@ from hfbench.core.errors import UserError, say
 from hfbench.core.record import Manifest
 from hfbench.core.sources import HubSource, PypiSource, RandomSource, Source, source_from
 from hfbench.model.architecture import make_config, read_architecture_file
-from hfbench.model.built import build, check_rebuilt, find_built
+from hfbench.model.built import build, build_pypi, check_rebuilt, find_built, materialise_pypi
 from hfbench.model.cache import one_line, quiet_libraries, size_text
-from hfbench.model.folder import to_json, tokenizer_files
+from hfbench.model.folder import scan_tokenizer, to_json, tokenizer_files
 from hfbench.model.hub import materialise_hub, resolve_hub
-from hfbench.model.local import scan_tokenizer
-from hfbench.model.pypi import build_pypi, materialise_pypi
 
 Origin = dict[str, Any]
 """JSON: `{"folder": path, "files": […]}`, or of an entry of `models` its name and source, or its `{"manifest": …}`."""

@@ -57,7 +57,7 @@ def _operators(title: str, operators: Sequence[OperatorTime], total_seconds: flo
     return Table.of_rows(heads, rows, title=title)
 
 
-_WORKER = "hfbench.profile.tracer"
+_WORKER = "hfbench.profile.session"
 _COMMAND_WORDS = 3  # of a stage's command before its arguments: python -m MODULE
 
 

@@ -1,11 +1,16 @@
-"""One point, loaded and warmed up as the measurement does, and one iteration of it traced."""
+"""The process that profiles: a point is loaded and warmed up as for a measurement, and one iteration of it traced.
+
+`python -m hfbench.profile.session TRACE PROFILE` reads its task as JSON from standard input, and ends.
+"""
 
 import gzip
 import json
 import os
 import re
+import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -16,15 +21,18 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from hfbench.core.errors import UserError
 from hfbench.core.files import atomic_path
 from hfbench.core.record import OK, REJECTED
 from hfbench.measure.device import Device, open_device
 from hfbench.measure.evidence import profiler_of_all_threads
+from hfbench.measure.failure import reason_of, status_of
 from hfbench.measure.generation import Call
 from hfbench.measure.phases import Measurement
 from hfbench.measure.process import Reporter
 from hfbench.measure.task import Task
 from hfbench.profile.outcome import CONTEXT, DECODE, LOAD, PREFILL, OperatorTime, Profile, Span
+from hfbench.workers.forked import die_with_parent
 
 
 @dataclass(frozen=True)
@@ -215,3 +223,25 @@ def operator_times(operators: Iterable[Any], where: str) -> tuple[tuple[Operator
     longest = [(name, took / _MICROSECONDS) for name, took in microseconds.most_common() if took > 0]
     shown = tuple(OperatorTime(name, calls[name], seconds) for name, seconds in longest[:MOST_OPERATORS])
     return shown, sum(seconds for _, seconds in longest)
+
+
+def main() -> None:
+    """Profile the task and write how it ended; exits 0 unless the process itself is broken."""
+    die_with_parent()
+    task, phases = Task.from_json(json.load(sys.stdin)), ["prepare"]
+    trace, path = map(Path, sys.argv[1:3])
+    try:
+        profile = trace_point(task, trace, phases.append)
+    except UserError as error:
+        profile = Profile("user error", str(error), phases[-1])
+    except Exception as error:
+        traceback.print_exc()
+        profile = Profile(status_of(error, phases[-1]), reason_of(error), phases[-1])
+    profile.save(path)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # all is written: interpreter and device need no orderly shutdown
+
+
+if __name__ == "__main__":
+    main()

@@ -12,12 +12,12 @@ from hfbench.core.files import write_text
 from hfbench.core.point import CONFIGURATION_AXES, REFERENCE, WAY_AXES, WORKLOAD_AXES, words_of
 from hfbench.core.record import OK
 from hfbench.statistics.bootstrap import Floats
-from hfbench.statistics.knee import knee
+from hfbench.statistics.changepoints import knee
 from hfbench.statistics.verdicts import DEFAULT_THRESHOLD
+from hfbench.tables.build import MeasurementWarning, read_warnings
 from hfbench.tables.doubts import POINT
 from hfbench.tables.metrics import percentile_name
 from hfbench.tables.store import configuration_keys, point_label, read_table
-from hfbench.tables.warnings import MeasurementWarning, read_warnings
 
 # Configurations are compared with those that do the same work with the same model.
 MODEL_AND_WORK = ("model", *WORKLOAD_AXES)

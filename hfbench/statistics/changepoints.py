@@ -1,10 +1,10 @@
-"""Change points: where in a series of results, each known to within its noise, the level changes.
+"""Where a series of results, each known to within its noise, changes its level, and where a rising curve turns.
 
-**The method** is optimal partitioning: of all ways to cut the series into segments of one level each, the one with the
-least sum of squared residuals, each over its variance, plus a penalty for each cut; found exactly by dynamic
-programming. Source: B. Jackson et al., An algorithm for optimal partitioning of data on an interval, IEEE Signal
-Processing Letters 12 (2005) 105, equation 3; PELT (R. Killick, P. Fearnhead and I. A. Eckley, JASA 107 (2012) 1590)
-prunes the same recursion, which a hundred commits do not need. It is written out here because the published
+**The method** for change points is optimal partitioning: of all ways to cut the series into segments of one level each,
+the one with the least sum of squared residuals, each over its variance, plus a penalty for each cut; found exactly by
+dynamic programming. Source: B. Jackson et al., An algorithm for optimal partitioning of data on an interval, IEEE
+Signal Processing Letters 12 (2005) 105, equation 3; PELT (R. Killick, P. Fearnhead and I. A. Eckley, JASA 107 (2012)
+1590) prunes the same recursion, which a hundred commits do not need. It is written out here because the published
 implementations (ruptures, changepoint) take no variance of each point, and ours are known: a commit measured in seven
 rounds tells more than one measured in three. Methods that learn the noise by permuting the series (E-divisive means)
 have too few orders to permute in ten commits.
@@ -19,6 +19,11 @@ days apart. The first is pooled over all points, since three rounds hardly know 
 keeps its own. The second, τ², is what the differences between neighbours have beyond the first: the median of their
 squares, which the few that hold a step do not move (P. Fryzlewicz, Annals of Statistics 42 (2014) 2243, takes their
 median absolute deviation). Fewer than eight points do not tell it from steps, and τ is taken as zero.
+
+**The knee** of a rising curve is the load beyond which waiting grows faster than the load does. Source: V. Satopaa, J.
+Albrecht, D. Irwin and B. Raghavan, Finding a "Kneedle" in a Haystack: Detecting Knee Points in System Behavior, ICDCS
+Workshops (2011) 166. Both axes are scaled to 0 … 1, and the knee of a convex curve is where it lies farthest below the
+diagonal. Theirs smooths by a spline first, which the handful of loads of a sweep do not need.
 """
 
 from collections.abc import Sequence
@@ -179,3 +184,20 @@ def _level(logarithms: Floats, noise: Noise, segment: slice) -> tuple[float, flo
     """Return the weighted mean of a segment and its variance."""
     weights = 1 / noise.variances[segment]
     return float(np.average(logarithms[segment], weights=weights)), 1 / float(weights.sum())
+
+
+_FEWEST = 3  # two points are a line
+# Of the range of both axes. A line is on the diagonal, and a curve that hardly bends has its largest distance anywhere.
+_LEAST_BEND = 0.1
+
+
+def knee(loads: Sequence[float], responses: Sequence[float]) -> int | None:
+    """Return the index of the knee of `responses` over rising `loads`; None where the curve does not bend upwards."""
+    if len(loads) < _FEWEST or min(responses) == max(responses):
+        return None
+    distances = [
+        (load - loads[0]) / (loads[-1] - loads[0]) - (response - min(responses)) / (max(responses) - min(responses))
+        for load, response in zip(loads, responses, strict=True)
+    ]
+    place = max(range(len(loads)), key=distances.__getitem__)
+    return place if distances[place] >= _LEAST_BEND else None

@@ -17,8 +17,7 @@ from typing import Any
 import pytest
 
 from tests.environment.conftest import git
-from tests.pipeline.background import Running, start
-from tests.pipeline.checkout import Checkout, clone
+from tests.pipeline.checkout import Checkout, Running, clone, start
 from tests.pipeline.conftest import small_sweep
 
 FAST_SECONDS, SLOW_SECONDS = 0.08, 0.2  # of sleep in each forward pass; what the tiny model computes takes 2 ms

@@ -10,8 +10,18 @@ from typing import cast
 import numpy as np
 import pytest
 
-from hfbench.checkouts.bisect import Marks, answer, find_first_slow, require_slower
-from hfbench.checkouts.trial import FAILED, CommitVerdict, Rule, Trial, decide, decisions_among
+from hfbench.checkouts.bisect import (
+    FAILED,
+    CommitVerdict,
+    Marks,
+    Rule,
+    Trial,
+    answer,
+    decide,
+    decisions_among,
+    find_first_slow,
+    require_slower,
+)
 from hfbench.checkouts.workspace import require_same_environment
 from hfbench.core.errors import UserError
 from hfbench.git import Commit, Repository
@@ -20,8 +30,7 @@ from hfbench.statistics.verdicts import FAST, SLOW, UNDECIDED
 from hfbench.tables.metrics import METRICS
 from tests.checkouts.conftest import SLOW_SECONDS, Bench
 from tests.environment.conftest import git
-from tests.pipeline.background import processes_in
-from tests.pipeline.checkout import tiny_point
+from tests.pipeline.checkout import processes_in, tiny_point
 
 
 def words(bench: Bench, good: str, bad: str, *more: str) -> list[str]:

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from benchmarks.synthetic_tables import Plan, sweep
-from hfbench.checkouts.trial import Rule, decide
+from hfbench.checkouts.bisect import Rule, decide
 from hfbench.compare.axis import AxisComparison, compare_axis
 from hfbench.compare.compare import Contrasted, Judged, Options, compare_sides, judge
 from hfbench.compare.pairs import COMPARED, HEADLINE, ComparedMetric, Pair, choose_metrics, values_of

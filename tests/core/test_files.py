@@ -25,7 +25,7 @@ from hfbench.core.files import (
 )
 from hfbench.core.record import Iteration, Record, Sampling
 from hfbench.core.results import configuration_meant, listed_stage, points_meant, sweep_stage
-from hfbench.core.turn import lock_folder, turn
+from hfbench.monitoring.devices import lock_folder, turn
 from tests.tables.hand_records import point
 
 

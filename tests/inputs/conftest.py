@@ -15,7 +15,7 @@ from transformers import LlamaConfig, PreTrainedTokenizerFast
 from hfbench.core.point import UNIFORM
 from hfbench.core.record import Manifest
 from hfbench.core.sources import LocalSource
-from hfbench.model.local import resolve_local
+from hfbench.model.manifest import resolve_local
 from hfbench.params.sections import Shape, Workloads
 from tests.conftest import ROOT
 

@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 
 from hfbench.core.errors import UserError
 from hfbench.core.record import Manifest
-from hfbench.inputs.tokenizer import PromptText, TokenizedPrompt, encode, read_prompt, tokenize_prompt, tokenizer_sha256
+from hfbench.inputs.prepare import PromptText, TokenizedPrompt, encode, read_prompt, tokenize_prompt, tokenizer_sha256
 from tests.inputs.conftest import PROMPT, VOCAB_SIZE, MakeManifest
 
 STANDARD = read_prompt(PROMPT)

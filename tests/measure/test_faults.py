@@ -19,7 +19,7 @@ import torch
 
 from hfbench.core.record import CRASHED, FAILED, OK, OUT_OF_MEMORY, TIMED_OUT, Record
 from hfbench.core.sources import LocalSource
-from hfbench.model.local import resolve_local
+from hfbench.model.manifest import resolve_local
 from hfbench.workers.forked import FORKED, FRESH
 from tests.conftest import some
 from tests.measure.conftest import save_batch

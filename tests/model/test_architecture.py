@@ -12,7 +12,7 @@ from hfbench.core.record import OK
 from hfbench.core.sources import LocalSource
 from hfbench.measure.loading import load_model
 from hfbench.model.architecture import make_config, read_architecture, read_architecture_file
-from hfbench.model.local import resolve_local
+from hfbench.model.manifest import resolve_local
 from tests.measure.conftest import bench  # noqa: F401, a fixture
 from tests.measure.stage_process import Bench
 from tests.measure.test_support import point

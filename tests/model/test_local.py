@@ -24,8 +24,7 @@ from hfbench.model.folder import (
     tokenizer_files,
     weight_files,
 )
-from hfbench.model.local import resolve_local
-from hfbench.model.manifest import materialise
+from hfbench.model.manifest import materialise, resolve_local
 from tests.model.conftest import ROOT, Project
 
 pytestmark = pytest.mark.usefixtures("own_cache")

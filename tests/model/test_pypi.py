@@ -12,8 +12,8 @@ import pytest
 from hfbench.core.errors import UserError
 from hfbench.core.record import Manifest
 from hfbench.core.sources import PypiSource
+from hfbench.model.built import build_pypi
 from hfbench.model.manifest import materialise
-from hfbench.model.pypi import build_pypi
 
 FILE = "tiny_model/tiny.gguf"
 

@@ -16,8 +16,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from hfbench.core.results import sweep_stage
-from tests.pipeline.background import Running, processes_in, start
-from tests.pipeline.checkout import Checkout, tiny_point
+from tests.pipeline.checkout import Checkout, Running, processes_in, start, tiny_point
 
 NEW_POINT = sweep_stage(tiny_point("eager"))
 

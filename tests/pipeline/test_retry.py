@@ -17,8 +17,7 @@ from hfbench.core.results import sweep_stage
 from hfbench.retry import RecordedPoint, choose
 from hfbench.tables.doubts import POINT
 from tests.model.fake_hub import FakeHub, read_folder
-from tests.pipeline.background import start
-from tests.pipeline.checkout import Checkout, measurements, ran, tiny_point
+from tests.pipeline.checkout import Checkout, measurements, ran, start, tiny_point
 from tests.tables.test_warnings import commands_of_remedies
 
 SDPA, FLASH, EAGER = (sweep_stage(tiny_point(each)) for each in ("sdpa", "flash_attention_2", "eager"))

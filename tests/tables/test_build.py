@@ -14,10 +14,9 @@ from hfbench.core.files import write_json
 from hfbench.core.record import OUT_OF_MEMORY
 from hfbench.core.results import CEILINGS, ENVIRONMENT, MEASUREMENTS, METRICS, METRICS_BY_POINT, REPORT, RESULTS, TABLES
 from hfbench.params.schema import load_params
-from hfbench.tables.build import headline, headline_by_point
+from hfbench.tables.build import headline, headline_by_point, read_warnings
 from hfbench.tables.facts import FACT_TYPES
 from hfbench.tables.store import read_table
-from hfbench.tables.warnings import read_warnings
 from tests.compare.project import Project
 from tests.conftest import run_stage
 from tests.tables.hand_records import POINT, failed_record, observed, ok_record, point, tables_of, unobserved

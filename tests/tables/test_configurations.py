@@ -12,8 +12,8 @@ from hfbench.core.errors import UserError
 from hfbench.core.files import write_json
 from hfbench.core.record import Record
 from hfbench.statistics.bootstrap import Interval
+from hfbench.tables.build import read_warnings
 from hfbench.tables.configurations import NEVER, NOT_KNOWN, PAID, break_even
-from hfbench.tables.warnings import read_warnings
 from tests.tables.hand_records import DENSE, POINT, failed_record, observed, ok_record, point, tables_of, unobserved
 
 EAGER = point(attn_implementation="eager")

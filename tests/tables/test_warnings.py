@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from hfbench.tables.build import MeasurementWarning
 from hfbench.tables.configurations import Facts
 from hfbench.tables.doubts import CHECKS, counted, percent
-from hfbench.tables.warnings import MeasurementWarning
 
 QUIET = Facts(rounds_asked=3, rounds_ok=3)
 
