@@ -1,4 +1,4 @@
-"""Each attention, with each cache, and each way in which experts compute: right against eager, and proven by what ran."""
+"""Each attention, with each cache, and each way in which experts compute: right against eager, proven by what ran."""
 
 import shutil
 from copy import copy
@@ -41,6 +41,8 @@ from tests.families import family_config, family_model
 from tests.measure.conftest import PROMPT, ROWS, save_manifest
 from tests.measure.stage_process import Bench
 from tests.measure.test_support import point
+
+pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without", "ignore:_compile flag on create_block")
 
 CLOSE = 1e-5  # of the logits in float32: as far as another order of the same sums takes them apart, and more
 BATCHED = "batched_mm"
@@ -261,7 +263,6 @@ TOKENS = torch.arange(1, 41).reshape(2, 20)
 FORCED = torch.arange(100, 100 + 2 * STEPS).reshape(2, STEPS)
 SHAPES = [(1, 0), (2, 0), (2, 5)]  # rows, and tokens of padding before the second one's prompt
 CACHES = {"dynamic": "DynamicCache", "static": "StaticCache"}
-pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without", "ignore:_compile flag on create_block")
 MINUTES = 600.0  # where other work keeps the cores busy, flex attention takes minutes to compile
 
 
