@@ -63,7 +63,7 @@ class Fleet:
         self._machines: dict[str, Machine] = {}
         self._surveys: dict[Any, Machine] = {}
         self._asked_at: dict[Any, float] = {}
-        self._late = set[Any]()  # surveys that are waited for no more
+        self._late = set[Any]()  # what was told to take long; surveys among it are waited for no more
         self._readying: dict[Any, tuple[Machine, bytes]] = {}
         self._tasks: dict[Any, _Task] = {}
         self._looked_at = -_LOOK_SECONDS
@@ -86,13 +86,15 @@ class Fleet:
         self.seen.say(f"asking {counted(len(self._machines), 'node')} what it is: {', '.join(self.devices())}")
 
     def _is_asking(self) -> bool:
-        """Whether nodes are still to answer; one that has not for long is told, and waited for no more."""
+        """Whether nodes are to answer, or to get ready; who takes long is told, and no answer is waited for longer."""
         late = time.monotonic() - (_PATIENCE_SECONDS if self._runtime is None else _INSTALL_SECONDS)
-        for reference, since in self._asked_at.items():
-            if since < late and reference in self._surveys and reference not in self._late:
+        silent = "has not answered yet; other work may hold what it needs"
+        said = {each: f"{machine.name} {silent}" for each, machine in self._surveys.items()}
+        said |= {each: f"{its.name} still gets models and inputs ready" for each, (its, _) in self._readying.items()}
+        for reference in said.keys() - self._late:
+            if self._asked_at[reference] < late:
                 self._late.add(reference)
-                name = self._surveys[reference].name
-                self.seen.say(f"{name} has not answered yet; other work may hold what it needs. The others go on.")
+                self.seen.say(f"{said[reference]}. The others go on.")
         return bool(self._awaited())
 
     def _awaited(self) -> list[Any]:
@@ -183,7 +185,8 @@ class Fleet:
             self.seen.refuse(machine.name, f"it has {'; '.join(different)}")
             return
         self.seen.say(f"{machine.name} is of the kind {name_of(environment)}; it gets models and inputs ready")
-        self._readying[self._on(machine, on_node.make_ready).remote(self._shared)] = (machine, environment)
+        getting_ready = self._on(machine, on_node.make_ready).remote(self._shared)
+        self._readying[getting_ready], self._asked_at[getting_ready] = (machine, environment), time.monotonic()
 
     def _take_node(self, reference: Any) -> None:
         """Take what a node found out about models and inputs; from now on it measures."""

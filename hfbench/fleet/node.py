@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -29,6 +30,7 @@ _BEFORE_POINTS = ("stages/dvc.yaml:environment", "model", "assistant", "inputs")
 _LASTING = ("model", "assistant", "ceilings")
 FOLDER = ".dir"  # how DVC's md5 of a folder ends
 _LOCKS = ("dvc.lock", "stages/dvc.lock")
+_NO_LOCKS = "its file system has no locks, so start Ray with XDG_CACHE_HOME in another one"
 _LEFT_BY_KILLED = (".dvc/tmp/rwlock", ".git/index.lock")  # the first may be cut off, and DVC then refuses to start
 # Ray chooses a task's accelerators by these.
 _CHOSEN_DEVICES = (
@@ -151,7 +153,9 @@ def measure(
 @contextmanager
 def _clone(order: Mapping[str, Any]) -> Iterator[Path]:
     """Yield a clone of the commit with its params, which nobody else uses; its cache has what it measured before."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hfbench" / "fleet" / order["project"]
+    project = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hfbench" / "fleet" / order["project"]
+    # Nodes may share the home folder, whose locks hold on each of them alone on some file systems.
+    home = project / platform.node()
     home.mkdir(parents=True, exist_ok=True)
     for number in count():
         with (home / f"{number}.lock").open("w") as lock:
@@ -159,8 +163,10 @@ def _clone(order: Mapping[str, Any]) -> Iterator[Path]:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 continue
+            except OSError as error:
+                raise NodeError(f"{home}: {error.strerror}; {_NO_LOCKS}") from None
             folder = home / str(number)
-            prepare(folder, order, home / "cache")
+            prepare(folder, order, project / "cache")
             yield folder
             return
 

@@ -199,8 +199,8 @@ def test_two_kinds_of_machines_of_which_one_comes_late_and_one_loses_its_worker(
     checkout.commit("a remote")
     driver = Driver.start(checkout, cluster, tmp_path / "log", "--push")
     within(_PATIENCE * 60, driver.says("first is of the kind"))
+    cluster.begin("second", ATEN_CPU_CAPABILITY="default")
     within(_PATIENCE * 120, lambda: cluster.measuring("first")).kill()
-    cluster.start("second", ATEN_CPU_CAPABILITY="default")
     said = driver.end()
     assert "first gave up round 1" in said
     kinds = dict(re.findall(r"^(\w+) is of the kind (\S+);", said, re.MULTILINE))
@@ -261,17 +261,20 @@ def listing(checkout: Checkout, cluster: Cluster) -> Iterator[str]:
     other = cluster.folder / "site/transformers-9.9.9.dist-info"
     other.mkdir(parents=True)
     (other / "METADATA").write_text("Metadata-Version: 2.1\nName: transformers\nVersion: 9.9.9\n")
-    cluster.start("other", PYTHONPATH=str(other.parent))
+    cluster.begin("other", PYTHONPATH=str(other.parent))
     home = cluster.folder / "full"
     home.mkdir()
     words = ("mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(home))
     mount = subprocess.run(words, capture_output=True, text=True, check=False)
     if mount.returncode:
+        cluster.wait_for("other")
         yield f"{fleet(checkout, cluster)}\n{_NOT_PERMITTED} {mount.stderr}"
         cluster.stop("other")
         return
     try:
-        cluster.start("full")
+        cluster.begin("full")
+        cluster.wait_for("other")
+        cluster.wait_for("full")
         yield fleet(checkout, cluster)
     finally:
         cluster.stop("other", "full")
