@@ -29,7 +29,7 @@ from hfbench.checkouts.workspace import (
 from hfbench.core.errors import UserError, say
 from hfbench.core.files import read_json
 from hfbench.core.point import Configuration
-from hfbench.core.results import ENVIRONMENT, PARAMS, RESULTS, configuration_meant, record_path
+from hfbench.core.results import ENVIRONMENT, PARAMS, RESULTS, configuration_meant, record_path, stages_of_round
 from hfbench.git import Repository, run_git, try_git
 from hfbench.params.levels import rewrite
 from hfbench.params.schema import load_params
@@ -206,7 +206,7 @@ def _measure_round(
     for side in sides:
         say(f"round {number} of {side.name}")
         began = time.time()
-        _reproduce(side, environments, *points.values())
+        _reproduce(side, environments, *stages_of_round(number))
         measured = {stage: read_measured(record_path(point)) for point, stage in points.items()}
         found[side.experiment] = SideOfRound(began, measured)
     again = apart(found)
@@ -215,7 +215,7 @@ def _measure_round(
             say(f"round {number} of {side.name}, again: what DVC had was not measured side by side")
             # Here they are this side's again, to be forgotten: of two results for the same dependencies DVC could take
             # the old.
-            _reproduce(side, environments, *points.values())
+            _reproduce(side, environments, *stages_of_round(number))
             forget_runs([record_path(point) for point, stage in points.items() if stage in stages])
             _reproduce(side, environments, "--force", "--single-item", *stages)
 

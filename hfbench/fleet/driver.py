@@ -12,7 +12,7 @@ import threading
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ _LOOK_SECONDS = 5.0  # between two looks at which nodes there are
 _WAIT_SECONDS = 1.0
 _ANSWER_SECONDS = 10.0
 _FEWEST_FAILURES = 2  # of the head to answer, after which it is gone
+_SAID_BY_RAY = Path(".dvc/tmp/hfbench-ray.log")  # of nodes in trouble, at length
 _START = "Start one with `ray start --head`, or name another with --address."
 # Where an uncommitted change is one that no node would have; what is left out is shipped apart, or a result.
 _SHIPPED = (".", ":(exclude)params.yaml", ":(exclude)*dvc.lock", ":(exclude)results")
@@ -262,7 +263,7 @@ def list_fleet(address: str) -> None:
     with alone(), connected(address) as (ray, dashboard):
         its = Fleet(ray, dashboard, per_node=1, runtime=None)
         its.survey()
-        its.seen.print_plan(its.kinds, its.schedule, its.devices())
+    its.seen.print_plan(its.kinds, its.schedule, its.devices())
 
 
 def run_fleet(address: str, per_node: int, *, installs: bool, pushes: bool) -> None:
@@ -314,7 +315,8 @@ def connected(address: str) -> Iterator[tuple[Any, str]]:
     if _no_answer(head) is None:  # it may be out of reach for who drives through a proxy
         threading.Thread(target=_end_without_head, args=(head, is_done), daemon=True).start()
     try:
-        yield ray, str(context.dashboard_url or "")
+        with _SAID_BY_RAY.open("w") as said, redirect_stdout(said):
+            yield ray, str(context.dashboard_url or "")
     finally:
         is_done.set()
         ray.shutdown()
@@ -323,9 +325,8 @@ def connected(address: str) -> Iterator[tuple[Any, str]]:
 def _end_without_head(head: str, is_done: threading.Event) -> None:
     """End this process when nothing has answered at the cluster's head twice, for which Ray would wait and then abort.
 
-    Once the process is done with the cluster, this ends as well.
-
-    Workers and what they started end with their raylets, which end without a head too. What came back is kept.
+    Once the process is done with the cluster, this ends as well. Workers and what they started end with their raylets,
+    which end without a head too. What came back is kept.
     """
     failures = 0
     while failures < _FEWEST_FAILURES:

@@ -14,7 +14,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import chdir, contextmanager
+from contextlib import chdir, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -144,17 +144,19 @@ class Kind:
         known = {each["path"]: each["md5"] for each in entry["deps"] if each["path"].startswith(f"{RESULTS}/")}
         return [path for path, md5 in known.items() if path != str(ENVIRONMENT) and md5 != self._md5_here(path)]
 
-    def make_experiment(self) -> bool:
-        """Make tables and report of the kind, and the DVC experiment that is named after it, where it is not there.
+    @property
+    def lacks_experiment(self) -> bool:
+        """Whether there is no experiment of its name that has the commit, the params and all that is known."""
+        params = run_git(Path(), "show", f"{self.reference}:{PARAMS}")
+        is_there = params.returncode == 0 and params.stdout.encode() == (self.folder / PARAMS).read_bytes()
+        return self.has_taken or not is_there
 
-        Return whether it was made, in the clone.
+    def make_experiment(self) -> None:
+        """Make tables and report of the kind in its clone, and the DVC experiment that is named after it; see `main`.
+
+        Raises `UserError` where DVC cannot.
         """
-        if not self.has_taken and self._is_saved():
-            return False
-        self._dvc("repro", "--quiet")
-        run_git(self.folder, "add", "--", "results", "dvc.lock", "stages/dvc.lock", "params.yaml")
-        self._dvc("exp", "save", "--quiet", "--force", "--name", self.name)
-        return True
+        self._run(__name__, self.name)
 
     def fetch_experiment(self) -> None:
         """Have the kind's experiment in this repository. Raises `UserError` where git cannot."""
@@ -169,32 +171,26 @@ class Kind:
         """Where git has the experiment of this name that was made from the commit."""
         return f"refs/exps/{self.commit[:2]}/{self.commit[2:]}/{self.name}"
 
-    def _is_saved(self) -> bool:
-        """Whether there is an experiment of this name, of the commit and the params that are measured."""
-        params = run_git(Path(), "show", f"{self.reference}:{PARAMS}")
-        return params.returncode == 0 and params.stdout.encode() == (self.folder / PARAMS).read_bytes()
-
     def find_what_is_known(self) -> None:
         """Have the clone ready for the kind, and find out which points the DVC cache has of it."""
-        self._dvc("repro", "--quiet", "inputs", "assistant")
+        self._run("dvc", "repro", "--quiet", "inputs", "assistant")
         points = json.loads((self.folder / POINTS).read_bytes())
         self.stages = {each["stage"]: each["point"]["round"] for each in points}
         self.done = _in_run_cache(self.folder, self.stages)
 
-    def _dvc(self, *words: str) -> None:
+    def _run(self, *words: str) -> None:
+        """Run a module in the clone, in which the stages take this kind's description for that of the machine."""
         variables = {
             **os.environ,
             STANDS_FOR: str((self.folder / ".git" / "environment.json").resolve()),
             "HFBENCH_TABLE": "off",
         }
         Path(variables[STANDS_FOR]).write_bytes(self.environment)
-        command = [sys.executable, "-m", "dvc", *words]
+        command = [sys.executable, "-m", *words]
         ended = subprocess.run(command, cwd=self.folder, env=variables, capture_output=True, text=True, check=False)
         if ended.returncode:
             lines = f"{ended.stdout}\n{ended.stderr}".strip().splitlines()
-            raise UserError(
-                f"`dvc {' '.join(words)}` failed for {self.name}: {lines[-1] if lines else ended.returncode}"
-            )
+            raise UserError(f"`{' '.join(words)}` failed for {self.name}: {lines[-1] if lines else ended.returncode}")
 
 
 def _outs(entry: Mapping[str, Any]) -> dict[str, str]:
@@ -239,10 +235,11 @@ def saved_kinds(kinds: Iterable[Kind]) -> tuple[list[Kind], list[str]]:
     """Make an experiment of each kind that is complete; return those, and why others have none."""
     complete, saved, failures = [kind for kind in kinds if kind.is_complete], list[Kind](), list[str]()
     with ThreadPoolExecutor(usable_cores()) as pool:  # each in a clone of its own
-        makings = [pool.submit(kind.make_experiment) for kind in complete]
-    for kind, making in zip(complete, makings, strict=True):
+        makings = {kind.name: pool.submit(kind.make_experiment) for kind in complete if kind.lacks_experiment}
+    for kind in complete:
         try:
-            if making.result():
+            if kind.name in makings:
+                makings[kind.name].result()
                 kind.fetch_experiment()
         except UserError as error:
             failures.append(str(error))
@@ -280,24 +277,28 @@ def name_of(environment: bytes) -> str:
     return f"{slug}-{hashlib.sha256(environment).hexdigest()[:_DIGITS]}"
 
 
-def _in_run_cache(folder: Path, stages: Iterable[str]) -> set[str]:
+def _in_run_cache(folder: Path, names: Iterable[str]) -> set[str]:
     """Return which of the stages DVC would take from its cache in this clone."""
     from dvc.repo import Repo
     from dvc.stage.cache import RunCacheNotFoundError
 
     found = set()
-    logging.getLogger("dvc").setLevel(logging.ERROR)  # it tells of each
     with chdir(folder), Repo() as repo:
-        by_name = {stage.addressing: stage for stage in repo.index.stages}
-        for name in stages:
-            stage = by_name[name]
-            stage.save_deps()
-            try:
+        for stage in _stages_of(repo, names):
+            with suppress(RunCacheNotFoundError):
                 repo.stage_cache.restore(stage, dry=True)
-            except RunCacheNotFoundError:
-                continue
-            found.add(name)
+                found.add(stage.addressing)
     return found
+
+
+def _stages_of(repo: Any, names: Iterable[str]) -> list[Any]:
+    """Return DVC's stages of these names, with what they depend on now."""
+    logging.getLogger("dvc").setLevel(logging.ERROR)  # it tells of each
+    by_name = {stage.addressing: stage for stage in repo.index.stages}
+    stages = [by_name[name] for name in names]
+    for stage in stages:
+        stage.save_deps()
+    return stages
 
 
 def _store(path: Path, content: bytes) -> None:
@@ -306,3 +307,27 @@ def _store(path: Path, content: bytes) -> None:
         return
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
+
+
+def main() -> None:
+    """Make the experiment that the command line names, in the clone that this runs in, of what DVC's cache has.
+
+    One process, since DVC takes seconds to start. All points get into dvc.lock at once: `dvc repro` would write it anew
+    for each, which takes hours where there are thousands.
+    """
+    from dvc.repo import Repo
+
+    with Repo() as repo:
+        with repo.lock:
+            stages = _stages_of(repo, (each["stage"] for each in json.loads(POINTS.read_bytes())))
+            for stage in stages:
+                repo.stage_cache.restore(stage)
+                stage.save(run_cache=False)
+            stages[0].dvcfile.dump_stages(stages, update_pipeline=False)
+        repo.reproduce()
+        run_git(Path(), "add", "--", "results", LOCK, "stages/dvc.lock", str(PARAMS))
+        repo.experiments.save(name=sys.argv[1], force=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -25,6 +25,8 @@ _POLL_SECONDS = 0.2
 _SAID_LINES = 15  # of a command that failed
 _RESULTS = "results/"
 _ENVIRONMENT = f"{_RESULTS}environment.json"
+_POINTS = f"{_RESULTS}logs/points.json"
+_POINT = "measure"  # how the stages of points begin
 _UNAVAILABLE = "unavailable"  # the status of a point that is to be tried again
 _BEFORE_POINTS = ("stages/dvc.yaml:environment", "model", "assistant", "inputs")
 _LASTING = ("model", "assistant", "ceilings")
@@ -125,9 +127,10 @@ def measure(
     """
     variables = _variables() | {"HFBENCH_NODE": json.dumps(node, sort_keys=True), "HFBENCH_TABLE": "off"}
     with _clone(order) as folder:
+        _forget_points(folder)
         log = folder / ".git" / "hfbench-fleet.log"
         with log.open("wb") as said:
-            words = ("dvc", "repro", "--quiet", "--single-item", *_BEFORE_POINTS, *stages)
+            words = ("dvc", "repro", "--quiet", "--single-item", *_targets(folder, stages))
             process = subprocess.Popen(_with_parent(words), cwd=folder, env=variables, stdout=said, stderr=said)
         try:
             waiting, has_ended, seen = list(stages), False, 0.0
@@ -202,8 +205,13 @@ def prepare(folder: Path, order: Mapping[str, Any], cache: Path) -> None:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(content)
     if entries:
-        (folder / "dvc.lock").write_text(yaml.dump({"schema": "2.0", "stages": entries}, Dumper=yaml.CSafeDumper))
+        _write_lock(folder, entries)
     mark.write_text(holds)
+
+
+def _write_lock(folder: Path, entries: Mapping[str, Any]) -> None:
+    content = yaml.dump({"schema": "2.0", "stages": dict(entries)}, Dumper=yaml.CSafeDumper, sort_keys=False)
+    (folder / "dvc.lock").write_text(content)
 
 
 def _lasting(folder: Path, stages: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -211,6 +219,29 @@ def _lasting(folder: Path, stages: Mapping[str, Any]) -> tuple[dict[str, Any], d
     entries = {name: entry for name, entry in stages.items() if name.partition("@")[0] in _LASTING}
     paths = (out["path"] for entry in entries.values() for out in entry.get("outs") or ())
     return entries, {path: (folder / path).read_bytes() for path in paths if (folder / path).is_file()}
+
+
+def _forget_points(folder: Path) -> None:
+    """Take the points of other rounds out of dvc.lock, which DVC parses and writes anew after each point."""
+    entries = entries_of(folder / "dvc.lock") or {}
+    kept = {name: entry for name, entry in entries.items() if not name.startswith(_POINT)}
+    if len(kept) < len(entries):
+        _write_lock(folder, kept)
+
+
+def _targets(folder: Path, stages: Sequence[str]) -> list[str]:
+    """Return what DVC is asked for. It parses its files anew for each target, and for all points of a round once."""
+    path = folder / _POINTS
+    rounds: dict[int, list[str]] = {}
+    for each in json.loads(path.read_bytes()) if path.exists() else ():
+        rounds.setdefault(each["point"]["round"], []).append(each["stage"])
+    for number, points in rounds.items():
+        if set(points) <= set(stages):
+            others = [stage for stage in stages if stage not in points]
+            if not any(stage.startswith(_POINT) for stage in others):
+                # As a pattern: a stage's name with a colon is none to --glob.
+                return ["--glob", *_BEFORE_POINTS, f"{_POINT}*@{number}-*", *others]
+    return [*_BEFORE_POINTS, *stages]
 
 
 def entries_of(lock: Path) -> dict[str, Any] | None:
@@ -248,7 +279,7 @@ def _finished(folder: Path, stages: Sequence[str], environment: str, *, is_last:
         made = {path: md5_of(content) for path, content in contents.items()}
         if made != outs or not made_from.items() <= deps.items():
             continue
-        is_point = stage.startswith("measure")
+        is_point = stage.startswith(_POINT)
         if is_point and not is_last and json.loads(*contents.values())["status"] == _UNAVAILABLE:
             continue
         result = {"stage": stage, "entry": entry, "outs": contents}

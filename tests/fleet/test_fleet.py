@@ -261,20 +261,17 @@ def listing(checkout: Checkout, cluster: Cluster) -> Iterator[str]:
     other = cluster.folder / "site/transformers-9.9.9.dist-info"
     other.mkdir(parents=True)
     (other / "METADATA").write_text("Metadata-Version: 2.1\nName: transformers\nVersion: 9.9.9\n")
-    cluster.begin("other", PYTHONPATH=str(other.parent))
+    cluster.start("other", PYTHONPATH=str(other.parent))
     home = cluster.folder / "full"
     home.mkdir()
     words = ("mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(home))
     mount = subprocess.run(words, capture_output=True, text=True, check=False)
     if mount.returncode:
-        cluster.wait_for("other")
         yield f"{fleet(checkout, cluster)}\n{_NOT_PERMITTED} {mount.stderr}"
         cluster.stop("other")
         return
     try:
-        cluster.begin("full")
-        cluster.wait_for("other")
-        cluster.wait_for("full")
+        cluster.start("full")
         yield fleet(checkout, cluster)
     finally:
         cluster.stop("other", "full")
