@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from hfbench.core.errors import UserError
+from hfbench.core.results import stages_of_round
 from hfbench.params.levels import rewrite
 from hfbench.params.schema import load_params
 from tests.pipeline.checkout import QUICK_SAMPLING, Checkout, clone, measurements, ran, tiny_point
@@ -269,3 +270,12 @@ def test_the_default_model_is_measured(tmp_path: Path) -> None:
     first, second = (record["output"]["prompt_top1"] for record in records)
     agreement = sum(left == right for left, right in zip(first, second, strict=True)) / len(first)
     assert agreement > 0.9
+
+
+def test_the_pattern_of_a_round_means_its_points_and_no_others(fresh: Checkout) -> None:
+    path = write(fresh, ["sdpa:math", "kernels-community/flash-attn3"], EAGER)
+    rewrite(path, {"sweep.round": list(range(1, 12))})
+    fresh.run("python", "-m", "stages.environment")  # which writes what points depend on
+    meant = ran(fresh.run("dvc", "repro", "--dry", "--single-item", *stages_of_round(1)).stdout)
+    assert meant == [stage for point, stage in load_params(path).stages().items() if point.round == 1]
+    assert len(meant) == 3
