@@ -29,7 +29,7 @@ from hfbench.checkouts.workspace import (
 from hfbench.core.errors import UserError, say
 from hfbench.core.files import read_json
 from hfbench.core.point import Configuration
-from hfbench.core.results import ENVIRONMENT, PARAMS, RESULTS, configuration_meant, record_path, stages_of_round
+from hfbench.core.results import ENVIRONMENT, PARAMS, RESULTS, configuration_meant, record_path
 from hfbench.git import Repository, run_git, try_git
 from hfbench.params.levels import rewrite
 from hfbench.params.schema import load_params
@@ -195,6 +195,11 @@ def _describe(sides: Sequence[Arm], scratch: Path, remedy: str) -> dict[str, byt
     described = {side.name: json.loads(environments[side.experiment]) for side in sides}
     say(f"{' and '.join(described)} differ for a measurement in: {', '.join(require_measured(described, remedy))}")
     return environments
+
+
+def stages_of_round(number: int) -> list[str]:
+    """Return the words after `dvc repro` that mean the points of a round: DVC parses its files anew for each target."""
+    return ["--glob", f"measure*@{number}-*"]
 
 
 def _measure_round(

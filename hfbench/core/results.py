@@ -38,11 +38,6 @@ PLOTS = RESULTS / "plots"
 PROFILES = RESULTS / "profiles"
 
 
-def stages_of_round(number: int) -> list[str]:
-    """Return the words after `dvc repro` that mean the points of a round: DVC parses its files anew for each target."""
-    return ["--glob", f"measure*@{number}-*"]
-
-
 def source_path(model: str) -> Path:
     """Return where what the manifest of a model depends on lies."""
     return SOURCES / f"{model}.json"

@@ -19,8 +19,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from hfbench.compare.side import LOCK
 from hfbench.core.errors import UserError, say
 from hfbench.core.files import atomic_path
@@ -126,8 +124,7 @@ class Kind:
 
     def _lock(self, entries: Mapping[str, Any]) -> None:
         """Put entries of stages into the clone's dvc.lock."""
-        known = {"schema": "2.0", "stages": self._locked() | dict(entries)}
-        _store(self.folder / LOCK, yaml.dump(known, Dumper=yaml.CSafeDumper, sort_keys=False).encode())
+        _store(self.folder / LOCK, node.lock_of(self._locked() | dict(entries)))
 
     @property
     def is_complete(self) -> bool:
@@ -147,9 +144,10 @@ class Kind:
     @property
     def lacks_experiment(self) -> bool:
         """Whether there is no experiment of its name that has the commit, the params and all that is known."""
+        if self.has_taken:
+            return True
         params = run_git(Path(), "show", f"{self.reference}:{PARAMS}")
-        is_there = params.returncode == 0 and params.stdout.encode() == (self.folder / PARAMS).read_bytes()
-        return self.has_taken or not is_there
+        return params.returncode != 0 or params.stdout.encode() != (self.folder / PARAMS).read_bytes()
 
     def make_experiment(self) -> None:
         """Make tables and report of the kind in its clone, and the DVC experiment that is named after it; see `main`.
@@ -285,6 +283,7 @@ def _in_run_cache(folder: Path, names: Iterable[str]) -> set[str]:
     found = set()
     with chdir(folder), Repo() as repo:
         for stage in _stages_of(repo, names):
+            stage.save_deps()
             with suppress(RunCacheNotFoundError):
                 repo.stage_cache.restore(stage, dry=True)
                 found.add(stage.addressing)
@@ -292,13 +291,10 @@ def _in_run_cache(folder: Path, names: Iterable[str]) -> set[str]:
 
 
 def _stages_of(repo: Any, names: Iterable[str]) -> list[Any]:
-    """Return DVC's stages of these names, with what they depend on now."""
+    """Return DVC's stages of these names."""
     logging.getLogger("dvc").setLevel(logging.ERROR)  # it tells of each
     by_name = {stage.addressing: stage for stage in repo.index.stages}
-    stages = [by_name[name] for name in names]
-    for stage in stages:
-        stage.save_deps()
-    return stages
+    return [by_name[name] for name in names]
 
 
 def _store(path: Path, content: bytes) -> None:
@@ -312,8 +308,8 @@ def _store(path: Path, content: bytes) -> None:
 def main() -> None:
     """Make the experiment that the command line names, in the clone that this runs in, of what DVC's cache has.
 
-    One process, since DVC takes seconds to start. All points get into dvc.lock at once: `dvc repro` would write it anew
-    for each, which takes hours where there are thousands.
+    All points get into dvc.lock at once: `dvc repro` would write it anew for each, which takes hours where there are
+    thousands.
     """
     from dvc.repo import Repo
 

@@ -205,13 +205,14 @@ def prepare(folder: Path, order: Mapping[str, Any], cache: Path) -> None:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(content)
     if entries:
-        _write_lock(folder, entries)
+        (folder / "dvc.lock").write_bytes(lock_of(entries))
     mark.write_text(holds)
 
 
-def _write_lock(folder: Path, entries: Mapping[str, Any]) -> None:
-    content = yaml.dump({"schema": "2.0", "stages": dict(entries)}, Dumper=yaml.CSafeDumper, sort_keys=False)
-    (folder / "dvc.lock").write_text(content)
+def lock_of(entries: Mapping[str, Any]) -> bytes:
+    """Return the lock file that has these entries, by stage."""
+    text: str = yaml.dump({"schema": "2.0", "stages": dict(entries)}, Dumper=yaml.CSafeDumper, sort_keys=False)
+    return text.encode()
 
 
 def _lasting(folder: Path, stages: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -226,7 +227,7 @@ def _forget_points(folder: Path) -> None:
     entries = entries_of(folder / "dvc.lock") or {}
     kept = {name: entry for name, entry in entries.items() if not name.startswith(_POINT)}
     if len(kept) < len(entries):
-        _write_lock(folder, kept)
+        (folder / "dvc.lock").write_bytes(lock_of(kept))
 
 
 def _targets(folder: Path, stages: Sequence[str]) -> list[str]:

@@ -186,14 +186,14 @@ def _level(logarithms: Floats, noise: Noise, segment: slice) -> tuple[float, flo
     return float(np.average(logarithms[segment], weights=weights)), 1 / float(weights.sum())
 
 
-_FEWEST = 3  # two points are a line
+_FEWEST_LOADS = 3  # two points are a line
 # Of the range of both axes. A line is on the diagonal, and a curve that hardly bends has its largest distance anywhere.
 _LEAST_BEND = 0.1
 
 
 def knee(loads: Sequence[float], responses: Sequence[float]) -> int | None:
     """Return the index of the knee of `responses` over rising `loads`; None where the curve does not bend upwards."""
-    if len(loads) < _FEWEST or min(responses) == max(responses):
+    if len(loads) < _FEWEST_LOADS or min(responses) == max(responses):
         return None
     distances = [
         (load - loads[0]) / (loads[-1] - loads[0]) - (response - min(responses)) / (max(responses) - min(responses))

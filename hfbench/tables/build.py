@@ -43,20 +43,20 @@ class MeasurementWarning:
         return self.code.replace("_", " ")
 
 
-_FILE = "warnings.json"
-_SCHEMA_VERSION = 1
+_WARNINGS = "warnings.json"
+_WARNINGS_VERSION = 1
 
 
 def write_warnings(warnings: Sequence[MeasurementWarning], folder: Path) -> None:
     """Write the warnings to `folder` as JSON."""
-    write_json(folder / _FILE, {"schema_version": _SCHEMA_VERSION, "warnings": [vars(each) for each in warnings]})
+    write_json(folder / _WARNINGS, {"schema_version": _WARNINGS_VERSION, "warnings": [vars(each) for each in warnings]})
 
 
 def read_warnings(folder: Path) -> list[MeasurementWarning]:
     """Read the warnings that `write_warnings` wrote. Raises `UserError` where there are none of this version."""
-    content = read_json(folder / _FILE)
-    if not isinstance(content, dict) or content.get("schema_version") != _SCHEMA_VERSION:
-        raise UserError(f"{folder / _FILE} is of another version of hfbench. Delete it and run `dvc repro`.")
+    content = read_json(folder / _WARNINGS)
+    if not isinstance(content, dict) or content.get("schema_version") != _WARNINGS_VERSION:
+        raise UserError(f"{folder / _WARNINGS} is of another version of hfbench. Delete it and run `dvc repro`.")
     return [MeasurementWarning(**entry) for entry in content["warnings"]]
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from hfbench.checkouts.interleave import stages_of_round
 from hfbench.core.errors import UserError
-from hfbench.core.results import stages_of_round
 from hfbench.params.levels import rewrite
 from hfbench.params.schema import load_params
 from tests.pipeline.checkout import QUICK_SAMPLING, Checkout, clone, measurements, ran, tiny_point
